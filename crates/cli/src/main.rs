@@ -1,0 +1,4 @@
+//! The binary `profiler`.
+#![forbid(unsafe_code)]
+
+fn main() {}

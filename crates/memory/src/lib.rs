@@ -1,0 +1,15 @@
+//! Foreign memory: [`ReadMemory`], typed and bounded reads on top of it, and [`Snapshot`]s of it.
+//!
+//! A live process, a core file and a stored snapshot all implement [`ReadMemory`], so whatever
+//! interprets memory is written and tested once. This crate does no I/O itself.
+#![forbid(unsafe_code)]
+
+mod field;
+mod read;
+mod recorder;
+mod snapshot;
+
+pub use field::{Field, Scalar};
+pub use read::{ReadError, ReadMemory, ReadRequest};
+pub use recorder::Recorder;
+pub use snapshot::{Snapshot, SnapshotError};

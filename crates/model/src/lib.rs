@@ -1,0 +1,19 @@
+//! The vocabulary of the profiler: ids, addresses, frames, thread states, outcomes and time.
+//!
+//! Depends on nothing and does nothing: no I/O, no clock. Every other crate speaks these words, so a
+//! process id can never be taken for a thread id, nor a duration for an instant.
+#![forbid(unsafe_code)]
+
+mod address;
+mod frame;
+mod id;
+mod outcome;
+mod state;
+mod time;
+
+pub use address::RemoteAddr;
+pub use frame::{Frame, FrameKind, Instruction, Position};
+pub use id::{InterpreterId, NsTid, Pid, ThreadKey, Tid};
+pub use outcome::{LossReason, Outcome};
+pub use state::{ThreadState, WaitReason};
+pub use time::{Nanos, Timestamp};

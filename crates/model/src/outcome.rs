@@ -1,0 +1,78 @@
+//! What became of an attempt to sample a thread. Attempts = shown + lost by reason, always.
+
+use std::fmt;
+
+/// The outcome of one attempt to sample one thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Outcome {
+    /// The stack was read, proved and shown.
+    Shown,
+    /// The stack could not be shown, for the reason given.
+    Lost(LossReason),
+}
+
+/// Why a sample is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LossReason {
+    /// The sampler was late: the schedule's instants had passed before it came back to them.
+    Late,
+    /// The thread ran while it was read, so that its stack could not be proved.
+    Moved,
+    /// The GIL passed to another thread while the stack was read.
+    GilMoved,
+    /// The thread could not be stopped.
+    NotStopped,
+    /// The thread was stopped by a signal or a debugger already.
+    StoppedByOther,
+    /// Memory that the stack needs could not be read.
+    Unreadable,
+    /// What was read is no valid stack: a pointer out of bounds, a cycle, a wrong type.
+    Invalid,
+    /// A code object changed between capture and resolving.
+    CodeChanged,
+    /// The thread ended while it was sampled.
+    ThreadEnded,
+    /// The process was replacing itself (`exec`) or had ended.
+    ProcessEnded,
+    /// The process has no Python runtime (yet, or after `exec`).
+    NoRuntime,
+    /// The thread state has no kernel thread that could be found.
+    UnknownThread,
+}
+
+impl LossReason {
+    /// All reasons, in the order in which they are shown.
+    pub const ALL: [LossReason; 12] = [
+        LossReason::Late,
+        LossReason::Moved,
+        LossReason::GilMoved,
+        LossReason::NotStopped,
+        LossReason::StoppedByOther,
+        LossReason::Unreadable,
+        LossReason::Invalid,
+        LossReason::CodeChanged,
+        LossReason::ThreadEnded,
+        LossReason::ProcessEnded,
+        LossReason::NoRuntime,
+        LossReason::UnknownThread,
+    ];
+}
+
+impl fmt::Display for LossReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            LossReason::Late => "sampler late",
+            LossReason::Moved => "thread ran while it was read",
+            LossReason::GilMoved => "GIL changed hands while it was read",
+            LossReason::NotStopped => "thread could not be stopped",
+            LossReason::StoppedByOther => "thread stopped by a signal or a debugger",
+            LossReason::Unreadable => "memory could not be read",
+            LossReason::Invalid => "no valid stack",
+            LossReason::CodeChanged => "code object changed",
+            LossReason::ThreadEnded => "thread ended",
+            LossReason::ProcessEnded => "process ended",
+            LossReason::NoRuntime => "no Python runtime",
+            LossReason::UnknownThread => "thread not found",
+        })
+    }
+}

@@ -1,0 +1,292 @@
+//! Where CPython keeps what is read: one struct of every field, each with its width by its type.
+//!
+//! 3.13 and later describe themselves ([`crate::debug_offsets`]); 3.6 to 3.12 come from the tables in
+//! [`crate::versions`]. Whichever it was, all code above works on this one struct alone.
+
+use std::fmt;
+
+use profiler_memory::Field;
+use profiler_model::RemoteAddr;
+
+/// A CPython version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version {
+    /// 3.
+    pub major: u8,
+    /// The feature version.
+    pub minor: u8,
+    /// The bug-fix version.
+    pub micro: u8,
+    /// `a1`, `rc2`: whether and which pre-release, as CPython's hex version encodes it (0xF0 is final).
+    pub release: u8,
+}
+
+impl Version {
+    /// From CPython's `PY_VERSION_HEX`.
+    pub const fn from_hex(hex: u64) -> Self {
+        Version {
+            major: (hex >> 24) as u8,
+            minor: (hex >> 16) as u8,
+            micro: (hex >> 8) as u8,
+            release: hex as u8,
+        }
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.major, self.minor, self.micro)?;
+        match self.release >> 4 {
+            0xA => write!(f, "a{}", self.release & 0xF),
+            0xB => write!(f, "b{}", self.release & 0xF),
+            0xC => write!(f, "rc{}", self.release & 0xF),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Every field of CPython's structures that is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offsets {
+    /// Which version this describes.
+    pub version: Version,
+    /// Whether the build has no GIL.
+    pub free_threaded: bool,
+    /// `_PyRuntimeState`.
+    pub runtime: RuntimeOffsets,
+    /// `PyInterpreterState`.
+    pub interpreter: InterpreterOffsets,
+    /// `struct _gil_runtime_state`.
+    pub gil: GilOffsets,
+    /// `PyThreadState`.
+    pub thread: ThreadOffsets,
+    /// The frame: `PyFrameObject` or `_PyInterpreterFrame`.
+    pub frame: FrameOffsets,
+    /// `PyCodeObject`.
+    pub code: CodeOffsets,
+    /// `PyObject` and `PyTypeObject`.
+    pub object: ObjectOffsets,
+    /// `PyUnicodeObject` in its three forms.
+    pub unicode: UnicodeOffsets,
+    /// `PyBytesObject`.
+    pub bytes: BytesOffsets,
+    /// `PyDictObject` and its keys.
+    pub dict: DictOffsets,
+}
+
+/// `_PyRuntimeState` (3.7+). 3.6 has separate variables instead of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RuntimeOffsets {
+    /// `_PyRuntime.interpreters.head`; 3.6: unused, the variable `interp_head` stands for it.
+    pub interpreters_head: Field<RemoteAddr>,
+    /// The GIL's state inside the runtime structure, to 3.11: there is one for all interpreters. `None`
+    /// where each interpreter points to its own ([`InterpreterOffsets::gil`]) and on 3.6, where it is
+    /// separate variables.
+    pub gil: Option<u32>,
+    /// `_PyRuntime.gc.collecting`, 3.7 and 3.8.
+    pub gc_collecting: Option<Field<i32>>,
+}
+
+/// `PyInterpreterState`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InterpreterOffsets {
+    /// The next interpreter.
+    pub next: Field<RemoteAddr>,
+    /// The interpreter's number (3.7+).
+    pub id: Option<Field<i64>>,
+    /// The first thread state.
+    pub threads_head: Field<RemoteAddr>,
+    /// Pointer to the GIL that the interpreter uses (`ceval.gil`, 3.12+).
+    pub gil: Option<Field<RemoteAddr>>,
+    /// Whether the collector runs (`gc.collecting`, 3.9+).
+    pub gc_collecting: Option<Field<i32>>,
+    /// The dictionary of modules (`sys.modules`).
+    pub modules: Field<RemoteAddr>,
+}
+
+/// The GIL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GilOffsets {
+    /// The thread state that holds it or held it last.
+    pub last_holder: Field<RemoteAddr>,
+    /// 1 while it is held, 0 while it is free, -1 before it exists.
+    pub locked: Field<i32>,
+    /// How often it passed from one thread to a different one.
+    pub switch_number: Field<u64>,
+    /// Free-threaded builds: 0 while there is no GIL in force.
+    pub enabled: Option<Field<i32>>,
+    /// Bytes of the structure, with its condition variable and mutex: a futex in this range is the GIL's.
+    pub size: u32,
+}
+
+/// `PyThreadState`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ThreadOffsets {
+    /// The next thread state.
+    pub next: Field<RemoteAddr>,
+    /// The interpreter it belongs to.
+    pub interpreter: Field<RemoteAddr>,
+    /// Where the running frame is found: the frame itself, or (3.11, 3.12) the `_PyCFrame` that points to it.
+    pub frame: Field<RemoteAddr>,
+    /// `_PyCFrame.current_frame`, 3.11 and 3.12: `frame` then points to the `_PyCFrame`.
+    pub cframe_current_frame: Option<Field<RemoteAddr>>,
+    /// The `pthread_t`.
+    pub thread_id: Field<u64>,
+    /// The kernel's thread id (3.11+), in the target's PID namespace.
+    pub native_thread_id: Option<Field<u64>>,
+    /// The chunk of the data stack in use (3.11+).
+    pub datastack_chunk: Option<Field<RemoteAddr>>,
+    /// The first free slot of that chunk (3.11+).
+    pub datastack_top: Option<Field<RemoteAddr>>,
+    /// The sentinel frame at the root of the stack (3.15+): not a frame to be shown.
+    pub base_frame: Option<Field<RemoteAddr>>,
+    /// Bytes from the start of the structure that hold all of these.
+    pub size: u32,
+}
+
+/// Which kind of frame there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FrameLayout {
+    /// `PyFrameObject`, each its own object on the heap (to 3.10).
+    Objects,
+    /// `_PyInterpreterFrame`, packed into the chunks of the thread's data stack (3.11+).
+    Interpreter,
+}
+
+/// What the frame's instruction field holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum InstructionPointer {
+    /// `f_lasti`: byte offset of the last instruction, -1 before the first (to 3.9).
+    ByteOffset,
+    /// `f_lasti` in units of two bytes (3.10).
+    UnitOffset,
+    /// `prev_instr`: address of the code unit before the next instruction (3.11, 3.12).
+    PreviousUnit,
+    /// `instr_ptr`: address of the instruction that runs (3.13+).
+    Current,
+}
+
+/// `PyFrameObject` or `_PyInterpreterFrame`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameOffsets {
+    /// Which of the two.
+    pub layout: FrameLayout,
+    /// The caller's frame.
+    pub previous: Field<RemoteAddr>,
+    /// The code object; 3.14+: a tagged reference whose low bits are not address.
+    pub code: Field<RemoteAddr>,
+    /// How many low bits of `code` are a tag.
+    pub code_tag_bits: u32,
+    /// The instruction: four bytes for the two offset kinds, eight for the two address kinds.
+    pub instruction: u32,
+    /// What `instruction` holds.
+    pub instruction_pointer: InstructionPointer,
+    /// 3.11: 1 where C code called this frame (`is_entry`).
+    pub is_entry: Option<Field<u8>>,
+    /// 3.11+: who owns the frame.
+    pub owner: Option<Field<u8>>,
+    /// Values of `owner` that mean that this is no Python function but a shim between C and Python.
+    pub shim_owners: &'static [u8],
+    /// Bytes from the start of the structure that hold all of these.
+    pub size: u32,
+}
+
+/// How a code object maps instructions to lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LineTableFormat {
+    /// `co_lnotab` (to 3.9).
+    Lnotab,
+    /// `co_linetable` of line ranges, PEP 626 (3.10).
+    LineRanges,
+    /// `co_linetable` of locations with columns, PEP 657 (3.11+).
+    Locations,
+}
+
+/// `PyCodeObject`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CodeOffsets {
+    /// `co_filename`, a string.
+    pub filename: Field<RemoteAddr>,
+    /// `co_name`, a string.
+    pub name: Field<RemoteAddr>,
+    /// `co_qualname`, a string (3.11+).
+    pub qualname: Option<Field<RemoteAddr>>,
+    /// `co_firstlineno`.
+    pub first_line: Field<i32>,
+    /// `co_lnotab` or `co_linetable`, a bytes object.
+    pub line_table: Field<RemoteAddr>,
+    /// The format of `line_table`.
+    pub line_table_format: LineTableFormat,
+    /// Where the bytecode starts in the object itself (3.11+).
+    pub bytecode: Option<u32>,
+    /// Number of code units of the bytecode: `ob_size` of the code object (3.11+).
+    pub bytecode_units: Option<Field<i64>>,
+    /// Bytes from the start of the structure that hold all of these.
+    pub size: u32,
+}
+
+/// `PyObject` and `PyTypeObject`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ObjectOffsets {
+    /// `ob_type`.
+    pub object_type: Field<RemoteAddr>,
+    /// `tp_name` of a type, a C string.
+    pub type_name: Field<RemoteAddr>,
+    /// `tp_flags` of a type.
+    pub type_flags: Field<u64>,
+    /// `tp_basicsize` of a type.
+    pub type_basic_size: Field<i64>,
+    /// `tp_dictoffset` of a type.
+    pub type_dict_offset: Field<i64>,
+    /// `ht_cached_keys` of a heap type: the keys that instances share.
+    pub type_cached_keys: Field<RemoteAddr>,
+}
+
+/// `PyASCIIObject`, `PyCompactUnicodeObject` and the string that is not compact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnicodeOffsets {
+    /// Number of code points.
+    pub length: Field<i64>,
+    /// The bit field with kind, compact and ascii.
+    pub state: Field<u32>,
+    /// By how many bits `kind` (3 bits, then `compact`, then `ascii`, one bit each) is shifted in `state`.
+    pub kind_shift: u32,
+    /// Where the characters of a compact ASCII string start.
+    pub ascii_data: u32,
+    /// Where the characters of another compact string start.
+    pub compact_data: u32,
+    /// Pointer to the characters of a string that is not compact.
+    pub data: Field<RemoteAddr>,
+}
+
+/// `PyBytesObject`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BytesOffsets {
+    /// Number of bytes.
+    pub length: Field<i64>,
+    /// Where they start.
+    pub data: u32,
+}
+
+/// `PyDictObject`, `PyDictKeysObject` and where an instance keeps its attributes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DictOffsets {
+    /// `ma_keys`.
+    pub keys: Field<RemoteAddr>,
+    /// `ma_values`: null unless the dictionary shares its keys.
+    pub values: Field<RemoteAddr>,
+    /// `dk_size` (to 3.10): number of index slots.
+    pub index_slots: Option<Field<i64>>,
+    /// `dk_log2_size` (3.11+): its logarithm.
+    pub log2_index_slots: Option<Field<u8>>,
+    /// `dk_log2_index_bytes` (3.11+).
+    pub log2_index_bytes: Option<Field<u8>>,
+    /// `dk_kind` (3.11+): 0 where entries carry a hash.
+    pub kind: Option<Field<u8>>,
+    /// `dk_nentries`.
+    pub entry_count: Field<i64>,
+    /// Where the index slots start; the entries follow them.
+    pub indices: u32,
+    /// Where the first value stands in `ma_values` (or in inline values), in bytes.
+    pub values_start: u32,
+}

@@ -1,0 +1,2 @@
+//! See DESIGN; being written.
+#![forbid(unsafe_code)]

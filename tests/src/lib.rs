@@ -1,0 +1,2 @@
+//! End-to-end tests of the binary `profiler` on the fixtures.
+#![forbid(unsafe_code)]

@@ -1,0 +1,4 @@
+//! The project's own tasks: `cargo xtask help`.
+#![forbid(unsafe_code)]
+
+fn main() {}
