@@ -9,6 +9,6 @@ mod offsets;
 
 pub use offsets::{
     BytesOffsets, CodeOffsets, DictOffsets, FrameLayout, FrameOffsets, GilOffsets, InstructionPointer,
-    InterpreterOffsets, LineTableFormat, ObjectOffsets, Offsets, RuntimeOffsets, ThreadOffsets, UnicodeOffsets,
-    Version,
+    InterpreterOffsets, LineTableFormat, LongOffsets, ManagedAttributes, ObjectOffsets, Offsets,
+    RuntimeOffsets, ThreadOffsets, UnicodeOffsets, Version,
 };

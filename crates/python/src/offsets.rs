@@ -72,6 +72,8 @@ pub struct Offsets {
     pub bytes: BytesOffsets,
     /// `PyDictObject` and its keys.
     pub dict: DictOffsets,
+    /// `PyLongObject`.
+    pub long: LongOffsets,
 }
 
 /// `_PyRuntimeState` (3.7+). 3.6 has separate variables instead of it.
@@ -240,6 +242,35 @@ pub struct ObjectOffsets {
     pub type_dict_offset: Field<i64>,
     /// `ht_cached_keys` of a heap type: the keys that instances share.
     pub type_cached_keys: Field<RemoteAddr>,
+    /// Where instances keep their attributes when their type leaves it to the interpreter.
+    pub managed_attributes: ManagedAttributes,
+}
+
+/// Where the attributes of an instance lie whose type has the flag `Py_TPFLAGS_MANAGED_DICT`. Of all other
+/// types, `tp_dictoffset` says where the pointer to the dictionary is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ManagedAttributes {
+    /// There is no such flag (to 3.10).
+    None,
+    /// Two pointers before the object, one of them null: to the values and to the dictionary (3.11).
+    ValuesOrDict {
+        /// The pointer to the values, so many bytes before the object (32).
+        values_before: u32,
+        /// The pointer to the dictionary, so many bytes before the object (24).
+        dict_before: u32,
+    },
+    /// One pointer before the object: to the dictionary, or, where its lowest bit is set, to one byte
+    /// before the values (3.12).
+    Tagged {
+        /// So many bytes before the object (24).
+        before: u32,
+    },
+    /// A pointer before the object to the dictionary; where it is null and the type has the flag
+    /// `Py_TPFLAGS_INLINE_VALUES`, the values follow the object, at `tp_basicsize` (3.13+).
+    Inline {
+        /// So many bytes before the object (24; free-threaded: 8).
+        dict_before: u32,
+    },
 }
 
 /// `PyASCIIObject`, `PyCompactUnicodeObject` and the string that is not compact.
@@ -289,4 +320,16 @@ pub struct DictOffsets {
     pub indices: u32,
     /// Where the first value stands in `ma_values` (or in inline values), in bytes.
     pub values_start: u32,
+}
+
+/// `PyLongObject`: 30 bits a digit, lowest digit first, four bytes each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LongOffsets {
+    /// To 3.11 `ob_size`: the number of digits, negative for a negative number. 3.12+ `lv_tag`: the number
+    /// of digits above `tag_bits` bits, of which the lowest two are 2 for a negative number.
+    pub size: Field<i64>,
+    /// How many low bits of `size` do not count digits: 0 to 3.11, 3 from 3.12.
+    pub tag_bits: u32,
+    /// Where the digits start.
+    pub digits: u32,
 }
