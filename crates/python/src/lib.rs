@@ -5,10 +5,16 @@
 //! whoever uses this crate never sees a version number decide anything.
 #![forbid(unsafe_code)]
 
+mod code;
+mod line_table;
 mod offsets;
+mod strings;
 
+pub use code::{CodeError, CodeHead, CodeObject, MAX_CODE_HEAD_BYTES, MAX_LINE_TABLE_BYTES, code_type};
+pub use line_table::{LineEntry, LineTable};
 pub use offsets::{
     BytesOffsets, CodeOffsets, DictOffsets, FrameLayout, FrameOffsets, GilOffsets, InstructionPointer,
     InterpreterOffsets, LineTableFormat, LongOffsets, ManagedAttributes, ObjectOffsets, Offsets,
     RuntimeOffsets, ThreadOffsets, UnicodeOffsets, Version,
 };
+pub use strings::{CUT_MARK, MAX_STRING_CODE_POINTS, StringError, read_bytes, read_string};
