@@ -1,2 +1,31 @@
-//! See DESIGN; being written.
+//! What a run has seen: interned frames and stacks, processes, threads, summed samples and the ledger.
+//!
+//! Pure: no I/O, no clock. Writing a profile in a format is the business of `output`, filling it that of
+//! `sampler`. Memory grows with the number of distinct stacks, not with time, unless a profile is asked to
+//! keep its [timeline](Profile::with_timeline) as well.
 #![forbid(unsafe_code)]
+
+mod dump;
+mod frame_table;
+mod handle;
+mod hot;
+mod ledger;
+mod merge;
+mod process;
+mod profile;
+mod sample;
+mod stack_table;
+mod tally;
+mod thread_table;
+mod timeline;
+
+pub use dump::{ProcessDump, ThreadDump};
+pub use handle::{FrameId, ProcessId, StackId, ThreadId};
+pub use hot::{Function, Hot, Line};
+pub use ledger::Ledger;
+pub use process::{ProcessInfo, ThreadInfo};
+pub use profile::Profile;
+pub use sample::{Sample, Weights};
+pub use stack_table::LeafFirst;
+pub use tally::Tally;
+pub use timeline::Run;

@@ -1,0 +1,45 @@
+//! What `dump` shows: every thread of a process at one instant. Not a profile, because nothing is summed.
+
+use profiler_model::{Frame, InterpreterId, LossReason, Pid, ThreadState, Tid};
+
+/// A process and its threads at one instant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProcessDump {
+    /// Its id.
+    pub pid: Pid,
+    /// The arguments it was started with, joined by spaces.
+    pub command_line: String,
+    /// The version of its Python, such as `3.11.7`.
+    pub python_version: String,
+    /// The path of its executable.
+    pub executable: String,
+    /// Its threads, in the order in which they are shown.
+    pub threads: Vec<ThreadDump>,
+}
+
+/// A thread at one instant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ThreadDump {
+    /// What `threading.get_ident()` says in it.
+    pub pthread_id: u64,
+    /// Its kernel thread, or `None` where that could not be found.
+    pub tid: Option<Tid>,
+    /// Its name, where it has one.
+    pub name: Option<String>,
+    /// What it was doing.
+    pub state: ThreadState,
+    /// Whether it held the GIL.
+    pub holds_gil: bool,
+    /// Whether it was collecting garbage.
+    pub gc: bool,
+    /// Whether it is the process's first thread.
+    pub is_main: bool,
+    /// The interpreter that it runs in.
+    pub interpreter: InterpreterId,
+    /// Its frames, innermost first.
+    pub frames: Vec<Frame>,
+    /// Whether the stack was deeper than is read, so that frames are missing at its root.
+    pub truncated: bool,
+    /// Why its frames could not be shown, where they could not.
+    pub lost: Option<LossReason>,
+}

@@ -1,0 +1,43 @@
+//! Frames, each kept once. Found by hash, but told apart by comparing them whole.
+
+use std::hash::BuildHasher;
+
+use hashbrown::HashTable;
+use profiler_model::Frame;
+use rustc_hash::FxBuildHasher;
+
+use crate::FrameId;
+
+/// The frames of a profile in order of first appearance.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FrameTable {
+    frames: Vec<Frame>,
+    /// Holds handles only: the frames themselves lie in `frames` and nowhere else.
+    index: HashTable<FrameId>,
+}
+
+impl FrameTable {
+    /// The handle of `frame`, which is cloned only when it is new.
+    pub(crate) fn intern(&mut self, frame: &Frame) -> FrameId {
+        let hash = FxBuildHasher.hash_one(frame);
+        let frames = &self.frames;
+        if let Some(known) = self.index.find(hash, |id| frames[id.index()] == *frame) {
+            return *known;
+        }
+        let id = FrameId::new(self.frames.len());
+        self.frames.push(frame.clone());
+        let frames = &self.frames;
+        self.index.insert_unique(hash, id, |id| FxBuildHasher.hash_one(&frames[id.index()]));
+        id
+    }
+
+    /// The frame behind a handle of this table.
+    pub(crate) fn frame(&self, id: FrameId) -> &Frame {
+        &self.frames[id.index()]
+    }
+
+    /// All frames in the order of their handles.
+    pub(crate) fn frames(&self) -> &[Frame] {
+        &self.frames
+    }
+}

@@ -1,0 +1,217 @@
+//! The count of every attempt by outcome, and what the run cost. Not the samples: those are in the profile.
+//!
+//! Attempts = shown + not asked for + lost by reason, always: `attempts` is that sum and nothing is counted
+//! twice, because a sample is counted as shown by [`Profile::record`](crate::Profile::record) alone.
+
+use profiler_model::{LossReason, Nanos, Timestamp};
+
+/// What became of every attempt to sample a thread, and what the attempts cost.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ledger {
+    shown: u64,
+    not_asked_for: u64,
+    lost: [u64; LossReason::ALL.len()],
+    stops: u64,
+    without_stop: u64,
+    stopped_total: Nanos,
+    stopped_longest: Nanos,
+    /// When sampling began and when it ended, by the samples' clock.
+    pub period: Option<(Timestamp, Timestamp)>,
+    /// The mean gap between two instants that was asked for.
+    pub interval: Option<Nanos>,
+    /// The CPU time that the profiler used itself.
+    pub own_cpu: Nanos,
+    /// The largest resident memory of the profiler, in bytes.
+    pub own_memory: u64,
+    /// The CPU time that the targets used while they were sampled.
+    pub target_cpu: Nanos,
+}
+
+impl Ledger {
+    /// Counts a sample that is shown.
+    pub(crate) fn count_shown(&mut self) {
+        self.shown += 1;
+    }
+
+    /// Counts an attempt whose sample is missing.
+    pub fn count_lost(&mut self, reason: LossReason) {
+        self.count_lost_times(reason, 1);
+    }
+
+    /// Counts so many attempts whose samples are missing for one reason: a late sampler loses several
+    /// instants at once.
+    pub fn count_lost_times(&mut self, reason: LossReason, times: u64) {
+        self.lost[reason as usize] += times;
+    }
+
+    /// Counts an attempt that succeeded but whose thread the user did not ask to see: it was proved idle, or
+    /// did not hold the GIL where only its holder is wanted.
+    pub fn count_not_asked_for(&mut self) {
+        self.not_asked_for += 1;
+    }
+
+    /// Counts a stop of a target's thread that lasted so long.
+    pub fn count_stop(&mut self, lasted: Nanos) {
+        self.stops += 1;
+        self.stopped_total += lasted;
+        self.stopped_longest = self.stopped_longest.max(lasted);
+    }
+
+    /// Counts an instant that was sampled without stopping anything.
+    pub fn count_without_stop(&mut self) {
+        self.without_stop += 1;
+    }
+
+    /// All attempts, whatever became of them.
+    pub fn attempts(&self) -> u64 {
+        self.shown + self.not_asked_for + self.lost()
+    }
+
+    /// How many samples are shown.
+    pub fn shown(&self) -> u64 {
+        self.shown
+    }
+
+    /// How many succeeded but were not asked for.
+    pub fn not_asked_for(&self) -> u64 {
+        self.not_asked_for
+    }
+
+    /// How many samples are missing.
+    pub fn lost(&self) -> u64 {
+        self.lost.iter().sum()
+    }
+
+    /// How many samples are missing for one reason.
+    pub fn lost_for(&self, reason: LossReason) -> u64 {
+        self.lost[reason as usize]
+    }
+
+    /// The reasons for which samples are missing, with their number, the most frequent first.
+    pub fn losses(&self) -> Vec<(LossReason, u64)> {
+        let mut losses: Vec<_> = LossReason::ALL
+            .into_iter()
+            .map(|reason| (reason, self.lost_for(reason)))
+            .filter(|(_, times)| *times > 0)
+            .collect();
+        losses.sort_by_key(|(_, times)| std::cmp::Reverse(*times));
+        losses
+    }
+
+    /// How often a target's thread was stopped.
+    pub fn stops(&self) -> u64 {
+        self.stops
+    }
+
+    /// How many instants needed no stop.
+    pub fn without_stop(&self) -> u64 {
+        self.without_stop
+    }
+
+    /// How long all stops lasted together.
+    pub fn stopped_total(&self) -> Nanos {
+        self.stopped_total
+    }
+
+    /// How long the longest stop lasted.
+    pub fn stopped_longest(&self) -> Nanos {
+        self.stopped_longest
+    }
+
+    /// How long was sampled.
+    pub fn duration(&self) -> Nanos {
+        self.period.map_or(Nanos::ZERO, |(start, end)| end.since(start))
+    }
+
+    /// Adds what another run counted. The period becomes the one that covers both; the interval is kept only
+    /// where both asked for the same; memory is the larger of the two, as they may have been one after the
+    /// other.
+    pub fn merge(&mut self, other: &Ledger) {
+        let was_empty = *self == Ledger::default();
+        self.shown += other.shown;
+        self.not_asked_for += other.not_asked_for;
+        for (own, others) in self.lost.iter_mut().zip(other.lost) {
+            *own += others;
+        }
+        self.stops += other.stops;
+        self.without_stop += other.without_stop;
+        self.stopped_total += other.stopped_total;
+        self.stopped_longest = self.stopped_longest.max(other.stopped_longest);
+        self.period = match (self.period, other.period) {
+            (Some((start, end)), Some((others_start, others_end))) => {
+                Some((start.min(others_start), end.max(others_end)))
+            }
+            (own, others) => own.or(others),
+        };
+        if was_empty {
+            self.interval = other.interval;
+        } else if self.interval != other.interval {
+            self.interval = None;
+        }
+        self.own_cpu += other.own_cpu;
+        self.own_memory = self.own_memory.max(other.own_memory);
+        self.target_cpu += other.target_cpu;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_its_own_count() {
+        let mut ledger = Ledger::default();
+        for (index, reason) in LossReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index, "ALL must list the reasons as they are declared");
+            ledger.count_lost_times(reason, index as u64 + 1);
+        }
+        for (index, reason) in LossReason::ALL.into_iter().enumerate() {
+            assert_eq!(ledger.lost_for(reason), index as u64 + 1);
+        }
+        assert_eq!(ledger.lost(), (1..=LossReason::ALL.len() as u64).sum());
+    }
+
+    #[test]
+    fn attempts_are_what_became_of_them() {
+        let mut ledger = Ledger::default();
+        ledger.count_shown();
+        ledger.count_not_asked_for();
+        ledger.count_lost(LossReason::Moved);
+        ledger.count_lost_times(LossReason::Late, 3);
+        assert_eq!(ledger.attempts(), 6);
+        assert_eq!(ledger.attempts(), ledger.shown() + ledger.not_asked_for() + ledger.lost());
+        assert_eq!(ledger.losses(), [(LossReason::Late, 3), (LossReason::Moved, 1)]);
+    }
+
+    #[test]
+    fn stops_are_summed_and_the_longest_is_kept() {
+        let mut ledger = Ledger::default();
+        for nanos in [20, 85, 30] {
+            ledger.count_stop(Nanos::from_nanos(nanos));
+        }
+        assert_eq!(
+            (ledger.stops(), ledger.stopped_total(), ledger.stopped_longest()),
+            (3, Nanos::from_nanos(135), Nanos::from_nanos(85))
+        );
+    }
+
+    #[test]
+    fn merging_adds_counts_and_spans_both_periods() {
+        let at = Timestamp::from_nanos;
+        let mut first = Ledger { period: Some((at(10), at(20))), own_memory: 7, ..Ledger::default() };
+        first.interval = Some(Nanos::from_nanos(100));
+        first.count_lost(LossReason::Moved);
+        let mut second = Ledger { period: Some((at(15), at(40))), own_memory: 5, ..Ledger::default() };
+        second.interval = Some(Nanos::from_nanos(200));
+        second.count_lost(LossReason::Moved);
+        second.count_stop(Nanos::from_nanos(9));
+
+        let mut merged = Ledger::default();
+        merged.merge(&first);
+        assert_eq!(merged, first, "the empty ledger is neutral");
+        merged.merge(&second);
+        assert_eq!(merged.lost_for(LossReason::Moved), 2);
+        assert_eq!(merged.duration(), Nanos::from_nanos(30));
+        assert_eq!((merged.own_memory, merged.interval, merged.stops()), (7, None, 1));
+    }
+}

@@ -1,0 +1,182 @@
+//! The profile itself: the tables side by side, and how samples get into them.
+
+use std::sync::Arc;
+
+use profiler_model::Frame;
+
+use crate::frame_table::FrameTable;
+use crate::handle::TallyId;
+use crate::stack_table::StackTable;
+use crate::tally::TallyTable;
+use crate::thread_table::ThreadTable;
+use crate::timeline::{Entry, Timeline};
+use crate::{
+    FrameId, LeafFirst, Ledger, ProcessId, ProcessInfo, Run, Sample, StackId, Tally, ThreadId, ThreadInfo,
+};
+
+/// Everything that a run has seen.
+///
+/// Handles come from the profile they are used with; one from another profile names another row or panics.
+#[derive(Clone, Debug, Default)]
+pub struct Profile {
+    frames: FrameTable,
+    stacks: StackTable,
+    processes: Vec<ProcessInfo>,
+    threads: ThreadTable,
+    tallies: TallyTable,
+    timeline: Option<Timeline>,
+    ledger: Ledger,
+}
+
+/// Filling.
+impl Profile {
+    /// An empty profile that keeps sums only: its memory grows with the number of distinct stacks.
+    pub fn new() -> Self {
+        Profile::default()
+    }
+
+    /// An empty profile that keeps, beside the sums, when each sample was taken.
+    pub fn with_timeline() -> Self {
+        Profile { timeline: Some(Timeline::default()), ..Profile::default() }
+    }
+
+    /// The handle of a process; a new one only where none is equal.
+    pub fn process(&mut self, process: ProcessInfo) -> ProcessId {
+        let known = self.processes.iter().position(|known| *known == process);
+        ProcessId::new(known.unwrap_or_else(|| {
+            self.processes.push(process);
+            self.processes.len() - 1
+        }))
+    }
+
+    /// The handle of a thread; a new one only where none has the same ids. A name that is told later
+    /// replaces an earlier one.
+    pub fn thread(&mut self, thread: ThreadInfo) -> ThreadId {
+        self.threads.intern(thread)
+    }
+
+    /// Names a thread: names are often set after the thread was first seen.
+    pub fn name_thread(&mut self, thread: ThreadId, name: impl Into<Arc<str>>) {
+        self.threads.name(thread, name.into());
+    }
+
+    /// The handle of a frame, which is cloned only when it is new.
+    pub fn frame(&mut self, frame: &Frame) -> FrameId {
+        self.frames.intern(frame)
+    }
+
+    /// The stack of `frame` standing on `parent`.
+    pub fn push(&mut self, parent: Option<StackId>, frame: FrameId) -> StackId {
+        self.stacks.push(parent, frame)
+    }
+
+    /// The stack of these frames, or `None` where there are none.
+    pub fn stack(&mut self, root_first: impl IntoIterator<Item = FrameId>) -> Option<StackId> {
+        root_first.into_iter().fold(None, |parent, frame| Some(self.push(parent, frame)))
+    }
+
+    /// Adds a sample, and counts it as shown.
+    pub fn record(&mut self, sample: Sample) {
+        let tally = self.tallies.add(Tally::of(&sample));
+        if let Some(timeline) = &mut self.timeline {
+            timeline.add(&sample, tally);
+        }
+        self.ledger.count_shown();
+    }
+
+    /// The ledger, to count what became of the other attempts and what they cost.
+    pub fn ledger_mut(&mut self) -> &mut Ledger {
+        &mut self.ledger
+    }
+
+    pub(crate) fn add_tally(&mut self, tally: Tally) -> TallyId {
+        self.tallies.add(tally)
+    }
+
+    pub(crate) fn adopt_entries(&mut self, thread: ThreadId, entries: Vec<Entry>) {
+        if let Some(timeline) = &mut self.timeline {
+            timeline.adopt(thread, entries);
+        }
+    }
+}
+
+/// Reading.
+impl Profile {
+    /// What became of every attempt, and what the run cost.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// All processes, each after the process that started it.
+    pub fn processes(&self) -> impl ExactSizeIterator<Item = (ProcessId, &ProcessInfo)> {
+        self.processes.iter().enumerate().map(|(index, process)| (ProcessId::new(index), process))
+    }
+
+    /// What is known of a process.
+    pub fn process_of(&self, process: ProcessId) -> &ProcessInfo {
+        &self.processes[process.index()]
+    }
+
+    /// All threads, in order of first appearance.
+    pub fn threads(&self) -> impl ExactSizeIterator<Item = (ThreadId, &ThreadInfo)> {
+        self.threads.threads().iter().enumerate().map(|(index, thread)| (ThreadId::new(index), thread))
+    }
+
+    /// What is known of a thread.
+    pub fn thread_of(&self, thread: ThreadId) -> &ThreadInfo {
+        &self.threads.threads()[thread.index()]
+    }
+
+    /// All frames, in order of first appearance.
+    pub fn frames(&self) -> impl ExactSizeIterator<Item = (FrameId, &Frame)> {
+        self.frames.frames().iter().enumerate().map(|(index, frame)| (FrameId::new(index), frame))
+    }
+
+    /// The frame behind a handle.
+    pub fn frame_of(&self, frame: FrameId) -> &Frame {
+        self.frames.frame(frame)
+    }
+
+    /// All stacks as (stack below, innermost frame), in the order of their handles: each after the one it
+    /// stands on.
+    pub fn stacks(&self) -> impl ExactSizeIterator<Item = (Option<StackId>, FrameId)> {
+        self.stacks.iter()
+    }
+
+    /// The stack below the innermost frame.
+    pub fn parent_of(&self, stack: StackId) -> Option<StackId> {
+        self.stacks.parent(stack)
+    }
+
+    /// The innermost frame of a stack.
+    pub fn leaf_of(&self, stack: StackId) -> FrameId {
+        self.stacks.frame(stack)
+    }
+
+    /// The frames of a stack, innermost first.
+    pub fn leaf_first(&self, stack: Option<StackId>) -> LeafFirst<'_> {
+        self.stacks.leaf_first(stack)
+    }
+
+    /// The frames of a stack, outermost first.
+    pub fn root_first(&self, stack: Option<StackId>) -> Vec<FrameId> {
+        let mut frames: Vec<FrameId> = self.leaf_first(stack).collect();
+        frames.reverse();
+        frames
+    }
+
+    /// The summed samples, in order of first appearance.
+    pub fn tallies(&self) -> &[Tally] {
+        self.tallies.rows()
+    }
+
+    /// Whether this profile keeps when each sample was taken.
+    pub fn keeps_timeline(&self) -> bool {
+        self.timeline.is_some()
+    }
+
+    /// The samples of one thread in order of time, or `None` where this profile keeps sums only.
+    pub fn timeline(&self, thread: ThreadId) -> Option<impl Iterator<Item = Run>> {
+        Some(self.timeline.as_ref()?.runs(thread, self.tallies.rows()))
+    }
+}

@@ -1,0 +1,87 @@
+//! Stacks as a prefix tree: each is a frame standing on another stack.
+//!
+//! The stacks `main;a`, `main;a;b` and `main;c` take four rows, because they share their roots:
+//!
+//! | row | parent | frame |
+//! |-----|--------|-------|
+//! | 0   | -      | main  |
+//! | 1   | 0      | a     |
+//! | 2   | 1      | b     |
+//! | 3   | 0      | c     |
+//!
+//! A parent always has a smaller row than its children, so a walk towards the root ends.
+
+use std::hash::BuildHasher;
+
+use hashbrown::HashTable;
+use rustc_hash::FxBuildHasher;
+
+use crate::{FrameId, StackId};
+
+/// One stack: its innermost frame and the stack below.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Node {
+    parent: Option<StackId>,
+    frame: FrameId,
+}
+
+/// The stacks of a profile.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct StackTable {
+    nodes: Vec<Node>,
+    index: HashTable<StackId>,
+}
+
+impl StackTable {
+    /// The stack of `frame` standing on `parent`.
+    pub(crate) fn push(&mut self, parent: Option<StackId>, frame: FrameId) -> StackId {
+        let node = Node { parent, frame };
+        let hash = FxBuildHasher.hash_one(node);
+        let nodes = &self.nodes;
+        if let Some(known) = self.index.find(hash, |id| nodes[id.index()] == node) {
+            return *known;
+        }
+        let id = StackId::new(self.nodes.len());
+        self.nodes.push(node);
+        let nodes = &self.nodes;
+        self.index.insert_unique(hash, id, |id| FxBuildHasher.hash_one(nodes[id.index()]));
+        id
+    }
+
+    /// The innermost frame of a stack.
+    pub(crate) fn frame(&self, stack: StackId) -> FrameId {
+        self.nodes[stack.index()].frame
+    }
+
+    /// The stack below the innermost frame.
+    pub(crate) fn parent(&self, stack: StackId) -> Option<StackId> {
+        self.nodes[stack.index()].parent
+    }
+
+    /// All stacks as (parent, frame), in the order of their handles: parents before children.
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = (Option<StackId>, FrameId)> + '_ {
+        self.nodes.iter().map(|node| (node.parent, node.frame))
+    }
+
+    /// The frames of a stack, innermost first.
+    pub(crate) fn leaf_first(&self, stack: Option<StackId>) -> LeafFirst<'_> {
+        LeafFirst { table: self, next: stack }
+    }
+}
+
+/// The frames of one stack from the innermost to the root.
+#[derive(Clone, Debug)]
+pub struct LeafFirst<'a> {
+    table: &'a StackTable,
+    next: Option<StackId>,
+}
+
+impl Iterator for LeafFirst<'_> {
+    type Item = FrameId;
+
+    fn next(&mut self) -> Option<FrameId> {
+        let stack = self.next?;
+        self.next = self.table.parent(stack);
+        Some(self.table.frame(stack))
+    }
+}

@@ -1,0 +1,113 @@
+//! The samples of each thread in order of time, repeated ones run-length coded.
+
+use profiler_model::{Nanos, ThreadState, Timestamp};
+
+use crate::handle::TallyId;
+use crate::{Sample, StackId, Tally, ThreadId, Weights};
+
+/// Consecutive samples of one thread that had the same stack in the same state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// When the first was taken.
+    pub first: Timestamp,
+    /// When the last was taken.
+    pub last: Timestamp,
+    /// Whose.
+    pub thread: ThreadId,
+    /// The stack, or `None` where the thread had no frame.
+    pub stack: Option<StackId>,
+    /// What the thread was doing.
+    pub state: ThreadState,
+    /// Whether it held the GIL.
+    pub holds_gil: bool,
+    /// What the samples stand for together.
+    pub weights: Weights,
+}
+
+/// A run as it is kept: what it has in common with others is in the row of its tally.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    first: Timestamp,
+    last: Timestamp,
+    /// The tally with its thread, stack and state.
+    tally: TallyId,
+    /// How many samples; a run that outgrows the number is continued by another entry.
+    count: u32,
+    cpu: Nanos,
+    wall: Nanos,
+}
+
+impl Entry {
+    /// A run in the words of the profile.
+    fn run(&self, rows: &[Tally]) -> Run {
+        let tally = rows[self.tally.index()];
+        Run {
+            first: self.first,
+            last: self.last,
+            thread: tally.thread,
+            stack: tally.stack,
+            state: tally.state,
+            holds_gil: tally.holds_gil,
+            weights: Weights { samples: u64::from(self.count), cpu: self.cpu, wall: self.wall },
+        }
+    }
+
+    /// A run of another profile, whose tally in this one is given. `None` where its number of samples
+    /// is more than one entry counts, which no entry of a timeline is.
+    pub(crate) fn adopted(run: &Run, tally: TallyId) -> Option<Entry> {
+        Some(Entry {
+            first: run.first,
+            last: run.last,
+            tally,
+            count: u32::try_from(run.weights.samples).ok()?,
+            cpu: run.weights.cpu,
+            wall: run.weights.wall,
+        })
+    }
+}
+
+/// The time series of a profile.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Timeline {
+    /// By thread.
+    threads: Vec<Vec<Entry>>,
+}
+
+impl Timeline {
+    /// Adds a sample of that tally: to its thread's last run where it equals it.
+    pub(crate) fn add(&mut self, sample: &Sample, tally: TallyId) {
+        let entries = self.entries(sample.thread);
+        if let Some(last) = entries.last_mut()
+            && last.tally == tally
+            && let Some(count) = last.count.checked_add(1)
+        {
+            last.count = count;
+            last.last = last.last.max(sample.at);
+            last.cpu += sample.cpu;
+            last.wall += sample.wall;
+            return;
+        }
+        let (first, last) = (sample.at, sample.at);
+        entries.push(Entry { first, last, tally, count: 1, cpu: sample.cpu, wall: sample.wall });
+    }
+
+    /// Adds runs of another profile, keeping the order of time.
+    pub(crate) fn adopt(&mut self, thread: ThreadId, entries: impl IntoIterator<Item = Entry>) {
+        let own = self.entries(thread);
+        own.extend(entries);
+        own.sort_by_key(|entry| entry.first);
+    }
+
+    /// The runs of one thread in order of time.
+    pub(crate) fn runs<'a>(&'a self, thread: ThreadId, rows: &'a [Tally]) -> impl Iterator<Item = Run> + 'a {
+        self.threads.get(thread.index()).into_iter().flatten().map(|entry| entry.run(rows))
+    }
+
+    /// The runs of one thread, to be added to.
+    fn entries(&mut self, thread: ThreadId) -> &mut Vec<Entry> {
+        if self.threads.len() <= thread.index() {
+            self.threads.resize_with(thread.index() + 1, Vec::new);
+        }
+        &mut self.threads[thread.index()]
+    }
+}
