@@ -1,1 +1,13 @@
-//! Everything that is asked of Linux.
+//! Everything that is asked of Linux, on one page: foreign memory, stopping a thread, `/proc`, clocks,
+//! signals, starting a command. What the answers mean is decided elsewhere.
+//!
+//! The only crate beside `bpf` that may hold `unsafe` code; each block says why it is sound.
+
+pub mod clock;
+pub mod memory;
+pub mod proc;
+pub mod ptrace;
+
+pub use memory::ProcessMemory;
+pub use proc::{Activity, Mapping, Process, Schedule, ThreadFiles};
+pub use ptrace::{StopError, StoppedThread, Tracer};

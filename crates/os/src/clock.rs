@@ -1,0 +1,42 @@
+//! Clocks, sleeping until an instant, and what this process itself has used.
+
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeSpec;
+use nix::time::{ClockId, ClockNanosleepFlags, clock_gettime, clock_nanosleep};
+use profiler_model::{Nanos, Timestamp};
+
+/// The present instant on the monotonic clock.
+pub fn now() -> Timestamp {
+    Timestamp::from_nanos(read(ClockId::CLOCK_MONOTONIC))
+}
+
+/// CPU time that this process has used, in user and kernel mode, all threads.
+pub fn own_cpu_time() -> Nanos {
+    Nanos::from_nanos(read(ClockId::CLOCK_PROCESS_CPUTIME_ID))
+}
+
+fn read(clock: ClockId) -> u64 {
+    // These clocks exist on every Linux; a failure is impossible, and zero is harmless.
+    clock_gettime(clock).map_or(0, |t| Duration::from(t).as_nanos() as u64)
+}
+
+/// Sleeps until `instant` or until a signal arrives; returns whether the instant has come.
+pub fn sleep_until(instant: Timestamp) -> bool {
+    let wake = TimeSpec::from_duration(Duration::from_nanos(instant.as_nanos()));
+    let slept = clock_nanosleep(ClockId::CLOCK_MONOTONIC, ClockNanosleepFlags::TIMER_ABSTIME, &wake);
+    slept != Err(Errno::EINTR)
+}
+
+/// Largest resident memory that this process has had, in bytes.
+pub fn own_peak_memory() -> u64 {
+    getrusage(UsageWho::RUSAGE_SELF).map_or(0, |usage| usage.max_rss() as u64 * 1024)
+}
+
+/// Asks the kernel to wake this thread on time: by default it may let sleepers oversleep by 50 µs.
+pub fn want_exact_wakeups() {
+    // Best effort: without it samples are a little late and lose nothing.
+    let _ = nix::sys::prctl::set_timerslack(1);
+}

@@ -1,0 +1,368 @@
+//! What `/proc` tells of processes and threads.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use profiler_model::{Nanos, NsTid, Pid, RemoteAddr, ThreadState, Tid, WaitReason};
+
+/// One line of `/proc/PID/maps`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// First address.
+    pub start: RemoteAddr,
+    /// First address after it.
+    pub end: RemoteAddr,
+    /// Offset of `start` in the mapped file.
+    pub file_offset: u64,
+    /// Whether it may be read.
+    pub readable: bool,
+    /// Whether it may be written.
+    pub writable: bool,
+    /// Whether it may be executed.
+    pub executable: bool,
+    /// The file's path as the target sees it, `[heap]` and the like, or empty.
+    pub path: String,
+}
+
+/// A process as seen through `/proc`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Process {
+    pid: Pid,
+}
+
+impl Process {
+    /// The process `pid`, whether it exists or not.
+    pub fn new(pid: Pid) -> Self {
+        Process { pid }
+    }
+
+    /// Its id.
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/{name}", self.pid))
+    }
+
+    /// Whether it exists and has not ended (a zombie has).
+    pub fn is_alive(&self) -> bool {
+        self.stat().is_ok_and(|stat| !matches!(stat.state, b'Z' | b'X'))
+    }
+
+    /// Its memory map.
+    ///
+    /// # Errors
+    /// When the process is gone or may not be looked at.
+    pub fn mappings(&self) -> io::Result<Vec<Mapping>> {
+        Ok(fs::read_to_string(self.path("maps"))?.lines().filter_map(parse_mapping).collect())
+    }
+
+    /// The path of its executable, as the target sees it.
+    ///
+    /// # Errors
+    /// When the process is gone or may not be looked at.
+    pub fn executable(&self) -> io::Result<PathBuf> {
+        fs::read_link(self.path("exe"))
+    }
+
+    /// A path of the target, seen from here: through the target's own root folder.
+    pub fn in_its_root(&self, path: &str) -> PathBuf {
+        self.path("root").join(path.trim_start_matches('/'))
+    }
+
+    /// Its command line, arguments joined by blanks.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn command_line(&self) -> io::Result<String> {
+        let raw = fs::read(self.path("cmdline"))?;
+        let arguments: Vec<_> =
+            raw.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+        Ok(arguments.join(" ").trim_end().to_owned())
+    }
+
+    /// The folder it runs in, seen from here.
+    ///
+    /// # Errors
+    /// When the process is gone or may not be looked at.
+    pub fn working_directory(&self) -> io::Result<PathBuf> {
+        fs::read_link(self.path("cwd"))
+    }
+
+    /// The kernel threads it has now.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn threads(&self) -> io::Result<Vec<Tid>> {
+        let mut threads = Vec::new();
+        for entry in fs::read_dir(self.path("task"))? {
+            if let Some(tid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) {
+                threads.push(Tid::new(tid));
+            }
+        }
+        Ok(threads)
+    }
+
+    /// The id by which the target itself knows the thread: the one in its innermost PID namespace.
+    ///
+    /// # Errors
+    /// When the thread is gone.
+    pub fn inner_thread_id(&self, tid: Tid) -> io::Result<NsTid> {
+        let status = fs::read_to_string(self.path(&format!("task/{tid}/status")))?;
+        let inner = status
+            .lines()
+            .find_map(|line| line.strip_prefix("NSpid:"))
+            .and_then(|ids| ids.split_ascii_whitespace().last())
+            .and_then(|id| id.parse().ok());
+        Ok(NsTid::new(inner.unwrap_or(tid.as_u32())))
+    }
+
+    /// Whether the profiler and the process are in the same PID namespace, so that ids need no translation.
+    pub fn shares_pid_namespace(&self) -> bool {
+        let own = fs::read_link("/proc/self/ns/pid");
+        let its = fs::read_link(self.path("ns/pid"));
+        matches!((own, its), (Ok(own), Ok(its)) if own == its)
+    }
+
+    /// State, parent and start time.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn stat(&self) -> io::Result<Stat> {
+        let text = fs::read(self.path("stat"))?;
+        parse_stat(&text).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+    }
+
+    /// The process that traces it, if any.
+    pub fn tracer(&self) -> Option<Pid> {
+        let status = fs::read_to_string(self.path("status")).ok()?;
+        let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"))?.trim().parse().ok()?;
+        (tracer != 0).then_some(Pid::new(tracer))
+    }
+
+    /// CPU time that all its threads, past and present, have used.
+    pub fn cpu_time(&self) -> Option<Nanos> {
+        let pid = nix::unistd::Pid::from_raw(self.pid.as_u32() as i32);
+        let clock = nix::time::clock_getcpuclockid(pid).ok()?;
+        let time = nix::time::clock_gettime(clock).ok()?;
+        Some(Nanos::from(std::time::Duration::from(time)))
+    }
+}
+
+/// The fields of `/proc/PID/stat` that are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// The state's letter: R, S, D, T, t, Z, X.
+    pub state: u8,
+    /// The parent.
+    pub parent: Pid,
+    /// When it started, in clock ticks since boot: with the pid, what tells a process from a later one
+    /// that has the same pid.
+    pub start_time: u64,
+}
+
+fn parse_stat(text: &[u8]) -> Option<Stat> {
+    // The command name, in parentheses, may hold anything, closing parentheses too.
+    let after_name = text.iter().rposition(|byte| *byte == b')')? + 2;
+    let rest = std::str::from_utf8(text.get(after_name..)?).ok()?;
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    Some(Stat {
+        state: *fields.first()?.as_bytes().first()?,
+        parent: Pid::new(fields.get(1)?.parse().ok()?),
+        start_time: fields.get(19)?.parse().ok()?,
+    })
+}
+
+fn parse_mapping(line: &str) -> Option<Mapping> {
+    let mut words = line.splitn(6, ' ');
+    let (start, end) = words.next()?.split_once('-')?;
+    let flags = words.next()?.as_bytes();
+    let file_offset = u64::from_str_radix(words.next()?, 16).ok()?;
+    let (_device, _inode) = (words.next()?, words.next()?);
+    Some(Mapping {
+        start: RemoteAddr::new(u64::from_str_radix(start, 16).ok()?),
+        end: RemoteAddr::new(u64::from_str_radix(end, 16).ok()?),
+        file_offset,
+        readable: flags.first() == Some(&b'r'),
+        writable: flags.get(1) == Some(&b'w'),
+        executable: flags.get(2) == Some(&b'x'),
+        path: words.next().unwrap_or("").trim_start().to_owned(),
+    })
+}
+
+/// What the scheduler has counted for a thread. While a thread runs, its CPU time is brought up to date
+/// only now and then; when it stands still it is exact.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Schedule {
+    /// CPU time used.
+    pub cpu: Nanos,
+    /// How often it was put on a CPU. A thread that was off the CPU before and after, with this number
+    /// unchanged, has not run in between.
+    pub times_run: u64,
+}
+
+/// A thread's files in `/proc`, kept open: they are read for every sample.
+#[derive(Debug)]
+pub struct ThreadFiles {
+    schedstat: File,
+    syscall: Option<File>,
+}
+
+impl ThreadFiles {
+    /// Opens the files of thread `tid` of process `pid`.
+    ///
+    /// # Errors
+    /// When the thread is gone.
+    pub fn open(pid: Pid, tid: Tid) -> io::Result<Self> {
+        let folder = format!("/proc/{pid}/task/{tid}");
+        Ok(ThreadFiles {
+            schedstat: File::open(format!("{folder}/schedstat"))?,
+            syscall: File::open(format!("{folder}/syscall")).ok(),
+        })
+    }
+
+    /// What the scheduler has counted.
+    ///
+    /// # Errors
+    /// When the thread is gone.
+    pub fn schedule(&self) -> io::Result<Schedule> {
+        let mut text = [0u8; 96];
+        let length = self.schedstat.read_at(&mut text, 0)?;
+        let mut numbers = text[..length].split(|b| !b.is_ascii_digit()).filter(|w| !w.is_empty()).map(decimal);
+        match (numbers.next(), numbers.next(), numbers.next()) {
+            (Some(cpu), Some(_), Some(times_run)) => Ok(Schedule { cpu: Nanos::from_nanos(cpu), times_run }),
+            _ => Err(io::Error::from(io::ErrorKind::InvalidData)),
+        }
+    }
+
+    /// What the thread is doing: running, or blocked in which system call.
+    ///
+    /// # Errors
+    /// When the thread is gone.
+    pub fn activity(&self) -> io::Result<Activity> {
+        let Some(file) = &self.syscall else { return Err(io::Error::from(io::ErrorKind::Unsupported)) };
+        let mut text = [0u8; 192];
+        let length = file.read_at(&mut text, 0)?;
+        Ok(parse_activity(&text[..length]))
+    }
+}
+
+fn decimal(digits: &[u8]) -> u64 {
+    digits.iter().fold(0u64, |value, digit| value.wrapping_mul(10).wrapping_add(u64::from(digit - b'0')))
+}
+
+/// What `/proc/PID/task/TID/syscall` tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activity {
+    /// On a CPU or ready for one.
+    Running,
+    /// Asleep, in the system call of this number with this first argument; the number is `None` when it
+    /// sleeps outside any (a page fault).
+    Blocked {
+        /// The system call.
+        call: Option<u64>,
+        /// Its first argument.
+        argument: u64,
+    },
+}
+
+fn parse_activity(text: &[u8]) -> Activity {
+    let text = String::from_utf8_lossy(text);
+    let mut words = text.split_ascii_whitespace();
+    match words.next() {
+        None | Some("running") => Activity::Running,
+        Some(number) => Activity::Blocked {
+            call: number.parse().ok(),
+            argument: words
+                .next()
+                .and_then(|word| word.strip_prefix("0x"))
+                .and_then(|word| u64::from_str_radix(word, 16).ok())
+                .unwrap_or(0),
+        },
+    }
+}
+
+impl Activity {
+    /// The address of the futex it sleeps on, if it does.
+    pub fn futex(self) -> Option<RemoteAddr> {
+        match self {
+            Activity::Blocked { call: Some(call), argument } if is_futex(call) => Some(RemoteAddr::new(argument)),
+            _ => None,
+        }
+    }
+
+    /// The thread state that follows, apart from the GIL, which only the runtime's layout tells.
+    pub fn thread_state(self) -> ThreadState {
+        match self {
+            Activity::Running => ThreadState::Running,
+            Activity::Blocked { call: None, .. } => ThreadState::Waiting(WaitReason::Disk),
+            Activity::Blocked { call: Some(call), .. } => ThreadState::Waiting(wait_reason(call)),
+        }
+    }
+}
+
+fn is_futex(call: u64) -> bool {
+    // 449: futex_waitv, 454-456: futex_wake, futex_wait and futex_requeue, on every architecture.
+    call == libc::SYS_futex as u64 || matches!(call, 449 | 455)
+}
+
+/// What a sleeping system call waits for.
+fn wait_reason(call: u64) -> WaitReason {
+    match call as i64 {
+        _ if is_futex(call) => WaitReason::Lock,
+        libc::SYS_nanosleep | libc::SYS_clock_nanosleep => WaitReason::Sleep,
+        libc::SYS_accept | libc::SYS_accept4 | libc::SYS_connect | libc::SYS_recvfrom | libc::SYS_recvmsg
+        | libc::SYS_recvmmsg | libc::SYS_sendto | libc::SYS_sendmsg | libc::SYS_sendmmsg => WaitReason::Socket,
+        libc::SYS_ppoll | libc::SYS_pselect6 | libc::SYS_epoll_pwait => WaitReason::Poll,
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_poll | libc::SYS_select | libc::SYS_epoll_wait => WaitReason::Poll,
+        libc::SYS_read | libc::SYS_readv | libc::SYS_pread64 | libc::SYS_preadv | libc::SYS_write
+        | libc::SYS_writev | libc::SYS_pwrite64 | libc::SYS_fsync | libc::SYS_fdatasync | libc::SYS_openat
+        | libc::SYS_flock | libc::SYS_fcntl | libc::SYS_splice | libc::SYS_sendfile => WaitReason::File,
+        libc::SYS_wait4 | libc::SYS_waitid => WaitReason::Child,
+        // sigtimedwait and friends sleep until a signal or a time: what `signal.pause` does.
+        libc::SYS_rt_sigtimedwait | libc::SYS_rt_sigsuspend => WaitReason::Sleep,
+        _ => WaitReason::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stat_line_with_parentheses_in_the_name() {
+        let line = b"42 (a) S (b) R 7 42 42 0 -1 4194304 1 0 0 0 1 2 3 4 20 0 1 0 987654 1 2";
+        let stat = parse_stat(line).unwrap();
+        assert_eq!((stat.state, stat.parent, stat.start_time), (b'R', Pid::new(7), 987_654));
+    }
+
+    #[test]
+    fn a_mapping_of_a_file_whose_name_has_blanks() {
+        let line = "7f0c8a000000-7f0c8a021000 rw-p 00001000 fe:00 1234                       /usr/lib/a b.so";
+        let mapping = parse_mapping(line).unwrap();
+        assert_eq!((mapping.path.as_str(), mapping.file_offset), ("/usr/lib/a b.so", 0x1000));
+        assert_eq!((mapping.readable, mapping.writable, mapping.executable), (true, true, false));
+    }
+
+    #[test]
+    fn what_a_thread_is_doing() {
+        assert_eq!(parse_activity(b"running\n"), Activity::Running);
+        let futex = format!("{} 0x7f00 0x80 0x0 0x0 0x0 0x0 0x7ffd 0x7f1c\n", libc::SYS_futex);
+        assert_eq!(parse_activity(futex.as_bytes()).futex(), Some(RemoteAddr::new(0x7f00)));
+        assert_eq!(parse_activity(b"-1 0x7ffc 0x7f00\n").thread_state(), ThreadState::Waiting(WaitReason::Disk));
+    }
+
+    #[test]
+    fn own_thread_is_running_and_counted() {
+        let pid = Pid::new(std::process::id());
+        let tid = Tid::new(nix::unistd::gettid().as_raw() as u32);
+        let files = ThreadFiles::open(pid, tid).unwrap();
+        assert!(files.schedule().unwrap().times_run > 0);
+        assert!(Process::new(pid).threads().unwrap().contains(&tid));
+        assert_eq!(Process::new(pid).inner_thread_id(tid).unwrap(), NsTid::new(tid.as_u32()));
+    }
+}

@@ -1,0 +1,246 @@
+//! Stopping one thread for a moment.
+//!
+//! [`Tracer::stop`] seizes a thread and interrupts it; dropping the [`StoppedThread`] lets it run on.
+//! Nothing stays behind in the thread: a signal that was just about to be delivered is delivered on
+//! release, a thread under a stop signal stays stopped, and if this process dies the kernel releases the
+//! thread itself (`PTRACE_O_EXITKILL` is never set).
+//!
+//! `nix` cannot be used for waiting: it fails on real-time signals, whose number its enum lacks, after the
+//! kernel has handed the report over, and the thread would stay stopped.
+
+use std::hint;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use profiler_model::{Nanos, Tid, Timestamp};
+
+use crate::clock;
+
+/// For so long a stop is waited for by looking again and again: it mostly comes within a few
+/// microseconds, sooner than a sleeping waiter could be woken.
+const SPIN: Nanos = Nanos::from_nanos(60_000);
+/// Between two looks after that.
+const NAP: Duration = Duration::from_micros(50);
+/// A thread that has not stopped by then is inside the kernel and will not stop soon.
+const MAX_WAIT: Nanos = Nanos::from_nanos(20_000_000);
+
+/// Why a thread could not be stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StopError {
+    /// The thread has ended.
+    #[error("the thread has ended")]
+    Ended,
+    /// The operating system refuses, or another tracer has the thread.
+    #[error("tracing the thread is not permitted, or another tracer has it")]
+    NotPermitted,
+    /// It did not stop in time; it is let go as soon as it does.
+    #[error("the thread did not stop in time")]
+    TimedOut,
+    /// It is stopped by a signal (`SIGSTOP`) already.
+    #[error("the thread is stopped by a signal")]
+    StoppedBySignal,
+}
+
+/// Stops threads, one at a time, and remembers those that did not stop in time.
+#[derive(Debug, Default)]
+pub struct Tracer {
+    /// Asked to stop, and inside an uninterruptible wait of the kernel ever since.
+    late: Vec<Tid>,
+}
+
+impl Tracer {
+    /// A tracer that has not stopped anything.
+    pub fn new() -> Self {
+        Tracer::default()
+    }
+
+    /// Stops `tid` and returns once it stands still.
+    ///
+    /// # Errors
+    /// See [`StopError`]; the thread then runs on.
+    pub fn stop(&mut self, tid: Tid) -> Result<StoppedThread, StopError> {
+        if self.late.contains(&tid) {
+            return Err(StopError::TimedOut);
+        }
+        let asked_at = clock::now();
+        seize(tid)?;
+        interrupt(tid)?;
+        match wait_until_stopped(tid, asked_at) {
+            Ok(Stop::Group) => {
+                detach(tid, 0);
+                Err(StopError::StoppedBySignal)
+            }
+            Ok(stop) => Ok(StoppedThread { tid, signal: stop.to_deliver(), asked_at, released: false }),
+            Err(StopError::TimedOut) => {
+                self.late.push(tid);
+                Err(StopError::TimedOut)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Lets go of the threads that stopped too late; to be called between samples.
+    pub fn release_late(&mut self) {
+        self.late.retain(|tid| match poll(*tid) {
+            Ok(None) => true,
+            Ok(Some(stop)) => {
+                detach(*tid, stop.to_deliver());
+                false
+            }
+            Err(_) => false,
+        });
+    }
+
+    /// Whether some thread is still to be let go.
+    pub fn has_late(&self) -> bool {
+        !self.late.is_empty()
+    }
+}
+
+/// A thread that stands still; it runs on when this is dropped.
+#[derive(Debug)]
+pub struct StoppedThread {
+    tid: Tid,
+    /// A signal whose delivery the stop intercepted; 0 for none.
+    signal: i32,
+    asked_at: Timestamp,
+    released: bool,
+}
+
+impl StoppedThread {
+    /// Lets the thread run on; returns how long the target had to do without it at most: the time since
+    /// the stop was asked for.
+    pub fn release(mut self) -> Nanos {
+        self.let_go();
+        clock::now().since(self.asked_at)
+    }
+
+    fn let_go(&mut self) {
+        if !self.released {
+            self.released = true;
+            detach(self.tid, self.signal);
+        }
+    }
+}
+
+impl Drop for StoppedThread {
+    fn drop(&mut self) {
+        self.let_go();
+    }
+}
+
+/// How a traced thread stands still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    /// It was interrupted.
+    Interrupted,
+    /// Just before the signal of this number is delivered to it.
+    BeforeSignal(i32),
+    /// Under a stop signal.
+    Group,
+}
+
+impl Stop {
+    /// From the kernel's report: the signal number, and above it the ptrace event.
+    fn from_status(status: i32) -> Stop {
+        let signal = status & 0x7f;
+        match status >> 8 {
+            0 => Stop::BeforeSignal(signal),
+            _ if signal == libc::SIGTRAP => Stop::Interrupted,
+            _ => Stop::Group,
+        }
+    }
+
+    fn to_deliver(self) -> i32 {
+        match self {
+            Stop::BeforeSignal(signal) => signal,
+            Stop::Interrupted | Stop::Group => 0,
+        }
+    }
+}
+
+fn wait_until_stopped(tid: Tid, asked_at: Timestamp) -> Result<Stop, StopError> {
+    loop {
+        if let Some(stop) = poll(tid)? {
+            return Ok(stop);
+        }
+        let waited = clock::now().since(asked_at);
+        if waited > MAX_WAIT {
+            return Err(StopError::TimedOut);
+        } else if waited > SPIN {
+            std::thread::sleep(NAP);
+        } else {
+            hint::spin_loop();
+        }
+    }
+}
+
+/// Whether the thread stands still, and how. The report is only looked at (`WNOWAIT`): releasing the
+/// thread discards it, and the exit of a command that this process launched is left to whoever waits
+/// for that command.
+fn poll(tid: Tid) -> Result<Option<Stop>, StopError> {
+    let flags = libc::WSTOPPED | libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
+    let report = waitid(tid, flags)?;
+    match report {
+        None => Ok(None),
+        Some((libc::CLD_TRAPPED | libc::CLD_STOPPED, status)) => Ok(Some(Stop::from_status(status))),
+        Some(_) => {
+            if !is_own_child(tid) {
+                // A traced thread that ends stays a zombie until its tracer has taken note.
+                let _ = waitid(tid, libc::WEXITED | libc::WNOHANG | libc::__WALL);
+            }
+            Err(StopError::Ended)
+        }
+    }
+}
+
+/// Whether `tid` is the main thread of a process that this process started.
+fn is_own_child(tid: Tid) -> bool {
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{tid}/status")) else { return false };
+    let field = |name: &str| {
+        status.lines().find_map(|line| line.strip_prefix(name)).and_then(|value| value.trim().parse::<u32>().ok())
+    };
+    field("Tgid:") == Some(tid.as_u32()) && field("PPid:") == Some(std::process::id())
+}
+
+fn seize(tid: Tid) -> Result<(), StopError> {
+    let raw = nix::unistd::Pid::from_raw(tid.as_u32() as i32);
+    nix::sys::ptrace::seize(raw, nix::sys::ptrace::Options::empty()).map_err(refusal)
+}
+
+fn interrupt(tid: Tid) -> Result<(), StopError> {
+    let raw = nix::unistd::Pid::from_raw(tid.as_u32() as i32);
+    nix::sys::ptrace::interrupt(raw).map_err(refusal)
+}
+
+fn refusal(errno: Errno) -> StopError {
+    match errno {
+        Errno::ESRCH => StopError::Ended,
+        _ => StopError::NotPermitted,
+    }
+}
+
+/// Lets a stopped thread run on, delivering `signal` to it unless that is 0. Fails only when the thread
+/// was killed meanwhile, and then there is nothing to let go.
+fn detach(tid: Tid, signal: i32) {
+    // SAFETY: PTRACE_DETACH takes two numbers, a thread id and a signal, and touches no memory of ours.
+    unsafe { libc::ptrace(libc::PTRACE_DETACH, tid.as_u32() as libc::pid_t, 0usize, signal as usize) };
+}
+
+/// The kernel's report on `tid`, as (`si_code`, `si_status`), or `None` where there is none.
+fn waitid(tid: Tid, flags: i32) -> Result<Option<(i32, i32)>, StopError> {
+    // SAFETY: siginfo_t is plain data for which all zeroes is a valid value.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `info` is a valid siginfo_t that outlives the call, which writes nothing else.
+    let result = unsafe { libc::waitid(libc::P_PID, tid.as_u32(), &mut info, flags) };
+    if result != 0 {
+        return match Errno::last() {
+            Errno::EINTR => Ok(None),
+            _ => Err(StopError::Ended),
+        };
+    }
+    // SAFETY: waitid succeeded, so `info` holds either a report on a child, for which si_pid and
+    // si_status are the valid members, or zeroes throughout.
+    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    Ok((pid != 0).then_some((info.si_code, status)))
+}

@@ -1,0 +1,215 @@
+//! The signals by which a user ends a recording, noted until the run loop asks for them.
+//!
+//! The handler does nothing but store a number, so a signal never interrupts anything half done. It also
+//! stores who sent the signal: what the terminal sends reaches a launched command by itself, what another
+//! process sends to the profiler alone has to be passed on.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nix::libc;
+use profiler_model::Pid;
+
+/// A signal that ends a recording.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EndSignal {
+    /// `SIGINT`: Ctrl-C.
+    Interrupt,
+    /// `SIGTERM`: what `kill`, `docker stop` and service managers send.
+    Terminate,
+    /// `SIGHUP`: the terminal is gone.
+    HangUp,
+    /// `SIGQUIT`: Ctrl-\.
+    Quit,
+}
+
+impl EndSignal {
+    /// All of them.
+    pub const ALL: [EndSignal; 4] =
+        [EndSignal::Interrupt, EndSignal::Terminate, EndSignal::HangUp, EndSignal::Quit];
+
+    /// The kernel's number of the signal.
+    pub const fn number(self) -> i32 {
+        match self {
+            EndSignal::Interrupt => libc::SIGINT,
+            EndSignal::Terminate => libc::SIGTERM,
+            EndSignal::HangUp => libc::SIGHUP,
+            EndSignal::Quit => libc::SIGQUIT,
+        }
+    }
+
+    /// The second Ctrl-C or Ctrl-\ quits at once: a user who asks twice does not want to wait.
+    const fn forces_when_repeated(self) -> bool {
+        matches!(self, EndSignal::Interrupt | EndSignal::Quit)
+    }
+}
+
+/// Who sent a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// The kernel, on behalf of the terminal: the whole process group in the foreground got it.
+    Terminal,
+    /// A process; 0 where it cannot be seen from here (it is outside of this PID namespace).
+    Process(Pid),
+}
+
+/// A signal that came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Which one.
+    pub signal: EndSignal,
+    /// From whom.
+    pub sender: Sender,
+}
+
+/// The last signal of each kind that nobody asked for yet, packed by [`Received::pack`]; 0 is none.
+static PENDING: [AtomicU64; EndSignal::ALL.len()] = [const { AtomicU64::new(0) }; EndSignal::ALL.len()];
+
+const RECEIVED: u64 = 1 << 63;
+const FROM_TERMINAL: u64 = 1 << 62;
+
+/// While this exists, the signals in [`EndSignal`] are noted instead of ending the profiler. Dropping it
+/// gives them back what they did before.
+#[derive(Debug)]
+pub struct Signals {
+    previous: Vec<(EndSignal, libc::sigaction)>,
+    ignored: Vec<EndSignal>,
+}
+
+impl Signals {
+    /// Starts to note signals. A `SIGHUP` that is ignored (`nohup`) stays ignored.
+    ///
+    /// # Errors
+    /// When the kernel refuses a handler.
+    pub fn install() -> io::Result<Self> {
+        let mut signals = Signals { previous: Vec::new(), ignored: Vec::new() };
+        for signal in EndSignal::ALL {
+            let before = current_action(signal)?;
+            if before.sa_sigaction == libc::SIG_IGN {
+                signals.ignored.push(signal);
+                if signal == EndSignal::HangUp {
+                    continue;
+                }
+            }
+            PENDING[signal as usize].store(0, Ordering::Relaxed);
+            set_action(signal, &noting_action(signal))?;
+            signals.previous.push((signal, before));
+        }
+        Ok(signals)
+    }
+
+    /// A signal that came in since it was last asked for, if any.
+    pub fn take(&self) -> Option<Received> {
+        EndSignal::ALL.into_iter().find_map(|signal| {
+            let packed = PENDING[signal as usize].swap(0, Ordering::Relaxed);
+            Received::unpack(signal, packed)
+        })
+    }
+
+    /// The signals that were ignored when the profiler was started: a command that it launches must find
+    /// them ignored as well.
+    pub fn ignored_before(&self) -> &[EndSignal] {
+        &self.ignored
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        for (signal, before) in &self.previous {
+            // Giving back what the kernel accepted before cannot fail, and nothing could be done if it did.
+            let _ = set_action(*signal, before);
+        }
+    }
+}
+
+impl Received {
+    fn pack(code: i32, sender: i32) -> u64 {
+        let origin = if code == libc::SI_KERNEL { FROM_TERMINAL } else { u64::from(sender.cast_unsigned()) };
+        RECEIVED | origin
+    }
+
+    fn unpack(signal: EndSignal, packed: u64) -> Option<Received> {
+        if packed & RECEIVED == 0 {
+            return None;
+        }
+        let sender = if packed & FROM_TERMINAL != 0 {
+            Sender::Terminal
+        } else {
+            Sender::Process(Pid::new(packed as u32))
+        };
+        Some(Received { signal, sender })
+    }
+}
+
+extern "C" fn note(number: libc::c_int, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
+    // SAFETY: the kernel passes a valid siginfo to a handler that is installed with SA_SIGINFO; `si_pid`
+    // is only used when the signal was not made by the kernel, where it is set.
+    let (code, sender) = unsafe { ((*info).si_code, (*info).si_pid()) };
+    if let Some(signal) = EndSignal::ALL.into_iter().find(|signal| signal.number() == number) {
+        PENDING[signal as usize].store(Received::pack(code, sender), Ordering::Relaxed);
+    }
+}
+
+fn noting_action(signal: EndSignal) -> libc::sigaction {
+    // SAFETY: sigaction is plain numbers, for which all zeroes are valid (no handler, no flags, no mask).
+    let mut action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
+    let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) = note;
+    action.sa_sigaction = handler as libc::sighandler_t;
+    // SA_RESTART: whoever waits for a stopped thread must not find half a wait because of Ctrl-C.
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
+    if signal.forces_when_repeated() {
+        action.sa_flags |= libc::SA_RESETHAND;
+    }
+    action
+}
+
+fn current_action(signal: EndSignal) -> io::Result<libc::sigaction> {
+    let mut action = MaybeUninit::uninit();
+    // SAFETY: a null new action only asks; the old one is written to memory of its size.
+    let asked = unsafe { libc::sigaction(signal.number(), std::ptr::null(), action.as_mut_ptr()) };
+    if asked != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call succeeded, so it has written the action.
+    Ok(unsafe { action.assume_init() })
+}
+
+fn set_action(signal: EndSignal, action: &libc::sigaction) -> io::Result<()> {
+    // SAFETY: the action is one that the kernel gave us, or has `note` as its handler, which only stores to
+    // an atomic and is therefore safe to run at any point of the program.
+    let set = unsafe { libc::sigaction(signal.number(), action, std::ptr::null_mut()) };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One test for all, because signal handlers belong to the whole process.
+    #[test]
+    fn signals_are_noted_with_their_sender_and_given_back() {
+        let before = current_action(EndSignal::HangUp).unwrap().sa_sigaction;
+        let signals = Signals::install().unwrap();
+        assert_eq!(signals.take(), None);
+        nix::sys::signal::raise(nix::sys::signal::Signal::SIGTERM).unwrap();
+        nix::sys::signal::raise(nix::sys::signal::Signal::SIGINT).unwrap();
+        let sender = Sender::Process(Pid::new(std::process::id()));
+        assert_eq!(signals.take(), Some(Received { signal: EndSignal::Interrupt, sender }));
+        assert_eq!(signals.take(), Some(Received { signal: EndSignal::Terminate, sender }));
+        assert_eq!(signals.take(), None);
+        assert_eq!(current_action(EndSignal::Interrupt).unwrap().sa_sigaction, libc::SIG_DFL);
+        assert_ne!(current_action(EndSignal::Terminate).unwrap().sa_sigaction, libc::SIG_DFL);
+        drop(signals);
+        assert_eq!(current_action(EndSignal::HangUp).unwrap().sa_sigaction, before);
+    }
+
+    #[test]
+    fn origin_survives_packing() {
+        let from_terminal = Received::unpack(EndSignal::Quit, Received::pack(libc::SI_KERNEL, 77)).unwrap();
+        assert_eq!(from_terminal.sender, Sender::Terminal);
+        let from_process = Received::unpack(EndSignal::Quit, Received::pack(libc::SI_USER, 77)).unwrap();
+        assert_eq!(from_process.sender, Sender::Process(Pid::new(77)));
+        assert_eq!(Received::unpack(EndSignal::Quit, 0), None);
+    }
+}
