@@ -1,11 +1,9 @@
 //! Starting the command that is to be profiled, and learning how it ended.
 //!
-//! The command is our child and, for moments, our tracee. Both roles share one `wait`: whoever waits for
-//! a stop of the child's first thread may be handed the child's end instead, and then nobody else can ask
-//! for it again. So ends are looked at without taking them here, and whoever takes one elsewhere in this
-//! crate hands it over by [`note_end`].
+//! The command is our child and, for moments, our tracee, and both roles share one `wait`: the kernel shows
+//! a tracer's stop to whoever asks for the child's end, and the child's end to whoever asks for a stop. So
+//! each side looks first (`WNOWAIT`) and takes only what is its own; ends are taken here, stops never.
 
-use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
 use std::mem::MaybeUninit;
@@ -13,16 +11,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use nix::libc;
 use nix::unistd::{Gid, Uid, User, geteuid, getgrouplist, setgid, setgroups, setuid};
 use profiler_model::Pid;
 
 use crate::signals::EndSignal;
-
-/// Commands launched, and how those ended whose end was taken by somebody else's wait.
-static ENDS: Mutex<BTreeMap<u32, Option<CommandEnd>>> = Mutex::new(BTreeMap::new());
 
 /// Why a command could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -142,9 +135,7 @@ impl Launched {
         // (signal, setgroups, setgid, setuid); nothing allocates or takes a lock.
         unsafe { command.pre_exec(move || prepare_child(user.as_ref(), &ignored)) };
         let child = command.spawn().map_err(|error| explain(program, error))?;
-        let pid = Pid::new(child.id());
-        lock_ends().insert(pid.as_u32(), None);
-        Ok(Launched { pid, end: None })
+        Ok(Launched { pid: Pid::new(child.id()), end: None })
     }
 
     /// The command's process id.
@@ -155,13 +146,10 @@ impl Launched {
     /// How the command ended, or `None` while it runs.
     ///
     /// # Errors
-    /// When the command is no child of ours any more and its end was not handed over.
+    /// When somebody else has taken the end, which nobody may.
     pub fn end(&mut self) -> io::Result<Option<CommandEnd>> {
         if self.end.is_none() {
-            self.end = match lock_ends().get(&self.pid.as_u32()).copied().flatten() {
-                Some(end) => Some(end),
-                None => take_end(self.pid)?,
-            };
+            self.end = take_end(self.pid)?;
         }
         Ok(self.end)
     }
@@ -174,19 +162,6 @@ impl Launched {
             unsafe { libc::kill(self.pid.as_u32().cast_signed(), signal.number()) };
         }
     }
-}
-
-/// Notes how the process `pid` ended, for whoever launched it: to be called by whatever in this crate waits
-/// for stops of threads and is handed an end. Nothing happens for processes that were not launched here.
-pub(crate) fn note_end(pid: u32, end: CommandEnd) {
-    if let Some(noted) = lock_ends().get_mut(&pid) {
-        *noted = Some(end);
-    }
-}
-
-fn lock_ends() -> MutexGuard<'static, BTreeMap<u32, Option<CommandEnd>>> {
-    // The map is whole after every operation on it, so a panic elsewhere does not spoil it.
-    ENDS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn prepare_child(user: Option<&InvokingUser>, ignored: &[i32]) -> io::Result<()> {
@@ -252,7 +227,10 @@ fn found(program: &OsStr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use profiler_model::Tid;
+
     use super::*;
+    use crate::ptrace::Tracer;
 
     fn start(script: &str) -> Launched {
         let arguments = ["-c".into(), script.into()];
@@ -285,12 +263,15 @@ mod tests {
     }
 
     #[test]
-    fn an_end_taken_by_the_tracer_is_not_lost() {
-        let mut command = start("exit 3");
+    fn a_stop_of_a_traced_command_is_neither_its_end_nor_taken() {
+        let mut command = start("exec tail -f /dev/null");
+        let stopped = Tracer::new().stop(Tid::new(command.pid.as_u32())).unwrap();
+        assert_eq!(command.end().unwrap(), None);
+        assert_eq!(command.end().unwrap(), None);
+        drop(stopped);
+        command.send(EndSignal::Terminate);
         until_ended(&command);
-        let taken = wait(command.pid, libc::WEXITED).unwrap().unwrap();
-        note_end(command.pid.as_u32(), taken);
-        assert_eq!(command.end().unwrap(), Some(CommandEnd::Exited(3)));
+        assert_eq!(command.end().unwrap(), Some(CommandEnd::Killed(libc::SIGTERM)));
     }
 
     #[test]

@@ -4,9 +4,12 @@
 //! The only crate beside `bpf` that may hold `unsafe` code; each block says why it is sound.
 
 pub mod clock;
+pub mod launch;
 pub mod memory;
+pub mod permission;
 pub mod proc;
 pub mod ptrace;
+pub mod signals;
 
 pub use memory::ProcessMemory;
 pub use proc::{Activity, Mapping, Process, Schedule, ThreadFiles};

@@ -8,7 +8,6 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use nix::libc;
 use profiler_model::Pid;
 
 /// A signal that ends a recording.

@@ -1,0 +1,324 @@
+//! Why a process may not be read or stopped: the kernel only answers "not permitted", this finds the rule
+//! behind it.
+//!
+//! A diagnosis, not a check: nothing here decides whether anything is tried. The rules are those of
+//! `ptrace(2)`, "Ptrace access mode checking".
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use nix::unistd::{Uid, User};
+use profiler_model::Pid;
+
+/// The number of the capability that overrides most rules.
+const CAP_SYS_PTRACE: u64 = 1 << 19;
+
+/// How far up a process's ancestors are followed. Real trees are a dozen deep; a limit is needed because
+/// the tree changes while it is walked.
+const MAX_ANCESTORS: usize = 256;
+
+/// A rule that stands between us and a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// Another process traces it: a debugger, or another profiler. Only one may.
+    TracedBy(Pid),
+    /// It runs as another user (or group), and we lack `CAP_SYS_PTRACE`.
+    OtherUser {
+        /// The process's user.
+        owner: UserName,
+        /// Our own.
+        own: UserName,
+    },
+    /// It asked not to be looked into (`PR_SET_DUMPABLE`), or its executable may not be read, or it changed
+    /// its user while it ran, as services do that start as root.
+    NotDumpable,
+    /// It has capabilities that we do not have.
+    MoreCapable,
+    /// The Yama module restricts tracing.
+    PtraceScope(PtraceScope),
+    /// It lives in a user namespace on which our capabilities have no hold.
+    OtherUserNamespace,
+    /// A system call filter (seccomp, as container runtimes install) is on for us and may be what refuses.
+    SystemCallFilter,
+}
+
+/// A user, as people know one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserName {
+    /// The number.
+    pub uid: u32,
+    /// The name, where the number has one here.
+    pub name: Option<String>,
+}
+
+/// The values of `kernel.yama.ptrace_scope` that restrict anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PtraceScope {
+    /// 1: only own descendants, without `CAP_SYS_PTRACE`.
+    Descendants,
+    /// 2: only with `CAP_SYS_PTRACE`.
+    Capable,
+    /// 3: nobody, until the next boot.
+    Nobody,
+}
+
+/// Why a process may not be read, as far as can be found out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Refusal {
+    /// The rules that apply, the most specific first. Empty where the reason stays unknown (another
+    /// security module).
+    pub obstacles: Vec<Obstacle>,
+    /// Whether we run as root, which inside of a container does not mean `CAP_SYS_PTRACE`.
+    pub is_root: bool,
+    /// Whether `CAP_SYS_PTRACE` is in our effective set.
+    pub has_capability: bool,
+    /// Whether we run inside of a container.
+    pub in_container: bool,
+}
+
+/// Finds out why `pid` may not be read.
+pub fn diagnose(pid: Pid) -> Refusal {
+    let own = Status::of(Path::new("/proc/self"));
+    let target_folder = Path::new("/proc").join(pid.to_string());
+    let target = Status::of(&target_folder);
+    let situation = Situation {
+        scope: fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope")
+            .ok()
+            .and_then(|text| parse_scope(&text)),
+        is_dumpable: is_dumpable(&target_folder, &target),
+        is_descendant: is_descendant(pid),
+        same_user_namespace: uid_map(Path::new("/proc/self")) == uid_map(&target_folder),
+    };
+    Refusal {
+        obstacles: obstacles(&own, &target, situation),
+        is_root: own.uids.first() == Some(&0),
+        has_capability: own.is_capable(),
+        in_container: ["/.dockerenv", "/run/.containerenv"].iter().any(|mark| Path::new(mark).exists())
+            || std::env::var_os("KUBERNETES_SERVICE_HOST").is_some(),
+    }
+}
+
+/// What `/proc/PID/status` tells that the rules ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Status {
+    /// Real, effective, saved, file system.
+    uids: Vec<u32>,
+    gids: Vec<u32>,
+    permitted: u64,
+    effective: u64,
+    tracer: u32,
+    parent: u32,
+    /// 2 is a filter.
+    seccomp: u32,
+}
+
+/// What the rules ask for beside both statuses.
+#[derive(Clone, Copy, Debug)]
+struct Situation {
+    scope: Option<PtraceScope>,
+    is_dumpable: bool,
+    is_descendant: bool,
+    same_user_namespace: bool,
+}
+
+impl Status {
+    /// The status in a folder of `/proc`; all zeroes where it cannot be read, which accuses nobody.
+    fn of(folder: &Path) -> Status {
+        fs::read_to_string(folder.join("status")).map(|text| Status::parse(&text)).unwrap_or_default()
+    }
+
+    fn parse(text: &str) -> Status {
+        let mut status = Status::default();
+        for (name, value) in text.lines().filter_map(|line| line.split_once(':')) {
+            let value = value.trim();
+            let numbers = || value.split_whitespace().filter_map(|number| number.parse().ok()).collect();
+            match name {
+                "Uid" => status.uids = numbers(),
+                "Gid" => status.gids = numbers(),
+                "CapPrm" => status.permitted = u64::from_str_radix(value, 16).unwrap_or(0),
+                "CapEff" => status.effective = u64::from_str_radix(value, 16).unwrap_or(0),
+                "TracerPid" => status.tracer = value.parse().unwrap_or(0),
+                "PPid" => status.parent = value.parse().unwrap_or(0),
+                "Seccomp" => status.seccomp = value.parse().unwrap_or(0),
+                _ => {}
+            }
+        }
+        status
+    }
+
+    fn is_capable(&self) -> bool {
+        self.effective & CAP_SYS_PTRACE != 0
+    }
+
+    /// Whether all of the target's ids are our real ones, as the kernel demands without the capability.
+    fn owns(&self, target: &Status) -> bool {
+        let all_are = |theirs: &[u32], ours: Option<&u32>| theirs.iter().take(3).all(|id| Some(id) == ours);
+        all_are(&target.uids, self.uids.first()) && all_are(&target.gids, self.gids.first())
+    }
+}
+
+fn obstacles(own: &Status, target: &Status, situation: Situation) -> Vec<Obstacle> {
+    let mut found = Vec::new();
+    if target.tracer != 0 {
+        found.push(Obstacle::TracedBy(Pid::new(target.tracer)));
+    }
+    if own.is_capable() {
+        if !situation.same_user_namespace {
+            found.push(Obstacle::OtherUserNamespace);
+        }
+    } else if !own.owns(target) {
+        let user = |status: &Status| UserName::of(status.uids.get(1).copied().unwrap_or(0));
+        found.push(Obstacle::OtherUser { owner: user(target), own: user(own) });
+    } else if !situation.is_dumpable {
+        found.push(Obstacle::NotDumpable);
+    } else if target.permitted & !own.permitted != 0 {
+        found.push(Obstacle::MoreCapable);
+    }
+    let scope_applies = |scope: &PtraceScope| match scope {
+        PtraceScope::Descendants => !own.is_capable() && !situation.is_descendant,
+        PtraceScope::Capable => !own.is_capable(),
+        PtraceScope::Nobody => true,
+    };
+    found.extend(situation.scope.filter(scope_applies).map(Obstacle::PtraceScope));
+    if own.seccomp == 2 && found.is_empty() {
+        found.push(Obstacle::SystemCallFilter);
+    }
+    found
+}
+
+impl UserName {
+    fn of(uid: u32) -> UserName {
+        UserName { uid, name: User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|user| user.name) }
+    }
+}
+
+impl std::fmt::Display for UserName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "{name} (uid {})", self.uid),
+            None => write!(f, "uid {}", self.uid),
+        }
+    }
+}
+
+fn parse_scope(text: &str) -> Option<PtraceScope> {
+    match text.trim() {
+        "1" => Some(PtraceScope::Descendants),
+        "2" => Some(PtraceScope::Capable),
+        "3" => Some(PtraceScope::Nobody),
+        _ => None,
+    }
+}
+
+/// The kernel gives the files of a process that is not dumpable to root, but not the folder itself.
+fn is_dumpable(folder: &Path, status: &Status) -> bool {
+    match fs::metadata(folder.join("environ")) {
+        Ok(file) => status.uids.get(1).is_none_or(|uid| *uid == file.uid()),
+        Err(_) => true,
+    }
+}
+
+fn uid_map(folder: &Path) -> Option<String> {
+    fs::read_to_string(folder.join("uid_map")).ok()
+}
+
+fn is_descendant(pid: Pid) -> bool {
+    let own = std::process::id();
+    let parent = |pid: &u32| match Status::of(&Path::new("/proc").join(pid.to_string())).parent {
+        0 => None,
+        parent => Some(parent),
+    };
+    std::iter::successors(Some(pid.as_u32()), parent).take(MAX_ANCESTORS).any(|ancestor| ancestor == own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const USUAL: Situation =
+        Situation { scope: None, is_dumpable: true, is_descendant: false, same_user_namespace: true };
+
+    fn user(uid: u32) -> Status {
+        Status { uids: vec![uid; 4], gids: vec![uid; 4], ..Status::default() }
+    }
+
+    fn root() -> Status {
+        Status { permitted: !0, effective: !0, ..user(0) }
+    }
+
+    #[test]
+    fn status_is_parsed() {
+        let text = "Name:\tpython3: odd\nPPid:\t17\nTracerPid:\t4\nUid:\t1000\t1001\t1002\t1003\nGid:\t5\t5\t5\t5\n\
+                    CapPrm:\t0000000000080000\nCapEff:\t0000000000080001\nSeccomp:\t2\n";
+        let status = Status::parse(text);
+        let expected = Status {
+            uids: vec![1000, 1001, 1002, 1003],
+            gids: vec![5; 4],
+            permitted: CAP_SYS_PTRACE,
+            effective: CAP_SYS_PTRACE | 1,
+            tracer: 4,
+            parent: 17,
+            seccomp: 2,
+        };
+        assert_eq!(status, expected);
+        assert!(status.is_capable());
+    }
+
+    #[test]
+    fn own_status_is_understood() {
+        let status = Status::of(Path::new("/proc/self"));
+        assert_eq!(status.uids.len(), 4);
+        assert_ne!(status.parent, 0);
+        assert!(is_descendant(Pid::new(std::process::id())));
+        assert!(!is_descendant(Pid::new(1)) || std::process::id() == 1);
+    }
+
+    #[test]
+    fn another_user_is_named() {
+        let found = obstacles(&user(4_000_001), &user(4_000_002), USUAL);
+        let name = |uid| UserName { uid, name: None };
+        assert_eq!(found, [Obstacle::OtherUser { owner: name(4_000_002), own: name(4_000_001) }]);
+    }
+
+    #[test]
+    fn saved_ids_count_as_well() {
+        let changed = Status { uids: vec![1000, 1000, 0, 1000], ..user(1000) };
+        assert!(matches!(obstacles(&user(1000), &changed, USUAL)[..], [Obstacle::OtherUser { .. }]));
+        let changed = Status { gids: vec![1000, 4, 1000, 1000], ..user(1000) };
+        assert!(matches!(obstacles(&user(1000), &changed, USUAL)[..], [Obstacle::OtherUser { .. }]));
+    }
+
+    #[test]
+    fn each_value_of_ptrace_scope_applies_where_it_should() {
+        let scoped = |scope, is_descendant| Situation { scope: Some(scope), is_descendant, ..USUAL };
+        let cases = [
+            (user(1000), scoped(PtraceScope::Descendants, false), true),
+            (user(1000), scoped(PtraceScope::Descendants, true), false),
+            (root(), scoped(PtraceScope::Descendants, false), false),
+            (user(1000), scoped(PtraceScope::Capable, true), true),
+            (root(), scoped(PtraceScope::Capable, false), false),
+            (root(), scoped(PtraceScope::Nobody, true), true),
+        ];
+        for (own, situation, applies) in cases {
+            let found = obstacles(&own, &user(1000), situation);
+            let expected = situation.scope.filter(|_| applies).map(Obstacle::PtraceScope);
+            assert_eq!(found, expected.into_iter().collect::<Vec<_>>(), "{own:?} {situation:?}");
+        }
+    }
+
+    #[test]
+    fn other_rules_are_found() {
+        let hidden = Situation { is_dumpable: false, ..USUAL };
+        assert_eq!(obstacles(&user(1), &user(1), hidden), [Obstacle::NotDumpable]);
+        assert_eq!(obstacles(&root(), &user(1), hidden), []);
+        let capable = Status { permitted: 1, ..user(1) };
+        assert_eq!(obstacles(&user(1), &capable, USUAL), [Obstacle::MoreCapable]);
+        let traced = Status { tracer: 9, ..user(1) };
+        assert_eq!(obstacles(&user(1), &traced, USUAL), [Obstacle::TracedBy(Pid::new(9))]);
+        let elsewhere = Situation { same_user_namespace: false, ..USUAL };
+        assert_eq!(obstacles(&root(), &user(1), elsewhere), [Obstacle::OtherUserNamespace]);
+        let filtered = Status { seccomp: 2, ..user(1) };
+        assert_eq!(obstacles(&filtered, &user(1), USUAL), [Obstacle::SystemCallFilter]);
+    }
+}
