@@ -6,15 +6,19 @@
 #![forbid(unsafe_code)]
 
 mod code;
+mod debug_offsets;
 mod line_table;
 mod offsets;
 mod strings;
+mod versions;
 
 pub use code::{CodeError, CodeHead, CodeObject, MAX_CODE_HEAD_BYTES, MAX_LINE_TABLE_BYTES, code_type};
+pub use debug_offsets::{COOKIE, MAX_DEBUG_OFFSETS_BYTES, parse as parse_debug_offsets};
 pub use line_table::{LineEntry, LineTable};
 pub use offsets::{
     BytesOffsets, CodeOffsets, DictOffsets, FrameLayout, FrameOffsets, GilOffsets, InstructionPointer,
     InterpreterOffsets, LineTableFormat, LongOffsets, ManagedAttributes, ObjectOffsets, Offsets,
-    RuntimeOffsets, ThreadOffsets, UnicodeOffsets, Version,
+    OffsetsError, RuntimeOffsets, ThreadOffsets, UnicodeOffsets, Version,
 };
 pub use strings::{CUT_MARK, MAX_STRING_CODE_POINTS, StringError, read_bytes, read_string};
+pub use versions::offsets_for;

@@ -76,6 +76,75 @@ pub struct Offsets {
     pub long: LongOffsets,
 }
 
+/// Why there are no offsets for a version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OffsetsError {
+    /// This profiler does not know the version: too old or too new.
+    #[error("CPython {0} is not known: 3.6 to 3.15 are")]
+    UnknownVersion(Version),
+    /// An alpha or beta, whose layout was still moving.
+    #[error("CPython {0} is a pre-release, whose layout is not fixed: use a release candidate or a release")]
+    PreRelease(Version),
+    /// The bytes are no debug offsets: the cookie is not there.
+    #[error("no debug offsets here")]
+    NoCookie,
+    /// The debug offsets are cut short.
+    #[error("the debug offsets are cut short")]
+    Truncated,
+    /// A value in the debug offsets cannot be true: the target's memory is damaged or not what it seems.
+    #[error("the debug offsets give {value} for {field}, which cannot be")]
+    Implausible {
+        /// `structure.field`, as CPython names them.
+        field: &'static str,
+        /// What stands there.
+        value: u64,
+    },
+}
+
+impl Offsets {
+    /// Fills in the sizes that follow from the fields: how much of a structure has to be copied.
+    pub(crate) fn with_sizes(mut self) -> Self {
+        let (thread, frame, code) = (&mut self.thread, &mut self.frame, &mut self.code);
+        thread.size = furthest(&[
+            Some(thread.next.end()),
+            Some(thread.interpreter.end()),
+            Some(thread.frame.end()),
+            Some(thread.thread_id.end()),
+            thread.native_thread_id.map(Field::end),
+            thread.datastack_chunk.map(Field::end),
+            thread.datastack_top.map(Field::end),
+            thread.base_frame.map(Field::end),
+        ]);
+        let instruction_width = match frame.instruction_pointer {
+            InstructionPointer::ByteOffset | InstructionPointer::UnitOffset => 4,
+            InstructionPointer::PreviousUnit | InstructionPointer::Current => 8,
+        };
+        frame.size = furthest(&[
+            Some(frame.previous.end()),
+            Some(frame.code.end()),
+            Some(frame.instruction + instruction_width),
+            frame.is_entry.map(Field::end),
+            frame.owner.map(Field::end),
+            frame.bytecode_copy.map(Field::end),
+        ]);
+        code.size = furthest(&[
+            Some(code.filename.end()),
+            Some(code.name.end()),
+            code.qualname.map(Field::end),
+            Some(code.first_line.end()),
+            Some(code.line_table.end()),
+            code.bytecode,
+            code.bytecode_copies.map(Field::end),
+            code.bytecode_units.map(Field::end),
+        ]);
+        self
+    }
+}
+
+fn furthest(ends: &[Option<u32>]) -> u32 {
+    ends.iter().copied().flatten().max().unwrap_or(0)
+}
+
 /// `_PyRuntimeState` (3.7+). 3.6 has separate variables instead of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RuntimeOffsets {
@@ -187,6 +256,8 @@ pub struct FrameOffsets {
     pub is_entry: Option<Field<u8>>,
     /// 3.11+: who owns the frame.
     pub owner: Option<Field<u8>>,
+    /// Free-threaded 3.14+: which of the code object's copies of the bytecode `instruction` points into.
+    pub bytecode_copy: Option<Field<i32>>,
     /// Values of `owner` that mean that this is no Python function but a shim between C and Python.
     pub shim_owners: &'static [u8],
     /// Bytes from the start of the structure that hold all of these.
@@ -221,6 +292,8 @@ pub struct CodeOffsets {
     pub line_table_format: LineTableFormat,
     /// Where the bytecode starts in the object itself (3.11+).
     pub bytecode: Option<u32>,
+    /// Free-threaded 3.14+: pointer to the copies of the bytecode that threads run (`co_tlbc`).
+    pub bytecode_copies: Option<Field<RemoteAddr>>,
     /// Number of code units of the bytecode: `ob_size` of the code object (3.11+).
     pub bytecode_units: Option<Field<i64>>,
     /// Bytes from the start of the structure that hold all of these.

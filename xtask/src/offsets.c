@@ -1,0 +1,204 @@
+/* Prints where the CPython whose headers this is compiled against keeps what the profiler reads: one
+ * line for each field, named as in the struct `Offsets` of the crate `python`. Fields that a version does
+ * not have are not printed. Compiled by `cargo xtask check-offsets`, once for each interpreter. */
+#define Py_BUILD_CORE 1
+#include <Python.h>
+#include <frameobject.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+#if PY_VERSION_HEX >= 0x03080000
+#include <internal/pycore_pystate.h>
+#elif PY_VERSION_HEX >= 0x03070000
+#include <internal/pystate.h>
+#endif
+#if PY_VERSION_HEX >= 0x03090000
+#include <internal/pycore_interp.h>
+#include <internal/pycore_runtime.h>
+#endif
+#if PY_VERSION_HEX >= 0x030B0000
+#include <internal/pycore_code.h>
+#include <internal/pycore_dict.h>
+#include <internal/pycore_frame.h>
+#endif
+#if PY_VERSION_HEX >= 0x030E0000
+#include <internal/pycore_interpframe.h>
+#include <internal/pycore_stackref.h>
+#endif
+
+#define NUMBER(name, value) printf("%s %lu\n", name, (unsigned long)(value))
+#define FIELD(name, type, member) NUMBER(name, offsetof(type, member))
+
+static void runtime(void) {
+#if PY_VERSION_HEX >= 0x03070000
+    FIELD("runtime.interpreters_head", _PyRuntimeState, interpreters.head);
+#endif
+#if PY_VERSION_HEX >= 0x03070000 && PY_VERSION_HEX < 0x030C0000
+    FIELD("runtime.gil", _PyRuntimeState, ceval.gil);
+#endif
+#if PY_VERSION_HEX >= 0x03070000 && PY_VERSION_HEX < 0x03090000
+    FIELD("runtime.gc_collecting", _PyRuntimeState, gc.collecting);
+#endif
+}
+
+static void interpreter(void) {
+    FIELD("interpreter.next", PyInterpreterState, next);
+#if PY_VERSION_HEX >= 0x03070000
+    FIELD("interpreter.id", PyInterpreterState, id);
+#endif
+#if PY_VERSION_HEX >= 0x030B0000
+    FIELD("interpreter.threads_head", PyInterpreterState, threads.head);
+#else
+    FIELD("interpreter.threads_head", PyInterpreterState, tstate_head);
+#endif
+#if PY_VERSION_HEX >= 0x030C0000
+    FIELD("interpreter.gil", PyInterpreterState, ceval.gil);
+    FIELD("interpreter.modules", PyInterpreterState, imports.modules);
+#else
+    FIELD("interpreter.modules", PyInterpreterState, modules);
+#endif
+#if PY_VERSION_HEX >= 0x03090000
+    FIELD("interpreter.gc_collecting", PyInterpreterState, gc.collecting);
+#endif
+}
+
+static void gil(void) {
+#if PY_VERSION_HEX >= 0x03070000
+    FIELD("gil.last_holder", struct _gil_runtime_state, last_holder);
+    FIELD("gil.locked", struct _gil_runtime_state, locked);
+    FIELD("gil.switch_number", struct _gil_runtime_state, switch_number);
+    NUMBER("gil.size", sizeof(struct _gil_runtime_state));
+#endif
+#ifdef Py_GIL_DISABLED
+    FIELD("gil.enabled", struct _gil_runtime_state, enabled);
+#endif
+}
+
+static void thread(void) {
+    FIELD("thread.next", PyThreadState, next);
+    FIELD("thread.interpreter", PyThreadState, interp);
+#if PY_VERSION_HEX >= 0x030D0000
+    FIELD("thread.frame", PyThreadState, current_frame);
+#elif PY_VERSION_HEX >= 0x030B0000
+    FIELD("thread.frame", PyThreadState, cframe);
+    FIELD("thread.cframe_current_frame", _PyCFrame, current_frame);
+#else
+    FIELD("thread.frame", PyThreadState, frame);
+#endif
+    FIELD("thread.thread_id", PyThreadState, thread_id);
+#if PY_VERSION_HEX >= 0x030B0000
+    FIELD("thread.native_thread_id", PyThreadState, native_thread_id);
+    FIELD("thread.datastack_chunk", PyThreadState, datastack_chunk);
+    FIELD("thread.datastack_top", PyThreadState, datastack_top);
+#endif
+#if PY_VERSION_HEX >= 0x030F0000
+    FIELD("thread.base_frame", PyThreadState, base_frame);
+#endif
+}
+
+#if PY_VERSION_HEX >= 0x030B0000
+static void frame(void) {
+    FIELD("frame.previous", _PyInterpreterFrame, previous);
+#if PY_VERSION_HEX >= 0x030D0000
+    FIELD("frame.code", _PyInterpreterFrame, f_executable);
+    FIELD("frame.instruction", _PyInterpreterFrame, instr_ptr);
+#else
+    FIELD("frame.code", _PyInterpreterFrame, f_code);
+    FIELD("frame.instruction", _PyInterpreterFrame, prev_instr);
+#endif
+    FIELD("frame.owner", _PyInterpreterFrame, owner);
+#if PY_VERSION_HEX < 0x030C0000
+    FIELD("frame.is_entry", _PyInterpreterFrame, is_entry);
+#endif
+    /* Every owner after "by a frame object" is a shim: the mask of these values. */
+    unsigned long shims = 0;
+#if PY_VERSION_HEX >= 0x030C0000 && PY_VERSION_HEX < 0x030F0000
+    shims |= 1ul << FRAME_OWNED_BY_CSTACK;
+#endif
+#if PY_VERSION_HEX >= 0x030E0000
+    shims |= 1ul << FRAME_OWNED_BY_INTERPRETER;
+    NUMBER("frame.code_tag_bits", __builtin_popcountl(Py_TAG_BITS));
+#else
+    NUMBER("frame.code_tag_bits", 0);
+#endif
+    NUMBER("frame.shim_owners", shims);
+}
+#else
+static void frame(void) {
+    FIELD("frame.previous", PyFrameObject, f_back);
+    FIELD("frame.code", PyFrameObject, f_code);
+    FIELD("frame.instruction", PyFrameObject, f_lasti);
+    NUMBER("frame.code_tag_bits", 0);
+    NUMBER("frame.shim_owners", 0);
+}
+#endif
+
+static void code(void) {
+    FIELD("code.filename", PyCodeObject, co_filename);
+    FIELD("code.name", PyCodeObject, co_name);
+    FIELD("code.first_line", PyCodeObject, co_firstlineno);
+#if PY_VERSION_HEX >= 0x030A0000
+    FIELD("code.line_table", PyCodeObject, co_linetable);
+#else
+    FIELD("code.line_table", PyCodeObject, co_lnotab);
+#endif
+#if PY_VERSION_HEX >= 0x030B0000
+    FIELD("code.qualname", PyCodeObject, co_qualname);
+    FIELD("code.bytecode", PyCodeObject, co_code_adaptive);
+    FIELD("code.bytecode_units", PyVarObject, ob_size);
+#endif
+}
+
+static void objects(void) {
+    FIELD("object.object_type", PyObject, ob_type);
+    FIELD("object.type_name", PyTypeObject, tp_name);
+    FIELD("object.type_flags", PyTypeObject, tp_flags);
+    FIELD("object.type_basic_size", PyTypeObject, tp_basicsize);
+    FIELD("object.type_dict_offset", PyTypeObject, tp_dictoffset);
+    FIELD("object.type_cached_keys", PyHeapTypeObject, ht_cached_keys);
+}
+
+static void strings(void) {
+    PyASCIIObject text;
+    memset(&text, 0, sizeof text);
+    text.state.kind = 1;
+    unsigned int state;
+    memcpy(&state, &text.state, sizeof state);
+    FIELD("unicode.length", PyASCIIObject, length);
+    FIELD("unicode.state", PyASCIIObject, state);
+    NUMBER("unicode.kind_shift", __builtin_ctz(state));
+    NUMBER("unicode.ascii_data", sizeof(PyASCIIObject));
+    NUMBER("unicode.compact_data", sizeof(PyCompactUnicodeObject));
+    FIELD("unicode.data", PyUnicodeObject, data);
+    FIELD("bytes.length", PyVarObject, ob_size);
+    FIELD("bytes.data", PyBytesObject, ob_sval);
+}
+
+static void dictionaries(void) {
+    FIELD("dict.keys", PyDictObject, ma_keys);
+    FIELD("dict.values", PyDictObject, ma_values);
+    /* To 3.10 no installed header describes the keys: they are read from debug information instead. */
+#if PY_VERSION_HEX >= 0x030B0000
+    FIELD("dict.log2_index_slots", PyDictKeysObject, dk_log2_size);
+    FIELD("dict.log2_index_bytes", PyDictKeysObject, dk_log2_index_bytes);
+    FIELD("dict.kind", PyDictKeysObject, dk_kind);
+    FIELD("dict.entry_count", PyDictKeysObject, dk_nentries);
+    FIELD("dict.indices", PyDictKeysObject, dk_indices);
+    FIELD("dict.values_start", struct _dictvalues, values);
+#endif
+}
+
+int main(void) {
+    NUMBER("version", PY_VERSION_HEX);
+    runtime();
+    interpreter();
+    gil();
+    thread();
+    frame();
+    code();
+    objects();
+    strings();
+    dictionaries();
+    return 0;
+}
