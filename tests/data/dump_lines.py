@@ -17,6 +17,7 @@ import struct
 import sys
 import sysconfig
 import types
+import warnings
 
 UNIT = 2
 
@@ -108,10 +109,11 @@ def extremes():
     yield "tall call", b"f(\n" + b"".join(b"  g(%d),\n" % n for n in range(3000)) + b")\n"
     yield "wide and tall", b"f(" + b" " * 5000 + b"(a +\n" + b"\n" * 300 + b" " * 9000 + b"b), c)\n"
     yield "backwards", b"for x in (\n" + b"\n" * 400 + b"  y):\n  if x:\n    continue\n  z(\n" + b"\n" * 400 + b"x)\n"
-    yield "long", b"".join(b"if a%d: b(\n  c, d[%d])\n" % (n, n) for n in range(20000))
+    yield "long", b"".join(b"if a%d: b(\n  c, d[%d])\n" % (n, n) for n in range(4000))
 
 
 def main():
+    warnings.simplefilter("ignore")
     out = sys.stdout.buffer
     out.write(b"LINES1\n" + struct.pack("<BB", sys.version_info[1], numbers))
     compiled = refused = 0
