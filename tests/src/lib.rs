@@ -1,2 +1,31 @@
-//! End-to-end tests of the binary `profiler` on the fixtures.
+//! What the end-to-end tests of the binary `profiler` share: the interpreters of the matrix, fixtures that
+//! announce their readiness, the binary itself with a limit on its time, readers of what it writes, and the
+//! judgement whether a stack of the labyrinth is possible. The tests themselves are in `tests/`.
 #![forbid(unsafe_code)]
+
+mod collapsed;
+mod dump;
+mod expectation;
+mod fixture;
+mod interpreter;
+pub mod labyrinth;
+mod line_reader;
+pub mod line_tables;
+mod process;
+mod profiler;
+mod requirement;
+mod scratch;
+mod speedscope;
+pub mod statistics;
+
+pub use collapsed::{Collapsed, Frame, Stack};
+pub use dump::{DumpedFrame, DumpedThread, dumped_json, dumped_text};
+pub use expectation::{expectation, fixture_folder, line_numbers};
+pub use fixture::Fixture;
+pub use interpreter::{Interpreter, every_interpreter, interpreters, one_interpreter};
+pub use line_reader::Lines;
+pub use process::{cpu_nanos, process_state, state_of, tracer_of, wait_until_still};
+pub use profiler::{Profiler, Run, Running, profiler_path};
+pub use requirement::{is_root, missing};
+pub use scratch::Scratch;
+pub use speedscope::{WeightedSample, read_speedscope};

@@ -1,0 +1,242 @@
+//! The binary under test, with a limit on its time.
+
+use std::ffi::OsStr;
+use std::io::Read;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::process::voluntary_switches;
+use crate::{Fixture, Scratch};
+
+/// A run that takes longer hangs. The longest one of the tests takes some seconds.
+const LONGEST_RUN: Duration = Duration::from_secs(90);
+
+/// The sleeps between samples after which a run is taken to be well under way: start-up has far fewer.
+const SLEEPS_WHEN_SAMPLING: u64 = 60;
+
+/// The user and group `nobody` of Debian.
+const NOBODY: u32 = 65534;
+
+/// The binary: `PROFILER_BIN`, or the release build.
+///
+/// # Panics
+/// When it is not there.
+pub fn profiler_path() -> PathBuf {
+    let built = || {
+        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
+            || std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"),
+            PathBuf::from,
+        );
+        target.join("release/profiler")
+    };
+    let path = std::env::var_os("PROFILER_BIN").map_or_else(built, PathBuf::from);
+    assert!(path.exists(), "no binary at {}: `cargo build --release` makes it", path.display());
+    path
+}
+
+/// A run of the binary that is being put together.
+#[derive(Debug)]
+pub struct Profiler(Command);
+
+impl Profiler {
+    /// `profiler SUBCOMMAND`.
+    pub fn new(subcommand: &str) -> Self {
+        let mut command = Command::new(profiler_path());
+        command.arg(subcommand).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Profiler(command)
+    }
+
+    /// `profiler SUBCOMMAND` as the user nobody, with a copy of the binary that nobody can reach.
+    pub fn as_nobody(subcommand: &str, scratch: &Scratch) -> Result<Self> {
+        let copy = scratch.file("profiler");
+        std::fs::copy(profiler_path(), &copy)?;
+        let mut command = Command::new(copy);
+        command.arg(subcommand).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.uid(NOBODY).gid(NOBODY).current_dir(scratch.path());
+        Ok(Profiler(command))
+    }
+
+    /// More words of the command line, separated by white space.
+    pub fn words(mut self, words: &str) -> Self {
+        self.0.args(words.split_whitespace());
+        self
+    }
+
+    /// One more word.
+    pub fn arg(mut self, word: impl AsRef<OsStr>) -> Self {
+        self.0.arg(word);
+        self
+    }
+
+    /// `--pid` of a fixture.
+    pub fn pid(self, fixture: &Fixture) -> Self {
+        self.words(&format!("--pid {}", fixture.pid()))
+    }
+
+    /// `-- COMMAND...`
+    pub fn command(mut self, words: &[impl AsRef<OsStr>]) -> Self {
+        self.0.arg("--").args(words);
+        self
+    }
+
+    /// Gives it a pipe as stdin.
+    pub fn with_stdin(mut self) -> Self {
+        self.0.stdin(Stdio::piped());
+        self
+    }
+
+    /// Starts it.
+    pub fn spawn(mut self) -> Result<Running> {
+        let mut child = self.0.spawn().with_context(|| format!("{:?}", self.0))?;
+        let stdin = child.stdin.take();
+        let stdout = reader(child.stdout.take().context("no stdout")?);
+        let stderr = reader(child.stderr.take().context("no stderr")?);
+        Ok(Running { child, stdin, stdout: Some(stdout), stderr: Some(stderr) })
+    }
+
+    /// Runs it to its end.
+    pub fn run(self) -> Result<Run> {
+        self.spawn()?.wait()
+    }
+
+    /// Runs it to its end, which must be a success.
+    pub fn succeed(self) -> Result<Run> {
+        let run = self.run()?;
+        ensure!(run.code() == Some(0), "status {:?}\n{}", run.status, run.stderr);
+        Ok(run)
+    }
+
+    /// Runs it to its end, which must be a failure of ours (status 1) with a message that speaks of any of
+    /// `hints`; and nothing may have panicked.
+    pub fn fail(self, hints: &[&str]) -> Result<Run> {
+        let run = self.run()?;
+        ensure!(run.code() == Some(1), "status {:?} instead of 1\n{}", run.status, run.stderr);
+        run.must_say(hints)?;
+        Ok(run)
+    }
+
+    /// Runs it to its end, which must be a complaint about the usage (status 2).
+    pub fn misuse(self) -> Result<Run> {
+        let what = format!("{:?}", self.0);
+        let run = self.run()?;
+        ensure!(run.code() == Some(2), "{what}: status {:?} instead of 2\n{}", run.status, run.stderr);
+        run.must_say(&[])?;
+        Ok(run)
+    }
+}
+
+/// Reads a pipe to its end in a thread.
+fn reader(mut pipe: impl Read + Send + 'static) -> JoinHandle<String> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = pipe.read_to_end(&mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+/// A run that is under way.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    /// Its stdin, if it was asked for.
+    pub stdin: Option<ChildStdin>,
+    stdout: Option<JoinHandle<String>>,
+    stderr: Option<JoinHandle<String>>,
+}
+
+impl Running {
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill(Pid::from_raw(i32::try_from(self.pid())?), signal)?)
+    }
+
+    /// Returns when it has slept between samples often enough to be sampling for certain. Needs a rate of
+    /// 100 Hz or more.
+    pub fn wait_until_sampling(&mut self) -> Result<()> {
+        let limit = Instant::now() + LONGEST_RUN;
+        while voluntary_switches(self.pid()).unwrap_or(0) < SLEEPS_WHEN_SAMPLING {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("the profiler ended before it sampled: {status:?}");
+            }
+            ensure!(Instant::now() < limit, "the profiler does not begin to sample");
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    /// Kills it at once and waits until it is gone.
+    pub fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Waits for its end.
+    pub fn wait(mut self) -> Result<Run> {
+        drop(self.stdin.take());
+        let limit = Instant::now() + LONGEST_RUN;
+        let status = loop {
+            if let Some(status) = self.child.try_wait()? {
+                break status;
+            }
+            ensure!(Instant::now() < limit, "the profiler does not end");
+            thread::sleep(Duration::from_millis(1));
+        };
+        let text = |thread: Option<JoinHandle<String>>| {
+            thread.and_then(|thread| thread.join().ok()).context("a reading thread panicked")
+        };
+        Ok(Run { status, stdout: text(self.stdout.take())?, stderr: text(self.stderr.take())? })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A run that has ended.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// What it wrote to stdout.
+    pub stdout: String,
+    /// What it wrote to stderr.
+    pub stderr: String,
+}
+
+impl Run {
+    /// Its exit status, unless a signal ended it.
+    pub fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+
+    /// The signal that ended it.
+    pub fn ending_signal(&self) -> Option<i32> {
+        self.status.signal()
+    }
+
+    /// Its message must speak of any of `hints` (of anything, when there are none) and must not be a panic.
+    pub fn must_say(&self, hints: &[&str]) -> Result<()> {
+        ensure!(!self.stderr.contains("panicked"), "a panic:\n{}", self.stderr);
+        ensure!(!self.stderr.trim().is_empty(), "no message");
+        let message = self.stderr.to_lowercase();
+        let said = hints.is_empty() || hints.iter().any(|hint| message.contains(&hint.to_lowercase()));
+        ensure!(said, "the message says none of {hints:?}:\n{}", self.stderr);
+        Ok(())
+    }
+}

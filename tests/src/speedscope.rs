@@ -1,0 +1,67 @@
+//! Reads speedscope files (`record -f speedscope`), as far as the tests need them: every sample with its
+//! weight.
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+
+use crate::Frame;
+
+#[derive(Deserialize)]
+struct File {
+    #[serde(rename = "$schema")]
+    schema: String,
+    shared: Shared,
+    profiles: Vec<Profile>,
+}
+
+#[derive(Deserialize)]
+struct Shared {
+    frames: Vec<SharedFrame>,
+}
+
+#[derive(Deserialize)]
+struct SharedFrame {
+    name: String,
+    file: Option<String>,
+    line: Option<u32>,
+}
+
+#[derive(Deserialize)]
+struct Profile {
+    #[serde(rename = "type")]
+    kind: String,
+    name: String,
+    samples: Vec<Vec<usize>>,
+    weights: Vec<f64>,
+}
+
+/// One sample of one thread.
+#[derive(Clone, Debug)]
+pub struct WeightedSample {
+    /// The name of the profile (the thread) it belongs to.
+    pub profile: String,
+    /// The frames, root first.
+    pub frames: Vec<Frame>,
+    /// What it stands for, in the file's unit.
+    pub weight: f64,
+}
+
+/// All samples of a file, profile by profile.
+pub fn read_speedscope(text: &str) -> Result<Vec<WeightedSample>> {
+    let file: File = serde_json::from_str(text)?;
+    ensure!(file.schema.contains("speedscope"), "not speedscope's schema: {}", file.schema);
+    let mut all = Vec::new();
+    for profile in file.profiles {
+        ensure!(profile.kind == "sampled", "profile of kind {}", profile.kind);
+        ensure!(profile.samples.len() == profile.weights.len(), "samples and weights differ in number");
+        for (sample, weight) in profile.samples.iter().zip(profile.weights) {
+            let frames = sample.iter().map(|&index| {
+                let frame = file.shared.frames.get(index).context("a frame that is not in the table")?;
+                Ok(Frame { function: frame.name.clone(), file: frame.file.clone(), line: frame.line })
+            });
+            let frames = frames.collect::<Result<_>>()?;
+            all.push(WeightedSample { profile: profile.name.clone(), frames, weight });
+        }
+    }
+    Ok(all)
+}

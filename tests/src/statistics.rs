@@ -1,0 +1,70 @@
+//! How far a sampled share may be from the true one.
+
+/// The probability that a standard normal variable exceeds `x`, by the continued fraction of the error
+/// function far out and its series near zero; good to ten digits, which is far more than a bound needs.
+fn upper_tail(x: f64) -> f64 {
+    if x < 3.0 {
+        let (mut term, mut sum, mut k) = (x, x, 1.0);
+        while term.abs() > 1e-17 {
+            term *= x * x / (2.0 * k + 1.0);
+            sum += term;
+            k += 1.0;
+        }
+        return 0.5 - sum * density(x);
+    }
+    let mut fraction = x;
+    for k in (1..=60).rev() {
+        fraction = x + f64::from(k) / fraction;
+    }
+    density(x) / fraction
+}
+
+fn density(x: f64) -> f64 {
+    (-x * x / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt()
+}
+
+/// How many standard deviations a normal variable stays within with probability `confidence`, both sides,
+/// when `comparisons` of them must all do so.
+pub fn deviations(confidence: f64, comparisons: usize) -> f64 {
+    let tail = (1.0 - confidence) / 2.0 / comparisons.max(1) as f64;
+    let (mut low, mut high) = (0.0, 40.0);
+    for _ in 0..100 {
+        let middle = (low + high) / 2.0;
+        if upper_tail(middle) > tail {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    high
+}
+
+/// The number of equally weighted samples that say as much as these: (sum w)^2 / sum w^2.
+pub fn effective_number(weights: &[f64]) -> f64 {
+    let sum: f64 = weights.iter().sum();
+    let squares: f64 = weights.iter().map(|weight| weight * weight).sum();
+    if squares == 0.0 { 0.0 } else { sum * sum / squares }
+}
+
+/// The largest difference between a true share and a sampled one that chance explains.
+pub fn bound(share: f64, effective_number: f64, deviations: f64) -> f64 {
+    deviations * (share * (1.0 - share) / effective_number).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_quantiles() {
+        assert!((deviations(0.95, 1) - 1.959_964).abs() < 1e-5);
+        assert!((deviations(0.99, 1) - 2.575_829).abs() < 1e-5);
+        assert!((deviations(0.99, 100) - 3.890_592).abs() < 1e-5);
+    }
+
+    #[test]
+    fn unequal_weights_count_for_less() {
+        assert_eq!(effective_number(&[2.0; 50]), 50.0);
+        assert!(effective_number(&[1.0, 1.0, 10.0]) < 2.0);
+    }
+}
