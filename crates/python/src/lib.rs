@@ -7,13 +7,19 @@
 
 mod code;
 mod debug_offsets;
+mod dict;
+mod find;
+mod instance;
+mod integers;
 mod line_table;
 mod offsets;
 mod strings;
+mod thread_names;
 mod versions;
 
 pub use code::{CodeError, CodeHead, CodeObject, MAX_CODE_HEAD_BYTES, MAX_LINE_TABLE_BYTES, code_type};
 pub use debug_offsets::{COOKIE, MAX_DEBUG_OFFSETS_BYTES, parse as parse_debug_offsets};
+pub use find::{FindError, GilAddresses, Module, ModuleMapping, NotPython, Runtime, find};
 pub use line_table::{LineEntry, LineTable};
 pub use offsets::{
     BytesOffsets, CodeOffsets, DictOffsets, FrameLayout, FrameOffsets, GilOffsets, InstructionPointer,
@@ -21,4 +27,5 @@ pub use offsets::{
     OffsetsError, RuntimeOffsets, ThreadOffsets, UnicodeOffsets, Version,
 };
 pub use strings::{CUT_MARK, MAX_STRING_CODE_POINTS, StringError, read_bytes, read_string};
+pub use thread_names::thread_names;
 pub use versions::offsets_for;

@@ -1,0 +1,442 @@
+//! Finds the running CPython in a process: from its modules (as plain data) and its memory to a [`Runtime`].
+//!
+//! What is sure is tried first: the symbol `_PyRuntime` (3.6: `interp_head`) or the section `.PyRuntime`,
+//! in the executable and in libpython, then in any other module. Only where none of these is there, data is
+//! searched: for the cookie of the debug offsets (3.13+), and in stripped old builds for something that
+//! leads to an interpreter, its thread state and back. A process can hold libpython twice (`import _ctypes`
+//! of another build, `dlmopen`); the one with a live thread is taken.
+//!
+//! This module decides; [`image`] knows ELF, [`version`] recognises versions, [`scan`] searches data.
+
+mod image;
+mod scan;
+mod version;
+
+use profiler_memory::{ReadError, ReadMemory};
+use profiler_model::RemoteAddr;
+
+use crate::debug_offsets::{COOKIE, MAX_DEBUG_OFFSETS_BYTES, parse};
+use crate::offsets::{GilOffsets, Offsets, OffsetsError, Version};
+use crate::versions::offsets_for;
+use image::{Depth, Image};
+
+/// Interpreters that are looked at for a live thread: the first is alive in all but odd moments.
+const MAX_INTERPRETERS_TRIED: usize = 64;
+
+/// A mapping of a module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModuleMapping {
+    /// Its first byte.
+    pub start: RemoteAddr,
+    /// The first byte after it.
+    pub end: RemoteAddr,
+    /// Where in the file it starts.
+    pub file_offset: u64,
+    /// Whether it can be read.
+    pub readable: bool,
+    /// Whether it can be written.
+    pub writable: bool,
+    /// Whether it can be executed.
+    pub executable: bool,
+}
+
+/// A file that is mapped into the target.
+#[derive(Clone, Copy, Debug)]
+pub struct Module<'a> {
+    /// Its path, as the target sees it.
+    pub path: &'a str,
+    /// The file's bytes; empty where the file cannot be read, and then only memory is searched.
+    pub file: &'a [u8],
+    /// Its mappings, by address.
+    pub mappings: &'a [ModuleMapping],
+}
+
+/// A running CPython, and where to read what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Runtime {
+    /// Where its structures keep their fields.
+    pub offsets: Offsets,
+    /// Address of the pointer to the first interpreter.
+    pub interpreters_head: RemoteAddr,
+    /// The one GIL (to 3.11). `None` where each interpreter points to its own, and in a stripped 3.6,
+    /// where nothing says where it is.
+    pub gil: Option<GilAddresses>,
+    /// The process-wide flag that the collector runs (3.6 to 3.8); later each interpreter has its own.
+    pub gc_collecting: Option<RemoteAddr>,
+    /// `_PyRuntime`; 3.6: the same as `interpreters_head`.
+    pub main_address: RemoteAddr,
+}
+
+/// Where a GIL is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GilAddresses {
+    /// The thread state that holds it or held it last.
+    pub last_holder: RemoteAddr,
+    /// 1 while it is held (four bytes).
+    pub locked: RemoteAddr,
+    /// How often it changed hands.
+    pub switch_number: Option<RemoteAddr>,
+    /// From here ...
+    pub start: RemoteAddr,
+    /// ... to before here, a futex that a thread waits on is the GIL's.
+    pub end: RemoteAddr,
+}
+
+impl GilAddresses {
+    /// The addresses in the GIL structure at `base`.
+    pub fn at(base: RemoteAddr, offsets: &GilOffsets) -> Self {
+        let at = |offset: u32| base.offset(u64::from(offset));
+        GilAddresses {
+            last_holder: at(offsets.last_holder.offset()),
+            locked: at(offsets.locked.offset()),
+            switch_number: Some(at(offsets.switch_number.offset())),
+            start: base,
+            end: at(offsets.size),
+        }
+    }
+
+    /// Whether a futex at `address` is this GIL's.
+    pub fn contains(&self, address: RemoteAddr) -> bool {
+        (self.start..self.end).contains(&address)
+    }
+}
+
+/// What a process is in which no CPython 3 was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotPython {
+    /// None of its modules is a Python.
+    #[error("it is not a Python process")]
+    NoModule,
+    /// It runs Python 2.
+    #[error("it runs Python 2; CPython 3.6 to 3.15 are supported")]
+    Python2,
+    /// It runs PyPy.
+    #[error("it runs PyPy; CPython 3.6 to 3.15 are supported")]
+    PyPy,
+    /// Its Python is not built for 64 bits, little-endian.
+    #[error("its Python is built for 32 bits or another architecture; 64-bit little-endian is supported")]
+    OtherArchitecture,
+}
+
+/// Why no running CPython was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FindError {
+    /// There is none, and what is there instead.
+    #[error("{0}")]
+    NotPython(NotPython),
+    /// There is one of a version that is not known.
+    #[error("CPython {0} is not known: 3.6 to 3.15 are")]
+    UnknownVersion(Version),
+    /// It is a pre-release, or its description of itself is damaged.
+    #[error(transparent)]
+    Offsets(OffsetsError),
+    /// There is one, but no thread runs in it yet, or any more: try again.
+    #[error("its Python has no running interpreter (yet)")]
+    NotInitialised,
+    /// The process's memory cannot be read.
+    #[error(transparent)]
+    Unreadable(ReadError),
+}
+
+impl From<OffsetsError> for FindError {
+    fn from(error: OffsetsError) -> Self {
+        match error {
+            OffsetsError::UnknownVersion(version) => FindError::UnknownVersion(version),
+            other => FindError::Offsets(other),
+        }
+    }
+}
+
+/// A module that is looked into: its ELF image where the file could be read.
+struct Candidate<'a> {
+    module: Module<'a>,
+    image: Option<Image<'a>>,
+    /// Where the module was loaded, against the addresses in its file; more than one where it was mapped
+    /// twice.
+    biases: Vec<u64>,
+}
+
+impl<'a> Candidate<'a> {
+    fn new(module: &Module<'a>, depth: Depth) -> Self {
+        let image = Image::parse(module.file, depth);
+        let biases = image.as_ref().map(|image| image.biases(module.mappings)).unwrap_or_default();
+        Candidate { module: *module, image, biases }
+    }
+
+    fn file_name(&self) -> &'a str {
+        file_name(self.module.path)
+    }
+}
+
+/// Where a runtime is, before its version is known.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    /// `_PyRuntime`.
+    Runtime(RemoteAddr),
+    /// The separate variables of 3.6.
+    Variables(Variables),
+}
+
+/// The variables that 3.6 has instead of `_PyRuntime`.
+#[derive(Clone, Copy, Debug)]
+struct Variables {
+    interpreters_head: RemoteAddr,
+    gil: Option<GilAddresses>,
+    gc_collecting: Option<RemoteAddr>,
+}
+
+/// Finds the running CPython. The first of `modules` is taken to be the executable.
+///
+/// # Errors
+/// When there is none, it is not up yet, its version is not known or the process cannot be read.
+pub fn find(modules: &[Module<'_>], memory: &impl ReadMemory) -> Result<Runtime, FindError> {
+    let likely: Vec<Candidate<'_>> = modules
+        .iter()
+        .enumerate()
+        .filter(|(index, module)| *index == 0 || is_python_name(file_name(module.path)))
+        .map(|(_, module)| Candidate::new(module, Depth::All))
+        .collect();
+    let mut best: Option<FindError> = None;
+    for search in [by_symbol, by_search] {
+        for candidate in &likely {
+            match search(candidate, memory) {
+                Ok(Some(runtime)) => return Ok(runtime),
+                Ok(None) => {}
+                Err(error) => keep_best(&mut best, error)?,
+            }
+        }
+        if let Some(error) = best {
+            return Err(error);
+        }
+    }
+    if likely.iter().any(|candidate| candidate.image.as_ref().is_some_and(Image::needs_libpython)) {
+        return Err(FindError::NotInitialised);
+    }
+    for module in modules.iter().skip(1).filter(|module| !is_python_name(file_name(module.path))) {
+        match by_symbol(&Candidate::new(module, Depth::Exported), memory) {
+            Ok(Some(runtime)) => return Ok(runtime),
+            Ok(None) => {}
+            Err(error) => keep_best(&mut best, error)?,
+        }
+    }
+    Err(best.unwrap_or_else(|| FindError::NotPython(what_else(modules, &likely))))
+}
+
+/// Keeps the error that says most; one that concerns the whole process ends the search.
+fn keep_best(best: &mut Option<FindError>, error: FindError) -> Result<(), FindError> {
+    if matches!(error, FindError::Unreadable(ReadError::ProcessEnded | ReadError::NotPermitted)) {
+        return Err(error);
+    }
+    let rank = |error: &FindError| match error {
+        FindError::NotInitialised => 3,
+        FindError::UnknownVersion(_) | FindError::Offsets(_) => 2,
+        FindError::Unreadable(_) => 1,
+        FindError::NotPython(_) => 0,
+    };
+    if best.as_ref().is_none_or(|kept| rank(kept) < rank(&error)) {
+        *best = Some(error);
+    }
+    Ok(())
+}
+
+fn file_name(path: &str) -> &str {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    name.strip_suffix(" (deleted)").unwrap_or(name)
+}
+
+fn is_python_name(name: &str) -> bool {
+    name.starts_with("python") || name.starts_with("libpython")
+}
+
+/// The runtime at the symbols or the section of the module; `None` where it has none of them.
+fn by_symbol(candidate: &Candidate<'_>, memory: &impl ReadMemory) -> Result<Option<Runtime>, FindError> {
+    let Some(image) = &candidate.image else { return Ok(None) };
+    let mut best = None;
+    let place: fn(&Image<'_>, u64) -> Option<Place> = if image.has_runtime_symbol() {
+        |image, bias| image.runtime(bias).map(Place::Runtime)
+    } else {
+        variables
+    };
+    for bias in &candidate.biases {
+        let Some(place) = place(image, *bias) else { continue };
+        match identify(candidate, *bias, place, memory) {
+            Ok(runtime) => return Ok(Some(runtime)),
+            Err(error) => keep_best(&mut best, error)?,
+        }
+    }
+    best.map_or(Ok(None), Err)
+}
+
+/// The variables of 3.6, by their symbols.
+fn variables(image: &Image<'_>, bias: u64) -> Option<Place> {
+    // `static` variables: only in the full symbol table.
+    let [head, locked, last_holder, switch_number, cond, mutex, switch_cond, switch_mutex, collecting] =
+        image
+            .symbols([
+                "interp_head",
+                "gil_locked",
+                "gil_last_holder",
+                "gil_switch_number",
+                "gil_cond",
+                "gil_mutex",
+                "switch_cond",
+                "switch_mutex",
+                "collecting",
+            ])
+            .map(|address| address.map(|address| RemoteAddr::new(address.wrapping_add(bias))));
+    let locks = [cond, mutex, switch_cond, switch_mutex];
+    let gil = (|| {
+        Some(GilAddresses {
+            last_holder: last_holder?,
+            locked: locked?,
+            switch_number,
+            start: locks.iter().flatten().min().copied()?,
+            // Each lock is followed by at most 48 bytes of itself.
+            end: locks.iter().flatten().max().copied()?.offset(48),
+        })
+    })();
+    Some(Place::Variables(Variables { interpreters_head: head?, gil, gc_collecting: collecting }))
+}
+
+/// What a search of the module's data finds; `None` where the module is no Python.
+fn by_search(candidate: &Candidate<'_>, memory: &impl ReadMemory) -> Result<Option<Runtime>, FindError> {
+    let mut best = None;
+    for at in scan::cookies(candidate, memory) {
+        match identify(candidate, 0, Place::Runtime(at), memory) {
+            Ok(runtime) => return Ok(Some(runtime)),
+            Err(error) => keep_best(&mut best, error)?,
+        }
+    }
+    if let Some(error) = best {
+        return Err(error);
+    }
+    if !is_python_name(candidate.file_name()) {
+        return Ok(None);
+    }
+    let Some(version) = version::from_text(candidate, memory) else { return Ok(None) };
+    if version.major < 3 {
+        return Ok(None);
+    }
+    let offsets = offsets_for(version)?;
+    if candidate.image.as_ref().is_some_and(Image::needs_libpython) {
+        // The executable of a shared build: its Python is in a library that is not mapped yet.
+        return Ok(None);
+    }
+    match scan::walk(candidate, &offsets, memory) {
+        Some(place) => Ok(Some(assemble(offsets, place))),
+        None => Err(FindError::NotInitialised),
+    }
+}
+
+/// The runtime at `place`: its version, its offsets, and whether a thread lives in it.
+fn identify(
+    candidate: &Candidate<'_>,
+    bias: u64,
+    place: Place,
+    memory: &impl ReadMemory,
+) -> Result<Runtime, FindError> {
+    let offsets = match place {
+        Place::Runtime(at) => match described(at, memory)? {
+            Some(offsets) => offsets,
+            None => tabulated(candidate, bias, memory)?,
+        },
+        Place::Variables(_) => tabulated(candidate, bias, memory)?,
+    };
+    let runtime = assemble(offsets, place);
+    match is_alive(memory, runtime.interpreters_head, &runtime.offsets)? {
+        true => Ok(runtime),
+        false => Err(FindError::NotInitialised),
+    }
+}
+
+/// The offsets that the runtime at `at` describes itself with; `None` where it does not.
+fn described(at: RemoteAddr, memory: &impl ReadMemory) -> Result<Option<Offsets>, FindError> {
+    let mut bytes = [0; MAX_DEBUG_OFFSETS_BYTES];
+    // `_PyRuntime` of 3.7 to 3.12 may be shorter than that and lie at the end of its segment.
+    let mut cookie = [0; COOKIE.len()];
+    memory.read(at, &mut cookie).map_err(FindError::Unreadable)?;
+    if cookie != *COOKIE {
+        return Ok(None);
+    }
+    memory.read(at, &mut bytes).map_err(FindError::Unreadable)?;
+    Ok(Some(parse(&bytes)?))
+}
+
+/// The offsets from the tables, for the version that the module names.
+fn tabulated(candidate: &Candidate<'_>, bias: u64, memory: &impl ReadMemory) -> Result<Offsets, FindError> {
+    let version = version::from_symbol(candidate, bias, memory)
+        .or_else(|| version::from_text(candidate, memory))
+        .ok_or(FindError::NotPython(NotPython::NoModule))?;
+    if version.major < 3 {
+        return Err(FindError::NotPython(NotPython::Python2));
+    }
+    if (version.major, version.minor) >= (3, 13) {
+        // It has a table of its own, but its cookie is not there: not written yet, or wiped.
+        return Err(FindError::Offsets(OffsetsError::NoCookie));
+    }
+    Ok(offsets_for(version)?)
+}
+
+fn assemble(offsets: Offsets, place: Place) -> Runtime {
+    match place {
+        Place::Runtime(at) => {
+            let field = |offset: u32| at.offset(u64::from(offset));
+            Runtime {
+                interpreters_head: field(offsets.runtime.interpreters_head.offset()),
+                gil: offsets.runtime.gil.map(|base| GilAddresses::at(field(base), &offsets.gil)),
+                gc_collecting: offsets.runtime.gc_collecting.map(|flag| field(flag.offset())),
+                main_address: at,
+                offsets,
+            }
+        }
+        Place::Variables(variables) => Runtime {
+            offsets,
+            interpreters_head: variables.interpreters_head,
+            gil: variables.gil,
+            gc_collecting: variables.gc_collecting,
+            main_address: variables.interpreters_head,
+        },
+    }
+}
+
+/// Whether the list at `head` leads to an interpreter with a thread state that points back to it. Lists
+/// that change under the walk look dead; the caller tries again.
+fn is_alive(memory: &impl ReadMemory, head: RemoteAddr, offsets: &Offsets) -> Result<bool, FindError> {
+    let mut interpreter = memory.scalar::<RemoteAddr>(head).map_err(FindError::Unreadable)?;
+    for _ in 0..MAX_INTERPRETERS_TRIED {
+        if interpreter.is_null() {
+            return Ok(false);
+        }
+        let Ok(thread) = memory.field(interpreter, offsets.interpreter.threads_head) else {
+            return Ok(false);
+        };
+        if !thread.is_null() {
+            return Ok(memory.field(thread, offsets.thread.interpreter) == Ok(interpreter));
+        }
+        let Ok(next) = memory.field(interpreter, offsets.interpreter.next) else { return Ok(false) };
+        interpreter = next;
+    }
+    Ok(false)
+}
+
+/// What the process is instead of a CPython 3.
+fn what_else(modules: &[Module<'_>], likely: &[Candidate<'_>]) -> NotPython {
+    let named = |prefixes: [&str; 2]| {
+        modules.iter().any(|module| prefixes.iter().any(|prefix| file_name(module.path).starts_with(prefix)))
+    };
+    if named(["libpypy", "pypy"]) {
+        return NotPython::PyPy;
+    }
+    let has_python2 = |candidate: &Candidate<'_>| {
+        candidate.image.as_ref().is_some_and(|image| image.dynamic_symbol("PyString_Type").is_some())
+    };
+    if named(["libpython2", "python2"]) || likely.iter().any(has_python2) {
+        return NotPython::Python2;
+    }
+    let foreign = |candidate: &Candidate<'_>| {
+        is_python_name(candidate.file_name())
+            && candidate.image.is_none()
+            && image::is_elf(candidate.module.file)
+    };
+    if likely.iter().any(foreign) { NotPython::OtherArchitecture } else { NotPython::NoModule }
+}
