@@ -139,6 +139,10 @@ fn roots_folder() -> PathBuf {
 fn of_roots(found: &mut Vec<Interpreter>) {
     for entry in fs::read_dir(roots_folder()).into_iter().flatten().flatten() {
         let root = entry.path();
+        // The stamp of `cargo xtask prepare`: without it the folder is half made.
+        if !root.join(".complete").exists() {
+            continue;
+        }
         if !is_root() {
             missing(&format!("the interpreters in {}: chroot needs root", root.display()));
             continue;

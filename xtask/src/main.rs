@@ -1,4 +1,51 @@
-//! The project's own tasks: `cargo xtask help`.
+//! The project's own tasks: `cargo xtask help`. One module a task; this file only chooses.
 #![forbid(unsafe_code)]
 
-fn main() {}
+mod layers;
+mod mirror;
+mod prepare;
+mod run;
+mod test;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+const HELP: &str = "\
+The project's own tasks: cargo xtask TASK
+
+  test [--no-skip] [WORDS]  prepare, build the release binary, run all tests (those named WORDS);
+                            --no-skip (or CI=true): what is missing on this machine is a failure
+  prepare [--no-skip]       set up what the tests need, under target/: packages, interpreters
+  check-layers              the crates depend on each other only as the design allows, and the pure ones
+                            do no I/O
+  help                      this text
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match dispatch(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(arguments: &[String]) -> Result<()> {
+    let (task, rest) = match arguments.split_first() {
+        Some((task, rest)) => (task.as_str(), rest),
+        None => ("help", arguments),
+    };
+    match task {
+        "test" => test::run(rest),
+        "prepare" => prepare::run(rest),
+        "check-layers" => layers::run(),
+        "help" | "--help" | "-h" => {
+            print!("{HELP}");
+            Ok(())
+        }
+        unknown => bail!("no task {unknown:?}; `cargo xtask help` lists them"),
+    }
+}
