@@ -1,2 +1,26 @@
-//! See DESIGN; being written.
+//! Views of a profile, one file per written format, and the texts of `dump` and of the closing ledger.
+//!
+//! A view decides what of a frame is shown and how samples are weighed; nothing here changes a profile. All
+//! of it goes to a `Write`: which file that is, and whether it is a terminal, is the business of `cli`.
 #![forbid(unsafe_code)]
+
+mod collapsed;
+mod dump_json;
+mod dump_text;
+mod escape;
+mod flamegraph;
+mod format;
+mod label;
+mod ledger_text;
+mod options;
+mod speedscope;
+mod tree;
+
+pub use collapsed::Collapsed;
+pub use dump_json::write_dumps_json;
+pub use dump_text::write_dump_text;
+pub use flamegraph::FlameGraph;
+pub use format::{FORMATS, Format, OutputError, format_named, format_of_ending};
+pub use ledger_text::{summary, write_ledger};
+pub use options::{Lines, ViewOptions, Weight};
+pub use speedscope::Speedscope;

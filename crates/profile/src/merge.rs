@@ -30,7 +30,7 @@ impl Profile {
     fn map(&mut self, other: &Profile) -> Mapping {
         let frames: Vec<FrameId> = other.frames().map(|(_, frame)| self.frame(frame)).collect();
         let mut stacks: Vec<StackId> = Vec::with_capacity(other.stacks().len());
-        for (parent, frame) in other.stacks() {
+        for (_, parent, frame) in other.stacks() {
             let parent = parent.map(|parent| stacks[parent.index()]);
             stacks.push(self.push(parent, frames[frame.index()]));
         }

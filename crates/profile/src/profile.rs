@@ -137,9 +137,11 @@ impl Profile {
         self.frames.frame(frame)
     }
 
-    /// All stacks as (stack below, innermost frame), in the order of their handles: each after the one it
-    /// stands on.
-    pub fn stacks(&self) -> impl ExactSizeIterator<Item = (Option<StackId>, FrameId)> {
+    /// All stacks as (stack, the stack below, innermost frame), in the order of their handles: each after the
+    /// one it stands on.
+    pub fn stacks(
+        &self,
+    ) -> impl ExactSizeIterator<Item = (StackId, Option<StackId>, FrameId)> + DoubleEndedIterator {
         self.stacks.iter()
     }
 

@@ -58,9 +58,11 @@ impl StackTable {
         self.nodes[stack.index()].parent
     }
 
-    /// All stacks as (parent, frame), in the order of their handles: parents before children.
-    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = (Option<StackId>, FrameId)> + '_ {
-        self.nodes.iter().map(|node| (node.parent, node.frame))
+    /// All stacks as (stack, parent, frame), in the order of their handles: parents before children.
+    pub(crate) fn iter(
+        &self,
+    ) -> impl ExactSizeIterator<Item = (StackId, Option<StackId>, FrameId)> + DoubleEndedIterator + '_ {
+        self.nodes.iter().enumerate().map(|(index, node)| (StackId::new(index), node.parent, node.frame))
     }
 
     /// The frames of a stack, innermost first.

@@ -1,0 +1,138 @@
+//! The JSON of `dump`: py-spy's array of threads with its field names, and beside them what py-spy does not
+//! tell. Threads and frames come in the order of the text.
+
+use std::io::{self, Write};
+
+use profiler_model::{Frame, FrameKind, Pid};
+use profiler_profile::{ProcessDump, ThreadDump};
+use serde::Serialize;
+
+use crate::label::{file_shown, frame_name};
+use crate::{ViewOptions, escape};
+
+/// Writes what the threads of one or more processes were doing as one JSON array.
+pub fn write_dumps_json(dumps: &[ProcessDump], options: &ViewOptions, out: &mut dyn Write) -> io::Result<()> {
+    let threads: Vec<ThreadView> = dumps
+        .iter()
+        .flat_map(|dump| dump.threads.iter().map(|thread| ThreadView::new(dump, thread, options)))
+        .collect();
+    let text = serde_json::to_string_pretty(&threads).map_err(io::Error::from)?;
+    writeln!(out, "{}", escape::json(&text))
+}
+
+#[derive(Serialize)]
+struct ThreadView<'a> {
+    pid: u32,
+    thread_id: u64,
+    thread_name: Option<&'a str>,
+    os_thread_id: Option<u32>,
+    active: bool,
+    owns_gil: bool,
+    frames: Vec<FrameView<'a>>,
+    process_info: ProcessView<'a>,
+    // From here on not py-spy's.
+    state: String,
+    collecting_garbage: bool,
+    is_main: bool,
+    interpreter: u32,
+    truncated: bool,
+    lost: Option<String>,
+}
+
+impl<'a> ThreadView<'a> {
+    fn new(dump: &'a ProcessDump, thread: &'a ThreadDump, options: &ViewOptions) -> Self {
+        let outermost = thread.frames.len().checked_sub(1).filter(|_| !thread.truncated);
+        let frames = thread.frames.iter().enumerate();
+        ThreadView {
+            pid: dump.pid.as_u32(),
+            thread_id: thread.pthread_id,
+            thread_name: thread.name.as_deref(),
+            os_thread_id: thread.tid.map(|tid| tid.as_u32()),
+            active: thread.state.is_running(),
+            owns_gil: thread.holds_gil,
+            frames: frames
+                .map(|(depth, frame)| FrameView::new(frame, Some(depth) == outermost, options))
+                .collect(),
+            process_info: ProcessView::new(dump),
+            state: thread.state.to_string(),
+            collecting_garbage: thread.gc,
+            is_main: thread.is_main,
+            interpreter: thread.interpreter.as_u32(),
+            truncated: thread.truncated,
+            lost: thread.lost.map(|reason| reason.to_string()),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct FrameView<'a> {
+    name: String,
+    filename: &'a str,
+    module: Option<&'a str>,
+    short_filename: Option<&'a str>,
+    line: u32,
+    /// Local variables, which are not read.
+    locals: Option<()>,
+    is_entry: bool,
+    is_shim_entry: bool,
+    // From here on not py-spy's.
+    kind: &'static str,
+    first_line: Option<u32>,
+    end_line: Option<u32>,
+    column: Option<u32>,
+    end_column: Option<u32>,
+}
+
+impl<'a> FrameView<'a> {
+    /// py-spy calls those frames shim entries that C code called and that have no Python caller.
+    fn new(frame: &'a Frame, is_outermost: bool, options: &ViewOptions) -> Self {
+        FrameView {
+            name: frame_name(frame),
+            filename: file_shown(frame, true),
+            module: frame.module.as_deref(),
+            short_filename: (!options.full_filenames).then(|| file_shown(frame, false)),
+            line: frame.position.line.unwrap_or(0),
+            locals: None,
+            is_entry: frame.is_entry,
+            is_shim_entry: frame.is_entry && is_outermost,
+            kind: kind(frame.kind),
+            first_line: frame.first_line,
+            end_line: frame.position.end_line,
+            column: frame.position.column,
+            end_column: frame.position.end_column,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct ProcessView<'a> {
+    pid: u32,
+    command_line: &'a str,
+    /// py-spy nests the process that started it here.
+    parent: Option<()>,
+    // From here on not py-spy's.
+    python_version: &'a str,
+    executable: &'a str,
+}
+
+impl<'a> ProcessView<'a> {
+    fn new(dump: &'a ProcessDump) -> Self {
+        ProcessView {
+            pid: Pid::as_u32(dump.pid),
+            command_line: &dump.command_line,
+            parent: None,
+            python_version: &dump.python_version,
+            executable: &dump.executable,
+        }
+    }
+}
+
+fn kind(kind: FrameKind) -> &'static str {
+    match kind {
+        FrameKind::Python => "python",
+        FrameKind::Native => "native",
+        FrameKind::Inlined => "inlined",
+        FrameKind::Kernel => "kernel",
+        FrameKind::Marker => "marker",
+    }
+}

@@ -1,0 +1,70 @@
+//! What all formats have in common, and how one is chosen.
+
+use std::io::{self, Write};
+
+use profiler_profile::Profile;
+use thiserror::Error;
+
+use crate::{Collapsed, FlameGraph, Speedscope, ViewOptions};
+
+/// Why a view could not be written.
+#[derive(Debug, Error)]
+pub enum OutputError {
+    /// The file did not take it.
+    #[error("cannot write")]
+    Write(#[from] io::Error),
+    /// The format shows samples in order of time, but the profile keeps only their sums.
+    #[error("this profile has no timeline, which the format needs")]
+    NoTimeline,
+}
+
+/// A format that profiles are written in.
+pub trait Format: Sync {
+    /// What `--format` calls it.
+    fn name(&self) -> &'static str;
+
+    /// The endings of its files, the usual one first.
+    fn endings(&self) -> &'static [&'static str];
+
+    /// Whether the profile must keep when each sample was taken.
+    fn needs_timeline(&self) -> bool {
+        false
+    }
+
+    /// Writes a profile. Many small writes: give it a buffered `out`.
+    fn write(&self, profile: &Profile, options: &ViewOptions, out: &mut dyn Write)
+    -> Result<(), OutputError>;
+}
+
+/// All formats, the default one first.
+pub static FORMATS: [&dyn Format; 3] = [&FlameGraph, &Collapsed, &Speedscope];
+
+/// The format that `--format` calls so.
+pub fn format_named(name: &str) -> Option<&'static dyn Format> {
+    FORMATS.into_iter().find(|format| format.name() == name)
+}
+
+/// The format whose files end so (`svg`, without the dot), in any case.
+pub fn format_of_ending(ending: &str) -> Option<&'static dyn Format> {
+    let is_its =
+        |format: &&dyn Format| format.endings().iter().any(|known| known.eq_ignore_ascii_case(ending));
+    FORMATS.into_iter().find(is_its)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_format_is_found_by_its_name_and_by_each_of_its_endings() {
+        for format in FORMATS {
+            assert_eq!(format_named(format.name()).map(Format::name), Some(format.name()));
+            assert!(!format.endings().is_empty());
+            for ending in format.endings() {
+                let found = format_of_ending(&ending.to_uppercase()).map(Format::name);
+                assert_eq!(found, Some(format.name()), "an ending of two formats: {ending}");
+            }
+        }
+        assert!(format_named("pdf").is_none() && format_of_ending("pdf").is_none());
+    }
+}

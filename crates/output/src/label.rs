@@ -1,0 +1,74 @@
+//! How frames, threads and processes are called in the views: in the words of py-spy, so that what reads its
+//! output reads ours.
+
+use profiler_model::Frame;
+use profiler_profile::{ProcessId, Profile, ThreadId, ThreadInfo};
+
+use crate::{Lines, ViewOptions};
+
+/// `name (file:line)`, as far as these are known and asked for. Not escaped.
+pub(crate) fn frame_label(frame: &Frame, options: &ViewOptions) -> String {
+    let name = frame_name(frame);
+    let place = file_shown(frame, options.full_filenames);
+    match (place, line_shown(frame, options.line_numbers)) {
+        ("", _) => name,
+        (place, Some(line)) => format!("{name} ({place}:{line})"),
+        (place, None) => format!("{name} ({place})"),
+    }
+}
+
+/// The function's name, or where there is none its address.
+pub(crate) fn frame_name(frame: &Frame) -> String {
+    match frame.address {
+        Some(address) if frame.function.is_empty() => address.to_string(),
+        _ => frame.function.to_string(),
+    }
+}
+
+/// The file that stands beside the name: code without a source file has its library.
+pub(crate) fn file_shown(frame: &Frame, full: bool) -> &str {
+    let module = frame.module.as_deref().unwrap_or_default();
+    let files = if full { [&*frame.file, module] } else { [&*frame.short_file, &*frame.file] };
+    files.into_iter().chain([module]).find(|file| !file.is_empty()).unwrap_or_default()
+}
+
+/// The line that stands beside the file.
+pub(crate) fn line_shown(frame: &Frame, lines: Lines) -> Option<u32> {
+    match lines {
+        Lines::Line => frame.position.line,
+        Lines::FirstLine => frame.first_line,
+        Lines::None => None,
+    }
+}
+
+/// The frames that a thread's stacks stand on, outermost first: none unless asked for.
+pub(crate) fn root_labels(profile: &Profile, thread: ThreadId, options: &ViewOptions) -> Vec<String> {
+    let info = profile.thread_of(thread);
+    let mut labels = Vec::new();
+    if options.processes {
+        let mut next = Some(info.process);
+        while let Some(process) = next {
+            labels.push(process_label(profile, process));
+            next = profile.process_of(process).parent;
+        }
+        labels.reverse();
+    }
+    if options.threads {
+        labels.push(thread_label(info));
+    }
+    labels
+}
+
+/// `process 12:"python3 app.py"`
+fn process_label(profile: &Profile, process: ProcessId) -> String {
+    let info = profile.process_of(process);
+    format!("process {}:\"{}\"", info.pid, info.command_line)
+}
+
+/// `thread (12): MainThread`
+fn thread_label(info: &ThreadInfo) -> String {
+    match &info.name {
+        Some(name) => format!("thread ({}): {name}", info.key.tid),
+        None => format!("thread ({})", info.key.tid),
+    }
+}

@@ -1,0 +1,180 @@
+//! The ledger in words: one line for the views that have room for one, and the lines that close every run.
+
+use std::io::{self, Write};
+
+use profiler_model::Nanos;
+use profiler_profile::Ledger;
+
+/// How many samples were taken in which time, and how many were lost for which reasons, in one line.
+pub fn summary(ledger: &Ledger) -> String {
+    let mut text = format!("{} samples in {}", grouped(ledger.shown()), duration(ledger.duration()));
+    if let Some(interval) = ledger.interval.filter(|interval| *interval > Nanos::ZERO) {
+        text += &format!(" ({:.1} Hz asked)", 1.0 / interval.as_secs_f64());
+    }
+    if ledger.not_asked_for() > 0 {
+        text += &format!(", {} more not asked for", grouped(ledger.not_asked_for()));
+    }
+    text + "; " + &losses(ledger)
+}
+
+/// The closing lines of a run.
+pub fn write_ledger(ledger: &Ledger, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "{}", summary(ledger))?;
+    writeln!(out, "{}", stops(ledger))?;
+    writeln!(out, "{}", cost(ledger))
+}
+
+/// `lost 12 (0.10 %): 9 thread ended, 3 sampler late`
+fn losses(ledger: &Ledger) -> String {
+    if ledger.lost() == 0 {
+        return "none lost".to_owned();
+    }
+    let reasons: Vec<String> =
+        ledger.losses().iter().map(|(reason, times)| format!("{} {reason}", grouped(*times))).collect();
+    let share = 100.0 * ledger.lost() as f64 / ledger.attempts() as f64;
+    format!("lost {} ({share:.2} %): {}", grouped(ledger.lost()), reasons.join(", "))
+}
+
+/// `target stopped 12,034 times, 241.00 ms in all (0.2 %), 85.0 µs at most`
+fn stops(ledger: &Ledger) -> String {
+    if ledger.stops() == 0 {
+        return "target never stopped".to_owned();
+    }
+    let mut text = format!(
+        "target stopped {} times, {} in all{}, {} at most",
+        grouped(ledger.stops()),
+        ledger.stopped_total(),
+        share(ledger.stopped_total(), ledger.duration(), ""),
+        ledger.stopped_longest(),
+    );
+    if ledger.without_stop() > 0 {
+        text += &format!("; {} instants needed no stop", grouped(ledger.without_stop()));
+    }
+    text
+}
+
+/// `profiler used 1.100 s of CPU (0.9 % of a core), 14 MB; target used 119.8 s of CPU`
+fn cost(ledger: &Ledger) -> String {
+    format!(
+        "profiler used {} of CPU{}, {:.0} MB; target used {} of CPU",
+        duration(ledger.own_cpu),
+        share(ledger.own_cpu, ledger.duration(), " of a core"),
+        ledger.own_memory as f64 / 1e6,
+        duration(ledger.target_cpu),
+    )
+}
+
+/// ` (0.2 %…)`, or nothing where there is no whole to have a share of.
+fn share(part: Nanos, whole: Nanos, of: &str) -> String {
+    match whole {
+        Nanos::ZERO => String::new(),
+        whole => format!(" ({:.1} %{of})", 100.0 * part.as_secs_f64() / whole.as_secs_f64()),
+    }
+}
+
+/// Seconds with one decimal where there are many, else what the duration says itself.
+fn duration(nanos: Nanos) -> String {
+    const MANY_SECONDS: f64 = 10.0;
+    match nanos.as_secs_f64() {
+        secs if secs >= MANY_SECONDS => format!("{secs:.1} s"),
+        _ => nanos.to_string(),
+    }
+}
+
+/// A number with its thousands apart: `12,034`.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use profiler_model::{LossReason, Timestamp};
+    use profiler_profile::{ProcessInfo, Profile, Sample, ThreadInfo};
+
+    use super::*;
+
+    #[test]
+    fn thousands_stand_apart() {
+        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1234567, "1,234,567")] {
+            assert_eq!(grouped(number), text);
+        }
+    }
+
+    /// A profile of so many samples without any frame.
+    fn profile_of(samples: u64) -> Profile {
+        let mut profile = Profile::new();
+        let process = profile.process(ProcessInfo::default());
+        let thread = profile.thread(ThreadInfo {
+            key: Default::default(),
+            process,
+            pthread_id: None,
+            name: None,
+            is_main: true,
+        });
+        for _ in 0..samples {
+            profile.record(Sample {
+                at: Timestamp::default(),
+                thread,
+                stack: None,
+                state: profiler_model::ThreadState::Running,
+                holds_gil: true,
+                cpu: Nanos::ZERO,
+                wall: Nanos::ZERO,
+            });
+        }
+        profile
+    }
+
+    #[test]
+    fn a_run_closes_with_its_counts_and_costs() {
+        let mut profile = profile_of(11_988);
+        let ledger = profile.ledger_mut();
+        ledger.period = Some((Timestamp::from_nanos(5), Timestamp::from_nanos(120_300_000_005)));
+        ledger.interval = Some(Nanos::from_nanos(10_000_000));
+        ledger.count_lost_times(LossReason::Late, 3);
+        ledger.count_lost_times(LossReason::ThreadEnded, 9);
+        for _ in 0..1000 {
+            ledger.count_stop(Nanos::from_nanos(20_000));
+            ledger.count_without_stop();
+        }
+        ledger.count_stop(Nanos::from_nanos(85_000));
+        ledger.own_cpu = Nanos::from_nanos(1_100_000_000);
+        ledger.target_cpu = Nanos::from_nanos(119_800_000_000);
+        ledger.own_memory = 14_200_000;
+
+        let mut text = Vec::new();
+        write_ledger(ledger, &mut text).unwrap();
+        assert_eq!(
+            String::from_utf8(text).unwrap(),
+            "11,988 samples in 120.3 s (100.0 Hz asked); lost 12 (0.10 %): 9 thread ended, 3 sampler late\n\
+             target stopped 1,001 times, 20.09 ms in all (0.0 %), 85.0 µs at most; 1,000 instants needed no stop\n\
+             profiler used 1.100 s of CPU (0.9 % of a core), 14 MB; target used 119.8 s of CPU\n"
+        );
+    }
+
+    #[test]
+    fn a_run_of_nothing_divides_by_nothing() {
+        let mut text = Vec::new();
+        write_ledger(&Ledger::default(), &mut text).unwrap();
+        assert_eq!(
+            String::from_utf8(text).unwrap(),
+            "0 samples in 0 ns; none lost\ntarget never stopped\n\
+             profiler used 0 ns of CPU, 0 MB; target used 0 ns of CPU\n"
+        );
+    }
+
+    #[test]
+    fn idle_threads_that_nobody_asked_for_are_no_losses() {
+        let mut ledger = Ledger::default();
+        ledger.count_not_asked_for();
+        assert_eq!(summary(&ledger), "0 samples in 0 ns, 1 more not asked for; none lost");
+    }
+}

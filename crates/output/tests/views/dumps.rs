@@ -1,0 +1,160 @@
+//! The text and the JSON of `dump`.
+
+use insta::assert_snapshot;
+use profiler_model::{Frame, InterpreterId, LossReason, Pid, ThreadState, Tid, WaitReason};
+use profiler_output::{ViewOptions, write_dump_text, write_dumps_json};
+use profiler_profile::{ProcessDump, ThreadDump};
+use serde_json::Value;
+
+use crate::profiles::frame;
+
+fn thread(tid: u32, name: &str, state: ThreadState, frames: Vec<Frame>) -> ThreadDump {
+    ThreadDump {
+        pthread_id: 0x7f80_1234_5678,
+        tid: Some(Tid::new(tid)),
+        name: Some(name.to_owned()),
+        state,
+        holds_gil: false,
+        gc: false,
+        is_main: false,
+        interpreter: InterpreterId::default(),
+        frames,
+        truncated: false,
+        lost: None,
+    }
+}
+
+fn process(threads: Vec<ThreadDump>) -> ProcessDump {
+    ProcessDump {
+        pid: Pid::new(14215),
+        command_line: "python3 prog.py two words".to_owned(),
+        python_version: "3.11.7".to_owned(),
+        executable: "/usr/bin/python3.11".to_owned(),
+        threads,
+    }
+}
+
+fn text(dump: &ProcessDump) -> String {
+    let mut text = Vec::new();
+    write_dump_text(dump, &ViewOptions::default(), &mut text).unwrap();
+    String::from_utf8(text).unwrap()
+}
+
+fn json(dump: ProcessDump) -> (String, Value) {
+    let mut text = Vec::new();
+    write_dumps_json(&[dump], &ViewOptions::default(), &mut text).unwrap();
+    let text = String::from_utf8(text).unwrap();
+    let value = serde_json::from_str(&text).unwrap();
+    (text, value)
+}
+
+/// A thread that runs and one of which no more is known than that it waits.
+fn plain_process() -> ProcessDump {
+    let string = Frame { file: "<string>".into(), short_file: "<string>".into(), ..frame("f", "", 1, 2) };
+    let frames = vec![frame("C.run", "prog.py", 3, 5), string, frame("<module>", "prog.py", 1, 13)];
+    let main = ThreadDump {
+        holds_gil: true,
+        is_main: true,
+        ..thread(14215, "MainThread", ThreadState::Running, frames)
+    };
+    let mut waits = frame("waits", "prog.py", 6, 7);
+    waits.is_entry = true;
+    let frames = vec![frame("Condition.wait", "threading.py", 295, 327), waits];
+    let waiting = thread(14280, "wei\"rd;näme", ThreadState::Waiting(WaitReason::Unknown), frames);
+    process(vec![main, waiting])
+}
+
+#[test]
+fn the_text_is_what_py_spy_prints_of_such_threads() {
+    // As py-spy 0.4.3 printed it, the folder of the executable aside.
+    let expected = "\
+Process 14215: python3 prog.py two words
+Python v3.11.7 (/usr/bin/python3.11)
+
+Thread 14215 (active+gil): \"MainThread\"
+    C.run (prog.py:5)
+    f (<string>:2)
+    <module> (prog.py:13)
+Thread 14280 (idle): \"wei\"rd;näme\"
+    Condition.wait (threading.py:327)
+    waits (prog.py:7)
+";
+    assert_eq!(text(&plain_process()), expected);
+}
+
+#[test]
+fn the_json_has_all_fields_that_py_spy_writes() {
+    let (_, json) = json(plain_process());
+    // The fields of py-spy 0.4.3 in its order.
+    let thread_fields =
+        ["pid", "thread_id", "thread_name", "os_thread_id", "active", "owns_gil", "frames", "process_info"];
+    let frame_fields =
+        ["name", "filename", "module", "short_filename", "line", "locals", "is_entry", "is_shim_entry"];
+    for thread in json.as_array().unwrap() {
+        assert!(thread_fields.iter().all(|field| thread.get(field).is_some()), "{thread}");
+        for frame in thread["frames"].as_array().unwrap() {
+            assert!(frame_fields.iter().all(|field| frame.get(field).is_some()), "{frame}");
+        }
+    }
+    let waits = &json[1]["frames"][1];
+    assert_eq!(waits["filename"], "/app/prog.py");
+    assert_eq!(waits["short_filename"], "prog.py");
+    assert_eq!(
+        (&waits["line"], &waits["is_entry"], &waits["is_shim_entry"]),
+        (&7.into(), &true.into(), &true.into())
+    );
+    assert_eq!(json[1]["os_thread_id"], 14280);
+    assert_eq!(json[0]["owns_gil"], true);
+}
+
+/// Everything that py-spy does not tell, and names that would break the terminal.
+fn odd_process() -> ProcessDump {
+    let waiting = |reason| ThreadState::Waiting(reason);
+    let deep = ThreadDump {
+        truncated: true,
+        ..thread(2, "deep", waiting(WaitReason::Socket), vec![frame("f", "f.py", 1, 2)])
+    };
+    let lost = ThreadDump {
+        lost: Some(LossReason::Moved),
+        name: None,
+        tid: None,
+        ..thread(3, "", ThreadState::Running, Vec::new())
+    };
+    let collecting = ThreadDump {
+        gc: true,
+        holds_gil: true,
+        interpreter: InterpreterId::new(2),
+        ..thread(4, "gc", waiting(WaitReason::Disk), Vec::new())
+    };
+    let odd = Frame { function: "a\nThread 9 (idle)\u{9b}2J".into(), ..frame("", "x\u{1b}[31m.py", 1, 2) };
+    let hostile = thread(5, "\u{1b}]0;title\u{7}", ThreadState::WaitingForGil, vec![odd]);
+    process(vec![deep, lost, collecting, hostile])
+}
+
+#[test]
+fn the_text_says_more_than_py_spy_where_more_is_known() {
+    let text = text(&odd_process());
+    assert!(!text.chars().any(|char| char.is_control() && char != '\n'), "{text:?}");
+    assert_snapshot!(text);
+}
+
+#[test]
+fn the_json_says_more_than_py_spy_and_commands_no_terminal() {
+    let (text, json) = json(odd_process());
+    assert!(!text.chars().any(|char| char.is_control() && char != '\n'), "{text:?}");
+    assert_eq!(json[3]["frames"][0]["name"], "a\nThread 9 (idle)\u{9b}2J");
+    assert_eq!(json[1]["lost"], "thread ran while it was read");
+    assert_eq!(json[1]["os_thread_id"], Value::Null);
+    assert_eq!(json[0]["state"], "waiting: socket");
+    assert_eq!(json[0]["truncated"], true);
+    // What is cut off is not the outermost frame.
+    assert_eq!(json[0]["frames"][0]["is_shim_entry"], false);
+}
+
+#[test]
+fn lines_and_files_are_those_asked_for() {
+    let options = ViewOptions { full_filenames: true, ..ViewOptions::default() };
+    let mut text = Vec::new();
+    write_dump_text(&plain_process(), &options, &mut text).unwrap();
+    assert!(String::from_utf8(text).unwrap().contains("    C.run (/app/prog.py:5)\n"));
+}
