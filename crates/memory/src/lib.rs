@@ -5,11 +5,13 @@
 #![forbid(unsafe_code)]
 
 mod field;
+mod pages;
 mod read;
 mod recorder;
 mod snapshot;
 
 pub use field::{Field, Scalar};
+pub use pages::{PAGE_BYTES, PageCopy};
 pub use read::{ReadError, ReadMemory, ReadRequest};
 pub use recorder::Recorder;
 pub use snapshot::{Snapshot, SnapshotError};

@@ -4,6 +4,7 @@
 //! The only crate beside `bpf` that may hold `unsafe` code; each block says why it is sound.
 
 pub mod clock;
+pub mod file;
 pub mod launch;
 pub mod memory;
 pub mod permission;
@@ -11,6 +12,7 @@ pub mod proc;
 pub mod ptrace;
 pub mod signals;
 
+pub use file::MappedFile;
 pub use memory::ProcessMemory;
 pub use proc::{Activity, Mapping, Process, Schedule, ThreadFiles};
 pub use ptrace::{StopError, StoppedThread, Tracer};

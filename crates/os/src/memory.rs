@@ -115,8 +115,11 @@ mod tests {
         let memory = ProcessMemory::new(Pid::new(std::process::id()));
         let here = RemoteAddr::new(own.as_ptr() as u64);
         let mut copies = vec![0u8; own.len()];
-        let mut requests: Vec<_> =
-            copies.chunks_mut(1).enumerate().map(|(i, b)| ReadRequest::new(here.offset(i as u64), b)).collect();
+        let mut requests: Vec<_> = copies
+            .chunks_mut(1)
+            .enumerate()
+            .map(|(i, b)| ReadRequest::new(here.offset(i as u64), b))
+            .collect();
         assert_eq!(memory.read_batch(&mut requests), Ok(own.len()));
         assert_eq!(copies, own);
     }

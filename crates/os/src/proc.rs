@@ -231,7 +231,8 @@ impl ThreadFiles {
     pub fn schedule(&self) -> io::Result<Schedule> {
         let mut text = [0u8; 96];
         let length = self.schedstat.read_at(&mut text, 0)?;
-        let mut numbers = text[..length].split(|b| !b.is_ascii_digit()).filter(|w| !w.is_empty()).map(decimal);
+        let mut numbers =
+            text[..length].split(|b| !b.is_ascii_digit()).filter(|w| !w.is_empty()).map(decimal);
         match (numbers.next(), numbers.next(), numbers.next()) {
             (Some(cpu), Some(_), Some(times_run)) => Ok(Schedule { cpu: Nanos::from_nanos(cpu), times_run }),
             _ => Err(io::Error::from(io::ErrorKind::InvalidData)),
@@ -289,7 +290,9 @@ impl Activity {
     /// The address of the futex it sleeps on, if it does.
     pub fn futex(self) -> Option<RemoteAddr> {
         match self {
-            Activity::Blocked { call: Some(call), argument } if is_futex(call) => Some(RemoteAddr::new(argument)),
+            Activity::Blocked { call: Some(call), argument } if is_futex(call) => {
+                Some(RemoteAddr::new(argument))
+            }
             _ => None,
         }
     }
@@ -314,14 +317,32 @@ fn wait_reason(call: u64) -> WaitReason {
     match call as i64 {
         _ if is_futex(call) => WaitReason::Lock,
         libc::SYS_nanosleep | libc::SYS_clock_nanosleep => WaitReason::Sleep,
-        libc::SYS_accept | libc::SYS_accept4 | libc::SYS_connect | libc::SYS_recvfrom | libc::SYS_recvmsg
-        | libc::SYS_recvmmsg | libc::SYS_sendto | libc::SYS_sendmsg | libc::SYS_sendmmsg => WaitReason::Socket,
+        libc::SYS_accept
+        | libc::SYS_accept4
+        | libc::SYS_connect
+        | libc::SYS_recvfrom
+        | libc::SYS_recvmsg
+        | libc::SYS_recvmmsg
+        | libc::SYS_sendto
+        | libc::SYS_sendmsg
+        | libc::SYS_sendmmsg => WaitReason::Socket,
         libc::SYS_ppoll | libc::SYS_pselect6 | libc::SYS_epoll_pwait => WaitReason::Poll,
         #[cfg(target_arch = "x86_64")]
         libc::SYS_poll | libc::SYS_select | libc::SYS_epoll_wait => WaitReason::Poll,
-        libc::SYS_read | libc::SYS_readv | libc::SYS_pread64 | libc::SYS_preadv | libc::SYS_write
-        | libc::SYS_writev | libc::SYS_pwrite64 | libc::SYS_fsync | libc::SYS_fdatasync | libc::SYS_openat
-        | libc::SYS_flock | libc::SYS_fcntl | libc::SYS_splice | libc::SYS_sendfile => WaitReason::File,
+        libc::SYS_read
+        | libc::SYS_readv
+        | libc::SYS_pread64
+        | libc::SYS_preadv
+        | libc::SYS_write
+        | libc::SYS_writev
+        | libc::SYS_pwrite64
+        | libc::SYS_fsync
+        | libc::SYS_fdatasync
+        | libc::SYS_openat
+        | libc::SYS_flock
+        | libc::SYS_fcntl
+        | libc::SYS_splice
+        | libc::SYS_sendfile => WaitReason::File,
         libc::SYS_wait4 | libc::SYS_waitid => WaitReason::Child,
         // sigtimedwait and friends sleep until a signal or a time: what `signal.pause` does.
         libc::SYS_rt_sigtimedwait | libc::SYS_rt_sigsuspend => WaitReason::Sleep,
@@ -353,7 +374,10 @@ mod tests {
         assert_eq!(parse_activity(b"running\n"), Activity::Running);
         let futex = format!("{} 0x7f00 0x80 0x0 0x0 0x0 0x0 0x7ffd 0x7f1c\n", libc::SYS_futex);
         assert_eq!(parse_activity(futex.as_bytes()).futex(), Some(RemoteAddr::new(0x7f00)));
-        assert_eq!(parse_activity(b"-1 0x7ffc 0x7f00\n").thread_state(), ThreadState::Waiting(WaitReason::Disk));
+        assert_eq!(
+            parse_activity(b"-1 0x7ffc 0x7f00\n").thread_state(),
+            ThreadState::Waiting(WaitReason::Disk)
+        );
     }
 
     #[test]

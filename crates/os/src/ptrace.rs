@@ -198,7 +198,10 @@ fn poll(tid: Tid) -> Result<Option<Stop>, StopError> {
 fn is_own_child(tid: Tid) -> bool {
     let Ok(status) = std::fs::read_to_string(format!("/proc/{tid}/status")) else { return false };
     let field = |name: &str| {
-        status.lines().find_map(|line| line.strip_prefix(name)).and_then(|value| value.trim().parse::<u32>().ok())
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .and_then(|value| value.trim().parse::<u32>().ok())
     };
     field("Tgid:") == Some(tid.as_u32()) && field("PPid:") == Some(std::process::id())
 }

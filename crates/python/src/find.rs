@@ -72,7 +72,8 @@ pub struct Runtime {
 pub struct GilAddresses {
     /// The thread state that holds it or held it last.
     pub last_holder: RemoteAddr,
-    /// 1 while it is held (four bytes).
+    /// 1 while it is held, 0 while it is free, -1 before it exists: 3.6 creates it only when a second
+    /// thread starts (four bytes).
     pub locked: RemoteAddr,
     /// How often it changed hands.
     pub switch_number: Option<RemoteAddr>,
@@ -317,7 +318,7 @@ fn by_search(candidate: &Candidate<'_>, memory: &impl ReadMemory) -> Result<Opti
     if version.major < 3 {
         return Ok(None);
     }
-    let offsets = offsets_for(version)?;
+    let offsets = table(version)?;
     if candidate.image.as_ref().is_some_and(Image::needs_libpython) {
         // The executable of a shared build: its Python is in a library that is not mapped yet.
         return Ok(None);
@@ -367,14 +368,17 @@ fn tabulated(candidate: &Candidate<'_>, bias: u64, memory: &impl ReadMemory) -> 
     let version = version::from_symbol(candidate, bias, memory)
         .or_else(|| version::from_text(candidate, memory))
         .ok_or(FindError::NotPython(NotPython::NoModule))?;
-    if version.major < 3 {
-        return Err(FindError::NotPython(NotPython::Python2));
+    table(version)
+}
+
+/// The table for `version`, which no debug offsets describe.
+fn table(version: Version) -> Result<Offsets, FindError> {
+    match (version.major, version.minor) {
+        (..3, _) => Err(FindError::NotPython(NotPython::Python2)),
+        // It should describe itself, but its cookie is not there: not written yet, or wiped.
+        (3, 13..=15) => Err(FindError::Offsets(OffsetsError::NoCookie)),
+        _ => Ok(offsets_for(version)?),
     }
-    if (version.major, version.minor) >= (3, 13) {
-        // It has a table of its own, but its cookie is not there: not written yet, or wiped.
-        return Err(FindError::Offsets(OffsetsError::NoCookie));
-    }
-    Ok(offsets_for(version)?)
 }
 
 fn assemble(offsets: Offsets, place: Place) -> Runtime {

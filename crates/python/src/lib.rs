@@ -9,9 +9,12 @@ mod code;
 mod debug_offsets;
 mod dict;
 mod find;
+mod frames;
 mod instance;
 mod integers;
+mod interpreters;
 mod line_table;
+mod native_ids;
 mod offsets;
 mod strings;
 mod thread_names;
@@ -20,7 +23,12 @@ mod versions;
 pub use code::{CodeError, CodeHead, CodeObject, MAX_CODE_HEAD_BYTES, MAX_LINE_TABLE_BYTES, code_type};
 pub use debug_offsets::{COOKIE, MAX_DEBUG_OFFSETS_BYTES, parse as parse_debug_offsets};
 pub use find::{FindError, GilAddresses, Module, ModuleMapping, NotPython, Runtime, find};
+pub use frames::{MAX_FRAMES, RawFrame, RawStack, WalkError};
+pub use interpreters::{
+    Interpreter, MAX_INTERPRETERS, MAX_THREAD_STATES, ThreadState, interpreters, thread_states,
+};
 pub use line_table::{LineEntry, LineTable};
+pub use native_ids::native_ids;
 pub use offsets::{
     BytesOffsets, CodeOffsets, DictOffsets, FrameLayout, FrameOffsets, GilOffsets, InstructionPointer,
     InterpreterOffsets, LineTableFormat, LongOffsets, ManagedAttributes, ObjectOffsets, Offsets,

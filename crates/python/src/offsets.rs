@@ -86,7 +86,7 @@ pub enum OffsetsError {
     #[error("CPython {0} is a pre-release, whose layout is not fixed: use a release candidate or a release")]
     PreRelease(Version),
     /// The bytes are no debug offsets: the cookie is not there.
-    #[error("no debug offsets here")]
+    #[error("the interpreter does not describe itself as its version should")]
     NoCookie,
     /// The debug offsets are cut short.
     #[error("the debug offsets are cut short")]

@@ -1,2 +1,24 @@
-//! See DESIGN; being written.
+//! Taking samples: targets, the schedule, and the ways of taking a sample.
+//!
+//! A [`Target`] is a process whose Python was found. A [`Session`] samples it on a schedule into a
+//! [`Profile`](profiler_profile::Profile) and its ledger; [`dump`] takes one look. What the two samplers do
+//! differently is in `pause` and `peek`; everything else they share.
 #![forbid(unsafe_code)]
+
+mod attach;
+mod capture;
+mod code_names;
+mod dump;
+mod gil;
+mod names;
+mod pause;
+mod peek;
+mod probe;
+mod roster;
+mod schedule;
+mod session;
+mod short_file;
+
+pub use attach::{AttachError, Target};
+pub use dump::dump;
+pub use session::{End, Progress, SamplerKind, SamplerOptions, Session};

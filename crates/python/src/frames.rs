@@ -1,0 +1,239 @@
+//! Walking the frames of one thread: from its thread state to the root of its stack.
+//!
+//! This is what happens while a thread may be stopped, so it copies addresses and parses nothing: which
+//! function and line they are is found out afterwards ([`crate::CodeObject`]).
+
+use profiler_memory::{Field, PageCopy, ReadError, ReadMemory};
+use profiler_model::RemoteAddr;
+
+use crate::{FrameOffsets, InstructionPointer, Offsets};
+
+/// The most frames that are taken of a stack. CPython's own limit is 1,000 unless a program raises it; the
+/// frames beyond this one, at the root, are left out, and the stack says so.
+pub const MAX_FRAMES: usize = 4096;
+
+/// The most shims between C and Python that may follow each other without a frame. Real stacks have one.
+const MAX_SHIMS_IN_A_ROW: usize = 8;
+
+/// The largest frame structure of any version (`PyFrameObject` of 3.6 is read up to its `f_lasti`).
+const MAX_FRAME_BYTES: usize = 256;
+
+/// One frame, as it lies in the target's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RawFrame {
+    /// Its code object.
+    pub code: RemoteAddr,
+    /// The instruction field: an offset or an address, see [`InstructionPointer`].
+    pub instruction: u64,
+    /// Whether C code called this frame.
+    pub is_entry: bool,
+}
+
+/// The frames of one thread at one instant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RawStack {
+    /// The frames, leaf first.
+    pub frames: Vec<RawFrame>,
+    /// Whether frames beyond [`MAX_FRAMES`] were left out at the root.
+    pub truncated: bool,
+}
+
+/// Why a stack could not be walked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WalkError {
+    /// A frame cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A frame leads back to one that stood before it.
+    #[error("the frames form a circle")]
+    Circle,
+    /// A pointer is not one: null or badly aligned.
+    #[error("the pointer {0} in a frame is none")]
+    BadPointer(RemoteAddr),
+}
+
+impl RawFrame {
+    /// How many bytes into the bytecode of its code object the frame is, or `None` where it has not
+    /// started or the instruction lies outside.
+    pub fn instruction_offset(&self, offsets: &Offsets) -> Option<u32> {
+        match offsets.frame.instruction_pointer {
+            InstructionPointer::ByteOffset => u32::try_from(self.instruction as i32).ok(),
+            InstructionPointer::UnitOffset => u32::try_from(self.instruction as i32).ok()?.checked_mul(2),
+            InstructionPointer::PreviousUnit | InstructionPointer::Current => {
+                let bytecode = self.code.offset(u64::from(offsets.code.bytecode?));
+                let distance = RemoteAddr::new(self.instruction).checked_distance_from(bytecode)?;
+                u32::try_from(distance).ok()
+            }
+        }
+    }
+}
+
+impl RawStack {
+    /// Walks the stack of the thread whose thread state was copied to `thread_state`, into this value,
+    /// reading through `pages`. The thread must not change its stack meanwhile, or the caller must be able
+    /// to tell that it did.
+    ///
+    /// # Errors
+    /// When a frame cannot be read or cannot be one; what was walked until then is of no use.
+    pub fn walk(
+        &mut self,
+        memory: &impl ReadMemory,
+        pages: &mut PageCopy,
+        offsets: &Offsets,
+        thread_state: &[u8],
+    ) -> Result<(), WalkError> {
+        self.frames.clear();
+        self.truncated = false;
+        let root = offsets.thread.base_frame.and_then(|field| field.get(thread_state));
+        let mut walk = Walk { memory, pages, frame: &offsets.frame, root, circle: Circle::default() };
+        let mut at = walk.leaf(offsets, thread_state)?;
+        let mut shims = 0;
+        while let Some(address) = at {
+            if self.frames.len() == MAX_FRAMES {
+                self.truncated = true;
+                break;
+            }
+            let (step, previous) = walk.step(address)?;
+            match step {
+                Step::Frame(frame) => {
+                    shims = 0;
+                    self.frames.push(frame);
+                }
+                Step::Shim => {
+                    shims += 1;
+                    if shims > MAX_SHIMS_IN_A_ROW {
+                        return Err(WalkError::Circle);
+                    }
+                    // The frame above a shim was called from C.
+                    if let Some(callee) = self.frames.last_mut() {
+                        callee.is_entry = true;
+                    }
+                }
+            }
+            at = walk.next(previous)?;
+        }
+        // Nothing of Python stands below the outermost frame.
+        if let (false, Some(outermost)) = (self.truncated, self.frames.last_mut()) {
+            outermost.is_entry = true;
+        }
+        Ok(())
+    }
+}
+
+/// What stands at an address.
+enum Step {
+    /// A frame of a Python function.
+    Frame(RawFrame),
+    /// The mark of a call from C into Python.
+    Shim,
+}
+
+struct Walk<'a, M> {
+    memory: &'a M,
+    pages: &'a mut PageCopy,
+    frame: &'a FrameOffsets,
+    root: Option<RemoteAddr>,
+    circle: Circle,
+}
+
+impl<M: ReadMemory> Walk<'_, M> {
+    /// The frame that runs, or `None` where the thread is in no Python function.
+    fn leaf(&mut self, offsets: &Offsets, thread_state: &[u8]) -> Result<Option<RemoteAddr>, WalkError> {
+        let first = offsets.thread.frame.get(thread_state).unwrap_or_default();
+        let leaf = match offsets.thread.cframe_current_frame {
+            Some(current) if !first.is_null() => {
+                let mut pointer = [0u8; 8];
+                let at = first.offset(u64::from(current.offset()));
+                self.pages.read(self.memory, at, &mut pointer)?;
+                RemoteAddr::new(u64::from_le_bytes(pointer))
+            }
+            _ => first,
+        };
+        self.next(leaf)
+    }
+
+    /// The frame to go on with, checked; `None` at the root.
+    fn next(&mut self, address: RemoteAddr) -> Result<Option<RemoteAddr>, WalkError> {
+        if address.is_null() || Some(address) == self.root {
+            return Ok(None);
+        }
+        if address != address.without_tag(3) {
+            return Err(WalkError::BadPointer(address));
+        }
+        if self.circle.closes_with(address) {
+            return Err(WalkError::Circle);
+        }
+        Ok(Some(address))
+    }
+
+    /// Reads what stands at `address`, and where its caller is.
+    fn step(&mut self, address: RemoteAddr) -> Result<(Step, RemoteAddr), WalkError> {
+        let mut bytes = [0u8; MAX_FRAME_BYTES];
+        let bytes = &mut bytes[..(self.frame.size as usize).min(MAX_FRAME_BYTES)];
+        self.pages.read(self.memory, address, bytes)?;
+        let previous = self.frame.previous.get(bytes).unwrap_or_default();
+        let owner = self.frame.owner.and_then(|field| field.get(bytes));
+        if owner.is_some_and(|owner| self.frame.shim_owners.contains(&owner)) {
+            return Ok((Step::Shim, previous));
+        }
+        let tagged = self.frame.code.get(bytes).unwrap_or_default();
+        let code = tagged.without_tag(self.frame.code_tag_bits);
+        if code.is_null() || code != code.without_tag(3) {
+            return Err(WalkError::BadPointer(tagged));
+        }
+        Ok((
+            Step::Frame(RawFrame {
+                code,
+                instruction: self.instruction(bytes),
+                is_entry: self.is_entry(bytes),
+            }),
+            previous,
+        ))
+    }
+
+    fn instruction(&self, frame: &[u8]) -> u64 {
+        let at = self.frame.instruction;
+        match self.frame.instruction_pointer {
+            InstructionPointer::ByteOffset | InstructionPointer::UnitOffset => {
+                Field::<i32>::at(at).get(frame).unwrap_or(-1) as i64 as u64
+            }
+            InstructionPointer::PreviousUnit | InstructionPointer::Current => {
+                Field::<u64>::at(at).get(frame).unwrap_or(0)
+            }
+        }
+    }
+
+    /// Whether the frame itself says that C called it. Frame objects have no mark: until 3.10 every call
+    /// of a Python function runs in an evaluation loop of its own.
+    fn is_entry(&self, frame: &[u8]) -> bool {
+        match (self.frame.is_entry, self.frame.owner) {
+            (Some(mark), _) => mark.get(frame) == Some(1),
+            (None, Some(_)) => false,
+            (None, None) => true,
+        }
+    }
+}
+
+/// Brent's test: remembers one earlier address, at distances that double.
+#[derive(Default)]
+struct Circle {
+    remembered: RemoteAddr,
+    steps: usize,
+    until: usize,
+}
+
+impl Circle {
+    fn closes_with(&mut self, address: RemoteAddr) -> bool {
+        if address == self.remembered {
+            return true;
+        }
+        if self.steps == self.until {
+            self.remembered = address;
+            self.until = self.until * 2 + 1;
+            self.steps = 0;
+        } else {
+            self.steps += 1;
+        }
+        false
+    }
+}

@@ -1,0 +1,241 @@
+//! Attaching to a process: finding its Python, or saying why there is none to be found.
+//!
+//! Nothing is done to the process here; its files and memory are read.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+
+use profiler_memory::ReadError;
+use profiler_model::{Pid, RemoteAddr};
+use profiler_os::{MappedFile, Mapping, Process, ProcessMemory};
+use profiler_python::{FindError, Module, ModuleMapping, NotPython, Offsets, Runtime, Version, find};
+
+/// A process whose Python was found.
+#[derive(Debug)]
+pub struct Target {
+    process: Process,
+    memory: ProcessMemory,
+    runtime: Runtime,
+    executable: String,
+    command_line: String,
+}
+
+/// Why a process cannot be sampled.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AttachError {
+    /// There is no such process.
+    #[error("there is no process {0}")]
+    NoSuchProcess(Pid),
+    /// It ended meanwhile, or had ended and waits for its parent.
+    #[error("process {0} has ended")]
+    ProcessEnded(Pid),
+    /// The operating system does not let us look into it.
+    #[error("not permitted to look into process {0}")]
+    NotPermitted(Pid),
+    /// It has no Python, or one that is not CPython 3.
+    #[error("process {pid} ({executable}): {what}")]
+    NotPython {
+        /// The process.
+        pid: Pid,
+        /// What it runs.
+        executable: String,
+        /// What it is instead.
+        what: NotPython,
+    },
+    /// Its CPython is of a version that is not known.
+    #[error("process {pid} runs CPython {version}, which is not known: 3.6 to 3.15 are")]
+    UnknownVersion {
+        /// The process.
+        pid: Pid,
+        /// The version.
+        version: Version,
+    },
+    /// Its Python is not up yet, or not any more: try again.
+    #[error("the Python of process {0} has no running interpreter (yet)")]
+    NotInitialised(Pid),
+    /// Its Python cannot be understood.
+    #[error("the Python of process {pid} cannot be read: {cause}")]
+    Unreadable {
+        /// The process.
+        pid: Pid,
+        /// What was wrong.
+        cause: String,
+    },
+}
+
+impl Target {
+    /// Finds the Python of process `pid`.
+    ///
+    /// # Errors
+    /// When there is no such process, it may not be read or has no Python that is known.
+    pub fn attach(pid: Pid) -> Result<Self, AttachError> {
+        let process = Process::new(pid);
+        let stat = process.stat().map_err(|_| AttachError::NoSuchProcess(pid))?;
+        if matches!(stat.state, b'Z' | b'X') {
+            return Err(AttachError::ProcessEnded(pid));
+        }
+        let executable = process.executable().map_err(|error| refusal(&process, &error))?;
+        let executable = executable.to_string_lossy().into_owned();
+        let mappings = process.mappings().map_err(|error| refusal(&process, &error))?;
+        let memory = ProcessMemory::new(pid);
+        let files = MappedModules::open(&process, &executable, &mappings);
+        let runtime =
+            find(&files.modules(), &memory).map_err(|error| not_found(&process, &executable, error))?;
+        let command_line = process.command_line().unwrap_or_default();
+        Ok(Target { process, memory, runtime, executable, command_line })
+    }
+
+    /// Its id.
+    pub fn pid(&self) -> Pid {
+        self.process.pid()
+    }
+
+    /// The version of its Python, such as `3.11.7`.
+    pub fn version_text(&self) -> String {
+        self.offsets().version.to_string()
+    }
+
+    /// The path of its executable, as it sees it itself.
+    pub fn executable(&self) -> &str {
+        &self.executable
+    }
+
+    /// The command it was started with.
+    pub fn command_line(&self) -> &str {
+        &self.command_line
+    }
+
+    /// The process.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    pub(crate) fn memory(&self) -> &ProcessMemory {
+        &self.memory
+    }
+
+    pub(crate) fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    pub(crate) fn offsets(&self) -> &Offsets {
+        &self.runtime.offsets
+    }
+}
+
+/// What a failed look into `/proc` means.
+fn refusal(process: &Process, error: &io::Error) -> AttachError {
+    let pid = process.pid();
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => AttachError::NotPermitted(pid),
+        // Kernel threads have no executable.
+        io::ErrorKind::NotFound if process.is_alive() => {
+            let executable = "no executable".to_owned();
+            AttachError::NotPython { pid, executable, what: NotPython::NoModule }
+        }
+        _ => AttachError::ProcessEnded(pid),
+    }
+}
+
+fn not_found(process: &Process, executable: &str, error: FindError) -> AttachError {
+    let pid = process.pid();
+    match error {
+        FindError::NotPython(what) => AttachError::NotPython { pid, executable: executable.to_owned(), what },
+        FindError::UnknownVersion(version) => AttachError::UnknownVersion { pid, version },
+        FindError::NotInitialised => AttachError::NotInitialised(pid),
+        FindError::Unreadable(ReadError::ProcessEnded) => AttachError::ProcessEnded(pid),
+        FindError::Unreadable(ReadError::NotPermitted) => AttachError::NotPermitted(pid),
+        other => AttachError::Unreadable { pid, cause: other.to_string() },
+    }
+}
+
+/// A mapped file and where it is mapped.
+struct MappedModule {
+    path: String,
+    file: Option<MappedFile>,
+    mappings: Vec<ModuleMapping>,
+}
+
+/// The files that a process has mapped, its executable first.
+struct MappedModules(Vec<MappedModule>);
+
+impl MappedModules {
+    fn open(process: &Process, executable: &str, mappings: &[Mapping]) -> Self {
+        let mut modules: Vec<MappedModule> = Vec::new();
+        let mut by_path: HashMap<&str, usize> = HashMap::new();
+        let bss = |before: Option<&MappedModule>, mapping: &Mapping| {
+            // Zero-initialised data follows the file's last mapping, without a name of its own.
+            mapping.path.is_empty()
+                && before
+                    .and_then(|module| module.mappings.last())
+                    .is_some_and(|last| last.end == mapping.start)
+        };
+        let mut last = None;
+        for mapping in mappings {
+            if bss(last.map(|index: usize| &modules[index]), mapping) {
+                if let Some(index) = last {
+                    modules[index].mappings.push(module_mapping(mapping));
+                }
+                continue;
+            }
+            last = None;
+            if !mapping.path.starts_with('/') {
+                continue;
+            }
+            let index = *by_path.entry(&mapping.path).or_insert_with(|| {
+                modules.push(MappedModule { path: mapping.path.clone(), file: None, mappings: Vec::new() });
+                modules.len() - 1
+            });
+            modules[index].mappings.push(module_mapping(mapping));
+            last = Some(index);
+        }
+        modules.retain(|module| module.mappings.iter().any(|mapping| mapping.executable));
+        modules.sort_by_key(|module| module.path != executable);
+        for module in &mut modules {
+            module.file = open_module(process, executable, &module.path, module.mappings.first());
+        }
+        MappedModules(modules)
+    }
+
+    fn modules(&self) -> Vec<Module<'_>> {
+        self.0.iter().map(MappedModule::as_module).collect()
+    }
+}
+
+impl MappedModule {
+    fn as_module(&self) -> Module<'_> {
+        Module { path: &self.path, file: self.file.as_deref().unwrap_or_default(), mappings: &self.mappings }
+    }
+}
+
+fn module_mapping(mapping: &Mapping) -> ModuleMapping {
+    ModuleMapping {
+        start: mapping.start,
+        end: mapping.end,
+        file_offset: mapping.file_offset,
+        readable: mapping.readable,
+        writable: mapping.writable,
+        executable: mapping.executable,
+    }
+}
+
+/// Opens a mapped file in the target's root folder, or, where it was deleted or replaced since, the very
+/// file that is mapped.
+fn open_module(
+    process: &Process,
+    executable: &str,
+    path: &str,
+    first: Option<&ModuleMapping>,
+) -> Option<MappedFile> {
+    let proc = PathBuf::from(format!("/proc/{}", process.pid()));
+    if path == executable {
+        return MappedFile::open(&proc.join("exe")).ok();
+    }
+    let number = |address: RemoteAddr| format!("{:x}", address.as_u64());
+    let mapped = first.map(|m| proc.join("map_files").join(format!("{}-{}", number(m.start), number(m.end))));
+    match path.ends_with(" (deleted)") {
+        false => MappedFile::open(&process.in_its_root(path)).ok(),
+        true => MappedFile::open(&mapped?).ok(),
+    }
+}

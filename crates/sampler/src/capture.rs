@@ -1,0 +1,141 @@
+//! Copying the stacks of threads: what may happen while one of them is stopped.
+//!
+//! Nothing is parsed here: stacks are addresses, and a [`Capture`] holds for each code object the bytes that
+//! identify it. Whether any of it may be believed is for the sampler to prove.
+
+use std::collections::HashSet;
+
+use profiler_memory::{PageCopy, ReadError, ReadMemory, ReadRequest};
+use profiler_model::{LossReason, RemoteAddr};
+use profiler_python::{CodeHead, Offsets, RawStack, ThreadState, WalkError};
+
+/// What identified the code objects of some stacks at one instant.
+#[derive(Debug, Default)]
+pub struct Capture {
+    /// The code objects of all frames, in order.
+    codes: Vec<RemoteAddr>,
+    /// Their heads, one after the other; those that could not be read are missing at the end.
+    heads: Vec<u8>,
+    head_length: usize,
+}
+
+impl Capture {
+    /// The bytes that identified the code object when it was captured.
+    pub fn head(&self, code: RemoteAddr) -> Option<CodeHead> {
+        let index = self.codes.binary_search(&code).ok()?;
+        let start = index * self.head_length;
+        self.heads.get(start..start + self.head_length).map(CodeHead::new)
+    }
+}
+
+/// Copies stacks, predicting from one instant to the next which pages they lie in.
+#[derive(Debug, Default)]
+pub struct StackReader {
+    pages: PageCopy,
+    /// The pages that the last two instants both touched.
+    predicted: Vec<u64>,
+    touched: HashSet<u64>,
+    thread_state: Vec<u8>,
+}
+
+impl StackReader {
+    /// A reader without predictions.
+    pub fn new() -> Self {
+        StackReader::default()
+    }
+
+    /// Begins a new instant: forgets what was copied and fetches what will probably be needed.
+    ///
+    /// # Errors
+    /// When nothing of the process can be read any more.
+    pub fn begin(&mut self, memory: &impl ReadMemory) -> Result<(), ReadError> {
+        self.pages.refill(memory, &self.predicted)
+    }
+
+    /// Begins another look at what was touched before, for comparison.
+    ///
+    /// # Errors
+    /// When nothing of the process can be read any more.
+    pub fn begin_again(&mut self, memory: &impl ReadMemory) -> Result<(), ReadError> {
+        let touched: Vec<u64> = self.pages.page_numbers().collect();
+        self.pages.refill(memory, &touched)
+    }
+
+    /// Copies the stack of `thread`.
+    pub fn stack(
+        &mut self,
+        memory: &impl ReadMemory,
+        offsets: &Offsets,
+        thread: &ThreadState,
+    ) -> Result<RawStack, LossReason> {
+        let mut copy = std::mem::take(&mut self.thread_state);
+        copy.resize(offsets.thread.size as usize, 0);
+        let stack = self.stack_of(memory, offsets, thread, &mut copy);
+        self.thread_state = copy;
+        stack
+    }
+
+    fn stack_of(
+        &mut self,
+        memory: &impl ReadMemory,
+        offsets: &Offsets,
+        thread: &ThreadState,
+        copy: &mut [u8],
+    ) -> Result<RawStack, LossReason> {
+        self.pages.read(memory, thread.address, copy).map_err(loss)?;
+        if ThreadState::from_copy(thread.address, copy, offsets).as_ref() != Some(thread) {
+            return Err(LossReason::ThreadEnded);
+        }
+        let mut stack = RawStack::default();
+        match stack.walk(memory, &mut self.pages, offsets, copy) {
+            Ok(()) => Ok(stack),
+            Err(WalkError::Read(error)) => Err(loss(error)),
+            Err(WalkError::Circle | WalkError::BadPointer(_)) => Err(LossReason::Invalid),
+        }
+    }
+
+    /// Copies what identifies the code objects of these stacks.
+    ///
+    /// # Errors
+    /// When nothing of the process can be read any more.
+    pub fn heads<'a>(
+        &mut self,
+        memory: &impl ReadMemory,
+        offsets: &Offsets,
+        stacks: impl Iterator<Item = &'a RawStack>,
+    ) -> Result<Capture, ReadError> {
+        let mut codes: Vec<RemoteAddr> =
+            stacks.flat_map(|stack| &stack.frames).map(|frame| frame.code).collect();
+        codes.sort_unstable();
+        codes.dedup();
+        let range = CodeHead::range(offsets);
+        let mut heads = vec![0; range.len() * codes.len()];
+        let mut requests: Vec<_> = codes
+            .iter()
+            .zip(heads.chunks_mut(range.len()))
+            .map(|(code, into)| ReadRequest::new(code.offset(u64::from(range.start)), into))
+            .collect();
+        let filled = memory.read_batch(&mut requests)?;
+        heads.truncate(filled * range.len());
+        Ok(Capture { codes, heads, head_length: range.len() })
+    }
+
+    /// Learns from this instant what the next one will need. Happens when nothing is stopped any more.
+    pub fn learn(&mut self) {
+        let touched: Vec<u64> = self.pages.page_numbers().collect();
+        self.predicted.clear();
+        self.predicted.extend(touched.iter().filter(|page| self.touched.contains(page)));
+        self.touched.clear();
+        self.touched.extend(touched);
+    }
+}
+
+/// The loss that follows from a failed read.
+pub fn loss(error: ReadError) -> LossReason {
+    match error {
+        ReadError::ProcessEnded => LossReason::ProcessEnded,
+        ReadError::Unmapped(_) | ReadError::NotPermitted | ReadError::TooLong { .. } => {
+            LossReason::Unreadable
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The `pause` sampler: stops one thread, and lets the GIL prove all others.
+//!
+//! While a process has a GIL, only the thread that holds it can change any Python stack. It alone is
+//! stopped, and only if it runs. Nothing else needs a stop:
+//! - while the stopped thread holds the GIL, nobody can change any stack;
+//! - otherwise a thread whose stack changed has taken the GIL, which leaves a trace in the count of
+//!   switches unless it had held it last, and the one that held it last is the one that is stopped;
+//! - a thread that is asleep and has not been put on a CPU since has not run.
+//!
+//! Without a GIL each running thread is stopped for itself.
+
+use profiler_memory::ReadError;
+use profiler_model::LossReason;
+use profiler_os::{StopError, StoppedThread, Tracer};
+use profiler_python::GilAddresses;
+
+use crate::Target;
+use crate::capture::StackReader;
+use crate::gil;
+use crate::probe::Instant;
+use crate::roster::Roster;
+
+/// How often the stop is tried anew when the GIL has passed to another thread before it took effect.
+const MAX_ATTEMPTS: usize = 3;
+
+/// Captures the stacks of the threads `wanted` (indices into the roster) that share `gil`.
+///
+/// # Errors
+/// When nothing of the process can be read any more.
+pub fn capture(
+    target: &Target,
+    roster: &Roster,
+    gil: &GilAddresses,
+    wanted: &[usize],
+    reader: &mut StackReader,
+    tracer: &mut Tracer,
+) -> Result<Instant, ReadError> {
+    let mut stops = Vec::new();
+    for _ in 0..MAX_ATTEMPTS {
+        let before = gil::read(target.memory(), gil)?;
+        let last_holder = roster.find(before.last_holder);
+        let stop = stop_last_holder(roster, last_holder, tracer);
+        let now = gil::read(target.memory(), gil)?;
+        if now.last_holder != before.last_holder {
+            // It passed on before the stop took effect: another one is to be stopped.
+            stops.extend(stop.ok().flatten().map(StoppedThread::release));
+            continue;
+        }
+        let (stopped, refused) = match stop {
+            Ok(stopped) => (stopped, None),
+            Err(reason) => (None, Some(reason)),
+        };
+        let nobody_can_move = stopped.is_some() && now.locked;
+        let mut instant = read_stacks(target, roster, wanted, reader)?;
+        let nobody_else_moved = nobody_can_move || now.nobody_else_took_it(&gil::read(target.memory(), gil)?);
+        let is_stopped = stopped.is_some();
+        stops.extend(stopped.map(StoppedThread::release));
+        for index in wanted {
+            let proved = if Some(*index) == last_holder {
+                is_stopped || roster.threads[*index].slept_since_look()
+            } else {
+                nobody_else_moved || roster.threads[*index].slept_since_look()
+            };
+            if !proved {
+                let was_held = Some(*index) == last_holder;
+                let reason =
+                    if was_held { refused.unwrap_or(LossReason::Moved) } else { LossReason::GilMoved };
+                instant.lose(*index, reason);
+            }
+        }
+        reader.learn();
+        return Ok(Instant { gil: Some(now), stops, ..instant });
+    }
+    Ok(Instant { stops, ..Instant::lost(wanted, LossReason::GilMoved) })
+}
+
+/// Stops the thread that holds the GIL or held it last, if it runs: asleep it cannot move.
+fn stop_last_holder(
+    roster: &Roster,
+    last_holder: Option<usize>,
+    tracer: &mut Tracer,
+) -> Result<Option<StoppedThread>, LossReason> {
+    match last_holder.map(|index| &roster.threads[index]) {
+        Some(thread) if thread.is_running() => tracer.stop(thread.tid).map(Some).map_err(refusal),
+        _ => Ok(None),
+    }
+}
+
+/// Captures the stack of the thread `index`, which no GIL protects: stops it, if it runs.
+///
+/// # Errors
+/// When nothing of the process can be read any more.
+pub fn capture_alone(
+    target: &Target,
+    roster: &Roster,
+    index: usize,
+    reader: &mut StackReader,
+    tracer: &mut Tracer,
+) -> Result<Instant, ReadError> {
+    let thread = &roster.threads[index];
+    let stopped = match thread.is_running().then(|| tracer.stop(thread.tid)).transpose() {
+        Ok(stopped) => stopped,
+        Err(error) => return Ok(Instant::lost(&[index], refusal(error))),
+    };
+    let mut instant = read_stacks(target, roster, &[index], reader)?;
+    if stopped.is_none() && !thread.slept_since_look() {
+        instant.lose(index, LossReason::Moved);
+    }
+    instant.stops.extend(stopped.map(StoppedThread::release));
+    reader.learn();
+    Ok(instant)
+}
+
+/// Copies the wanted stacks and the heads of their code objects.
+pub fn read_stacks(
+    target: &Target,
+    roster: &Roster,
+    wanted: &[usize],
+    reader: &mut StackReader,
+) -> Result<Instant, ReadError> {
+    let (memory, offsets) = (target.memory(), target.offsets());
+    reader.begin(memory)?;
+    let stacks: Vec<_> = wanted
+        .iter()
+        .map(|index| (*index, reader.stack(memory, offsets, &roster.threads[*index].python)))
+        .collect();
+    let capture =
+        reader.heads(memory, offsets, stacks.iter().filter_map(|(_, stack)| stack.as_ref().ok()))?;
+    Ok(Instant { stacks, capture, ..Instant::default() })
+}
+
+fn refusal(error: StopError) -> LossReason {
+    match error {
+        StopError::Ended => LossReason::ThreadEnded,
+        StopError::NotPermitted | StopError::TimedOut => LossReason::NotStopped,
+        StopError::StoppedBySignal => LossReason::StoppedByOther,
+    }
+}

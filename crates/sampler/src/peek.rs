@@ -1,0 +1,93 @@
+//! The `peek` sampler: reads without stopping anything, and keeps only what it can prove.
+//!
+//! Threads that sleep, and threads that cannot have taken the GIL meanwhile, are proved as `pause` proves
+//! them. The thread that held the GIL last has nothing that proves it while it runs: its stack is kept only
+//! if several complete readings in a row are the same to the last instruction.
+
+use profiler_memory::ReadError;
+use profiler_model::LossReason;
+use profiler_python::{GilAddresses, RawStack};
+
+use crate::Target;
+use crate::capture::StackReader;
+use crate::gil;
+use crate::pause::read_stacks;
+use crate::probe::Instant;
+use crate::roster::Roster;
+
+/// How many readings must be the same. A stack that changes while it is read can look the same twice; each
+/// further reading would have to meet the same two halves again.
+const EQUAL_READINGS: usize = 4;
+
+/// How often that is tried.
+const MAX_ATTEMPTS: usize = 3;
+
+/// Captures the stacks of the threads `wanted` (indices into the roster) that share `gil`, or have none.
+///
+/// # Errors
+/// When nothing of the process can be read any more.
+pub fn capture(
+    target: &Target,
+    roster: &Roster,
+    gil: Option<&GilAddresses>,
+    wanted: &[usize],
+    reader: &mut StackReader,
+) -> Result<Instant, ReadError> {
+    let mut attempt = 1;
+    loop {
+        let instant = capture_once(target, roster, gil, wanted, reader)?;
+        let lost = instant.stacks.iter().any(|(_, stack)| stack.is_err());
+        if !lost || attempt == MAX_ATTEMPTS {
+            return Ok(instant);
+        }
+        attempt += 1;
+    }
+}
+
+fn capture_once(
+    target: &Target,
+    roster: &Roster,
+    gil: Option<&GilAddresses>,
+    wanted: &[usize],
+    reader: &mut StackReader,
+) -> Result<Instant, ReadError> {
+    let read_gil = || gil.map(|gil| gil::read(target.memory(), gil)).transpose();
+    let before = read_gil()?;
+    let mut instant = read_stacks(target, roster, wanted, reader)?;
+    let after = read_gil()?;
+    let nobody_else_moved =
+        before.zip(after).is_some_and(|(before, after)| before.nobody_else_took_it(&after));
+    let last_holder = before.and_then(|state| roster.find(state.last_holder));
+    for (index, stack) in &mut instant.stacks {
+        let Ok(read) = stack else { continue };
+        let thread = &roster.threads[*index];
+        let proved = nobody_else_moved && Some(*index) != last_holder
+            || thread.slept_since_look()
+            || stays_the_same(target, roster, *index, read, reader)?;
+        if !proved {
+            *stack = Err(LossReason::Moved);
+        }
+    }
+    reader.learn();
+    // Who held the GIL is true of the instant only if it is still the same one.
+    instant.gil = before.filter(|before| Some(*before) == after);
+    Ok(instant)
+}
+
+/// Whether further readings of the thread's stack are all the same as `first`.
+fn stays_the_same(
+    target: &Target,
+    roster: &Roster,
+    index: usize,
+    first: &RawStack,
+    reader: &mut StackReader,
+) -> Result<bool, ReadError> {
+    for _ in 1..EQUAL_READINGS {
+        reader.begin_again(target.memory())?;
+        let again = reader.stack(target.memory(), target.offsets(), &roster.threads[index].python);
+        if again.as_ref() != Ok(first) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

@@ -1,0 +1,150 @@
+//! A target with everything that looking at it needs: its threads, a stack reader, a tracer.
+
+use profiler_memory::ReadError;
+use profiler_model::{LossReason, Nanos, Timestamp};
+use profiler_os::{Tracer, clock};
+use profiler_python::{GilAddresses, RawStack};
+
+use crate::capture::{Capture, StackReader};
+use crate::gil::GilState;
+use crate::roster::Roster;
+use crate::{SamplerKind, Target, pause, peek};
+
+/// How long threads that would not stop are waited for at the end, to let them go.
+const MAX_LATE_WAIT: Nanos = Nanos::from_nanos(1_000_000_000);
+
+/// What was captured of some threads at one instant, and what it took.
+#[derive(Debug, Default)]
+pub struct Instant {
+    /// The stacks, each with its thread's index in the roster.
+    pub stacks: Vec<(usize, Result<RawStack, LossReason>)>,
+    /// What identifies the code objects of these stacks.
+    pub capture: Capture,
+    /// The GIL's state at the instant.
+    pub gil: Option<GilState>,
+    /// How long each stop lasted.
+    pub stops: Vec<Nanos>,
+}
+
+impl Instant {
+    /// An instant at which nothing was got of the threads `wanted`.
+    pub fn lost(wanted: &[usize], reason: LossReason) -> Self {
+        Instant { stacks: wanted.iter().map(|index| (*index, Err(reason))).collect(), ..Instant::default() }
+    }
+
+    /// Marks the stack of the thread `index` as lost, if it is there.
+    pub fn lose(&mut self, index: usize, reason: LossReason) {
+        for (thread, stack) in &mut self.stacks {
+            if *thread == index && stack.is_ok() {
+                *stack = Err(reason);
+            }
+        }
+    }
+}
+
+/// Looks at the threads of a target.
+#[derive(Debug)]
+pub struct Probe {
+    /// The process.
+    pub target: Target,
+    /// Its threads.
+    pub roster: Roster,
+    kind: SamplerKind,
+    reader: StackReader,
+    tracer: Tracer,
+}
+
+impl Probe {
+    /// A probe that has not looked yet.
+    pub fn new(target: Target, kind: SamplerKind) -> Self {
+        Probe { target, roster: Roster::default(), kind, reader: StackReader::new(), tracer: Tracer::new() }
+    }
+
+    /// Brings the roster up to date and looks at what each thread is doing.
+    ///
+    /// # Errors
+    /// When the runtime cannot be read any more.
+    pub fn look(&mut self, now: Timestamp) -> Result<(), ReadError> {
+        if !self.roster.is_current(self.target.memory(), self.target.runtime())? {
+            self.refresh(now)?;
+        }
+        let mut ended = Vec::new();
+        for (index, thread) in self.roster.threads.iter_mut().enumerate() {
+            if thread.look().is_err() {
+                ended.push(index);
+            }
+        }
+        if !ended.is_empty() {
+            self.roster.remove(&ended);
+            self.refresh(now)?;
+        }
+        if self.roster.threads.is_empty() && !self.target.process().is_alive() {
+            return Err(ReadError::ProcessEnded);
+        }
+        Ok(())
+    }
+
+    fn refresh(&mut self, now: Timestamp) -> Result<(), ReadError> {
+        self.roster.refresh(self.target.process(), self.target.memory(), self.target.runtime(), now)
+    }
+
+    /// Captures the stacks of the threads `wanted` (indices into the roster), which share `gil` or have none.
+    ///
+    /// # Errors
+    /// When nothing of the process can be read any more.
+    pub fn capture(
+        &mut self,
+        gil: Option<&GilAddresses>,
+        wanted: &[usize],
+    ) -> Result<Vec<Instant>, ReadError> {
+        let (target, roster, reader) = (&self.target, &self.roster, &mut self.reader);
+        match (self.kind, gil) {
+            (SamplerKind::Pause, Some(gil)) => {
+                Ok(vec![pause::capture(target, roster, gil, wanted, reader, &mut self.tracer)?])
+            }
+            (SamplerKind::Pause, None) => wanted
+                .iter()
+                .map(|index| pause::capture_alone(target, roster, *index, reader, &mut self.tracer))
+                .collect(),
+            (SamplerKind::Peek, gil) => Ok(vec![peek::capture(target, roster, gil, wanted, reader)?]),
+        }
+    }
+
+    /// Lets go of threads that stopped only after they had been given up.
+    pub fn release_late(&mut self) {
+        self.tracer.release_late();
+    }
+
+    /// The same, waiting for them.
+    pub fn release_all(&mut self) {
+        let deadline = clock::now() + MAX_LATE_WAIT;
+        while self.tracer.has_late() && clock::now() < deadline {
+            self.tracer.release_late();
+            clock::sleep_until(clock::now() + Nanos::from_nanos(1_000_000));
+        }
+    }
+}
+
+/// Threads that share a GIL: only one of them runs Python at a time.
+#[derive(Debug)]
+pub struct GilGroup {
+    /// The GIL, where there is one.
+    pub gil: Option<GilAddresses>,
+    /// The threads, as indices into the roster.
+    pub threads: Vec<usize>,
+}
+
+impl GilGroup {
+    /// The groups of all threads.
+    pub fn all(roster: &Roster) -> Vec<GilGroup> {
+        let mut groups: Vec<GilGroup> = Vec::new();
+        for (index, thread) in roster.threads.iter().enumerate() {
+            let gil = roster.interpreters[thread.interpreter].gil;
+            match groups.iter_mut().find(|group| group.gil == gil) {
+                Some(group) => group.threads.push(index),
+                None => groups.push(GilGroup { gil, threads: vec![index] }),
+            }
+        }
+        groups
+    }
+}

@@ -1,0 +1,267 @@
+//! The threads of a target: each thread state with its kernel thread, and what was last seen of it.
+
+use std::collections::{HashMap, HashSet};
+
+use profiler_memory::{ReadError, ReadMemory, ReadRequest};
+use profiler_model::{Nanos, NsTid, Pid, RemoteAddr, ThreadState, Tid, Timestamp};
+use profiler_os::{Activity, Process, Schedule, ThreadFiles};
+use profiler_profile::{StackId, ThreadId};
+use profiler_python::{GilAddresses, Interpreter, Runtime, interpreters, native_ids, thread_states};
+
+/// How often a list that changes while it is read is read again.
+const MAX_ATTEMPTS: usize = 3;
+
+/// A Python thread.
+#[derive(Debug)]
+pub struct Thread {
+    /// Its thread state.
+    pub python: profiler_python::ThreadState,
+    /// The interpreter, as an index into [`Roster::interpreters`].
+    pub interpreter: usize,
+    /// Its kernel thread.
+    pub tid: Tid,
+    /// Its files in `/proc`.
+    pub files: ThreadFiles,
+    /// What the scheduler had counted at the last look.
+    pub schedule: Schedule,
+    /// What it was doing at the last look.
+    pub activity: Activity,
+    /// Its id in the profile, once it has one.
+    pub id: Option<ThreadId>,
+    /// The stack that was proved last: still true while the thread sleeps and has not run since.
+    pub known: Option<KnownStack>,
+    /// CPU time up to its last sample.
+    pub counted_cpu: Nanos,
+    /// The instant up to which its wall time has been counted.
+    pub counted_until: Timestamp,
+}
+
+/// A stack and how long it stays true.
+#[derive(Clone, Copy, Debug)]
+pub struct KnownStack {
+    /// The stack in the profile.
+    pub stack: Option<StackId>,
+    /// How often the thread had run when the stack was read.
+    pub times_run: u64,
+}
+
+impl Thread {
+    /// Looks at what the thread is doing. The counters are read before the activity: a thread that is then
+    /// seen asleep has not run as long as the counter stays.
+    ///
+    /// # Errors
+    /// When the thread has ended.
+    pub fn look(&mut self) -> std::io::Result<()> {
+        let schedule = self.files.schedule()?;
+        let sleeps_on = !self.is_running() && schedule.times_run == self.schedule.times_run;
+        if !sleeps_on {
+            self.activity = self.files.activity()?;
+        }
+        self.schedule = schedule;
+        Ok(())
+    }
+
+    /// Whether the thread has not run since the last look, at which it was asleep.
+    pub fn slept_since_look(&self) -> bool {
+        !self.is_running() && self.files.schedule().is_ok_and(|now| now.times_run == self.schedule.times_run)
+    }
+
+    /// Whether it was on a CPU, or ready for one, at the last look.
+    pub fn is_running(&self) -> bool {
+        self.activity == Activity::Running
+    }
+
+    /// The stack that is known already, if it must still be the same.
+    pub fn unchanged_stack(&self) -> Option<KnownStack> {
+        self.known.filter(|known| !self.is_running() && known.times_run == self.schedule.times_run)
+    }
+
+    /// Its state at the last look; a futex inside the GIL's structure is the GIL's.
+    pub fn state(&self, gil: Option<&GilAddresses>) -> ThreadState {
+        match (self.activity.futex(), gil) {
+            (Some(futex), Some(gil)) if (gil.start..gil.end).contains(&futex) => ThreadState::WaitingForGil,
+            _ => self.activity.thread_state(),
+        }
+    }
+}
+
+/// The threads of a process.
+#[derive(Debug, Default)]
+pub struct Roster {
+    /// All Python threads.
+    pub threads: Vec<Thread>,
+    /// All interpreters.
+    pub interpreters: Vec<Interpreter>,
+    /// Where each thread state stands in `threads`.
+    by_address: HashMap<RemoteAddr, usize>,
+    /// The heads of the lists when they were read: the interpreters', then each interpreter's threads'.
+    heads: Vec<RemoteAddr>,
+}
+
+impl Roster {
+    /// The index of the thread with the thread state at `address`.
+    pub fn find(&self, address: RemoteAddr) -> Option<usize> {
+        self.by_address.get(&address).copied()
+    }
+
+    /// Forgets threads that have ended, by index in ascending order.
+    pub fn remove(&mut self, ended: &[usize]) {
+        for index in ended.iter().rev() {
+            self.threads.swap_remove(*index);
+        }
+        self.index_threads();
+    }
+
+    /// Whether the lists still start where they started when they were read: new threads come in front.
+    ///
+    /// # Errors
+    /// When the heads cannot be read.
+    pub fn is_current(&self, memory: &impl ReadMemory, runtime: &Runtime) -> Result<bool, ReadError> {
+        if self.heads.is_empty() {
+            return Ok(false);
+        }
+        Ok(self.read_heads(memory, runtime)? == self.heads)
+    }
+
+    fn read_heads(&self, memory: &impl ReadMemory, runtime: &Runtime) -> Result<Vec<RemoteAddr>, ReadError> {
+        let places: Vec<RemoteAddr> = std::iter::once(runtime.interpreters_head)
+            .chain(self.interpreters.iter().map(|interpreter| interpreter.threads_head))
+            .collect();
+        let mut heads = vec![[0u8; 8]; places.len()];
+        let mut requests: Vec<_> = places
+            .iter()
+            .zip(&mut heads)
+            .map(|(at, into)| ReadRequest::new(*at, into.as_mut_slice()))
+            .collect();
+        let filled = memory.read_batch(&mut requests)?;
+        if let Some(unread) = places.get(filled) {
+            return Err(ReadError::Unmapped(*unread));
+        }
+        Ok(heads.into_iter().map(|bytes| RemoteAddr::new(u64::from_le_bytes(bytes))).collect())
+    }
+
+    /// Reads the lists anew. Threads that were known stay as they are; new ones count from `now`.
+    ///
+    /// # Errors
+    /// When the runtime cannot be read.
+    pub fn refresh(
+        &mut self,
+        process: &Process,
+        memory: &impl ReadMemory,
+        runtime: &Runtime,
+        now: Timestamp,
+    ) -> Result<(), ReadError> {
+        let mut attempt = 1;
+        let (interpreters, found) = loop {
+            match self.read_lists(memory, runtime) {
+                Err(ReadError::Unmapped(_)) if attempt < MAX_ATTEMPTS => attempt += 1,
+                result => break result?,
+            }
+        };
+        let ids = ThreadIds::of(process, memory, &found);
+        let mut known: HashMap<RemoteAddr, Thread> =
+            self.threads.drain(..).map(|thread| (thread.python.address, thread)).collect();
+        for (interpreter, python) in found {
+            let Some(tid) = ids.kernel_thread(&python) else { continue };
+            let before =
+                known.remove(&python.address).filter(|thread| thread.python == python && thread.tid == tid);
+            let thread = match before {
+                Some(thread) => Some(Thread { interpreter, ..thread }),
+                None => new_thread(process.pid(), tid, python, interpreter, now),
+            };
+            self.threads.extend(thread);
+        }
+        self.interpreters = interpreters;
+        self.index_threads();
+        Ok(())
+    }
+
+    fn read_lists(
+        &mut self,
+        memory: &impl ReadMemory,
+        runtime: &Runtime,
+    ) -> Result<(Vec<Interpreter>, Vec<(usize, profiler_python::ThreadState)>), ReadError> {
+        let interpreters = interpreters(memory, runtime)?;
+        let mut found = Vec::new();
+        // The heads are noted first: what comes in front of a list while it is read makes it out of date.
+        self.interpreters.clone_from(&interpreters);
+        self.heads = self.read_heads(memory, runtime)?;
+        for (index, interpreter) in interpreters.iter().enumerate() {
+            let states = thread_states(memory, &runtime.offsets, interpreter)?;
+            found.extend(states.into_iter().map(|state| (index, state)));
+        }
+        Ok((interpreters, found))
+    }
+
+    fn index_threads(&mut self) {
+        self.by_address = self.threads.iter().enumerate().map(|(i, t)| (t.python.address, i)).collect();
+    }
+}
+
+fn new_thread(
+    pid: Pid,
+    tid: Tid,
+    python: profiler_python::ThreadState,
+    interpreter: usize,
+    now: Timestamp,
+) -> Option<Thread> {
+    let files = ThreadFiles::open(pid, tid).ok()?;
+    let schedule = files.schedule().ok()?;
+    Some(Thread {
+        python,
+        interpreter,
+        tid,
+        files,
+        schedule,
+        activity: Activity::Running,
+        id: None,
+        known: None,
+        counted_cpu: schedule.cpu,
+        counted_until: now,
+    })
+}
+
+/// Which kernel thread each thread state has.
+struct ThreadIds {
+    /// The target's own thread ids, each with the id here.
+    here: HashMap<NsTid, Tid>,
+    /// For versions that do not keep the id: by `pthread_self()`.
+    by_pthread: HashMap<u64, NsTid>,
+}
+
+impl ThreadIds {
+    fn of(
+        process: &Process,
+        memory: &impl ReadMemory,
+        found: &[(usize, profiler_python::ThreadState)],
+    ) -> Self {
+        let same = process.shares_pid_namespace();
+        let here: HashMap<NsTid, Tid> = process
+            .threads()
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|tid| {
+                let inner = if same { Ok(NsTid::new(tid.as_u32())) } else { process.inner_thread_id(tid) };
+                Some((inner.ok()?, tid))
+            })
+            .collect();
+        let unknown: Vec<u64> = found
+            .iter()
+            .filter(|(_, state)| state.native_id.is_none())
+            .map(|(_, state)| state.pthread_id)
+            .collect();
+        let alive: HashSet<NsTid> = here.keys().copied().collect();
+        let by_pthread = if unknown.is_empty() {
+            HashMap::new()
+        } else {
+            let ids = native_ids(memory, &unknown, &alive);
+            unknown.iter().zip(ids).filter_map(|(pthread, id)| Some((*pthread, id?))).collect()
+        };
+        ThreadIds { here, by_pthread }
+    }
+
+    fn kernel_thread(&self, python: &profiler_python::ThreadState) -> Option<Tid> {
+        let inner = python.native_id.or_else(|| self.by_pthread.get(&python.pthread_id).copied())?;
+        self.here.get(&inner).copied()
+    }
+}

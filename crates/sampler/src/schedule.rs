@@ -1,0 +1,109 @@
+//! When samples are taken: at random instants, exponentially spaced.
+//!
+//! Evenly spaced samples would beat against a program that does things at even intervals, and show one of
+//! them too often. Exponential gaps make every instant equally likely, whatever came before.
+
+use profiler_model::{Nanos, Timestamp};
+
+/// No gap is longer than so many mean gaps: a progress line should move, and the chance is e^-16.
+const MAX_GAPS: f64 = 16.0;
+
+/// A sampler that is so far behind gives up the instants that have passed. Until then it catches up.
+const MAX_BACKLOG: Nanos = Nanos::from_nanos(20_000_000);
+
+/// The instants at which to sample.
+#[derive(Debug)]
+pub struct Schedule {
+    mean_gap: f64,
+    next: Timestamp,
+    random: u64,
+}
+
+impl Schedule {
+    /// A schedule of `rate_hz` instants a second on average, beginning at `start`.
+    pub fn new(rate_hz: f64, start: Timestamp, seed: u64) -> Self {
+        let mut schedule = Schedule { mean_gap: 1e9 / rate_hz, next: start, random: seed };
+        schedule.advance();
+        schedule
+    }
+
+    /// The mean gap between two instants.
+    pub fn mean_gap(&self) -> Nanos {
+        Nanos::from_nanos(self.mean_gap as u64)
+    }
+
+    /// The instant of the next sample.
+    pub fn next(&self) -> Timestamp {
+        self.next
+    }
+
+    /// Goes on to the instant after this one. Where that lies too far back because the sampler was held
+    /// up, goes on to the first one in the future; returns how many were left out.
+    pub fn go_on(&mut self, now: Timestamp) -> u64 {
+        self.advance();
+        if now.since(self.next) <= MAX_BACKLOG.max(Nanos::from_nanos((self.mean_gap * MAX_GAPS) as u64)) {
+            return 0;
+        }
+        let mut left_out = 0;
+        while self.next < now {
+            self.advance();
+            left_out += 1;
+        }
+        left_out
+    }
+
+    fn advance(&mut self) {
+        // Uniform in (0, 1]: 53 random bits, never zero.
+        let uniform = ((self.random_bits() >> 11) + 1) as f64 / (1u64 << 53) as f64;
+        let gap = (-uniform.ln()).min(MAX_GAPS) * self.mean_gap;
+        self.next = self.next + Nanos::from_nanos(gap as u64);
+    }
+
+    /// SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
+    fn random_bits(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.random;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^ (bits >> 31)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gaps(rate: f64, count: usize) -> Vec<f64> {
+        let mut schedule = Schedule::new(rate, Timestamp::from_nanos(0), 42);
+        let mut last = schedule.next();
+        (0..count)
+            .map(|_| {
+                schedule.go_on(last);
+                let gap = schedule.next().since(last).as_secs_f64();
+                last = schedule.next();
+                gap
+            })
+            .collect()
+    }
+
+    #[test]
+    fn gaps_are_exponential_with_the_mean_that_was_asked() {
+        let gaps = gaps(1000.0, 100_000);
+        let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
+        let variance = gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / gaps.len() as f64;
+        // Five standard errors: 1/sqrt(n) for the mean; of an exponential the deviation equals the mean.
+        assert!((mean / 0.001 - 1.0).abs() < 5.0 / (gaps.len() as f64).sqrt());
+        assert!((variance.sqrt() / 0.001 - 1.0).abs() < 0.03);
+    }
+
+    #[test]
+    fn a_short_delay_is_caught_up_and_a_long_one_is_counted() {
+        let mut schedule = Schedule::new(1000.0, Timestamp::from_nanos(0), 1);
+        let late = schedule.next() + Nanos::from_nanos(10_000_000);
+        assert_eq!(schedule.go_on(late), 0);
+        let very_late = schedule.next() + Nanos::from_nanos(1_000_000_000);
+        let left_out = schedule.go_on(very_late);
+        assert!((900..1100).contains(&left_out), "{left_out}");
+        assert!(schedule.next() >= very_late);
+    }
+}

@@ -1,0 +1,136 @@
+//! Resolving Python frames, each code object read once and each of its positions looked up once.
+//!
+//! Code objects are remembered by address together with the bytes that identify them ([`CodeHead`]): a
+//! captured frame carries these bytes as they were at the instant of the capture, so an address whose
+//! object was freed and is another one's now is never mistaken for the old one.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use profiler_memory::ReadMemory;
+use profiler_model::{Frame, FrameKind, Instruction, RemoteAddr};
+use profiler_python::{CodeError, CodeHead, CodeObject, Offsets, RawFrame, code_type};
+
+/// How many code objects are remembered. A program has some ten thousands; one that makes new code for ever
+/// (`exec`) would fill the memory, so beyond this all are forgotten and read again as they are met.
+pub const MAX_CODE_OBJECTS: usize = 65_536;
+
+/// Remembers code objects, and for each position in them an `Id` that the caller gave to its frame.
+#[derive(Debug)]
+pub struct Resolver<Id> {
+    known: HashMap<RemoteAddr, Known<Id>>,
+    /// The type that every code object has, once one was met.
+    code_type: Option<RemoteAddr>,
+}
+
+#[derive(Debug)]
+struct Known<Id> {
+    object: CodeObject,
+    short_file: Arc<str>,
+    frames: HashMap<(u64, bool), Id>,
+}
+
+impl<Id> Default for Resolver<Id> {
+    fn default() -> Self {
+        Resolver { known: HashMap::new(), code_type: None }
+    }
+}
+
+impl<Id: Copy> Resolver<Id> {
+    /// A resolver that knows nothing.
+    pub fn new() -> Self {
+        Resolver::default()
+    }
+
+    /// The caller's id for the frame `raw`, whose code object had the bytes `head` when it was captured. A
+    /// frame that is met for the first time is described to `describe.intern`, which gives it its id.
+    ///
+    /// # Errors
+    /// When the code object is gone or is another one by now, so that the frame has no name.
+    pub fn resolve(
+        &mut self,
+        memory: &impl ReadMemory,
+        offsets: &Offsets,
+        raw: &RawFrame,
+        head: &CodeHead,
+        describe: &mut Describe<'_, Id>,
+    ) -> Result<Id, CodeError> {
+        let key = (raw.instruction, raw.is_entry);
+        if let Some(known) = self.known.get_mut(&raw.code)
+            && known.object.head == *head
+        {
+            return Ok(match known.frames.get(&key) {
+                Some(id) => *id,
+                None => known.describe(key, offsets, raw, describe),
+            });
+        }
+        self.check_type(memory, offsets, raw.code)?;
+        let object = CodeObject::read(memory, offsets, raw.code)?;
+        if object.head != *head {
+            return Err(CodeError::Changed(raw.code));
+        }
+        if self.known.len() >= MAX_CODE_OBJECTS {
+            self.known.clear();
+        }
+        let short_file = (describe.shorten)(&object.file);
+        let mut known = Known { object, short_file, frames: HashMap::new() };
+        let id = known.describe(key, offsets, raw, describe);
+        self.known.insert(raw.code, known);
+        Ok(id)
+    }
+
+    fn check_type(
+        &mut self,
+        memory: &impl ReadMemory,
+        offsets: &Offsets,
+        code: RemoteAddr,
+    ) -> Result<(), CodeError> {
+        match self.code_type {
+            Some(known) if memory.field(code, offsets.object.object_type)? != known => {
+                Err(CodeError::NotCode(code))
+            }
+            Some(_) => Ok(()),
+            None => {
+                self.code_type = Some(code_type(memory, offsets, code)?);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// What the resolver asks of its caller for a frame that it meets for the first time.
+pub struct Describe<'a, Id> {
+    /// The short form of a file's path.
+    pub shorten: &'a mut dyn FnMut(&Arc<str>) -> Arc<str>,
+    /// Takes the frame and gives it an id.
+    pub intern: &'a mut dyn FnMut(&Frame) -> Id,
+}
+
+impl<Id: Copy> Known<Id> {
+    fn describe(
+        &mut self,
+        key: (u64, bool),
+        offsets: &Offsets,
+        raw: &RawFrame,
+        describe: &mut Describe<'_, Id>,
+    ) -> Id {
+        let offset = raw.instruction_offset(offsets);
+        let mut position = self.object.position(offset);
+        // Instructions without a line (making cells, say) run as the function starts.
+        position.line = position.line.or(self.object.first_line);
+        let frame = Frame {
+            kind: FrameKind::Python,
+            function: Arc::clone(self.object.function()),
+            file: Arc::clone(&self.object.file),
+            short_file: Arc::clone(&self.short_file),
+            first_line: self.object.first_line,
+            position,
+            instruction: offset.map(|offset| Instruction { offset, ..Instruction::default() }),
+            is_entry: raw.is_entry,
+            ..Frame::default()
+        };
+        let id = (describe.intern)(&frame);
+        self.frames.insert(key, id);
+        id
+    }
+}
