@@ -6,11 +6,8 @@ use profiler_model::RemoteAddr;
 
 use crate::{DictOffsets, Offsets};
 
-/// The most entries a dictionary may have, deleted ones included. `sys.modules` of the largest programs has
-/// some ten thousand.
-pub(crate) const MAX_DICT_ENTRIES: u64 = 1 << 18;
-
-/// The largest logarithm of a table's size that is believed: beyond it, [`MAX_DICT_ENTRIES`] is exceeded.
+/// The largest logarithm of the size of a table's index that is believed: beyond it, every limit of entries
+/// is exceeded.
 const MAX_LOG2_INDEX_BYTES: u8 = 32;
 
 /// The longest name that is looked up.
@@ -30,18 +27,19 @@ pub(crate) struct Entry {
     pub(crate) value: RemoteAddr,
 }
 
-/// The living entries of the dictionary at `dict`.
+/// The living entries of the dictionary at `dict`, which may not have more than `limit`, deleted ones included.
 pub(crate) fn entries(
     memory: &impl ReadMemory,
     offsets: &Offsets,
     dict: RemoteAddr,
+    limit: u32,
 ) -> Result<Vec<Entry>, ReadError> {
     let keys = memory.field(dict, offsets.dict.keys)?;
     let values = memory.field(dict, offsets.dict.values)?;
     if values.is_null() {
-        combined_entries(memory, &offsets.dict, keys)
+        combined_entries(memory, &offsets.dict, keys, limit)
     } else {
-        split_entries(memory, offsets, keys, values)
+        split_entries(memory, offsets, keys, values, limit)
     }
 }
 
@@ -51,11 +49,12 @@ pub(crate) fn split_entries(
     offsets: &Offsets,
     keys: RemoteAddr,
     values: RemoteAddr,
+    limit: u32,
 ) -> Result<Vec<Entry>, ReadError> {
-    let mut entries = key_entries(memory, &offsets.dict, keys)?;
+    let mut entries = key_entries(memory, &offsets.dict, keys, limit)?;
     let start = values.offset(offsets.dict.values_start.into());
     let length = (entries.len() * POINTER) as u64;
-    let bytes = memory.bytes(start, length, MAX_DICT_ENTRIES as usize * POINTER)?;
+    let bytes = memory.bytes(start, length, limit as usize * POINTER)?;
     for (entry, value) in entries.iter_mut().zip(bytes.as_chunks().0) {
         entry.value = RemoteAddr::new(u64::from_le_bytes(*value));
     }
@@ -66,8 +65,9 @@ fn combined_entries(
     memory: &impl ReadMemory,
     dict: &DictOffsets,
     keys: RemoteAddr,
+    limit: u32,
 ) -> Result<Vec<Entry>, ReadError> {
-    key_entries(memory, dict, keys).map(living)
+    key_entries(memory, dict, keys, limit).map(living)
 }
 
 fn living(mut entries: Vec<Entry>) -> Vec<Entry> {
@@ -80,6 +80,7 @@ fn key_entries(
     memory: &impl ReadMemory,
     dict: &DictOffsets,
     keys: RemoteAddr,
+    limit: u32,
 ) -> Result<Vec<Entry>, ReadError> {
     let count_at = keys.offset(dict.entry_count.offset().into());
     let index_bytes = index_bytes(memory, dict, keys)?;
@@ -92,12 +93,11 @@ fn key_entries(
     let count: i64 = memory.scalar(count_at)?;
     // A negative count becomes a huge one, which is beyond the limit.
     let count = count as u64;
-    if count > MAX_DICT_ENTRIES {
-        return Err(ReadError::TooLong { at: count_at, length: count, limit: MAX_DICT_ENTRIES });
+    if count > u64::from(limit) {
+        return Err(ReadError::TooLong { at: count_at, length: count, limit: limit.into() });
     }
     let start = keys.offset(u64::from(dict.indices).wrapping_add(index_bytes));
-    let limit = MAX_DICT_ENTRIES as usize * entry_bytes;
-    let bytes = memory.bytes(start, count * entry_bytes as u64, limit)?;
+    let bytes = memory.bytes(start, count * entry_bytes as u64, limit as usize * entry_bytes)?;
     let key = Field::at(hash_bytes as u32);
     let value = Field::at((hash_bytes + POINTER) as u32);
     let entry = |bytes| Some(Entry { key: key.get(bytes)?, value: value.get(bytes)? });

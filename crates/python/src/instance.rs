@@ -7,6 +7,10 @@ use profiler_model::RemoteAddr;
 use crate::dict::{self, Entry};
 use crate::{ManagedAttributes, Offsets};
 
+/// The most attributes that an instance may have, deleted ones included. A module, which is an instance too,
+/// has some hundred, a thread fewer.
+const MAX_ATTRIBUTES: u32 = 4096;
+
 /// `Py_TPFLAGS_MANAGED_DICT`: the interpreter decides where the attributes are.
 const MANAGED_DICT: u64 = 1 << 4;
 
@@ -33,8 +37,10 @@ pub(crate) fn attributes(
     match locate(memory, offsets, instance)? {
         Attributes::None => Ok(Vec::new()),
         Attributes::Dict(dict) if dict.is_null() => Ok(Vec::new()),
-        Attributes::Dict(dict) => dict::entries(memory, offsets, dict),
-        Attributes::Values { keys, values } => dict::split_entries(memory, offsets, keys, values),
+        Attributes::Dict(dict) => dict::entries(memory, offsets, dict, MAX_ATTRIBUTES),
+        Attributes::Values { keys, values } => {
+            dict::split_entries(memory, offsets, keys, values, MAX_ATTRIBUTES)
+        }
     }
 }
 

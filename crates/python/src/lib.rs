@@ -10,6 +10,8 @@ mod debug_offsets;
 mod dict;
 mod find;
 mod frames;
+#[cfg(test)]
+mod hostile;
 mod instance;
 mod integers;
 mod interpreters;

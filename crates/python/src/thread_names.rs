@@ -15,6 +15,17 @@ use crate::instance::attributes;
 use crate::integers::read_unsigned;
 use crate::strings::read_string;
 
+/// The most entries of `sys.modules`, deleted ones included. The largest programs have some ten thousand.
+const MAX_MODULES: u32 = 1 << 18;
+
+/// The most threads that are named: the kernel's usual limit for a whole system. More entries than that, with
+/// the deleted ones, and the dictionary is not what it should be.
+const MAX_THREADS: u32 = 1 << 16;
+
+/// The most attributes that are looked at for all threads together: thirty each of the most threads. A target
+/// that lies could else keep the walk busy for minutes.
+const MAX_ATTRIBUTES_OF_ALL: usize = 1 << 21;
+
 /// The names of the threads of one interpreter, by `pthread_t` ([`crate::ThreadOffsets::thread_id`]).
 ///
 /// # Errors
@@ -30,7 +41,7 @@ pub fn thread_names(
         // The interpreter is starting or ending.
         return Ok(HashMap::new());
     }
-    let modules = dict::entries(memory, offsets, modules)?;
+    let modules = dict::entries(memory, offsets, modules, MAX_MODULES)?;
     let Some(threading) = dict::find(memory, offsets, &modules, "threading")? else {
         return Ok(HashMap::new());
     };
@@ -38,13 +49,29 @@ pub fn thread_names(
     let Some(active) = dict::find(memory, offsets, &globals, "_active")? else {
         return Ok(HashMap::new());
     };
-    let threads = dict::entries(memory, offsets, active)?;
-    Ok(threads.iter().filter_map(|thread| named_thread(memory, offsets, thread)).collect())
+    let threads = dict::entries(memory, offsets, active, MAX_THREADS)?;
+    let mut names = HashMap::with_capacity(threads.len());
+    let mut looked_at = 0;
+    for thread in &threads {
+        let Ok(attributes) = attributes(memory, offsets, thread.value) else { continue };
+        looked_at += attributes.len();
+        if looked_at > MAX_ATTRIBUTES_OF_ALL {
+            break;
+        }
+        if let Some((ident, name)) = named_thread(memory, offsets, thread.key, &attributes) {
+            names.insert(ident, name);
+        }
+    }
+    Ok(names)
 }
 
-fn named_thread(memory: &impl ReadMemory, offsets: &Offsets, thread: &Entry) -> Option<(u64, String)> {
-    let ident = read_unsigned(memory, offsets, thread.key).ok()??;
-    let attributes = attributes(memory, offsets, thread.value).ok()?;
-    let name = dict::find(memory, offsets, &attributes, "_name").ok()??;
+fn named_thread(
+    memory: &impl ReadMemory,
+    offsets: &Offsets,
+    ident: RemoteAddr,
+    attributes: &[Entry],
+) -> Option<(u64, String)> {
+    let ident = read_unsigned(memory, offsets, ident).ok()??;
+    let name = dict::find(memory, offsets, attributes, "_name").ok()??;
     Some((ident, read_string(memory, offsets, name).ok()?))
 }
