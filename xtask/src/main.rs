@@ -3,6 +3,7 @@
 
 mod layers;
 mod mirror;
+mod offsets;
 mod prepare;
 mod run;
 mod test;
@@ -19,6 +20,8 @@ The project's own tasks: cargo xtask TASK
   prepare [--no-skip]       set up what the tests need, under target/: packages, interpreters
   check-layers              the crates depend on each other only as the design allows, and the pure ones
                             do no I/O
+  check-offsets [--no-skip] what we know of CPython's structures is what the headers of the interpreters
+                            on this machine say
   help                      this text
 ";
 
@@ -42,6 +45,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         "test" => test::run(rest),
         "prepare" => prepare::run(rest),
         "check-layers" => layers::run(),
+        "check-offsets" => offsets::run(rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
             Ok(())

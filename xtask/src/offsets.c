@@ -4,6 +4,9 @@
 #define Py_BUILD_CORE 1
 #include <Python.h>
 #include <frameobject.h>
+#if PY_VERSION_HEX < 0x030B0000
+#include <longintrepr.h>
+#endif
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -18,11 +21,14 @@
 #include <internal/pycore_runtime.h>
 #endif
 #if PY_VERSION_HEX >= 0x030B0000
+#include <internal/pycore_object.h>
 #include <internal/pycore_code.h>
 #include <internal/pycore_dict.h>
 #include <internal/pycore_frame.h>
+#include <internal/pycore_long.h>
 #endif
 #if PY_VERSION_HEX >= 0x030E0000
+#include <internal/pycore_debug_offsets.h>
 #include <internal/pycore_interpframe.h>
 #include <internal/pycore_stackref.h>
 #endif
@@ -108,6 +114,9 @@ static void frame(void) {
     FIELD("frame.instruction", _PyInterpreterFrame, prev_instr);
 #endif
     FIELD("frame.owner", _PyInterpreterFrame, owner);
+#if PY_VERSION_HEX >= 0x030E0000 && defined(Py_GIL_DISABLED)
+    FIELD("frame.bytecode_copy", _PyInterpreterFrame, tlbc_index);
+#endif
 #if PY_VERSION_HEX < 0x030C0000
     FIELD("frame.is_entry", _PyInterpreterFrame, is_entry);
 #endif
@@ -147,6 +156,9 @@ static void code(void) {
     FIELD("code.qualname", PyCodeObject, co_qualname);
     FIELD("code.bytecode", PyCodeObject, co_code_adaptive);
     FIELD("code.bytecode_units", PyVarObject, ob_size);
+#if PY_VERSION_HEX >= 0x030E0000 && defined(Py_GIL_DISABLED)
+    FIELD("code.bytecode_copies", PyCodeObject, co_tlbc);
+#endif
 #endif
 }
 
@@ -157,6 +169,19 @@ static void objects(void) {
     FIELD("object.type_basic_size", PyTypeObject, tp_basicsize);
     FIELD("object.type_dict_offset", PyTypeObject, tp_dictoffset);
     FIELD("object.type_cached_keys", PyHeapTypeObject, ht_cached_keys);
+#if PY_VERSION_HEX >= 0x030B0000
+    /* Only its address is used. */
+    PyObject *object = (PyObject *)0x1000;
+#define BEFORE(name, function) NUMBER(name, (char *)object - (char *)function(object))
+#if PY_VERSION_HEX < 0x030C0000
+    BEFORE("object.values_before", _PyObject_ValuesPointer);
+    BEFORE("object.dict_before", _PyObject_ManagedDictPointer);
+#elif PY_VERSION_HEX < 0x030D0000
+    BEFORE("object.dict_or_values_before", _PyObject_DictOrValuesPointer);
+#else
+    BEFORE("object.dict_before", _PyObject_ManagedDictPointer);
+#endif
+#endif
 }
 
 static void strings(void) {
@@ -175,9 +200,25 @@ static void strings(void) {
     FIELD("bytes.data", PyBytesObject, ob_sval);
 }
 
+static void integers(void) {
+#if PY_VERSION_HEX >= 0x030C0000
+    FIELD("long.size", PyLongObject, long_value.lv_tag);
+    FIELD("long.digits", PyLongObject, long_value.ob_digit);
+    NUMBER("long.tag_bits", NON_SIZE_BITS);
+#else
+    FIELD("long.size", PyVarObject, ob_size);
+    FIELD("long.digits", struct _longobject, ob_digit);
+    NUMBER("long.tag_bits", 0);
+#endif
+}
+
 static void dictionaries(void) {
     FIELD("dict.keys", PyDictObject, ma_keys);
     FIELD("dict.values", PyDictObject, ma_values);
+#if PY_VERSION_HEX < 0x030B0000
+    /* A plain array of values. */
+    NUMBER("dict.values_start", 0);
+#endif
     /* To 3.10 no installed header describes the keys: they are read from debug information instead. */
 #if PY_VERSION_HEX >= 0x030B0000
     FIELD("dict.log2_index_slots", PyDictKeysObject, dk_log2_size);
@@ -189,7 +230,15 @@ static void dictionaries(void) {
 #endif
 }
 
-int main(void) {
+int main(int count, char **arguments) {
+    (void)arguments;
+#if PY_VERSION_HEX >= 0x030E0000
+    /* With an argument: the bytes with which such an interpreter describes itself. */
+    if (count > 1) {
+        static const _Py_DebugOffsets described = _Py_DebugOffsets_INIT(_Py_Debug_Cookie);
+        return fwrite(&described, sizeof described, 1, stdout) != 1;
+    }
+#endif
     NUMBER("version", PY_VERSION_HEX);
     runtime();
     interpreter();
@@ -199,6 +248,7 @@ int main(void) {
     code();
     objects();
     strings();
+    integers();
     dictionaries();
     return 0;
 }
