@@ -1,4 +1,54 @@
-//! The binary `profiler`.
+//! The binary `profiler`: what was typed (`flags`) becomes what is meant (`plan`), which is then run
+//! (`record`, `dump`). Errors are printed here, once.
 #![forbid(unsafe_code)]
 
-fn main() {}
+mod attach;
+mod command;
+mod destination;
+mod dump;
+mod failure;
+mod flags;
+mod messages;
+mod plan;
+mod progress;
+mod record;
+
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use clap::Parser;
+
+use crate::flags::Flags;
+use crate::messages::{report, say};
+use crate::plan::Plan;
+
+/// The exit status of our own errors.
+const FAILED: u8 = 1;
+/// The exit status when nothing was tried because of how it was asked for.
+const MISUSED: u8 = 2;
+
+fn main() -> ExitCode {
+    let flags = match Flags::try_parse() {
+        Ok(flags) => flags,
+        Err(error) => {
+            // Asking for help is no error; a stdout that is closed is no reason to fail either.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(MISUSED));
+        }
+    };
+    let done = match plan::plan(flags, SystemTime::now()) {
+        Ok(Plan::Record(plan)) => record::run(&plan),
+        Ok(Plan::Dump(plan)) => dump::run(&plan),
+        Err(error) => {
+            say(format_args!("error: {error}\n\nFor more information, try 'profiler --help'."));
+            return ExitCode::from(MISUSED);
+        }
+    };
+    match done {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            report(&error);
+            ExitCode::from(FAILED)
+        }
+    }
+}

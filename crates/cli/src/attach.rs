@@ -1,0 +1,137 @@
+//! From a process id to a target: at once for a process that runs already, with patience for a command
+//! that was just launched.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use profiler_model::Pid;
+use profiler_os::launch::CommandEnd;
+use profiler_os::signals::Signals;
+use profiler_os::{Process, permission};
+use profiler_python::NotPython;
+use profiler_sampler::{AttachError, SamplerKind, Target};
+
+use crate::command::RunningCommand;
+use crate::failure::{Failure, own_command_line};
+use crate::messages::say;
+
+/// The first wait for Python to come up. An interpreter takes some ten milliseconds to start, and its
+/// start-up belongs to what is profiled.
+const FIRST_WAIT: Duration = Duration::from_millis(1);
+/// The longest wait: a script may do other work for hours before it starts Python.
+const LONGEST_WAIT: Duration = Duration::from_millis(50);
+/// After this time the user is told what is being waited for.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Attaches to a process that runs already.
+///
+/// # Errors
+/// When it cannot be profiled, with what to try.
+pub fn attach(pid: Pid) -> Result<Target, Failure> {
+    Target::attach(pid).map_err(|error| explain(pid, &error))
+}
+
+/// Makes sure that a process can be sampled over time: that it is not standing still, and that nobody else
+/// has it in hand when it is to be paused.
+///
+/// # Errors
+/// When it cannot, with what to try.
+pub fn expect_free(pid: Pid, sampler: SamplerKind) -> Result<(), Failure> {
+    let process = Process::new(pid);
+    if let (Some(tracer), SamplerKind::Pause) = (process.tracer(), sampler) {
+        let what = format!("process {pid} is traced by process {tracer} already, and only one may");
+        return Err(Failure::new(what)
+            .with_advice(format!("end the debugger or profiler that is process {tracer}, or let it detach"))
+            .with_advice("--nonblocking, which does not stop the process"));
+    }
+    match process.stat() {
+        Ok(stat) if stat.state == b'T' => {
+            Err(Failure::new(format!("process {pid} is stopped by a signal, so there is nothing to sample"))
+                .with_advice(format!("kill -CONT {pid}, which lets it run on"))
+                .with_advice(format!("profiler dump --pid {pid}, which shows where it stands")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a command that was just launched may still become a Python that can be profiled.
+fn may_come_up(error: &AttachError, waited: Duration) -> bool {
+    match error {
+        AttachError::NoSuchProcess(_)
+        | AttachError::ProcessEnded(_)
+        | AttachError::NotInitialised(_)
+        | AttachError::NotPython { what: NotPython::NoModule, .. } => true,
+        // While the loader is at work, half of a Python may be there.
+        AttachError::Unreadable { .. } => waited < PATIENCE,
+        AttachError::NotPermitted(_) | AttachError::NotPython { .. } | AttachError::UnknownVersion { .. } => {
+            false
+        }
+    }
+}
+
+fn explain(pid: Pid, error: &AttachError) -> Failure {
+    let failure = Failure::new(error.to_string());
+    match error {
+        AttachError::NotPermitted(_) => {
+            Failure::not_permitted(pid, &permission::diagnose(pid), &own_command_line())
+        }
+        AttachError::NoSuchProcess(_) | AttachError::ProcessEnded(_) => {
+            failure.with_advice("pgrep -a python, which lists what runs")
+        }
+        AttachError::NotPython { .. } => failure.with_advice(format!(
+            "pgrep -aP {pid}, if it only started the Python process; native code cannot be profiled yet"
+        )),
+        AttachError::UnknownVersion { .. } => {
+            failure.with_advice("a newer version of the profiler, which may know it")
+        }
+        AttachError::NotInitialised(_) => {
+            failure.with_advice("again in a moment: the interpreter is just starting or ending")
+        }
+        AttachError::Unreadable { .. } => failure,
+    }
+}
+
+/// What came of waiting for a command's Python.
+#[derive(Debug)]
+pub enum Awaited {
+    /// It came up.
+    Python(Box<Target>),
+    /// The command ended first.
+    Ended(CommandEnd),
+    /// The user does not want to wait any longer.
+    Interrupted,
+    /// What came up cannot be profiled.
+    Failed(Failure),
+}
+
+/// Waits for Python to come up in a launched command: the command may be a shell script or another program
+/// that at last replaces itself by Python.
+///
+/// # Errors
+/// When the kernel does not tell what became of the command.
+pub fn await_python(command: &mut RunningCommand, signals: &Signals) -> anyhow::Result<Awaited> {
+    let began = Instant::now();
+    let mut told = false;
+    let mut wait = FIRST_WAIT;
+    let pid = command.launched().pid();
+    loop {
+        match Target::attach(pid) {
+            Ok(target) => return Ok(Awaited::Python(Box::new(target))),
+            Err(error) if may_come_up(&error, began.elapsed()) => {}
+            Err(error) => return Ok(Awaited::Failed(explain(pid, &error))),
+        }
+        if let Some(end) = command.end()? {
+            return Ok(Awaited::Ended(end));
+        }
+        if let Some(received) = signals.take() {
+            command.pass_on(received);
+            return Ok(Awaited::Interrupted);
+        }
+        if !told && began.elapsed() >= PATIENCE {
+            told = true;
+            say(format_args!("Waiting for Python to come up in {}.", command.title()));
+        }
+        thread::sleep(wait);
+        wait = (wait * 3 / 2).min(LONGEST_WAIT);
+    }
+}

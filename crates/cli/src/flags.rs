@@ -1,0 +1,209 @@
+//! What was typed: the command line as clap understands it. What is meant by it is decided in `plan`.
+//!
+//! Values stay text where clap's own parsers would be too generous (a rate of `nan`) or too terse. Options
+//! that py-spy has and this profiler does not have yet are recognised, so that they can be refused by name.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::builder::{PossibleValue, PossibleValuesParser};
+use clap::{Args, Parser, Subcommand};
+use profiler_output::FORMATS;
+
+/// Looks into running Python processes without touching their code
+#[derive(Debug, Parser)]
+#[command(name = "profiler", version, infer_subcommands = true, max_term_width = 100)]
+#[command(after_help = "Examples:
+  profiler record -o flame.svg -- python3 train.py    run a command and draw where its time goes
+  profiler record --pid 4711 --duration 30            the same for a running process, for 30 seconds
+  profiler dump --pid 4711                            where is it stuck?
+
+Subcommands may be abbreviated: `profiler r` is `profiler record`.
+Exit status: 0; the command's own when it was launched and failed; 1 on errors; 2 on wrong usage.")]
+pub struct Flags {
+    /// The subcommand.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Samples a process or a command and writes a flame graph, collapsed stacks or a speedscope file
+    #[command(after_help = RECORD_EXAMPLES)]
+    Record(RecordFlags),
+    /// Prints the stack of every thread of a process
+    #[command(after_help = DUMP_EXAMPLES)]
+    Dump(DumpFlags),
+    /// Shows live where the time goes
+    #[command(hide = true, disable_help_flag = true)]
+    Top(LaterFlags),
+}
+
+const RECORD_EXAMPLES: &str = "Examples:
+  profiler record -o flame.svg -- python3 train.py    run a command until it ends
+  profiler record -p 4711 -d 30 -o stacks.txt         30 seconds of a process, as collapsed stacks
+  profiler record -p 4711 -t -i -o idle.json          all threads, waiting ones too, for speedscope.app
+
+Ctrl-C ends the recording, not the data: what was sampled until then is written.";
+
+const DUMP_EXAMPLES: &str = "Examples:
+  profiler dump -p 4711           print where every thread is
+  profiler dump -p 4711 --json    the same for programs";
+
+/// What `record` takes.
+#[derive(Debug, Default, Args)]
+#[command(override_usage = "profiler record [OPTIONS] --pid <PID>
+       profiler record [OPTIONS] -- <COMMAND>...")]
+pub struct RecordFlags {
+    /// Process to sample, its number in decimal or 0xhex
+    #[arg(short, long, allow_negative_numbers = true)]
+    pub pid: Option<String>,
+    /// File to write; - is stdout [default: <command or pid>-<time>.<ending>]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// What to write [default: by the file's ending (.svg; .txt, .raw, .folded, .collapsed; .json), else
+    /// flamegraph; raw on stdout]
+    #[arg(short, long, value_parser = format_names())]
+    pub format: Option<String>,
+    /// How long to sample, in seconds (fractions too) or `unlimited`
+    #[arg(short, long, value_name = "SECONDS", default_value = "unlimited", allow_negative_numbers = true)]
+    pub duration: String,
+    /// Samples per second
+    #[arg(short, long, default_value = "100", allow_negative_numbers = true)]
+    pub rate: String,
+    /// Merge the lines of a function: show the line where it starts instead of the one that ran
+    #[arg(short = 'F', long)]
+    pub function: bool,
+    /// Show no line numbers
+    #[arg(long)]
+    pub nolineno: bool,
+    /// Show whole file names, not only the part that tells the package
+    #[arg(long)]
+    pub full_filenames: bool,
+    /// Show each thread as a stack of its own
+    #[arg(short, long)]
+    pub threads: bool,
+    /// Only samples of threads that hold the GIL
+    #[arg(short, long)]
+    pub gil: bool,
+    /// Also samples of threads that are idle: waiting or asleep
+    #[arg(short, long)]
+    pub idle: bool,
+    /// Never stop the target, not for microseconds: samples that cannot be proved true are counted as lost
+    #[arg(long)]
+    pub nonblocking: bool,
+    /// Later: children too.
+    #[arg(short, long, hide = true)]
+    pub subprocesses: bool,
+    /// Later: native frames.
+    #[arg(short, long, hide = true)]
+    pub native: bool,
+    /// Command to run and sample until it ends
+    #[arg(trailing_var_arg = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// The formats that `--format` takes: those that can be written, and py-spy's that cannot be yet.
+fn format_names() -> PossibleValuesParser {
+    let known = FORMATS.into_iter().map(|format| PossibleValue::new(format.name()));
+    known.chain([PossibleValue::new("chrometrace").hide(true)]).collect::<Vec<_>>().into()
+}
+
+/// What `dump` takes.
+#[derive(Debug, Default, Args)]
+#[command(override_usage = "profiler dump [OPTIONS] --pid <PID>")]
+pub struct DumpFlags {
+    /// Process to look into, its number in decimal or 0xhex
+    #[arg(short, long, allow_negative_numbers = true)]
+    pub pid: Option<String>,
+    /// Show whole file names, not only the part that tells the package
+    #[arg(long)]
+    pub full_filenames: bool,
+    /// Print JSON
+    #[arg(short, long)]
+    pub json: bool,
+    /// Never stop the process, not for microseconds: a stack that cannot be proved true is not shown
+    #[arg(long)]
+    pub nonblocking: bool,
+    /// Later: values of variables.
+    #[arg(short, long, hide = true, action = clap::ArgAction::Count)]
+    pub locals: u8,
+    /// Later: core files.
+    #[arg(short, long, hide = true)]
+    pub core: Option<PathBuf>,
+    /// Later: children too.
+    #[arg(short, long, hide = true)]
+    pub subprocesses: bool,
+    /// Later: native frames.
+    #[arg(short, long, hide = true)]
+    pub native: bool,
+}
+
+/// What a subcommand takes that is only recognised: anything.
+#[derive(Debug, Default, Args)]
+pub struct LaterFlags {
+    /// Whatever follows.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub anything: Vec<OsString>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn record(arguments: &str) -> RecordFlags {
+        let words = ["profiler", "r"].into_iter().chain(arguments.split(' ').filter(|word| !word.is_empty()));
+        match Flags::try_parse_from(words).unwrap().command {
+            Command::Record(flags) => flags,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn clap_accepts_the_definition() {
+        Flags::command().debug_assert();
+    }
+
+    #[test]
+    fn every_short_form_of_record_is_understood() {
+        let flags = record("-p 0x10 -o x.svg -f raw -d 1.5 -r 10 -F -t -g -i -s -n");
+        assert_eq!(flags.pid.as_deref(), Some("0x10"));
+        assert_eq!((flags.duration.as_str(), flags.rate.as_str()), ("1.5", "10"));
+        assert_eq!(flags.format.as_deref(), Some("raw"));
+        assert!(flags.function && flags.threads && flags.gil && flags.idle);
+        assert!(flags.subprocesses && flags.native);
+    }
+
+    #[test]
+    fn everything_after_the_command_belongs_to_the_command() {
+        for line in ["-r 10 -- python3 -i x.py --rate 5", "-r 10 python3 -i x.py --rate 5"] {
+            let flags = record(line);
+            assert_eq!(flags.command, ["python3", "-i", "x.py", "--rate", "5"], "{line}");
+            assert_eq!((flags.rate.as_str(), flags.idle), ("10", false), "{line}");
+        }
+    }
+
+    #[test]
+    fn subcommands_may_be_abbreviated() {
+        let command = |word: &str| Flags::try_parse_from(["profiler", word]).unwrap().command;
+        for word in ["r", "rec", "record"] {
+            assert!(matches!(command(word), Command::Record(_)), "{word}");
+        }
+        for word in ["d", "du", "dump"] {
+            assert!(matches!(command(word), Command::Dump(_)), "{word}");
+        }
+        assert!(matches!(command("t"), Command::Top(_)));
+    }
+
+    #[test]
+    fn what_is_unknown_is_a_usage_error() {
+        for line in [["profiler", "record", "--no-such-option"], ["profiler", "record", "-fpng"]] {
+            assert_eq!(Flags::try_parse_from(line).unwrap_err().exit_code(), 2);
+        }
+        assert_eq!(Flags::try_parse_from(["profiler"]).unwrap_err().exit_code(), 2);
+        assert_eq!(Flags::try_parse_from(["profiler", "--version"]).unwrap_err().exit_code(), 0);
+    }
+}

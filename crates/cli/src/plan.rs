@@ -1,0 +1,416 @@
+//! What is meant by what was typed: every value checked, every default decided, nothing done yet.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use profiler_model::Pid;
+use profiler_output::{FORMATS, Format, Lines, ViewOptions, format_named, format_of_ending};
+use profiler_sampler::{SamplerKind, SamplerOptions};
+
+use crate::flags::{Command, DumpFlags, Flags, RecordFlags};
+
+/// The most samples a second. A sample takes some ten microseconds of the target's time at best: at this
+/// rate there is nothing left to measure.
+const MAX_RATE_HZ: f64 = 100_000.0;
+/// The fewest: one in a quarter of an hour. Below that, a mistake is likelier than an intention.
+const MIN_RATE_HZ: f64 = 0.001;
+/// The longest recording that can be asked for: a hundred years, which keeps sums of instants in range.
+const MAX_DURATION: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+/// The largest process id that Linux gives (`PID_MAX_LIMIT`).
+const MAX_PID: u32 = 1 << 22;
+
+/// What is to be done.
+pub enum Plan {
+    /// Sample and write.
+    Record(RecordPlan),
+    /// Look once and print.
+    Dump(DumpPlan),
+}
+
+/// A recording.
+pub struct RecordPlan {
+    /// Of what.
+    pub subject: Subject,
+    /// Where the result goes.
+    pub output: Output,
+    /// What is written there.
+    pub format: &'static dyn Format,
+    /// How long to sample; `None` until something else ends it.
+    pub duration: Option<Duration>,
+    /// How to sample.
+    pub sampler: SamplerOptions,
+    /// How to show it.
+    pub view: ViewOptions,
+}
+
+/// A look at a process.
+#[derive(Debug)]
+pub struct DumpPlan {
+    /// The process.
+    pub pid: Pid,
+    /// How to look.
+    pub sampler: SamplerKind,
+    /// Whether JSON is printed.
+    pub json: bool,
+    /// How to show it.
+    pub view: ViewOptions,
+}
+
+/// What is profiled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// A process that runs already.
+    Process(Pid),
+    /// A command to be started.
+    Command {
+        /// Its name or path.
+        program: OsString,
+        /// What it is given.
+        arguments: Vec<OsString>,
+    },
+}
+
+/// Where a result goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Our stdout.
+    Stdout,
+    /// A file.
+    File(PathBuf),
+}
+
+/// Why what was typed means nothing that could be done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UsageError {
+    /// Something of py-spy's that this profiler does not have yet.
+    #[error("{0} is not there yet: this version cannot {1}")]
+    NotYet(&'static str, &'static str),
+    /// Neither a process nor a command.
+    #[error("nothing to profile: give --pid or, after --, a command to run")]
+    NoSubject,
+    /// Both of them.
+    #[error("give either --pid or a command to run, not both")]
+    TwoSubjects,
+    /// `dump` without a process.
+    #[error("nothing to look into: give --pid")]
+    NoPid,
+    /// No process has such a number.
+    #[error("{0:?} is no process id: a number from 1 to {max}, decimal or 0xhex, is", max = MAX_PID)]
+    BadPid(String),
+    /// The profiler cannot stop itself and go on.
+    #[error("process {0} is this profiler itself")]
+    OwnPid(Pid),
+    /// Not a rate.
+    #[error("{0:?} is no rate: a number of samples per second from {min} to {max} is", min = MIN_RATE_HZ, max = MAX_RATE_HZ)]
+    BadRate(String),
+    /// Not a duration.
+    #[error("{0:?} is no duration: a number of seconds above 0 or \"unlimited\" is")]
+    BadDuration(String),
+}
+
+/// Decides what is meant. `now` names files that the user did not name.
+///
+/// # Errors
+/// When it cannot be done as typed.
+pub fn plan(flags: Flags, now: SystemTime) -> Result<Plan, UsageError> {
+    match flags.command {
+        Command::Record(flags) => record_plan(flags, now).map(Plan::Record),
+        Command::Dump(flags) => dump_plan(flags).map(Plan::Dump),
+        Command::Top(_) => Err(UsageError::NotYet("top", "show a live view; use record or dump")),
+    }
+}
+
+fn record_plan(flags: RecordFlags, now: SystemTime) -> Result<RecordPlan, UsageError> {
+    refuse_what_comes_later(&[
+        (flags.subprocesses, "-s, --subprocesses", "follow child processes"),
+        (flags.native, "-n, --native", "show native frames"),
+        (flags.format.as_deref() == Some("chrometrace"), "--format chrometrace", "write Chrome traces"),
+    ])?;
+    let rate_hz = parse_rate(&flags.rate)?;
+    let duration = parse_duration(&flags.duration)?;
+    let subject = parse_subject(flags.pid.as_deref(), flags.command)?;
+    let format = choose_format(flags.format.as_deref(), flags.output.as_deref());
+    let output = choose_output(flags.output, &subject, format, now);
+    let view = ViewOptions {
+        line_numbers: choose_lines(flags.function, flags.nolineno),
+        full_filenames: flags.full_filenames,
+        threads: flags.threads,
+        ..ViewOptions::default()
+    };
+    let kind = sampler_kind(flags.nonblocking);
+    let sampler = SamplerOptions { rate_hz, kind, include_idle: flags.idle, gil_only: flags.gil };
+    Ok(RecordPlan { subject, output, format, duration, sampler, view })
+}
+
+fn dump_plan(flags: DumpFlags) -> Result<DumpPlan, UsageError> {
+    refuse_what_comes_later(&[
+        (flags.locals > 0, "-l, --locals", "show the values of variables"),
+        (flags.core.is_some(), "-c, --core", "read core files"),
+        (flags.subprocesses, "-s, --subprocesses", "follow child processes"),
+        (flags.native, "-n, --native", "show native frames"),
+    ])?;
+    let pid = parse_pid(flags.pid.as_deref().ok_or(UsageError::NoPid)?)?;
+    let view = ViewOptions { full_filenames: flags.full_filenames, ..ViewOptions::default() };
+    Ok(DumpPlan { pid, sampler: sampler_kind(flags.nonblocking), json: flags.json, view })
+}
+
+fn refuse_what_comes_later(options: &[(bool, &'static str, &'static str)]) -> Result<(), UsageError> {
+    match options.iter().find(|(given, ..)| *given) {
+        Some((_, option, purpose)) => Err(UsageError::NotYet(option, purpose)),
+        None => Ok(()),
+    }
+}
+
+fn sampler_kind(nonblocking: bool) -> SamplerKind {
+    if nonblocking { SamplerKind::Peek } else { SamplerKind::Pause }
+}
+
+/// Without line numbers there are none to choose from, so that option wins, as it does in py-spy.
+fn choose_lines(function: bool, nolineno: bool) -> Lines {
+    match (function, nolineno) {
+        (_, true) => Lines::None,
+        (true, false) => Lines::FirstLine,
+        (false, false) => Lines::Line,
+    }
+}
+
+fn parse_subject(pid: Option<&str>, command: Vec<OsString>) -> Result<Subject, UsageError> {
+    let mut words = command.into_iter();
+    match (pid, words.next()) {
+        (None, None) => Err(UsageError::NoSubject),
+        (Some(_), Some(_)) => Err(UsageError::TwoSubjects),
+        (Some(pid), None) => Ok(Subject::Process(parse_pid(pid)?)),
+        (None, Some(program)) => Ok(Subject::Command { program, arguments: words.collect() }),
+    }
+}
+
+fn parse_pid(text: &str) -> Result<Pid, UsageError> {
+    let number = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(digits) => u32::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    match number {
+        Ok(own) if own == std::process::id() => Err(UsageError::OwnPid(Pid::new(own))),
+        Ok(number @ 1..=MAX_PID) => Ok(Pid::new(number)),
+        _ => Err(UsageError::BadPid(text.to_owned())),
+    }
+}
+
+fn parse_rate(text: &str) -> Result<f64, UsageError> {
+    match text.parse::<f64>() {
+        Ok(rate) if (MIN_RATE_HZ..=MAX_RATE_HZ).contains(&rate) => Ok(rate),
+        _ => Err(UsageError::BadRate(text.to_owned())),
+    }
+}
+
+fn parse_duration(text: &str) -> Result<Option<Duration>, UsageError> {
+    if text == "unlimited" {
+        return Ok(None);
+    }
+    let seconds = text.parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    match seconds {
+        Some(duration) if !duration.is_zero() && duration <= MAX_DURATION => Ok(Some(duration)),
+        _ => Err(UsageError::BadDuration(text.to_owned())),
+    }
+}
+
+/// What `-f` says, else what the file's ending says, else a flame graph; on stdout, text.
+fn choose_format(name: Option<&str>, output: Option<&Path>) -> &'static dyn Format {
+    let by_name = || format_named(name?);
+    let by_place = || match output? {
+        stdout if stdout == Path::new("-") => format_named("raw"),
+        file => format_of_ending(file.extension()?.to_str()?),
+    };
+    by_name().or_else(by_place).unwrap_or(FORMATS[0])
+}
+
+fn choose_output(
+    typed: Option<PathBuf>,
+    subject: &Subject,
+    format: &'static dyn Format,
+    now: SystemTime,
+) -> Output {
+    match typed {
+        Some(stdout) if stdout == Path::new("-") => Output::Stdout,
+        Some(file) => Output::File(file),
+        None => Output::File(default_name(subject, format, now)),
+    }
+}
+
+/// `python3-2026-11-21T06:02:01Z.svg` in the current folder.
+fn default_name(subject: &Subject, format: &'static dyn Format, now: SystemTime) -> PathBuf {
+    let mut name = match subject {
+        Subject::Process(pid) => pid.to_string().into(),
+        Subject::Command { program, .. } => {
+            Path::new(program).file_name().map_or_else(|| "command".into(), OsString::from)
+        }
+    };
+    name.push(format!("-{}.{}", rfc_3339(now), format.endings()[0]));
+    PathBuf::from(name)
+}
+
+/// The second of an instant in universal time, as RFC 3339 writes it.
+fn rfc_3339(time: SystemTime) -> String {
+    let seconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let (hour, minute, second) = (seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60);
+    let (year, month, day) = date_of(seconds / 86_400);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// The date so many days after 1970-01-01.
+fn date_of(mut days: u64) -> (u64, u64, u64) {
+    let is_leap =
+        |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let mut year = 1970;
+    while days >= 365 + u64::from(is_leap(year)) {
+        days -= 365 + u64::from(is_leap(year));
+        year += 1;
+    }
+    let lengths = [31, 28 + u64::from(is_leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let mut month = 0;
+    while days >= lengths[month] {
+        days -= lengths[month];
+        month += 1;
+    }
+    (year, month as u64 + 1, days + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    /// 2026-11-21T06:02:01Z.
+    const NOW: u64 = 1_795_240_921;
+
+    fn planned(arguments: &str) -> Result<Plan, UsageError> {
+        let words = std::iter::once("profiler").chain(arguments.split_whitespace());
+        plan(Flags::try_parse_from(words).unwrap(), UNIX_EPOCH + Duration::from_secs(NOW))
+    }
+
+    fn record(arguments: &str) -> RecordPlan {
+        match planned(&format!("record {arguments}")) {
+            Ok(Plan::Record(plan)) => plan,
+            Ok(Plan::Dump(_)) => panic!("{arguments}: a dump"),
+            Err(error) => panic!("{arguments}: {error}"),
+        }
+    }
+
+    fn refused(arguments: &str) -> UsageError {
+        planned(arguments).map(|_| arguments).unwrap_err()
+    }
+
+    #[test]
+    fn defaults_are_those_of_py_spy() {
+        let plan = record("-p 4711");
+        assert_eq!(plan.subject, Subject::Process(Pid::new(4711)));
+        assert_eq!(plan.output, Output::File("4711-2026-11-21T06:02:01Z.svg".into()));
+        assert_eq!((plan.format.name(), plan.duration), ("flamegraph", None));
+        assert_eq!((plan.sampler.rate_hz, plan.sampler.kind), (100.0, SamplerKind::Pause));
+        assert!(!plan.sampler.include_idle && !plan.sampler.gil_only);
+        assert_eq!(plan.view, ViewOptions::default());
+    }
+
+    #[test]
+    fn every_option_reaches_its_place() {
+        let plan = record("-p 0xFf -o x -f raw -d 2.5 -r 0.5 -t -g -i --full-filenames --nonblocking");
+        assert_eq!(plan.subject, Subject::Process(Pid::new(255)));
+        assert_eq!((plan.output, plan.format.name()), (Output::File("x".into()), "raw"));
+        assert_eq!(plan.duration, Some(Duration::from_millis(2500)));
+        assert_eq!((plan.sampler.rate_hz, plan.sampler.kind), (0.5, SamplerKind::Peek));
+        assert!(plan.sampler.include_idle && plan.sampler.gil_only);
+        assert!(plan.view.threads && plan.view.full_filenames);
+        for (options, lines) in [
+            ("", Lines::Line),
+            ("-F", Lines::FirstLine),
+            ("--nolineno", Lines::None),
+            ("-F --nolineno", Lines::None),
+        ] {
+            assert_eq!(record(&format!("-p 1 {options}")).view.line_numbers, lines, "{options}");
+        }
+    }
+
+    #[test]
+    fn format_follows_the_name_then_the_ending() {
+        let cases = [
+            ("-o x.svg", "flamegraph"),
+            ("-o x.txt", "raw"),
+            ("-o x.raw", "raw"),
+            ("-o x.collapsed", "raw"),
+            ("-o x.folded", "raw"),
+            ("-o x.json", "speedscope"),
+            ("-o x.speedscope.json", "speedscope"),
+            ("-o x.JSON", "speedscope"),
+            ("-o x", "flamegraph"),
+            ("-o x.other", "flamegraph"),
+            ("-o x.svg -f raw", "raw"),
+            ("-f speedscope", "speedscope"),
+            ("-o -", "raw"),
+            ("-o - -f flamegraph", "flamegraph"),
+        ];
+        for (options, format) in cases {
+            assert_eq!(record(&format!("-p 1 {options}")).format.name(), format, "{options}");
+        }
+        assert_eq!(record("-p 1 -o -").output, Output::Stdout);
+    }
+
+    #[test]
+    fn files_without_a_name_are_called_after_what_is_profiled() {
+        let cases = [
+            ("-f raw -- /usr/bin/python3 x.py", "python3-2026-11-21T06:02:01Z.txt"),
+            ("-f speedscope -p 7", "7-2026-11-21T06:02:01Z.json"),
+        ];
+        for (options, name) in cases {
+            assert_eq!(record(options).output, Output::File(name.into()), "{options}");
+        }
+    }
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        let cases = [(0, (1970, 1, 1)), (58, (1970, 2, 28)), (59, (1970, 3, 1)), (789, (1972, 2, 29))];
+        for (days, date) in cases {
+            assert_eq!(date_of(days), date);
+        }
+        assert_eq!((date_of(11_016), date_of(11_017)), ((2000, 2, 29), (2000, 3, 1)));
+        assert_eq!(date_of(20_453), (2025, 12, 31));
+    }
+
+    #[test]
+    fn what_means_nothing_is_refused() {
+        let bad_rates = ["0", "-5", "nan", "inf", "1e9", "0.0001", "fast", "", "1,5"];
+        for text in bad_rates {
+            assert_eq!(parse_rate(text), Err(UsageError::BadRate(text.into())));
+        }
+        for text in ["0", "-1", "nan", "inf", "1e300", "soon", "", "1e-12"] {
+            assert_eq!(parse_duration(text), Err(UsageError::BadDuration(text.into())));
+        }
+        for text in ["0", "-1", "0x", "x10", "4294967296", "4194305", "1.5", ""] {
+            assert_eq!(parse_pid(text), Err(UsageError::BadPid(text.into())));
+        }
+        let own = std::process::id();
+        assert_eq!(parse_pid(&own.to_string()), Err(UsageError::OwnPid(Pid::new(own))));
+        assert_eq!(refused("record"), UsageError::NoSubject);
+        assert_eq!(refused("record -p 1 -- ls"), UsageError::TwoSubjects);
+        assert_eq!(refused("dump"), UsageError::NoPid);
+        assert_eq!(refused("record -p 1 -r -3"), UsageError::BadRate("-3".into()));
+    }
+
+    #[test]
+    fn what_comes_later_is_refused_by_name() {
+        let lines = [
+            "record -p 1 -s",
+            "record -p 1 --native",
+            "record -p 1 -f chrometrace",
+            "dump -p 1 -ll",
+            "dump --core core.1",
+            "dump -p 1 -s",
+            "dump -p 1 -n",
+            "top --pid 1 --delay 2",
+        ];
+        for line in lines {
+            assert!(matches!(refused(line), UsageError::NotYet(..)), "{line}");
+        }
+    }
+}

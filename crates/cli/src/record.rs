@@ -1,0 +1,286 @@
+//! `profiler record`: samples until something ends it, and writes what was seen.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use profiler_model::Nanos;
+use profiler_os::launch::{CommandEnd, InvokingUser, Launched};
+use profiler_os::signals::{EndSignal, Received, Signals};
+use profiler_output::{ViewOptions, write_ledger};
+use profiler_profile::{Ledger, Profile};
+use profiler_sampler::{End, SamplerOptions, Session, Target};
+
+use crate::attach::{Awaited, attach, await_python, expect_free};
+use crate::command::RunningCommand;
+use crate::destination::Destination;
+use crate::failure::Failure;
+use crate::messages::{counted, report, say};
+use crate::plan::{RecordPlan, Subject};
+use crate::progress::ProgressLine;
+
+/// Records as planned; returns the exit status.
+///
+/// # Errors
+/// When nothing could be recorded or written.
+pub fn run(plan: &RecordPlan) -> anyhow::Result<u8> {
+    let signals = Signals::install().context("cannot handle signals")?;
+    let user = InvokingUser::behind_sudo();
+    let destination = Destination::prove(&plan.output, user.as_ref())?;
+    match &plan.subject {
+        Subject::Process(pid) => {
+            let target = attach(*pid)?;
+            expect_free(*pid, plan.sampler.kind)?;
+            Recording::of(plan, target, &signals, None).write(plan, destination)?;
+            Ok(0)
+        }
+        Subject::Command { program, arguments } => {
+            let command = launch(program, arguments, user, &signals)?;
+            record_command(plan, command, &signals, destination)
+        }
+    }
+}
+
+fn launch(
+    program: &OsStr,
+    arguments: &[OsString],
+    user: Option<InvokingUser>,
+    signals: &Signals,
+) -> anyhow::Result<RunningCommand> {
+    let name = Path::new(program).file_name().unwrap_or(program).display().to_string();
+    let launched = Launched::start(program, arguments, user, signals.ignored_before())?;
+    Ok(RunningCommand::new(launched, name))
+}
+
+fn record_command(
+    plan: &RecordPlan,
+    mut command: RunningCommand,
+    signals: &Signals,
+    destination: Destination,
+) -> anyhow::Result<u8> {
+    match await_python(&mut command, signals)? {
+        Awaited::Python(target) => {
+            let recording = Recording::of(plan, *target, signals, Some(&mut command));
+            let stop = recording.stop;
+            let written = recording.write(plan, destination);
+            let end = end_of_command(&mut command, stop, signals)?;
+            status_of(end, written)
+        }
+        Awaited::Ended(end) => status_of(Some(end), Err(no_python(&command))),
+        Awaited::Interrupted => {
+            let failure = Failure::new(format!("interrupted before a Python came up in {}", command.title()));
+            status_of(Some(command.wait(signals)?), Err(failure.into()))
+        }
+        Awaited::Failed(failure) => {
+            // The command was started for the sake of the recording alone, and there will be none.
+            command.end_now(signals)?;
+            Err(failure.into())
+        }
+    }
+}
+
+fn no_python(command: &RunningCommand) -> anyhow::Error {
+    Failure::new(format!("the command {} ended before a Python came up in it", command.title()))
+        .with_advice("the Python interpreter itself as the command: child processes are not followed yet")
+        .into()
+}
+
+/// How the command ended, or `None` when it is left running: after a time that the user has set.
+fn end_of_command(
+    command: &mut RunningCommand,
+    stop: Stop,
+    signals: &Signals,
+) -> anyhow::Result<Option<CommandEnd>> {
+    match stop {
+        Stop::TargetEnded | Stop::Signal(_) => command.wait(signals).map(Some),
+        Stop::TimeOver(_) => {
+            let end = command.end()?;
+            if end.is_none() {
+                say(format_args!("{} runs on", command.title()));
+            }
+            Ok(end)
+        }
+    }
+}
+
+/// The command's own exit status when it failed, else ours.
+fn status_of(end: Option<CommandEnd>, recorded: anyhow::Result<()>) -> anyhow::Result<u8> {
+    match (end.map_or(0, CommandEnd::exit_status), recorded) {
+        (0, recorded) => recorded.map(|()| 0),
+        (failed, Ok(())) => Ok(failed),
+        (failed, Err(error)) => {
+            report(&error);
+            Ok(failed)
+        }
+    }
+}
+
+/// Why a recording ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    /// The time that the user has set is over.
+    TimeOver(Duration),
+    /// What was recorded has ended.
+    TargetEnded,
+    /// A signal came.
+    Signal(Received),
+}
+
+impl std::fmt::Display for Stop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Stop::TimeOver(duration) => write!(f, "{} s are over", duration.as_secs_f64()),
+            Stop::TargetEnded => f.write_str("the process ended"),
+            Stop::Signal(received) => f.write_str(match received.signal {
+                EndSignal::Interrupt => "interrupted",
+                EndSignal::Terminate => "asked to terminate",
+                EndSignal::HangUp => "the terminal is gone",
+                EndSignal::Quit => "asked to quit",
+            }),
+        }
+    }
+}
+
+/// What was recorded.
+#[derive(Debug)]
+struct Recording {
+    profile: Profile,
+    stop: Stop,
+    title: String,
+}
+
+impl Recording {
+    /// Samples until the time is over, a signal comes or the target ends.
+    fn of(
+        plan: &RecordPlan,
+        target: Target,
+        signals: &Signals,
+        mut command: Option<&mut RunningCommand>,
+    ) -> Self {
+        say(format_args!("{}", beginning(&target, plan)));
+        let title = target.command_line().to_owned();
+        let mut profile =
+            if plan.format.needs_timeline() { Profile::with_timeline() } else { Profile::new() };
+        let limit = plan.duration.map(Nanos::from);
+        let mut line = ProgressLine::on_stderr();
+        let mut stop = Stop::TargetEnded;
+        let end = Session::new(target, plan.sampler).run(&mut profile, &mut |progress| {
+            line.update(progress);
+            if let Some(received) = signals.take() {
+                if let Some(command) = &mut command {
+                    command.pass_on(received);
+                }
+                stop = Stop::Signal(received);
+            } else if let (Some(limit), Some(duration)) = (limit, plan.duration)
+                && progress.elapsed >= limit
+            {
+                stop = Stop::TimeOver(duration);
+            } else {
+                return ControlFlow::Continue(());
+            }
+            ControlFlow::Break(())
+        });
+        if end == End::TargetEnded {
+            stop = Stop::TargetEnded;
+        }
+        Recording { profile, stop, title }
+    }
+
+    /// Writes the view and tells how the recording went.
+    fn write(self, plan: &RecordPlan, destination: Destination) -> anyhow::Result<()> {
+        say(format_args!("stopped: {}", self.stop));
+        let ledger = self.profile.ledger();
+        if ledger.shown() == 0 {
+            return Err(no_samples(ledger, &plan.sampler).into());
+        }
+        let view = ViewOptions { title: self.title, ..plan.view.clone() };
+        let name = destination.name();
+        destination.write(|out| plan.format.write(&self.profile, &view, out))?;
+        say(format_args!("wrote {name}: {}", counted(ledger.shown(), "sample")));
+        // A stderr that cannot be written is no reason to fail.
+        let _ = write_ledger(ledger, &mut io::stderr());
+        Ok(())
+    }
+}
+
+/// In py-spy's words, which people and scripts know.
+fn beginning(target: &Target, plan: &RecordPlan) -> String {
+    let times = match plan.sampler.rate_hz {
+        1.0 => "once".to_owned(),
+        rate => format!("{rate} times"),
+    };
+    let duration =
+        plan.duration.map(|time| format!(" for {} seconds", time.as_secs_f64())).unwrap_or_default();
+    format!(
+        "Sampling process {} ({}) {times} a second{duration}. Press Control-C to exit.",
+        target.pid(),
+        target.version_text()
+    )
+}
+
+/// A view of nothing helps nobody: says why there is nothing instead.
+fn no_samples(ledger: &Ledger, options: &SamplerOptions) -> Failure {
+    if ledger.lost() > 0 {
+        let reasons: Vec<String> =
+            ledger.losses().iter().map(|(reason, times)| format!("{times} {reason}")).collect();
+        Failure::new(format!("no samples, so nothing was written; lost were: {}", reasons.join(", ")))
+    } else if ledger.not_asked_for() == 0 {
+        Failure::new("no samples, so nothing was written: the recording ended before the first one")
+            .with_advice("a higher --rate, or a longer --duration")
+    } else if options.gil_only {
+        Failure::new("no samples, so nothing was written: no thread held the GIL when it was looked at")
+            .with_advice("without --gil")
+    } else {
+        Failure::new("no samples, so nothing was written: all threads were idle")
+            .with_advice("--idle, which includes threads that wait")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use profiler_model::LossReason;
+    use profiler_sampler::SamplerKind;
+
+    use super::*;
+
+    fn failed() -> anyhow::Result<()> {
+        Err(Failure::new("disk full").into())
+    }
+
+    #[test]
+    fn a_failed_commands_status_is_passed_on_and_else_ours() {
+        assert_eq!(status_of(None, Ok(())).unwrap(), 0);
+        assert_eq!(status_of(Some(CommandEnd::Exited(0)), Ok(())).unwrap(), 0);
+        assert_eq!(status_of(Some(CommandEnd::Exited(3)), Ok(())).unwrap(), 3);
+        assert_eq!(status_of(Some(CommandEnd::Killed(15)), Ok(())).unwrap(), 143);
+        assert_eq!(status_of(Some(CommandEnd::Exited(3)), failed()).unwrap(), 3);
+        assert!(status_of(Some(CommandEnd::Exited(0)), failed()).is_err());
+        assert!(status_of(None, failed()).is_err());
+    }
+
+    #[test]
+    fn no_samples_say_what_to_try() {
+        let options = |gil_only| SamplerOptions {
+            rate_hz: 1.0,
+            kind: SamplerKind::Pause,
+            include_idle: false,
+            gil_only,
+        };
+        let mut ledger = Ledger::default();
+        assert!(no_samples(&ledger, &options(false)).to_string().contains("--rate"));
+        ledger.count_not_asked_for();
+        assert!(no_samples(&ledger, &options(false)).to_string().contains("--idle"));
+        assert!(no_samples(&ledger, &options(true)).to_string().contains("--gil"));
+        ledger.count_lost(LossReason::Moved);
+        assert!(no_samples(&ledger, &options(false)).to_string().contains("1 thread ran"));
+    }
+
+    #[test]
+    fn durations_are_told_as_they_were_asked_for() {
+        assert_eq!(Stop::TimeOver(Duration::from_millis(250)).to_string(), "0.25 s are over");
+        assert_eq!(Stop::TimeOver(Duration::from_secs(10)).to_string(), "10 s are over");
+    }
+}
