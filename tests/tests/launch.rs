@@ -1,0 +1,222 @@
+//! `record -- command` and how a recording ends: the command's pipes, status and signals are its own.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use profiler_tests::{
+    Collapsed, Fixture, Profiler, Running, Scratch, every_interpreter, one_interpreter, read_speedscope,
+};
+
+fn profile_of(scratch: &Scratch) -> Result<Collapsed> {
+    Collapsed::parse(&std::fs::read_to_string(scratch.file("out.txt")).context("no data was written")?)
+}
+
+/// A recording of `source` that writes collapsed stacks.
+fn record(scratch: &Scratch, source: &str) -> Profiler {
+    let words = one_interpreter().inline_words(source);
+    Profiler::new("record").words("-f raw -r 500 -o").arg(scratch.file("out.txt")).command(&words)
+}
+
+/// Some work, so that there is something to see.
+const WORK: &str = "def work():\n    for _ in range(3000000): pass\nwork()\n";
+
+#[test]
+fn input_and_output_are_the_commands_own() {
+    every_interpreter(|interpreter| {
+        let scratch = Scratch::new()?;
+        let source = format!(
+            "import sys\n{WORK}text = sys.stdin.read()\nsys.stdout.write(text.upper())\n\
+             sys.stderr.write('to stderr: ' + text)\n"
+        );
+        let mut running = Profiler::new("record")
+            .words("-f raw -r 500 -o")
+            .arg(scratch.file("out.txt"))
+            .command(&interpreter.inline_words(&source))
+            .with_stdin()
+            .spawn()?;
+        running.stdin.take().context("stdin")?.write_all(b"some text\n")?;
+        let run = running.wait()?;
+        ensure!(run.code() == Some(0), "{run:?}");
+        ensure!(run.stdout == "SOME TEXT\n", "stdout is {:?}", run.stdout);
+        ensure!(run.stderr.contains("to stderr: some text"), "stderr is {:?}", run.stderr);
+        ensure!(profile_of(&scratch)?.count(|stack| stack.contains("work")) > 0, "no work seen");
+        Ok(())
+    });
+}
+
+#[test]
+fn the_exit_status_is_the_commands_own() {
+    for (source, status) in [("raise SystemExit(7)", 7), ("raise SystemExit(0)", 0), ("1 / 0", 1)] {
+        let scratch = Scratch::new().unwrap();
+        let run = record(&scratch, &format!("{WORK}{source}")).run().unwrap();
+        assert_eq!(run.code(), Some(status), "{source}: {}", run.stderr);
+        assert!(profile_of(&scratch).unwrap().total() > 0);
+    }
+}
+
+#[test]
+fn a_command_killed_by_a_signal_is_reported_as_a_shell_does() {
+    let scratch = Scratch::new().unwrap();
+    let run = record(&scratch, &format!("import os, signal\n{WORK}os.kill(os.getpid(), signal.SIGKILL)"));
+    let run = run.run().unwrap();
+    assert_eq!(run.code(), Some(128 + 9), "{}", run.stderr);
+    assert!(profile_of(&scratch).unwrap().total() > 0);
+}
+
+/// A command that tells on stdout when it is up and which signal ended it. It works until then.
+const LISTENER: &str = "\
+import os, signal, sys
+got = []
+for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+    signal.signal(number, lambda number, frame: got.append(number))
+open(sys.argv[-1], 'w').close()
+os.rename(sys.argv[-1], sys.argv[-1] + '.up')
+for _ in range(10 ** 10):
+    if got:
+        break
+print('got', int(got[0]), flush=True)
+raise SystemExit(3)
+";
+
+/// Waits until the listener has written its file.
+fn wait_until_up(running: &mut Running, scratch: &Scratch) -> Result<()> {
+    let limit = Instant::now() + Duration::from_secs(60);
+    while !scratch.file("listener.up").exists() {
+        ensure!(Instant::now() < limit, "the command does not come up");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    running.wait_until_sampling()
+}
+
+#[test]
+fn signals_reach_the_command() {
+    for signal in [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGUSR1] {
+        let scratch = Scratch::new().unwrap();
+        let mut words = one_interpreter().inline_words(LISTENER);
+        words.push(scratch.file("listener").into());
+        let run = Profiler::new("record").words("-f raw -r 500 -o").arg(scratch.file("out.txt"));
+        let mut running = run.command(&words).spawn().unwrap();
+        wait_until_up(&mut running, &scratch).unwrap();
+        running.signal(signal).unwrap();
+        let run = running.wait().unwrap();
+        assert_eq!(run.stdout, format!("got {}\n", signal as i32), "{run:?}");
+        assert_eq!(run.code(), Some(3), "{run:?}");
+        assert!(profile_of(&scratch).unwrap().total() > 0);
+    }
+}
+
+#[test]
+fn python_that_is_not_up_yet_is_waited_for() {
+    every_interpreter(|interpreter| {
+        let scratch = Scratch::new()?;
+        // A shell that becomes Python only when a line arrives.
+        let mut words = vec!["sh".into(), "-c".into(), "read line; exec \"$@\"".into(), "sh".into()];
+        words.extend(interpreter.inline_words(WORK));
+        let run = Profiler::new("record").words("-f raw -r 500 -o").arg(scratch.file("out.txt"));
+        let mut running = run.command(&words).with_stdin().spawn()?;
+        running.stdin.take().context("stdin")?.write_all(b"go\n")?;
+        let run = running.wait()?;
+        ensure!(run.code() == Some(0), "{run:?}");
+        ensure!(profile_of(&scratch)?.count(|stack| stack.contains("work")) > 0, "no work seen");
+        Ok(())
+    });
+}
+
+#[test]
+fn the_duration_is_in_real_seconds() {
+    let scratch = Scratch::new().unwrap();
+    let fixture = Fixture::start(one_interpreter(), "labyrinth/labyrinth.py", &[]).unwrap();
+    let start = Instant::now();
+    let run = Profiler::new("record").words("-f raw -d 1 -r 500 -o").arg(scratch.file("out.txt"));
+    run.pid(&fixture).succeed().unwrap();
+    assert!(start.elapsed() >= Duration::from_secs(1), "ended early");
+    assert!(profile_of(&scratch).unwrap().total() > 0);
+    fixture.finish().unwrap();
+}
+
+#[test]
+fn control_c_ends_the_recording_not_the_data() {
+    every_interpreter(|interpreter| {
+        let scratch = Scratch::new()?;
+        let mut fixture = Fixture::start(interpreter, "labyrinth/labyrinth.py", &[])?;
+        let run = Profiler::new("record").words("-f raw -r 500 -o").arg(scratch.file("out.txt"));
+        let mut running = run.pid(&fixture).spawn()?;
+        running.wait_until_sampling()?;
+        running.signal(Signal::SIGINT)?;
+        let run = running.wait()?;
+        ensure!(run.code() == Some(0), "{run:?}");
+        ensure!(profile_of(&scratch)?.total() > 0, "no data");
+        fixture.progress().map(drop)
+    });
+}
+
+#[test]
+fn the_end_of_the_target_ends_the_recording() {
+    every_interpreter(|interpreter| {
+        let scratch = Scratch::new()?;
+        let mut fixture = Fixture::start(interpreter, "labyrinth/labyrinth.py", &[])?;
+        let run = Profiler::new("record").words("-f raw -r 500 -o").arg(scratch.file("out.txt"));
+        let mut running = run.pid(&fixture).spawn()?;
+        running.wait_until_sampling()?;
+        fixture.close_stdin();
+        let run = running.wait()?;
+        ensure!(run.code() == Some(0), "{run:?}");
+        ensure!(profile_of(&scratch)?.total() > 0, "no data");
+        Ok(())
+    });
+}
+
+#[test]
+fn the_ending_of_the_file_chooses_the_format() {
+    let scratch = Scratch::new().unwrap();
+    let fixture = Fixture::start(one_interpreter(), "labyrinth/labyrinth.py", &[]).unwrap();
+    let written = |name: &str| {
+        let file = scratch.file(name);
+        Profiler::new("record").words("-d 1 -r 200 -o").arg(&file).pid(&fixture).succeed().unwrap();
+        std::fs::read_to_string(file).unwrap()
+    };
+    let svg = written("flame.svg");
+    assert!(svg.contains("<svg") && svg.contains("_from_"), "{}", &svg[..svg.len().min(300)]);
+    assert!(!read_speedscope(&written("scope.json")).unwrap().is_empty());
+    assert!(Collapsed::parse(&written("stacks.txt")).unwrap().total() > 0);
+}
+
+#[test]
+fn the_run_ends_with_its_ledger() {
+    let scratch = Scratch::new().unwrap();
+    let fixture = Fixture::start(one_interpreter(), "labyrinth/labyrinth.py", &[]).unwrap();
+    let run = Profiler::new("record").words("-f raw -d 1 -r 500 -o").arg(scratch.file("out.txt"));
+    let run = run.pid(&fixture).succeed().unwrap();
+    let ledger = run.stderr.to_lowercase();
+    for word in ["samples", "lost", "stopped", "cpu"] {
+        assert!(ledger.contains(word), "no word of {word:?} in\n{}", run.stderr);
+    }
+    assert!(run.stdout.is_empty(), "stdout belongs to the command: {:?}", run.stdout);
+}
+
+#[test]
+fn functions_without_lines_and_whole_paths() {
+    let scratch = Scratch::new().unwrap();
+    let fixture =
+        Fixture::start(one_interpreter(), "unique_names/unique_names.py", &["--seconds", "60"]).unwrap();
+    let leaves = |option: &str| {
+        let file = scratch.file("out.txt");
+        let run = Profiler::new("record").words("-f raw -d 1 -r 200").words(option).arg("-o").arg(&file);
+        run.pid(&fixture).succeed().unwrap();
+        let profile = Collapsed::parse(&std::fs::read_to_string(file).unwrap()).unwrap();
+        let hot: Vec<_> =
+            profile.stacks.iter().filter(|stack| stack.contains("count_with_list")).cloned().collect();
+        assert!(!hot.is_empty(), "{option}: nothing seen");
+        hot
+    };
+    assert!(leaves("").len() > 1, "lines are told apart");
+    // By function the stacks of all lines of the leaf are one.
+    assert_eq!(leaves("-F").len(), 1);
+    let nolineno = leaves("--nolineno");
+    assert!(nolineno.iter().all(|stack| stack.leaf().unwrap().line.is_none()), "{nolineno:?}");
+    let full = leaves("--full-filenames");
+    let file = full[0].leaf().unwrap().file.clone().unwrap();
+    assert!(file.starts_with('/') && file.ends_with("unique_names.py"), "{file}");
+}

@@ -1,0 +1,60 @@
+//! Whatever happens to the profiler, the target runs on: it is killed at random moments, a hundred times.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, ensure};
+use profiler_tests::{Fixture, Profiler, Scratch, every_interpreter, interpreters, process_state, tracer_of};
+
+/// How often the profiler is killed, over all interpreters.
+const KILLS: usize = 100;
+
+/// The profiler is killed between its very start and well into its sampling.
+const LATEST_KILL: Duration = Duration::from_millis(250);
+
+/// A random moment before `LATEST_KILL`; a linear congruence is random enough for that.
+fn moment(seed: &mut u64) -> Duration {
+    *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    Duration::from_nanos((*seed >> 16) % u64::try_from(LATEST_KILL.as_nanos()).unwrap_or(1))
+}
+
+fn rounds(fixture: &mut Fixture) -> Result<u64> {
+    fixture.progress()?["rounds"].as_u64().context("rounds")
+}
+
+/// The target is not stopped, not traced, and gets on.
+fn must_run_on(fixture: &mut Fixture) -> Result<()> {
+    let state = process_state(fixture.pid())?;
+    ensure!(!matches!(state, 'T' | 't'), "the target is in state {state}");
+    let tracer = tracer_of(fixture.pid())?;
+    ensure!(tracer == 0, "the target is traced by {tracer}");
+    let before = rounds(fixture)?;
+    let after = rounds(fixture)?;
+    ensure!(after > before, "the target does not get on");
+    Ok(())
+}
+
+#[test]
+fn killed_at_any_moment() {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let mut seed = u64::try_from(now.as_nanos() % u128::from(u64::MAX)).unwrap();
+    eprintln!("seed {seed}");
+    let each = KILLS.div_ceil(interpreters().len().max(1));
+    let seed = std::cell::Cell::new(moment(&mut seed).as_nanos() as u64);
+    every_interpreter(|interpreter| {
+        let scratch = Scratch::new()?;
+        let mut fixture = Fixture::start(interpreter, "labyrinth/labyrinth.py", &["--threads", "2"])?;
+        for _ in 0..each {
+            let mut next = seed.get();
+            let moment = moment(&mut next);
+            seed.set(next);
+            let run = Profiler::new("record").words("-f raw -r 2000 -o").arg(scratch.file("out.txt"));
+            let running = run.pid(&fixture).spawn()?;
+            std::thread::sleep(moment);
+            running.kill()?;
+            must_run_on(&mut fixture).with_context(|| format!("killed after {moment:?}"))?;
+        }
+        let account = fixture.finish()?;
+        ensure!(account["rounds"].as_u64() > Some(0), "{account}");
+        Ok(())
+    });
+}

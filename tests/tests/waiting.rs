@@ -1,0 +1,135 @@
+//! Threads that wait are told from threads that run, and for how long, on every interpreter.
+
+use anyhow::{Context, Result, ensure};
+use profiler_tests::{
+    Collapsed, DumpedThread, Fixture, Interpreter, Profiler, Scratch, dumped_json, every_interpreter,
+    expectation, wait_until_still,
+};
+use serde_json::Value;
+
+const PROGRAM: &str = "waiting/waiting.py";
+
+fn start(interpreter: &Interpreter) -> Result<Fixture> {
+    let fixture = Fixture::start(interpreter, PROGRAM, &[])?;
+    wait_until_still(fixture.pid())?;
+    Ok(fixture)
+}
+
+fn dump(fixture: &Fixture) -> Result<Vec<DumpedThread>> {
+    dumped_json(&Profiler::new("dump").words("--json").pid(fixture).succeed()?.stdout)
+}
+
+/// Compares the threads that an expectation names with those of a dump.
+fn must_be(threads: &[DumpedThread], expected: &Value) -> Result<()> {
+    for (name, expected) in expected.as_object().context("threads")? {
+        let thread = threads.iter().find(|thread| thread.name.as_ref() == Some(name));
+        let thread = thread.with_context(|| format!("no thread {name} in {threads:?}"))?;
+        if let Some(active) = expected["active"].as_bool() {
+            ensure!(thread.active == active, "{name}: active is {}", thread.active);
+        }
+        if let Some(gil) = expected["gil"].as_bool() {
+            ensure!(thread.owns_gil == gil, "{name}: owns_gil is {}", thread.owns_gil);
+        }
+        if let Some(leaf) = expected["leaf"].as_str() {
+            ensure!(thread.leaf() == leaf, "{name}: in {}", thread.leaf());
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn dump_tells_what_every_thread_waits_in() {
+    every_interpreter(|interpreter| {
+        let fixture = start(interpreter)?;
+        let threads = dump(&fixture)?;
+        let expected = &expectation("waiting")?["threads"];
+        ensure!(threads.len() == expected.as_object().context("threads")?.len(), "{threads:?}");
+        must_be(&threads, expected)
+    });
+}
+
+#[test]
+fn c_code_without_the_gil_is_active() {
+    every_interpreter(|interpreter| {
+        let mut fixture = start(interpreter)?;
+        fixture.ask("hash")?;
+        let name = "hashes";
+        // The hash of 50 MB takes far longer than the Python around it, so the thread is in it whenever one
+        // looks; after `done` it may still be on its way there.
+        let mut in_hash = Vec::new();
+        for _ in 0..5 {
+            let threads = dump(&fixture)?;
+            let thread = threads.into_iter().find(|thread| thread.name.as_deref() == Some(name));
+            in_hash.push(thread.context("no thread hashes")?);
+        }
+        let good = in_hash.iter().filter(|thread| thread.active && !thread.owns_gil && thread.leaf() == name);
+        ensure!(good.count() >= 4, "{in_hash:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn without_idle_threads_only_work_is_shown() {
+    every_interpreter(|interpreter| {
+        let scratch = Scratch::new()?;
+        let file = scratch.file("out.txt");
+        let mut fixture = start(interpreter)?;
+        fixture.ask("alternate")?;
+        Profiler::new("record").words("-f raw -r 500 -d 1 -o").arg(&file).pid(&fixture).succeed()?;
+        let profile = Collapsed::parse(&std::fs::read_to_string(&file)?)?;
+        let total = profile.total();
+        ensure!(total >= 30, "only {total} samples of the thread that works a quarter of the time");
+        for waits in ["sleeps", "waits_for_lock", "waits_for_socket", "waits_for_pipe"] {
+            let count = profile.count(|stack| stack.contains(waits));
+            ensure!(count == 0, "{waits}: {count} of {total} samples");
+        }
+        let works = profile.count(|stack| stack.contains("works"));
+        ensure!(works * 10 >= total * 8, "works: {works} of {total}");
+        Ok(())
+    });
+}
+
+#[test]
+fn with_idle_threads_every_thread_is_shown_all_the_time() {
+    every_interpreter(|interpreter| {
+        let scratch = Scratch::new()?;
+        let file = scratch.file("out.txt");
+        let mut fixture = start(interpreter)?;
+        fixture.ask("alternate")?;
+        Profiler::new("record").words("-f raw -r 200 -d 2 -i -t -o").arg(&file).pid(&fixture).succeed()?;
+        let account = fixture.finish()?;
+        let profile = Collapsed::parse(&std::fs::read_to_string(&file)?)?;
+        let of = |name: &str| profile.count(|stack| stack.contains(name));
+        let sleeps = of("sleeps");
+        ensure!(sleeps >= 100, "only {sleeps} samples of a thread that sleeps all the time");
+        for name in ["waits_for_lock", "waits_for_socket", "waits_for_pipe"] {
+            let count = of(name);
+            ensure!(count.abs_diff(sleeps) * 20 <= sleeps, "{name}: {count}, but {sleeps} of sleeps");
+        }
+        let spent = |name: &str| account["spent"][name].as_f64().with_context(|| name.to_owned());
+        let truth = spent("rests")? / (spent("rests")? + spent("works")?);
+        let (rests, works) = (of("rests") as f64, of("works") as f64);
+        let share = rests / (rests + works);
+        ensure!((share - truth).abs() < 0.15, "rests: {share:.3} sampled, {truth:.3} by its own clock");
+        Ok(())
+    });
+}
+
+#[test]
+fn two_spinning_threads_take_turns_with_the_gil() {
+    every_interpreter(|interpreter| {
+        let scratch = Scratch::new()?;
+        let file = scratch.file("out.txt");
+        let mut fixture = start(interpreter)?;
+        fixture.ask("spin")?;
+        Profiler::new("record").words("-f raw -r 500 -d 2 -g -t -o").arg(&file).pid(&fixture).succeed()?;
+        let profile = Collapsed::parse(&std::fs::read_to_string(&file)?)?;
+        let total = profile.total();
+        ensure!(total >= 200, "only {total} samples of whoever holds the GIL");
+        for name in ["spins_1", "spins_2"] {
+            let count = profile.count(|stack| stack.thread.as_deref() == Some(name));
+            ensure!(count * 4 >= total || interpreter.free_threaded, "{name}: {count} of {total}");
+        }
+        Ok(())
+    });
+}
