@@ -10,6 +10,8 @@
 
 mod image;
 mod scan;
+#[cfg(test)]
+mod tests;
 mod version;
 
 use profiler_memory::{ReadError, ReadMemory};
@@ -411,16 +413,19 @@ fn is_alive(memory: &impl ReadMemory, head: RemoteAddr, offsets: &Offsets) -> Re
         if interpreter.is_null() {
             return Ok(false);
         }
-        let Ok(thread) = memory.field(interpreter, offsets.interpreter.threads_head) else {
-            return Ok(false);
-        };
-        if !thread.is_null() {
-            return Ok(memory.field(thread, offsets.thread.interpreter) == Ok(interpreter));
+        if owns_a_thread(memory, interpreter, offsets) {
+            return Ok(true);
         }
         let Ok(next) = memory.field(interpreter, offsets.interpreter.next) else { return Ok(false) };
         interpreter = next;
     }
     Ok(false)
+}
+
+/// Whether the interpreter has a thread state that points back to it.
+fn owns_a_thread(memory: &impl ReadMemory, interpreter: RemoteAddr, offsets: &Offsets) -> bool {
+    let Ok(thread) = memory.field(interpreter, offsets.interpreter.threads_head) else { return false };
+    !thread.is_null() && memory.field(thread, offsets.thread.interpreter) == Ok(interpreter)
 }
 
 /// What the process is instead of a CPython 3.
