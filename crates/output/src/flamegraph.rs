@@ -59,7 +59,7 @@ fn draw(
     drawing.title = title.into_owned();
     drawing.subtitle = Some(subtitle);
     drawing.no_javascript = no_script;
-    Ok(from_lines(&mut drawing, lines(&tree).iter().rev().map(String::as_str), out)?)
+    Ok(from_lines(&mut drawing, lines(tree).iter().rev().map(String::as_str), out)?)
 }
 
 fn drawing_options(total: u64, weight: Weight) -> Options<'static> {
@@ -79,7 +79,7 @@ fn drawing_options(total: u64, weight: Weight) -> Options<'static> {
 }
 
 /// The stacks that are wide enough to be seen, as collapsed lines.
-fn lines(tree: &Tree) -> Vec<String> {
+fn lines(tree: Tree) -> Vec<String> {
     let least = (tree.total() as f64 * LEAST_PERCENT / 100.0).ceil() as u64;
     let mut lines = Vec::new();
     let Ok(()) = tree.visit(least, |stack, weight| -> Result<(), Infallible> {

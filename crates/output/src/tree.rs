@@ -55,25 +55,26 @@ impl Tree {
     /// that weight, children in the order of their labels. Stacks that have less than `least` in all are not
     /// visited, except those that stand on nothing; their weight is their parent's own.
     pub(crate) fn visit<E>(
-        &self,
+        mut self,
         least: u64,
         mut visit: impl FnMut(&str, u64) -> Result<(), E>,
     ) -> Result<(), E> {
-        let (own, children) = self.pruned(least);
+        let children = self.prune(least);
         let mut path = String::new();
         let mut pending: Vec<(StackId, usize)> = Vec::new();
         let mut level = children.of(None);
         loop {
             // Last in, first out: so the first child goes last.
-            pending.extend(level.iter().rev().map(|child| (*child, path.len())));
+            pending.extend(level.iter().rev().map(|(_, child)| (*child, path.len())));
             let Some((stack, parent_end)) = pending.pop() else { return Ok(()) };
             path.truncate(parent_end);
             if parent_end > 0 {
                 path.push(';');
             }
             path.push_str(&self.labels.frame_of(self.labels.leaf_of(stack)).function);
-            if own[stack.index()] > 0 {
-                visit(&path, own[stack.index()])?;
+            let own = self.own[stack.index()];
+            if own > 0 {
+                visit(&path, own)?;
             }
             level = children.of(Some(stack));
         }
@@ -96,10 +97,9 @@ impl Tree {
         self.own[stack.index()] += weight;
     }
 
-    /// The own weights after stacks lighter than `least` gave theirs to their parents, and who is left.
-    fn pruned(&self, least: u64) -> (Vec<u64>, Children) {
+    /// Makes stacks lighter than `least` give their weight to their parents. Returns who is left.
+    fn prune(&mut self, least: u64) -> Children {
         let mut total = self.own.clone();
-        let mut own = self.own.clone();
         let mut kept = Vec::new();
         // Children come after their parents, so from the end every child is done before its parent.
         for (stack, parent, _) in self.labels.stacks().rev() {
@@ -110,32 +110,24 @@ impl Tree {
             if weight >= least.max(1) || parent.is_none() && weight > 0 {
                 kept.push((parent, stack));
             } else if let Some(parent) = parent {
-                own[parent.index()] += weight;
+                self.own[parent.index()] += weight;
             }
         }
+        drop(total);
         let label = |stack: StackId| &self.labels.frame_of(self.labels.leaf_of(stack)).function;
         kept.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| label(a.1).cmp(label(b.1))));
-        (own, Children::new(&kept))
+        Children(kept)
     }
 }
 
-/// The children of every stack, in the order of their labels.
-struct Children {
-    parents: Vec<Option<StackId>>,
-    children: Vec<StackId>,
-}
+/// Stacks as (parent, child), sorted by parent and then by the label of the child.
+struct Children(Vec<(Option<StackId>, StackId)>);
 
 impl Children {
-    /// From (parent, child), sorted by parent.
-    fn new(sorted: &[(Option<StackId>, StackId)]) -> Self {
-        let (parents, children) = sorted.iter().copied().unzip();
-        Children { parents, children }
-    }
-
-    fn of(&self, parent: Option<StackId>) -> &[StackId] {
-        let start = self.parents.partition_point(|other| *other < parent);
-        let end = self.parents.partition_point(|other| *other <= parent);
-        &self.children[start..end]
+    fn of(&self, parent: Option<StackId>) -> &[(Option<StackId>, StackId)] {
+        let start = self.0.partition_point(|(other, _)| *other < parent);
+        let end = self.0.partition_point(|(other, _)| *other <= parent);
+        &self.0[start..end]
     }
 }
 

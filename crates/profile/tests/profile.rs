@@ -1,0 +1,289 @@
+//! The profile against a plain model of it: everything that was recorded is found again, once.
+#![allow(clippy::unwrap_used, reason = "a test that panics has said what it has to say")]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use profiler_model::{
+    Frame, FrameKind, LossReason, Nanos, Pid, Position, ThreadKey, ThreadState, Tid, Timestamp, WaitReason,
+};
+use profiler_profile::{FrameId, ProcessInfo, Profile, Sample, ThreadId, ThreadInfo, Weights};
+use proptest::prelude::*;
+
+fn frame(function: &str, line: u32) -> Frame {
+    let position = Position { line: Some(line), ..Position::default() };
+    Frame { function: function.into(), file: "a.py".into(), position, ..Frame::default() }
+}
+
+fn thread(profile: &mut Profile, tid: u32) -> ThreadId {
+    let pid = Pid::new(1);
+    let process = profile.process(ProcessInfo { pid, ..ProcessInfo::default() });
+    let key = ThreadKey { pid, tid: Tid::new(tid) };
+    profile.thread(ThreadInfo { key, process, pthread_id: None, name: None, is_main: tid == 1 })
+}
+
+/// A sample as a test says it.
+#[derive(Clone, Debug)]
+struct Seen {
+    thread: u32,
+    /// (function, line), outermost first.
+    stack: Vec<(u8, u8)>,
+    is_running: bool,
+    cpu: u32,
+    wall: u32,
+}
+
+fn record(profile: &mut Profile, at: u64, seen: &Seen) {
+    let thread = thread(profile, seen.thread);
+    let frames: Vec<FrameId> = seen
+        .stack
+        .iter()
+        .map(|(function, line)| profile.frame(&frame(&format!("f{function}"), u32::from(*line))))
+        .collect();
+    let stack = profile.stack(frames);
+    profile.record(Sample {
+        at: Timestamp::from_nanos(at),
+        thread,
+        stack,
+        state: match seen.is_running {
+            true => ThreadState::Running,
+            false => ThreadState::Waiting(WaitReason::Lock),
+        },
+        holds_gil: seen.is_running,
+        cpu: Nanos::from_nanos(u64::from(seen.cpu)),
+        wall: Nanos::from_nanos(u64::from(seen.wall)),
+    });
+}
+
+fn recorded(all: &[Seen], with_timeline: bool) -> Profile {
+    let mut profile = if with_timeline { Profile::with_timeline() } else { Profile::new() };
+    for (at, seen) in all.iter().enumerate() {
+        record(&mut profile, at as u64, seen);
+    }
+    profile
+}
+
+type Key = (u32, Vec<(String, u32)>, bool);
+type Sums = BTreeMap<Key, (u64, u64, u64)>;
+
+fn add(sums: &mut Sums, key: Key, samples: u64, cpu: u64, wall: u64) {
+    let sum = sums.entry(key).or_default();
+    *sum = (sum.0 + samples, sum.1 + cpu, sum.2 + wall);
+}
+
+/// The sums, from what was seen.
+fn expected(all: &[Seen]) -> Sums {
+    let mut sums = Sums::new();
+    for seen in all {
+        let stack = seen.stack.iter().map(|(f, line)| (format!("f{f}"), u32::from(*line))).collect();
+        add(&mut sums, (seen.thread, stack, seen.is_running), 1, seen.cpu.into(), seen.wall.into());
+    }
+    sums
+}
+
+fn stack_of(profile: &Profile, stack: Option<profiler_profile::StackId>) -> Vec<(String, u32)> {
+    let frames = profile.root_first(stack).into_iter().map(|frame| profile.frame_of(frame));
+    frames.map(|frame| (frame.function.to_string(), frame.position.line.unwrap())).collect()
+}
+
+/// The sums, from the tallies.
+fn tallied(profile: &Profile) -> Sums {
+    let mut sums = Sums::new();
+    for tally in profile.tallies() {
+        let tid = profile.thread_of(tally.thread).key.tid.as_u32();
+        let key = (tid, stack_of(profile, tally.stack), tally.state.is_running());
+        assert!(!sums.contains_key(&key), "two tallies of one key");
+        let weights = tally.weights;
+        add(&mut sums, key, weights.samples, weights.cpu.as_nanos(), weights.wall.as_nanos());
+    }
+    sums
+}
+
+/// The sums, from the timeline.
+fn timed(profile: &Profile) -> Sums {
+    let mut sums = Sums::new();
+    for (thread, info) in profile.threads() {
+        for run in profile.timeline(thread).unwrap() {
+            assert_eq!(run.thread, thread);
+            let key = (info.key.tid.as_u32(), stack_of(profile, run.stack), run.state.is_running());
+            let weights = run.weights;
+            add(&mut sums, key, weights.samples, weights.cpu.as_nanos(), weights.wall.as_nanos());
+        }
+    }
+    sums
+}
+
+fn seen() -> impl Strategy<Value = Seen> {
+    let stack = prop::collection::vec((0..4_u8, 0..3_u8), 0..6);
+    (1..4_u32, stack, any::<bool>(), any::<u32>(), any::<u32>())
+        .prop_map(|(thread, stack, is_running, cpu, wall)| Seen { thread, stack, is_running, cpu, wall })
+}
+
+fn all_seen() -> impl Strategy<Value = Vec<Seen>> {
+    prop::collection::vec(seen(), 0..60)
+}
+
+proptest! {
+    #[test]
+    fn everything_recorded_is_found_again(all in all_seen()) {
+        let profile = recorded(&all, true);
+        prop_assert_eq!(tallied(&profile), expected(&all));
+        prop_assert_eq!(timed(&profile), expected(&all));
+        prop_assert_eq!(profile.ledger().shown(), all.len() as u64);
+    }
+
+    #[test]
+    fn a_timeline_changes_no_sum(all in all_seen()) {
+        let (without, with) = (recorded(&all, false), recorded(&all, true));
+        prop_assert_eq!(without.tallies(), with.tallies());
+    }
+
+    #[test]
+    fn a_timeline_is_in_order_and_repeats_nothing(all in all_seen()) {
+        let profile = recorded(&all, true);
+        for (thread, _) in profile.threads() {
+            let runs: Vec<_> = profile.timeline(thread).unwrap().collect();
+            for pair in runs.windows(2) {
+                prop_assert!(pair[0].last < pair[1].first);
+                let key = |run: &profiler_profile::Run| (run.stack, run.state, run.holds_gil);
+                prop_assert_ne!(key(&pair[0]), key(&pair[1]));
+            }
+        }
+    }
+
+    #[test]
+    fn frames_and_stacks_are_kept_once(all in all_seen()) {
+        let profile = recorded(&all, false);
+        let frames: Vec<&Frame> = profile.frames().map(|(_, frame)| frame).collect();
+        for (index, frame) in frames.iter().enumerate() {
+            prop_assert!(!frames[..index].contains(frame));
+        }
+        let stacks: BTreeSet<_> = profile.stacks().map(|(_, parent, frame)| (parent, frame)).collect();
+        prop_assert_eq!(stacks.len(), profile.stacks().len());
+        for (stack, parent, _) in profile.stacks() {
+            prop_assert!(parent.is_none_or(|parent| parent < stack));
+        }
+    }
+
+    #[test]
+    fn merging_is_recording_both(first in all_seen(), second in all_seen()) {
+        // The second profile met the frames in another order, so that its handles differ.
+        let mut merged = recorded(&first, true);
+        merged.merge(&recorded(&second, true));
+        let both: Vec<Seen> = first.into_iter().chain(second).collect();
+        prop_assert_eq!(tallied(&merged), expected(&both));
+        prop_assert_eq!(timed(&merged), expected(&both));
+        prop_assert_eq!(merged.ledger().shown(), both.len() as u64);
+        for (thread, _) in merged.threads() {
+            let starts: Vec<_> = merged.timeline(thread).unwrap().map(|run| run.first).collect();
+            prop_assert!(starts.is_sorted());
+        }
+    }
+
+    #[test]
+    fn hot_functions_count_each_sample_once(all in all_seen()) {
+        let profile = recorded(&all, false);
+        for hot in profile.functions() {
+            let name = &*hot.place.name;
+            let is_it = |(function, _): &(u8, u8)| format!("f{function}") == name;
+            let on_stack = all.iter().filter(|seen| seen.stack.iter().any(is_it));
+            let own = all.iter().filter(|seen| seen.stack.last().is_some_and(is_it));
+            prop_assert_eq!(hot.total, weights(on_stack));
+            prop_assert_eq!(hot.own, weights(own));
+        }
+        for hot in profile.lines() {
+            let (name, line) = (&*hot.place.function.name, hot.place.line);
+            let is_it = |(f, l): &(u8, u8)| format!("f{f}") == name && Some(u32::from(*l)) == line;
+            prop_assert_eq!(hot.total, weights(all.iter().filter(|seen| seen.stack.iter().any(is_it))));
+            prop_assert_eq!(hot.own, weights(all.iter().filter(|seen| seen.stack.last().is_some_and(is_it))));
+        }
+    }
+}
+
+fn weights<'a>(all: impl Iterator<Item = &'a Seen>) -> Weights {
+    let mut sum = Weights::default();
+    for seen in all {
+        let (cpu, wall) = (Nanos::from_nanos(seen.cpu.into()), Nanos::from_nanos(seen.wall.into()));
+        sum += Weights { samples: 1, cpu, wall };
+    }
+    sum
+}
+
+#[test]
+fn frames_that_differ_in_anything_are_two() {
+    let mut profile = Profile::new();
+    let plain = frame("f", 3);
+    let variants = [
+        plain.clone(),
+        Frame { kind: FrameKind::Native, ..plain.clone() },
+        Frame { is_entry: true, ..plain.clone() },
+        Frame { first_line: Some(1), ..plain.clone() },
+        Frame { position: Position { column: Some(0), ..plain.position }, ..plain.clone() },
+    ];
+    let ids: BTreeSet<FrameId> = variants.iter().map(|frame| profile.frame(frame)).collect();
+    assert_eq!(ids.len(), variants.len());
+    for (variant, id) in variants.iter().zip(&ids) {
+        assert_eq!(profile.frame(variant), *id);
+        assert_eq!(profile.frame_of(*id), variant);
+    }
+}
+
+#[test]
+fn a_thread_is_one_whatever_it_is_called() {
+    let mut profile = Profile::new();
+    let id = thread(&mut profile, 7);
+    profile.name_thread(id, "first");
+    assert_eq!(thread(&mut profile, 7), id);
+    assert_eq!(profile.thread_of(id).name.as_deref(), Some("first"), "no name does not erase one");
+    let named = ThreadInfo { name: Some("second".into()), ..profile.thread_of(id).clone() };
+    assert_eq!(profile.thread(named), id);
+    assert_eq!(profile.thread_of(id).name.as_deref(), Some("second"));
+    assert_ne!(thread(&mut profile, 8), id);
+}
+
+#[test]
+fn a_process_that_replaced_itself_is_another() {
+    let mut profile = Profile::new();
+    let mut info =
+        ProcessInfo { pid: Pid::new(5), command_line: "sh -c python3".into(), ..Default::default() };
+    let shell = profile.process(info.clone());
+    info.command_line = "python3".into();
+    let python = profile.process(info.clone());
+    assert_ne!(shell, python);
+    assert_eq!(profile.process(info), python);
+}
+
+#[test]
+fn merged_processes_keep_who_started_them() {
+    let mut other = Profile::new();
+    let parent = other.process(ProcessInfo { pid: Pid::new(5), ..Default::default() });
+    other.process(ProcessInfo { pid: Pid::new(6), parent: Some(parent), ..Default::default() });
+    let mut profile = Profile::new();
+    profile.process(ProcessInfo { pid: Pid::new(4), ..Default::default() });
+    profile.merge(&other);
+    let pids: Vec<_> = profile
+        .processes()
+        .map(|(_, process)| {
+            (process.pid.as_u32(), process.parent.map(|parent| profile.process_of(parent).pid))
+        })
+        .collect();
+    assert_eq!(pids, [(4, None), (5, None), (6, Some(Pid::new(5)))]);
+}
+
+#[test]
+fn the_ledger_is_merged_with_the_samples() {
+    let seen = Seen { thread: 1, stack: vec![(0, 1)], is_running: true, cpu: 1, wall: 1 };
+    let mut profile = recorded(std::slice::from_ref(&seen), false);
+    let mut other = recorded(&[seen], false);
+    other.ledger_mut().count_lost(LossReason::Moved);
+    profile.merge(&other);
+    assert_eq!((profile.ledger().attempts(), profile.ledger().shown(), profile.ledger().lost()), (3, 2, 1));
+}
+
+/// `record` must fit into 30 MB after a minute at 1 kHz of a program with thousands of functions; this is the
+/// part of it that grows.
+#[test]
+fn what_grows_stays_small() {
+    assert_eq!(size_of::<Option<profiler_profile::StackId>>(), 4);
+    assert!(size_of::<profiler_profile::Tally>() <= 40, "{}", size_of::<profiler_profile::Tally>());
+    assert!(size_of::<Frame>() <= 160, "{}", size_of::<Frame>());
+}
