@@ -13,6 +13,9 @@ const MAX_LOG2_INDEX_BYTES: u8 = 32;
 /// The longest name that is looked up.
 const MAX_NAME_BYTES: usize = 32;
 
+/// How many keys are fetched in one batch: enough for the attributes of most objects.
+const KEYS_AT_ONCE: usize = 128;
+
 /// Bytes of a string that precede its characters, at most.
 const MAX_STRING_HEAD_BYTES: usize = 96;
 
@@ -129,30 +132,28 @@ fn optional<T: Scalar>(
     field.map(|field| memory.field(base, field)).transpose()
 }
 
-/// The value of the entry whose key is the ASCII string `name`.
+/// The entry whose key is the ASCII string `name`.
 pub(crate) fn find(
     memory: &impl ReadMemory,
     offsets: &Offsets,
     entries: &[Entry],
     name: &str,
-) -> Result<Option<RemoteAddr>, ReadError> {
+) -> Result<Option<Entry>, ReadError> {
     let Some(wanted) = NameInMemory::new(offsets, name) else { return Ok(None) };
-    let mut buffers = vec![[0u8; MAX_STRING_HEAD_BYTES + MAX_NAME_BYTES]; entries.len()];
-    let mut start = 0;
-    while start < entries.len() {
-        let pairs = entries[start..].iter().zip(&mut buffers[start..]);
+    let mut buffers = [[0u8; MAX_STRING_HEAD_BYTES + MAX_NAME_BYTES]; KEYS_AT_ONCE];
+    let mut rest = entries;
+    while !rest.is_empty() {
+        let pairs = rest.iter().zip(&mut buffers);
         let mut requests: Vec<ReadRequest> =
             pairs.map(|(entry, buffer)| ReadRequest::new(entry.key, &mut buffer[..wanted.length])).collect();
-        let done = memory.read_batch(&mut requests)?;
-        drop(requests);
-        let read = entries[start..].iter().zip(&buffers[start..]).take(done);
-        for (entry, buffer) in read {
-            if wanted.is_at(buffer) {
-                return Ok(Some(entry.value));
-            }
+        let (asked, done) = (requests.len(), memory.read_batch(&mut requests)?);
+        let mut read = rest.iter().zip(&buffers).take(done);
+        if let Some((entry, _)) = read.find(|(_, buffer)| wanted.is_at(&buffer[..])) {
+            return Ok(Some(*entry));
         }
-        // The one that could not be read is shorter than the name and ends where its memory ends.
-        start += done + 1;
+        // One that could not be read is shorter than the name and ends where its memory ends.
+        let skip = if done < asked { done + 1 } else { done };
+        rest = rest.get(skip..).unwrap_or_default();
     }
     Ok(None)
 }

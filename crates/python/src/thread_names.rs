@@ -45,33 +45,42 @@ pub fn thread_names(
     let Some(threading) = dict::find(memory, offsets, &modules, "threading")? else {
         return Ok(HashMap::new());
     };
-    let globals = attributes(memory, offsets, threading)?;
+    let globals = attributes(memory, offsets, threading.value)?;
     let Some(active) = dict::find(memory, offsets, &globals, "_active")? else {
         return Ok(HashMap::new());
     };
-    let threads = dict::entries(memory, offsets, active, MAX_THREADS)?;
+    let threads = dict::entries(memory, offsets, active.value, MAX_THREADS)?;
     let mut names = HashMap::with_capacity(threads.len());
     let mut looked_at = 0;
+    let mut name_key = None;
     for thread in &threads {
         let Ok(attributes) = attributes(memory, offsets, thread.value) else { continue };
         looked_at += attributes.len();
         if looked_at > MAX_ATTRIBUTES_OF_ALL {
             break;
         }
-        if let Some((ident, name)) = named_thread(memory, offsets, thread.key, &attributes) {
-            names.insert(ident, name);
-        }
+        let named = (|| {
+            let ident = read_unsigned(memory, offsets, thread.key).ok()??;
+            let name = name_object(memory, offsets, &attributes, &mut name_key)?;
+            Some((ident, read_string(memory, offsets, name).ok()?))
+        })();
+        names.extend(named);
     }
     Ok(names)
 }
 
-fn named_thread(
+/// The attribute `_name`. All instances use the same string object as its key, so that it need be recognised
+/// by its characters only once: `name_key` keeps it.
+fn name_object(
     memory: &impl ReadMemory,
     offsets: &Offsets,
-    ident: RemoteAddr,
     attributes: &[Entry],
-) -> Option<(u64, String)> {
-    let ident = read_unsigned(memory, offsets, ident).ok()??;
-    let name = dict::find(memory, offsets, attributes, "_name").ok()??;
-    Some((ident, read_string(memory, offsets, name).ok()?))
+    name_key: &mut Option<RemoteAddr>,
+) -> Option<RemoteAddr> {
+    if let Some(entry) = attributes.iter().find(|entry| Some(entry.key) == *name_key) {
+        return Some(entry.value);
+    }
+    let entry = dict::find(memory, offsets, attributes, "_name").ok()??;
+    *name_key = Some(entry.key);
+    Some(entry.value)
 }
