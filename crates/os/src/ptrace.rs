@@ -21,8 +21,9 @@ use crate::clock;
 const SPIN: Nanos = Nanos::from_nanos(60_000);
 /// Between two looks after that.
 const NAP: Duration = Duration::from_micros(50);
-/// A thread that has not stopped by then is inside the kernel and will not stop soon.
-const MAX_WAIT: Nanos = Nanos::from_nanos(20_000_000);
+/// A thread that has not stopped by then is inside the kernel and will not stop soon. On a busy machine a
+/// thread that is ready to run stops only when its turn comes, which takes tens of milliseconds.
+const MAX_WAIT: Nanos = Nanos::from_nanos(200_000_000);
 
 /// Why a thread could not be stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -62,15 +63,14 @@ impl Tracer {
         if self.late.contains(&tid) {
             return Err(StopError::TimedOut);
         }
-        let asked_at = clock::now();
         seize(tid)?;
         interrupt(tid)?;
-        match wait_until_stopped(tid, asked_at) {
-            Ok(Stop::Group) => {
+        match wait_until_stopped(tid) {
+            Ok((Stop::Group, _)) => {
                 detach(tid, 0);
                 Err(StopError::StoppedBySignal)
             }
-            Ok(stop) => Ok(StoppedThread { tid, signal: stop.to_deliver(), asked_at, released: false }),
+            Ok((stop, since)) => Ok(StoppedThread { tid, signal: stop.to_deliver(), since, released: false }),
             Err(StopError::TimedOut) => {
                 self.late.push(tid);
                 Err(StopError::TimedOut)
@@ -103,16 +103,17 @@ pub struct StoppedThread {
     tid: Tid,
     /// A signal whose delivery the stop intercepted; 0 for none.
     signal: i32,
-    asked_at: Timestamp,
+    /// The last instant at which it was not known to stand still yet.
+    since: Timestamp,
     released: bool,
 }
 
 impl StoppedThread {
-    /// Lets the thread run on; returns how long the target had to do without it at most: the time since
-    /// the stop was asked for.
+    /// Lets the thread run on; returns how long it stood still at most. (A thread that was ready to run and
+    /// had to wait for a CPU first did not stand still because of us while it waited.)
     pub fn release(mut self) -> Nanos {
         self.let_go();
-        clock::now().since(self.asked_at)
+        clock::now().since(self.since)
     }
 
     fn let_go(&mut self) {
@@ -159,12 +160,17 @@ impl Stop {
     }
 }
 
-fn wait_until_stopped(tid: Tid, asked_at: Timestamp) -> Result<Stop, StopError> {
+/// Waits for the thread to stand still; returns how it does, and the last instant at which it was not yet
+/// known to.
+fn wait_until_stopped(tid: Tid) -> Result<(Stop, Timestamp), StopError> {
+    let asked_at = clock::now();
+    let mut looked_at = asked_at;
     loop {
         if let Some(stop) = poll(tid)? {
-            return Ok(stop);
+            return Ok((stop, looked_at));
         }
-        let waited = clock::now().since(asked_at);
+        looked_at = clock::now();
+        let waited = looked_at.since(asked_at);
         if waited > MAX_WAIT {
             return Err(StopError::TimedOut);
         } else if waited > SPIN {

@@ -70,7 +70,7 @@ impl Look {
     }
 
     fn add(&mut self, group: &GilGroup, instant: Instant, dumps: &mut Vec<(usize, ThreadDump)>) {
-        let holder = instant.gil.and_then(|gil| gil.holder());
+        let holder = instant.holder;
         for (index, stack) in instant.stacks {
             let resolved = stack.and_then(|raw| Ok((self.frames(&raw, &instant.capture)?, raw.truncated)));
             let thread = &self.probe.roster.threads[index];

@@ -11,6 +11,8 @@ pub struct GilState {
     pub last_holder: RemoteAddr,
     /// Whether it is held.
     pub locked: bool,
+    /// Whether it exists: 3.6 makes it with the second thread only.
+    pub exists: bool,
     /// How often it passed from one thread to another; 0 where that is not told.
     switches: u64,
 }
@@ -55,6 +57,7 @@ impl GilReading {
         GilState {
             last_holder: RemoteAddr::new(u64::from_le_bytes(self.last_holder)),
             locked: i32::from_le_bytes(self.locked) == 1,
+            exists: i32::from_le_bytes(self.locked) != -1,
             switches: if gil.switch_number.is_some() { u64::from_le_bytes(self.switches) } else { 0 },
         }
     }

@@ -16,14 +16,15 @@ use profiler_python::GilAddresses;
 
 use crate::Target;
 use crate::capture::StackReader;
-use crate::gil;
+use crate::gil::{self, GilState};
 use crate::probe::Instant;
 use crate::roster::Roster;
 
 /// How often the stop is tried anew when the GIL has passed to another thread before it took effect.
 const MAX_ATTEMPTS: usize = 3;
 
-/// Captures the stacks of the threads `wanted` (indices into the roster) that share `gil`.
+/// Captures the stacks of the threads `wanted` (indices into the roster) that share `gil`, whose state was
+/// `before` a moment ago.
 ///
 /// # Errors
 /// When nothing of the process can be read any more.
@@ -31,19 +32,20 @@ pub fn capture(
     target: &Target,
     roster: &Roster,
     gil: &GilAddresses,
+    mut before: GilState,
     wanted: &[usize],
     reader: &mut StackReader,
     tracer: &mut Tracer,
 ) -> Result<Instant, ReadError> {
     let mut stops = Vec::new();
     for _ in 0..MAX_ATTEMPTS {
-        let before = gil::read(target.memory(), gil)?;
         let last_holder = roster.find(before.last_holder);
         let stop = stop_last_holder(roster, last_holder, tracer);
         let now = gil::read(target.memory(), gil)?;
         if now.last_holder != before.last_holder {
             // It passed on before the stop took effect: another one is to be stopped.
             stops.extend(stop.ok().flatten().map(StoppedThread::release));
+            before = now;
             continue;
         }
         let (stopped, refused) = match stop {
@@ -69,7 +71,7 @@ pub fn capture(
             }
         }
         reader.learn();
-        return Ok(Instant { gil: Some(now), stops, ..instant });
+        return Ok(Instant { holder: now.holder(), stops, ..instant });
     }
     Ok(Instant { stops, ..Instant::lost(wanted, LossReason::GilMoved) })
 }

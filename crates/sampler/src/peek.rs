@@ -70,7 +70,7 @@ fn capture_once(
     }
     reader.learn();
     // Who held the GIL is true of the instant only if it is still the same one.
-    instant.gil = before.filter(|before| Some(*before) == after);
+    instant.holder = before.filter(|before| Some(*before) == after).and_then(|state| state.holder());
     Ok(instant)
 }
 

@@ -1,12 +1,12 @@
 //! A target with everything that looking at it needs: its threads, a stack reader, a tracer.
 
 use profiler_memory::ReadError;
-use profiler_model::{LossReason, Nanos, Timestamp};
+use profiler_model::{LossReason, Nanos, RemoteAddr, Timestamp};
 use profiler_os::{Tracer, clock};
 use profiler_python::{GilAddresses, RawStack};
 
 use crate::capture::{Capture, StackReader};
-use crate::gil::GilState;
+use crate::gil;
 use crate::roster::Roster;
 use crate::{SamplerKind, Target, pause, peek};
 
@@ -20,8 +20,8 @@ pub struct Instant {
     pub stacks: Vec<(usize, Result<RawStack, LossReason>)>,
     /// What identifies the code objects of these stacks.
     pub capture: Capture,
-    /// The GIL's state at the instant.
-    pub gil: Option<GilState>,
+    /// The thread state that held the GIL at the instant.
+    pub holder: Option<RemoteAddr>,
     /// How long each stop lasted.
     pub stops: Vec<Nanos>,
 }
@@ -98,15 +98,30 @@ impl Probe {
         wanted: &[usize],
     ) -> Result<Vec<Instant>, ReadError> {
         let (target, roster, reader) = (&self.target, &self.roster, &mut self.reader);
-        match (self.kind, gil) {
-            (SamplerKind::Pause, Some(gil)) => {
-                Ok(vec![pause::capture(target, roster, gil, wanted, reader, &mut self.tracer)?])
+        let state = gil.map(|gil| gil::read(target.memory(), gil)).transpose()?;
+        match (gil.zip(state.filter(|state| state.exists)), self.kind) {
+            (Some((gil, before)), SamplerKind::Pause) => {
+                Ok(vec![pause::capture(target, roster, gil, before, wanted, reader, &mut self.tracer)?])
             }
-            (SamplerKind::Pause, None) => wanted
-                .iter()
-                .map(|index| pause::capture_alone(target, roster, *index, reader, &mut self.tracer))
-                .collect(),
-            (SamplerKind::Peek, gil) => Ok(vec![peek::capture(target, roster, gil, wanted, reader)?]),
+            (Some((gil, _)), SamplerKind::Peek) => {
+                Ok(vec![peek::capture(target, roster, Some(gil), wanted, reader)?])
+            }
+            (None, kind) => {
+                let mut instants = wanted
+                    .iter()
+                    .map(|index| match kind {
+                        SamplerKind::Pause => {
+                            pause::capture_alone(target, roster, *index, reader, &mut self.tracer)
+                        }
+                        SamplerKind::Peek => peek::capture(target, roster, None, &[*index], reader),
+                    })
+                    .collect::<Result<Vec<_>, _>>()?;
+                if let (Some(_), [only]) = (gil, instants.as_mut_slice()) {
+                    // The GIL does not exist yet: the only thread runs as if it held it.
+                    only.holder = wanted.first().map(|index| roster.threads[*index].python.address);
+                }
+                Ok(instants)
+            }
         }
     }
 

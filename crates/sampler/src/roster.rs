@@ -152,7 +152,7 @@ impl Roster {
         now: Timestamp,
     ) -> Result<(), ReadError> {
         let mut attempt = 1;
-        let (interpreters, found) = loop {
+        let found = loop {
             match self.read_lists(memory, runtime) {
                 Err(ReadError::Unmapped(_)) if attempt < MAX_ATTEMPTS => attempt += 1,
                 result => break result?,
@@ -171,16 +171,16 @@ impl Roster {
             };
             self.threads.extend(thread);
         }
-        self.interpreters = interpreters;
         self.index_threads();
         Ok(())
     }
 
+    /// All thread states, each with the index of its interpreter.
     fn read_lists(
         &mut self,
         memory: &impl ReadMemory,
         runtime: &Runtime,
-    ) -> Result<(Vec<Interpreter>, Vec<(usize, profiler_python::ThreadState)>), ReadError> {
+    ) -> Result<Vec<(usize, profiler_python::ThreadState)>, ReadError> {
         let interpreters = interpreters(memory, runtime)?;
         let mut found = Vec::new();
         // The heads are noted first: what comes in front of a list while it is read makes it out of date.
@@ -190,7 +190,7 @@ impl Roster {
             let states = thread_states(memory, &runtime.offsets, interpreter)?;
             found.extend(states.into_iter().map(|state| (index, state)));
         }
-        Ok((interpreters, found))
+        Ok(found)
     }
 
     fn index_threads(&mut self) {

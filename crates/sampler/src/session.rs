@@ -216,7 +216,7 @@ impl Session {
         if instant.stops.is_empty() {
             ledger.count_without_stop();
         }
-        let holder = instant.gil.and_then(|gil| gil.holder());
+        let holder = instant.holder;
         for (index, stack) in instant.stacks {
             let holds_gil = holder == Some(self.probe.roster.threads[index].python.address);
             let resolved = match stack {
