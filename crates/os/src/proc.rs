@@ -22,7 +22,10 @@ pub struct Mapping {
     pub writable: bool,
     /// Whether it may be executed.
     pub executable: bool,
-    /// The file's path as the target sees it, `[heap]` and the like, or empty.
+    /// The mapped file's inode; 0 where no file is mapped.
+    pub inode: u64,
+    /// The mapped file's path (below the profiler's own root folder where it lies there, else as the target
+    /// sees it), `[heap]` and the like, or empty.
     pub path: String,
 }
 
@@ -181,7 +184,7 @@ fn parse_mapping(line: &str) -> Option<Mapping> {
     let (start, end) = words.next()?.split_once('-')?;
     let flags = words.next()?.as_bytes();
     let file_offset = u64::from_str_radix(words.next()?, 16).ok()?;
-    let (_device, _inode) = (words.next()?, words.next()?);
+    let (_device, inode) = (words.next()?, words.next()?.parse().ok()?);
     Some(Mapping {
         start: RemoteAddr::new(u64::from_str_radix(start, 16).ok()?),
         end: RemoteAddr::new(u64::from_str_radix(end, 16).ok()?),
@@ -189,6 +192,7 @@ fn parse_mapping(line: &str) -> Option<Mapping> {
         readable: flags.first() == Some(&b'r'),
         writable: flags.get(1) == Some(&b'w'),
         executable: flags.get(2) == Some(&b'x'),
+        inode,
         path: words.next().unwrap_or("").trim_start().to_owned(),
     })
 }
@@ -365,7 +369,10 @@ mod tests {
     fn a_mapping_of_a_file_whose_name_has_blanks() {
         let line = "7f0c8a000000-7f0c8a021000 rw-p 00001000 fe:00 1234                       /usr/lib/a b.so";
         let mapping = parse_mapping(line).unwrap();
-        assert_eq!((mapping.path.as_str(), mapping.file_offset), ("/usr/lib/a b.so", 0x1000));
+        assert_eq!(
+            (mapping.path.as_str(), mapping.file_offset, mapping.inode),
+            ("/usr/lib/a b.so", 0x1000, 1234)
+        );
         assert_eq!((mapping.readable, mapping.writable, mapping.executable), (true, true, false));
     }
 

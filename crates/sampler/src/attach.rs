@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use profiler_memory::ReadError;
 use profiler_model::{Pid, RemoteAddr};
@@ -152,7 +152,8 @@ fn not_found(process: &Process, executable: &str, error: FindError) -> AttachErr
 
 /// A mapped file and where it is mapped.
 struct MappedModule {
-    path: String,
+    /// Its first mapping, with the path.
+    first: Mapping,
     file: Option<MappedFile>,
     mappings: Vec<ModuleMapping>,
 }
@@ -164,36 +165,27 @@ impl MappedModules {
     fn open(process: &Process, executable: &str, mappings: &[Mapping]) -> Self {
         let mut modules: Vec<MappedModule> = Vec::new();
         let mut by_path: HashMap<&str, usize> = HashMap::new();
-        let bss = |before: Option<&MappedModule>, mapping: &Mapping| {
-            // Zero-initialised data follows the file's last mapping, without a name of its own.
-            mapping.path.is_empty()
-                && before
-                    .and_then(|module| module.mappings.last())
-                    .is_some_and(|last| last.end == mapping.start)
-        };
-        let mut last = None;
+        // The module whose mapping has just ended: an anonymous one right behind it is its zeroed data.
+        let mut before: Option<(usize, RemoteAddr)> = None;
         for mapping in mappings {
-            if bss(last.map(|index: usize| &modules[index]), mapping) {
-                if let Some(index) = last {
-                    modules[index].mappings.push(module_mapping(mapping));
+            let index = match before {
+                Some((index, end)) if mapping.path.is_empty() && mapping.start == end => index,
+                _ if mapping.path.starts_with('/') => *by_path.entry(&mapping.path).or_insert_with(|| {
+                    modules.push(MappedModule::new(mapping));
+                    modules.len() - 1
+                }),
+                _ => {
+                    before = None;
+                    continue;
                 }
-                continue;
-            }
-            last = None;
-            if !mapping.path.starts_with('/') {
-                continue;
-            }
-            let index = *by_path.entry(&mapping.path).or_insert_with(|| {
-                modules.push(MappedModule { path: mapping.path.clone(), file: None, mappings: Vec::new() });
-                modules.len() - 1
-            });
+            };
             modules[index].mappings.push(module_mapping(mapping));
-            last = Some(index);
+            before = (!mapping.path.is_empty()).then_some((index, mapping.end));
         }
         modules.retain(|module| module.mappings.iter().any(|mapping| mapping.executable));
-        modules.sort_by_key(|module| module.path != executable);
+        modules.sort_by_key(|module| module.first.path != executable);
         for module in &mut modules {
-            module.file = open_module(process, executable, &module.path, module.mappings.first());
+            module.file = open_module(process, executable, &module.first);
         }
         MappedModules(modules)
     }
@@ -204,8 +196,16 @@ impl MappedModules {
 }
 
 impl MappedModule {
+    fn new(first: &Mapping) -> Self {
+        MappedModule { first: first.clone(), file: None, mappings: Vec::new() }
+    }
+
     fn as_module(&self) -> Module<'_> {
-        Module { path: &self.path, file: self.file.as_deref().unwrap_or_default(), mappings: &self.mappings }
+        Module {
+            path: &self.first.path,
+            file: self.file.as_deref().unwrap_or_default(),
+            mappings: &self.mappings,
+        }
     }
 }
 
@@ -220,22 +220,16 @@ fn module_mapping(mapping: &Mapping) -> ModuleMapping {
     }
 }
 
-/// Opens a mapped file in the target's root folder, or, where it was deleted or replaced since, the very
-/// file that is mapped.
-fn open_module(
-    process: &Process,
-    executable: &str,
-    path: &str,
-    first: Option<&ModuleMapping>,
-) -> Option<MappedFile> {
-    let proc = PathBuf::from(format!("/proc/{}", process.pid()));
-    if path == executable {
-        return MappedFile::open(&proc.join("exe")).ok();
+/// Opens a mapped file: below the target's root folder, at the path itself (a target in a `chroot` is
+/// shown to us with our own paths), or, where it was deleted or replaced since, the very file that is mapped.
+fn open_module(process: &Process, executable: &str, mapped: &Mapping) -> Option<MappedFile> {
+    let folder = PathBuf::from(format!("/proc/{}", process.pid()));
+    if mapped.path == executable {
+        return MappedFile::open(&folder.join("exe")).ok();
     }
-    let number = |address: RemoteAddr| format!("{:x}", address.as_u64());
-    let mapped = first.map(|m| proc.join("map_files").join(format!("{}-{}", number(m.start), number(m.end))));
-    match path.ends_with(" (deleted)") {
-        false => MappedFile::open(&process.in_its_root(path)).ok(),
-        true => MappedFile::open(&mapped?).ok(),
-    }
+    let range = format!("{:x}-{:x}", mapped.start.as_u64(), mapped.end.as_u64());
+    MappedFile::open_inode(&process.in_its_root(&mapped.path), mapped.inode)
+        .or_else(|_| MappedFile::open_inode(Path::new(&mapped.path), mapped.inode))
+        .or_else(|_| MappedFile::open(&folder.join("map_files").join(range)))
+        .ok()
 }
