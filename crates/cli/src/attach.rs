@@ -78,16 +78,17 @@ fn explain(pid: Pid, error: &AttachError) -> Failure {
         AttachError::NoSuchProcess(_) | AttachError::ProcessEnded(_) => {
             failure.with_advice("pgrep -a python, which lists what runs")
         }
-        AttachError::NotPython { .. } => failure.with_advice(format!(
-            "pgrep -aP {pid}, if it only started the Python process; native code cannot be profiled yet"
-        )),
+        AttachError::NotPython { what: NotPython::NoModule, .. } => Failure::new(format!(
+            "{error}, and native code cannot be profiled yet"
+        ))
+        .with_advice(format!("pgrep -aP {pid}, which lists its children: it may have started a Python")),
         AttachError::UnknownVersion { .. } => {
             failure.with_advice("a newer version of the profiler, which may know it")
         }
         AttachError::NotInitialised(_) => {
             failure.with_advice("again in a moment: the interpreter is just starting or ending")
         }
-        AttachError::Unreadable { .. } => failure,
+        AttachError::NotPython { .. } | AttachError::Unreadable { .. } => failure,
     }
 }
 

@@ -123,7 +123,12 @@ fn capability_advice(refusal: &Refusal, again: &str) -> String {
 }
 
 fn general_advice(refusal: &Refusal) -> Option<String> {
-    let lacks_capability = !refusal.has_capability && !refusal.obstacles.is_empty();
+    if refusal.obstacles.is_empty() {
+        return Some(
+            "dmesg or the audit log (ausearch -m avc), which tell what security modules refuse".to_owned(),
+        );
+    }
+    let lacks_capability = !refusal.has_capability;
     (refusal.in_container && lacks_capability).then(|| CONTAINER_ADVICE.to_owned())
 }
 

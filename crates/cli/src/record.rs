@@ -69,7 +69,7 @@ fn record_command(
             let end = end_of_command(&mut command, stop, signals)?;
             status_of(end, written)
         }
-        Awaited::Ended(end) => status_of(Some(end), Err(no_python(&command))),
+        Awaited::Ended(end) => status_of(Some(end), Err(no_python(&command, end))),
         Awaited::Interrupted => {
             let failure = Failure::new(format!("interrupted before a Python came up in {}", command.title()));
             status_of(Some(command.wait(signals)?), Err(failure.into()))
@@ -82,8 +82,12 @@ fn record_command(
     }
 }
 
-fn no_python(command: &RunningCommand) -> anyhow::Error {
-    Failure::new(format!("the command {} ended before a Python came up in it", command.title()))
+fn no_python(command: &RunningCommand, end: CommandEnd) -> anyhow::Error {
+    let how = match end {
+        CommandEnd::Exited(status) => format!("with exit status {status}"),
+        CommandEnd::Killed(signal) => format!("by signal {signal}"),
+    };
+    Failure::new(format!("the command {} ended {how} before a Python came up in it", command.title()))
         .with_advice("the Python interpreter itself as the command: child processes are not followed yet")
         .into()
 }
@@ -184,7 +188,8 @@ impl Recording {
             ControlFlow::Break(())
         });
         if end == End::TargetEnded {
-            stop = Stop::TargetEnded;
+            // Ctrl-C on the terminal ends a command sooner than it is noticed here.
+            stop = signals.take().map_or(Stop::TargetEnded, Stop::Signal);
         }
         Recording { profile, stop, title }
     }
@@ -192,16 +197,21 @@ impl Recording {
     /// Writes the view and tells how the recording went.
     fn write(self, plan: &RecordPlan, destination: Destination) -> anyhow::Result<()> {
         say(format_args!("stopped: {}", self.stop));
+        let written = self.write_view(plan, destination);
+        // A stderr that cannot be written is no reason to fail.
+        let _ = write_ledger(self.profile.ledger(), &mut io::stderr());
+        written
+    }
+
+    fn write_view(&self, plan: &RecordPlan, destination: Destination) -> anyhow::Result<()> {
         let ledger = self.profile.ledger();
         if ledger.shown() == 0 {
             return Err(no_samples(ledger, &plan.sampler).into());
         }
-        let view = ViewOptions { title: self.title, ..plan.view.clone() };
+        let view = ViewOptions { title: self.title.clone(), ..plan.view.clone() };
         let name = destination.name();
         destination.write(|out| plan.format.write(&self.profile, &view, out))?;
         say(format_args!("wrote {name}: {}", counted(ledger.shown(), "sample")));
-        // A stderr that cannot be written is no reason to fail.
-        let _ = write_ledger(ledger, &mut io::stderr());
         Ok(())
     }
 }
@@ -215,7 +225,7 @@ fn beginning(target: &Target, plan: &RecordPlan) -> String {
     let duration =
         plan.duration.map(|time| format!(" for {} seconds", time.as_secs_f64())).unwrap_or_default();
     format!(
-        "Sampling process {} ({}) {times} a second{duration}. Press Control-C to exit.",
+        "Sampling process {} (Python {}) {times} a second{duration}. Press Control-C to exit.",
         target.pid(),
         target.version_text()
     )
