@@ -14,6 +14,7 @@ use profiler_output::{ViewOptions, write_ledger};
 use profiler_profile::{Ledger, Profile};
 use profiler_sampler::{End, SamplerOptions, Session, Target};
 
+use crate::FAILED;
 use crate::attach::{Awaited, attach, await_python, expect_free};
 use crate::command::RunningCommand;
 use crate::destination::Destination;
@@ -75,9 +76,11 @@ fn record_command(
             status_of(Some(command.wait(signals)?), Err(failure.into()))
         }
         Awaited::Failed(failure) => {
-            // The command was started for the sake of the recording alone, and there will be none.
+            // The command was started for the sake of the recording, and there will be none. That is told
+            // first: a command that has gained rights (`sudo`) may take its time to end.
+            report(&failure.into());
             command.end_now(signals)?;
-            Err(failure.into())
+            Ok(FAILED)
         }
     }
 }
