@@ -8,9 +8,10 @@ use profiler_model::RemoteAddr;
 
 use crate::{ReadError, ReadMemory, ReadRequest};
 
-/// Bytes of a piece that is read at once. Not more than any architecture's page, so that a piece is
-/// readable as a whole or not at all.
-pub const PAGE_BYTES: usize = 4096;
+/// Bytes of what is called a page here: a quarter of what the hardware calls one, so that it is readable as
+/// a whole or not at all. Each page costs the kernel a look-up, whatever its size, and each byte a copy from
+/// memory that this CPU does not have in its cache: this size holds ten frames.
+pub const PAGE_BYTES: usize = 1024;
 
 /// A walk that touches more pages than this is not predicted: it would not be the same ones again.
 const MAX_PREDICTED_PAGES: usize = 512;
@@ -23,7 +24,7 @@ pub struct PageCopy {
     /// Page numbers in order, each with its slot in `slots`.
     index: Vec<(u64, u32)>,
     /// Storage, kept over instants; the first `used` slots are filled.
-    slots: Vec<Box<Page>>,
+    slots: Vec<Page>,
     used: usize,
     /// The page that was asked for last: mostly it is asked for again.
     last: Option<(u64, u32)>,
@@ -47,15 +48,30 @@ impl PageCopy {
         self.index.iter().map(|(number, _)| *number)
     }
 
-    /// Forgets all pages and reads `numbers` (in order, without repeats) in one batch. Those that cannot be
-    /// read are left out.
+    /// Whether the page with the byte at `at` is held.
+    pub fn holds(&self, at: RemoteAddr) -> bool {
+        let number = page_number(at);
+        self.index.binary_search_by_key(&number, |(held, _)| *held).is_ok()
+    }
+
+    /// Forgets all pages and reads those with these `numbers` in one batch, see [`PageCopy::prefetch`].
     ///
     /// # Errors
     /// When nothing of the process can be read any more.
     pub fn refill(&mut self, memory: &impl ReadMemory, numbers: &[u64]) -> Result<(), ReadError> {
         self.clear();
-        let numbers = if numbers.len() > MAX_PREDICTED_PAGES { &[] } else { numbers };
-        let mut pending = numbers;
+        self.prefetch(memory, if numbers.len() > MAX_PREDICTED_PAGES { &[] } else { numbers })
+    }
+
+    /// Reads the pages with these `numbers` (in order, without repeats) that are not held, in one batch.
+    /// Those that cannot be read are left out.
+    ///
+    /// # Errors
+    /// When nothing of the process can be read any more.
+    pub fn prefetch(&mut self, memory: &impl ReadMemory, numbers: &[u64]) -> Result<(), ReadError> {
+        let held = |number: &u64| self.index.binary_search_by_key(number, |(held, _)| *held).is_ok();
+        let missing: Vec<u64> = numbers.iter().copied().filter(|number| !held(number)).collect();
+        let mut pending = missing.as_slice();
         while !pending.is_empty() {
             self.reserve(self.used + pending.len());
             let first = self.used;
@@ -65,13 +81,13 @@ impl PageCopy {
                 .map(|(slot, number)| ReadRequest::new(page_address(*number), slot.as_mut_slice()))
                 .collect();
             let filled = memory.read_batch(&mut requests)?;
-            for (slot, number) in (first..).zip(&pending[..filled]) {
-                self.index.push((*number, slot as u32));
-            }
+            self.index
+                .extend(pending[..filled].iter().zip(first as u32..).map(|(number, slot)| (*number, slot)));
             self.used += filled;
             // The one at which the batch ended cannot be read.
             pending = pending.get(filled + 1..).unwrap_or_default();
         }
+        self.index.sort_unstable();
         Ok(())
     }
 
@@ -90,7 +106,7 @@ impl PageCopy {
             let here = at.offset(done as u64).as_u64();
             let start = (here % PAGE_BYTES as u64) as usize;
             let length = (into.len() - done).min(PAGE_BYTES - start);
-            let slot = self.page(memory, here / PAGE_BYTES as u64)?;
+            let slot = self.page(memory, page_number(RemoteAddr::new(here)))?;
             into[done..done + length].copy_from_slice(&self.slots[slot as usize][start..start + length]);
             done += length;
         }
@@ -120,7 +136,7 @@ impl PageCopy {
 
     fn reserve(&mut self, slots: usize) {
         while self.slots.len() < slots {
-            self.slots.push(Box::new([0; PAGE_BYTES]));
+            self.slots.push([0; PAGE_BYTES]);
         }
     }
 }
@@ -129,6 +145,11 @@ impl std::fmt::Debug for PageCopy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "PageCopy of {} pages", self.used)
     }
+}
+
+/// The number of the page that holds the byte at `at`.
+pub fn page_number(at: RemoteAddr) -> u64 {
+    at.as_u64() / PAGE_BYTES as u64
 }
 
 fn page_address(number: u64) -> RemoteAddr {

@@ -8,6 +8,7 @@ pub mod file;
 pub mod launch;
 pub mod memory;
 pub mod permission;
+pub mod priority;
 pub mod proc;
 pub mod ptrace;
 pub mod signals;

@@ -18,9 +18,9 @@ use crate::clock;
 
 /// For so long a stop is waited for by looking again and again: it mostly comes within a few
 /// microseconds, sooner than a sleeping waiter could be woken.
-const SPIN: Nanos = Nanos::from_nanos(60_000);
-/// Between two looks after that.
-const NAP: Duration = Duration::from_micros(50);
+const SPIN: Nanos = Nanos::from_nanos(30_000);
+/// Between two looks after that. A thread that shares our CPU can only stop while we sleep.
+const NAP: Duration = Duration::from_micros(20);
 /// A thread that has not stopped by then is inside the kernel and will not stop soon. On a busy machine a
 /// thread that is ready to run stops only when its turn comes, which takes tens of milliseconds.
 const MAX_WAIT: Nanos = Nanos::from_nanos(200_000_000);

@@ -3,8 +3,9 @@
 //! This is what happens while a thread may be stopped, so it copies addresses and parses nothing: which
 //! function and line they are is found out afterwards ([`crate::CodeObject`]).
 
-use profiler_memory::{Field, PageCopy, ReadError, ReadMemory};
+use profiler_memory::{Field, PageCopy, ReadError, ReadMemory, page_number};
 use profiler_model::RemoteAddr;
+use rustc_hash::FxHashMap;
 
 use crate::{FrameOffsets, InstructionPointer, Offsets};
 
@@ -14,6 +15,13 @@ pub const MAX_FRAMES: usize = 4096;
 
 /// The most shims between C and Python that may follow each other without a frame. Real stacks have one.
 const MAX_SHIMS_IN_A_ROW: usize = 8;
+
+/// How many calls are remembered. Where frames are objects of their own (to 3.10), each function keeps one
+/// for its next call, so this is about the number of functions that are worth remembering.
+const MAX_REMEMBERED_CALLERS: usize = 65_536;
+
+/// How many frames are fetched at once.
+const MAX_FRAMES_AHEAD: usize = 128;
 
 /// The largest frame structure of any version (`PyFrameObject` of 3.6 is read up to its `f_lasti`).
 const MAX_FRAME_BYTES: usize = 256;
@@ -36,6 +44,39 @@ pub struct RawStack {
     pub frames: Vec<RawFrame>,
     /// Whether frames beyond [`MAX_FRAMES`] were left out at the root.
     pub truncated: bool,
+    /// Where the frames and the shims between them lie, in the order in which they were walked.
+    places: Vec<RemoteAddr>,
+}
+
+/// Remembers which frame called which, to read a whole chain of them at once. Only a guess: what is read is
+/// walked all the same.
+#[derive(Debug, Default)]
+pub struct Callers {
+    of: FxHashMap<RemoteAddr, RemoteAddr>,
+}
+
+impl Callers {
+    /// Learns the calls of a stack.
+    pub fn learn(&mut self, stack: &RawStack) {
+        if self.of.len() > MAX_REMEMBERED_CALLERS {
+            self.of.clear();
+        }
+        self.of.extend(stack.places.windows(2).map(|pair| (pair[0], pair[1])));
+    }
+
+    /// Fetches the pages of the frames that probably stand below `frame`, and its own.
+    fn prefetch(
+        &self,
+        memory: &impl ReadMemory,
+        pages: &mut PageCopy,
+        frame: RemoteAddr,
+    ) -> Result<(), ReadError> {
+        let chain = std::iter::successors(Some(frame), |callee| self.of.get(callee).copied());
+        let mut numbers: Vec<u64> = chain.take(MAX_FRAMES_AHEAD).map(page_number).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        pages.prefetch(memory, &numbers)
+    }
 }
 
 /// Why a stack could not be walked.
@@ -70,7 +111,8 @@ impl RawFrame {
 
 impl RawStack {
     /// Walks the stack of the thread whose thread state was copied to `thread_state`, into this value,
-    /// reading through `pages`. The thread must not change its stack meanwhile, or the caller must be able
+    /// reading through `pages`, ahead where `callers` knows what
+    /// comes. The thread must not change its stack meanwhile, or the caller must be able
     /// to tell that it did.
     ///
     /// # Errors
@@ -79,13 +121,16 @@ impl RawStack {
         &mut self,
         memory: &impl ReadMemory,
         pages: &mut PageCopy,
+        callers: &Callers,
         offsets: &Offsets,
         thread_state: &[u8],
     ) -> Result<(), WalkError> {
         self.frames.clear();
+        self.places.clear();
         self.truncated = false;
         let root = offsets.thread.base_frame.and_then(|field| field.get(thread_state));
-        let mut walk = Walk { memory, pages, frame: &offsets.frame, root, circle: Circle::default() };
+        let mut walk =
+            Walk { memory, pages, callers, frame: &offsets.frame, root, circle: Circle::default() };
         let mut at = walk.leaf(offsets, thread_state)?;
         let mut shims = 0;
         while let Some(address) = at {
@@ -94,6 +139,7 @@ impl RawStack {
                 break;
             }
             let (step, previous) = walk.step(address)?;
+            self.places.push(address);
             match step {
                 Step::Frame(frame) => {
                     shims = 0;
@@ -131,6 +177,7 @@ enum Step {
 struct Walk<'a, M> {
     memory: &'a M,
     pages: &'a mut PageCopy,
+    callers: &'a Callers,
     frame: &'a FrameOffsets,
     root: Option<RemoteAddr>,
     circle: Circle,
@@ -170,6 +217,9 @@ impl<M: ReadMemory> Walk<'_, M> {
     fn step(&mut self, address: RemoteAddr) -> Result<(Step, RemoteAddr), WalkError> {
         let mut bytes = [0u8; MAX_FRAME_BYTES];
         let bytes = &mut bytes[..(self.frame.size as usize).min(MAX_FRAME_BYTES)];
+        if !self.pages.holds(address) {
+            self.callers.prefetch(self.memory, self.pages, address)?;
+        }
         self.pages.read(self.memory, address, bytes)?;
         let previous = self.frame.previous.get(bytes).unwrap_or_default();
         let owner = self.frame.owner.and_then(|field| field.get(bytes));

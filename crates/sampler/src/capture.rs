@@ -7,7 +7,7 @@ use std::collections::HashSet;
 
 use profiler_memory::{PageCopy, ReadError, ReadMemory, ReadRequest};
 use profiler_model::{LossReason, RemoteAddr};
-use profiler_python::{CodeHead, Offsets, RawStack, ThreadState, WalkError};
+use profiler_python::{Callers, CodeHead, Offsets, RawStack, ThreadState, WalkError};
 
 /// What identified the code objects of some stacks at one instant.
 #[derive(Debug, Default)]
@@ -35,6 +35,7 @@ pub struct StackReader {
     /// The pages that the last two instants both touched.
     predicted: Vec<u64>,
     touched: HashSet<u64>,
+    callers: Callers,
     thread_state: Vec<u8>,
 }
 
@@ -87,7 +88,7 @@ impl StackReader {
             return Err(LossReason::ThreadEnded);
         }
         let mut stack = RawStack::default();
-        match stack.walk(memory, &mut self.pages, offsets, copy) {
+        match stack.walk(memory, &mut self.pages, &self.callers, offsets, copy) {
             Ok(()) => Ok(stack),
             Err(WalkError::Read(error)) => Err(loss(error)),
             Err(WalkError::Circle | WalkError::BadPointer(_)) => Err(LossReason::Invalid),
@@ -99,7 +100,7 @@ impl StackReader {
     /// # Errors
     /// When nothing of the process can be read any more.
     pub fn heads<'a>(
-        &mut self,
+        &self,
         memory: &impl ReadMemory,
         offsets: &Offsets,
         stacks: impl Iterator<Item = &'a RawStack>,
@@ -121,7 +122,8 @@ impl StackReader {
     }
 
     /// Learns from this instant what the next one will need. Happens when nothing is stopped any more.
-    pub fn learn(&mut self) {
+    pub fn learn<'a>(&mut self, stacks: impl Iterator<Item = &'a RawStack>) {
+        stacks.for_each(|stack| self.callers.learn(stack));
         let touched: Vec<u64> = self.pages.page_numbers().collect();
         self.predicted.clear();
         self.predicted.extend(touched.iter().filter(|page| self.touched.contains(page)));

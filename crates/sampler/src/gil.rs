@@ -1,6 +1,6 @@
 //! The GIL's state, as three numbers, and what two readings of it prove.
 
-use profiler_memory::{ReadError, ReadMemory, ReadRequest};
+use profiler_memory::{Field, ReadError, ReadMemory};
 use profiler_model::RemoteAddr;
 use profiler_python::GilAddresses;
 
@@ -18,6 +18,11 @@ pub struct GilState {
 }
 
 impl GilState {
+    /// From the fields; on 3.6 without symbols nothing tells the number of switches.
+    fn new(last_holder: RemoteAddr, locked: i32, switches: Option<u64>) -> Self {
+        GilState { last_holder, locked: locked == 1, exists: locked != -1, switches: switches.unwrap_or(0) }
+    }
+
     /// The thread state that holds the GIL now.
     pub fn holder(&self) -> Option<RemoteAddr> {
         self.locked.then_some(self.last_holder)
@@ -30,48 +35,31 @@ impl GilState {
     }
 }
 
-/// A place into which the GIL's state is read as part of a batch.
-#[derive(Debug, Default)]
-pub struct GilReading {
-    last_holder: [u8; 8],
-    locked: [u8; 4],
-    switches: [u8; 8],
-}
-
-impl GilReading {
-    /// How many requests [`GilReading::requests`] makes.
-    pub const REQUESTS: usize = 3;
-
-    /// The requests that fill this reading. On 3.6 without symbols nothing tells the number of switches;
-    /// the last request then reads the holder again.
-    pub fn requests(&mut self, gil: &GilAddresses) -> [ReadRequest<'_>; Self::REQUESTS] {
-        [
-            ReadRequest::new(gil.last_holder, &mut self.last_holder),
-            ReadRequest::new(gil.locked, &mut self.locked),
-            ReadRequest::new(gil.switch_number.unwrap_or(gil.last_holder), &mut self.switches),
-        ]
-    }
-
-    /// The state that was read.
-    pub fn state(&self, gil: &GilAddresses) -> GilState {
-        GilState {
-            last_holder: RemoteAddr::new(u64::from_le_bytes(self.last_holder)),
-            locked: i32::from_le_bytes(self.locked) == 1,
-            exists: i32::from_le_bytes(self.locked) != -1,
-            switches: if gil.switch_number.is_some() { u64::from_le_bytes(self.switches) } else { 0 },
-        }
-    }
-}
+/// The fields lie in one structure, and one read gets them all; only 3.6 has separate variables.
+const MAX_SPAN: usize = 64;
 
 /// Reads the GIL's state.
 ///
 /// # Errors
 /// When it cannot be read.
 pub fn read(memory: &impl ReadMemory, gil: &GilAddresses) -> Result<GilState, ReadError> {
-    let mut reading = GilReading::default();
-    let filled = memory.read_batch(&mut reading.requests(gil))?;
-    if filled < GilReading::REQUESTS {
-        return Err(ReadError::Unmapped(gil.last_holder));
+    let places = [Some(gil.last_holder), Some(gil.locked), gil.switch_number];
+    let (mut first, mut last) = (gil.last_holder, gil.last_holder);
+    for place in places.into_iter().flatten() {
+        (first, last) = (first.min(place), last.max(place));
     }
-    Ok(reading.state(gil))
+    let mut span = [0u8; MAX_SPAN];
+    let length = last.checked_distance_from(first).map_or(MAX_SPAN, |distance| distance as usize + 8);
+    if length < MAX_SPAN {
+        memory.read(first, &mut span[..length])?;
+        let offset = |place: RemoteAddr| place.checked_distance_from(first).unwrap_or(0) as u32;
+        Ok(GilState::new(
+            Field::at(offset(gil.last_holder)).get(&span).unwrap_or_default(),
+            Field::at(offset(gil.locked)).get(&span).unwrap_or_default(),
+            gil.switch_number.and_then(|place| Field::at(offset(place)).get(&span)),
+        ))
+    } else {
+        let switches = gil.switch_number.map(|place| memory.scalar(place)).transpose()?;
+        Ok(GilState::new(memory.scalar(gil.last_holder)?, memory.scalar(gil.locked)?, switches))
+    }
 }

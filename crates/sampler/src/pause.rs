@@ -70,7 +70,7 @@ pub fn capture(
                 instant.lose(*index, reason);
             }
         }
-        reader.learn();
+        reader.learn(instant.read());
         return Ok(Instant { holder: now.holder(), stops, ..instant });
     }
     Ok(Instant { stops, ..Instant::lost(wanted, LossReason::GilMoved) })
@@ -109,7 +109,7 @@ pub fn capture_alone(
         instant.lose(index, LossReason::Moved);
     }
     instant.stops.extend(stopped.map(StoppedThread::release));
-    reader.learn();
+    reader.learn(instant.read());
     Ok(instant)
 }
 

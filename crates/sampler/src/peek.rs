@@ -68,7 +68,7 @@ fn capture_once(
             *stack = Err(LossReason::Moved);
         }
     }
-    reader.learn();
+    reader.learn(instant.read());
     // Who held the GIL is true of the instant only if it is still the same one.
     instant.holder = before.filter(|before| Some(*before) == after).and_then(|state| state.holder());
     Ok(instant)

@@ -32,6 +32,11 @@ impl Instant {
         Instant { stacks: wanted.iter().map(|index| (*index, Err(reason))).collect(), ..Instant::default() }
     }
 
+    /// The stacks that were read.
+    pub fn read(&self) -> impl Iterator<Item = &RawStack> {
+        self.stacks.iter().filter_map(|(_, stack)| stack.as_ref().ok())
+    }
+
     /// Marks the stack of the thread `index` as lost, if it is there.
     pub fn lose(&mut self, index: usize, reason: LossReason) {
         for (thread, stack) in &mut self.stacks {

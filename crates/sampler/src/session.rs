@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use profiler_memory::ReadError;
 use profiler_model::{Frame, FrameKind, LossReason, Nanos, ThreadKey, ThreadState, Timestamp};
-use profiler_os::clock;
+use profiler_os::{clock, priority};
 use profiler_profile::{FrameId, ProcessId, ProcessInfo, Profile, Sample, StackId, ThreadId, ThreadInfo};
 use profiler_python::{GilAddresses, RawStack};
 
@@ -107,7 +107,7 @@ impl Session {
         profile: &mut Profile,
         callback: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
     ) -> End {
-        clock::want_exact_wakeups();
+        priority::want_promptness();
         let start = clock::now();
         let mut schedule = Schedule::new(self.options.rate_hz, start, start.as_nanos());
         let cpu_before = self.probe.target.process().cpu_time().unwrap_or_default();

@@ -4,12 +4,12 @@
 //! captured frame carries these bytes as they were at the instant of the capture, so an address whose
 //! object was freed and is another one's now is never mistaken for the old one.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use profiler_memory::ReadMemory;
 use profiler_model::{Frame, FrameKind, Instruction, RemoteAddr};
 use profiler_python::{CodeError, CodeHead, CodeObject, Offsets, RawFrame, code_type};
+use rustc_hash::FxHashMap;
 
 /// How many code objects are remembered. A program has some ten thousands; one that makes new code for ever
 /// (`exec`) would fill the memory, so beyond this all are forgotten and read again as they are met.
@@ -18,7 +18,7 @@ pub const MAX_CODE_OBJECTS: usize = 65_536;
 /// Remembers code objects, and for each position in them an `Id` that the caller gave to its frame.
 #[derive(Debug)]
 pub struct Resolver<Id> {
-    known: HashMap<RemoteAddr, Known<Id>>,
+    known: FxHashMap<RemoteAddr, Known<Id>>,
     /// The type that every code object has, once one was met.
     code_type: Option<RemoteAddr>,
 }
@@ -27,12 +27,12 @@ pub struct Resolver<Id> {
 struct Known<Id> {
     object: CodeObject,
     short_file: Arc<str>,
-    frames: HashMap<(u64, bool), Id>,
+    frames: FxHashMap<(u64, bool), Id>,
 }
 
 impl<Id> Default for Resolver<Id> {
     fn default() -> Self {
-        Resolver { known: HashMap::new(), code_type: None }
+        Resolver { known: FxHashMap::default(), code_type: None }
     }
 }
 
@@ -73,7 +73,7 @@ impl<Id: Copy> Resolver<Id> {
             self.known.clear();
         }
         let short_file = (describe.shorten)(&object.file);
-        let mut known = Known { object, short_file, frames: HashMap::new() };
+        let mut known = Known { object, short_file, frames: FxHashMap::default() };
         let id = known.describe(key, offsets, raw, describe);
         self.known.insert(raw.code, known);
         Ok(id)

@@ -1,0 +1,73 @@
+//! Being on time: asking the scheduler not to keep the sampling thread waiting.
+//!
+//! A sampler that loses its CPU while a thread is stopped keeps that thread stopped until it gets the CPU
+//! back: on a busy machine hundreds of milliseconds. It needs the CPU for some tens of microseconds only,
+//! so it asks to have it at once. Measured with two other busy processes on two CPUs, 1 kHz: longest stop
+//! 414 ms without, 0.2 ms with real-time priority.
+
+use crate::clock;
+
+/// What the scheduler granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Promptness {
+    /// Ahead of all ordinary work, at the lowest of the real-time priorities (`SCHED_FIFO` 1). Needs
+    /// `CAP_SYS_NICE` or an `RLIMIT_RTPRIO`.
+    RealTime,
+    /// An ordinary thread that asks for short turns, and so gets them sooner (Linux 6.12+; without
+    /// privileges).
+    ShortSlices,
+    /// Nothing.
+    Ordinary,
+}
+
+/// The turn asked for where real-time priority is not permitted: the shortest that the kernel takes.
+const SLICE_NANOS: u64 = 100_000;
+
+/// Makes the calling thread prompt, as far as is permitted, and has it woken on time: by default the kernel
+/// may let sleepers oversleep by 50 µs. Processes that it starts later are ordinary again.
+pub fn want_promptness() -> Promptness {
+    clock::want_exact_wakeups();
+    if set_real_time() {
+        Promptness::RealTime
+    } else if set_short_slices() {
+        Promptness::ShortSlices
+    } else {
+        Promptness::Ordinary
+    }
+}
+
+fn set_real_time() -> bool {
+    // SAFETY: sched_param is plain data for which all zeroes is a valid value.
+    let mut parameter: libc::sched_param = unsafe { std::mem::zeroed() };
+    parameter.sched_priority = 1;
+    let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
+    // SAFETY: `parameter` is valid and outlives the call, which only reads it; 0 is the calling thread.
+    unsafe { libc::sched_setscheduler(0, policy, &parameter) == 0 }
+}
+
+/// `struct sched_attr` of `sched_setattr(2)`, first version.
+#[repr(C)]
+#[derive(Default)]
+struct SchedAttr {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    runtime: u64,
+    deadline: u64,
+    period: u64,
+}
+
+fn set_short_slices() -> bool {
+    let attributes = SchedAttr {
+        size: size_of::<SchedAttr>() as u32,
+        policy: libc::SCHED_OTHER as u32,
+        flags: libc::SCHED_FLAG_RESET_ON_FORK as u64,
+        runtime: SLICE_NANOS,
+        ..SchedAttr::default()
+    };
+    // SAFETY: `attributes` has the layout that the call reads, says its own size and outlives the call; 0
+    // is the calling thread.
+    unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &attributes, 0) == 0 }
+}
