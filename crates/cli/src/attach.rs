@@ -126,7 +126,9 @@ pub fn await_python(command: &mut RunningCommand, signals: &Signals) -> anyhow::
         }
         if let Some(received) = signals.take() {
             command.pass_on(received);
-            return Ok(Awaited::Interrupted);
+            if received.signal.asks_for_end() {
+                return Ok(Awaited::Interrupted);
+            }
         }
         if !told && began.elapsed() >= PATIENCE {
             told = true;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use profiler_os::launch::{CommandEnd, Launched};
-use profiler_os::signals::{EndSignal, Received, Sender, Signals};
+use profiler_os::signals::{Received, Sender, Signals, UserSignal};
 
 /// Between two looks whether a command has ended when there is nothing else to do.
 const NAP: Duration = Duration::from_millis(10);
@@ -74,7 +74,7 @@ impl RunningCommand {
     /// # Errors
     /// When the kernel does not tell how it ended.
     pub fn end_now(&mut self, signals: &Signals) -> anyhow::Result<CommandEnd> {
-        self.launched.send(EndSignal::Terminate);
+        self.launched.send(UserSignal::Terminate);
         self.wait(signals)
     }
 }
@@ -99,11 +99,11 @@ mod tests {
         // Returns once the shell has stopped itself, with its trap in place.
         waitpid(child, Some(WaitPidFlag::WUNTRACED)).unwrap();
         for sender in [Sender::Terminal, Sender::Process(pid)] {
-            command.pass_on(Received { signal: EndSignal::Terminate, sender });
+            command.pass_on(Received { signal: UserSignal::Terminate, sender });
         }
         assert_eq!(pending_signals(pid.as_u32()), 0);
         let sender = Sender::Process(profiler_model::Pid::new(1));
-        command.pass_on(Received { signal: EndSignal::Terminate, sender });
+        command.pass_on(Received { signal: UserSignal::Terminate, sender });
         assert_eq!(pending_signals(pid.as_u32()), 1 << 14);
         kill(child, Signal::SIGCONT).unwrap();
         let signals = Signals::install().unwrap();

@@ -61,7 +61,9 @@ fn reason(obstacle: &Obstacle) -> String {
             format!("it belongs to {owner}, and the profiler runs as {own}")
         }
         Obstacle::NotDumpable => {
-            "it does not let itself be looked into (it changed its user, or protects itself)".to_owned()
+            "it does not let itself be looked into (it changed its user, its executable may not be read, or it \
+             protects itself)"
+                .to_owned()
         }
         Obstacle::MoreCapable => "it has capabilities that the profiler does not have".to_owned(),
         Obstacle::PtraceScope(PtraceScope::Descendants) => {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use profiler_model::Nanos;
 use profiler_os::launch::{CommandEnd, InvokingUser, Launched};
-use profiler_os::signals::{EndSignal, Received, Signals};
+use profiler_os::signals::{Received, Signals, UserSignal};
 use profiler_output::{ViewOptions, write_ledger};
 use profiler_profile::{Ledger, Profile};
 use profiler_sampler::{End, SamplerOptions, Session, Target};
@@ -142,13 +142,23 @@ impl std::fmt::Display for Stop {
             Stop::TimeOver(duration) => write!(f, "{} s are over", duration.as_secs_f64()),
             Stop::TargetEnded => f.write_str("the process ended"),
             Stop::Signal(received) => f.write_str(match received.signal {
-                EndSignal::Interrupt => "interrupted",
-                EndSignal::Terminate => "asked to terminate",
-                EndSignal::HangUp => "the terminal is gone",
-                EndSignal::Quit => "asked to quit",
+                UserSignal::Interrupt => "interrupted",
+                UserSignal::Terminate => "asked to terminate",
+                UserSignal::HangUp => "the terminal is gone",
+                UserSignal::Quit => "asked to quit",
+                UserSignal::User1 | UserSignal::User2 => "asked to by a signal",
             }),
         }
     }
+}
+
+/// Passes on what came in; says so when it asks for an end.
+fn take_end_signal(signals: &Signals, command: Option<&mut RunningCommand>) -> Option<Stop> {
+    let received = signals.take()?;
+    if let Some(command) = command {
+        command.pass_on(received);
+    }
+    received.signal.asks_for_end().then_some(Stop::Signal(received))
 }
 
 /// What was recorded.
@@ -173,27 +183,20 @@ impl Recording {
             if plan.format.needs_timeline() { Profile::with_timeline() } else { Profile::new() };
         let limit = plan.duration.map(Nanos::from);
         let mut line = ProgressLine::on_stderr();
-        let mut stop = Stop::TargetEnded;
+        let mut stop = None;
         let end = Session::new(target, plan.sampler).run(&mut profile, &mut |progress| {
             line.update(progress);
-            if let Some(received) = signals.take() {
-                if let Some(command) = &mut command {
-                    command.pass_on(received);
-                }
-                stop = Stop::Signal(received);
-            } else if let (Some(limit), Some(duration)) = (limit, plan.duration)
-                && progress.elapsed >= limit
-            {
-                stop = Stop::TimeOver(duration);
-            } else {
-                return ControlFlow::Continue(());
+            stop = take_end_signal(signals, command.as_deref_mut());
+            if stop.is_none() && limit.is_some_and(|limit| progress.elapsed >= limit) {
+                stop = plan.duration.map(Stop::TimeOver);
             }
-            ControlFlow::Break(())
+            if stop.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         if end == End::TargetEnded {
             // Ctrl-C on the terminal ends a command sooner than it is noticed here.
-            stop = signals.take().map_or(Stop::TargetEnded, Stop::Signal);
+            stop = take_end_signal(signals, None);
         }
+        let stop = stop.unwrap_or(Stop::TargetEnded);
         Recording { profile, stop, title }
     }
 

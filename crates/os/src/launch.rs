@@ -15,7 +15,7 @@ use std::process::Command;
 use nix::unistd::{Gid, Uid, User, geteuid, getgrouplist, setgid, setgroups, setuid};
 use profiler_model::Pid;
 
-use crate::signals::EndSignal;
+use crate::signals::UserSignal;
 
 /// Why a command could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -123,7 +123,7 @@ impl Launched {
         program: &OsStr,
         arguments: &[OsString],
         user: Option<InvokingUser>,
-        ignored: &[EndSignal],
+        ignored: &[UserSignal],
     ) -> Result<Self, LaunchError> {
         let mut command = Command::new(program);
         command.args(arguments);
@@ -155,7 +155,7 @@ impl Launched {
     }
 
     /// Sends the command a signal, unless it has ended.
-    pub fn send(&mut self, signal: EndSignal) {
+    pub fn send(&mut self, signal: UserSignal) {
         if matches!(self.end(), Ok(None)) {
             // SAFETY: kill takes numbers only. The process is a child whose end nobody has taken, so the
             // number cannot have passed to another process.
@@ -255,7 +255,7 @@ mod tests {
     fn a_signal_reaches_the_command_and_ends_it() {
         let mut command = start("exec tail -f /dev/null");
         assert_eq!(command.end().unwrap(), None);
-        command.send(EndSignal::Terminate);
+        command.send(UserSignal::Terminate);
         until_ended(&command);
         let end = command.end().unwrap().unwrap();
         assert_eq!(end, CommandEnd::Killed(libc::SIGTERM));
@@ -269,7 +269,7 @@ mod tests {
         assert_eq!(command.end().unwrap(), None);
         assert_eq!(command.end().unwrap(), None);
         drop(stopped);
-        command.send(EndSignal::Terminate);
+        command.send(UserSignal::Terminate);
         until_ended(&command);
         assert_eq!(command.end().unwrap(), Some(CommandEnd::Killed(libc::SIGTERM)));
     }
@@ -277,7 +277,7 @@ mod tests {
     #[test]
     fn ignored_signals_stay_ignored_in_the_command() {
         let arguments = ["-c".into(), "kill -INT $$; exit 9".into()];
-        let ignored = [EndSignal::Interrupt];
+        let ignored = [UserSignal::Interrupt];
         let mut command = Launched::start(OsStr::new("/bin/sh"), &arguments, None, &ignored).unwrap();
         until_ended(&command);
         assert_eq!(command.end().unwrap(), Some(CommandEnd::Exited(9)));

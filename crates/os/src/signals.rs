@@ -1,4 +1,4 @@
-//! The signals by which a user ends a recording, noted until the run loop asks for them.
+//! The signals that users and services send, noted until the run loop asks for them.
 //!
 //! The handler does nothing but store a number, so a signal never interrupts anything half done. It also
 //! stores who sent the signal: what the terminal sends reaches a launched command by itself, what another
@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use profiler_model::Pid;
 
-/// A signal that ends a recording.
+/// A signal that users and services send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum EndSignal {
+pub enum UserSignal {
     /// `SIGINT`: Ctrl-C.
     Interrupt,
     /// `SIGTERM`: what `kill`, `docker stop` and service managers send.
@@ -21,26 +21,43 @@ pub enum EndSignal {
     HangUp,
     /// `SIGQUIT`: Ctrl-\.
     Quit,
+    /// `SIGUSR1`: means what a launched command makes of it.
+    User1,
+    /// `SIGUSR2`: the same.
+    User2,
 }
 
-impl EndSignal {
+impl UserSignal {
     /// All of them.
-    pub const ALL: [EndSignal; 4] =
-        [EndSignal::Interrupt, EndSignal::Terminate, EndSignal::HangUp, EndSignal::Quit];
+    pub const ALL: [UserSignal; 6] = [
+        UserSignal::Interrupt,
+        UserSignal::Terminate,
+        UserSignal::HangUp,
+        UserSignal::Quit,
+        UserSignal::User1,
+        UserSignal::User2,
+    ];
 
     /// The kernel's number of the signal.
     pub const fn number(self) -> i32 {
         match self {
-            EndSignal::Interrupt => libc::SIGINT,
-            EndSignal::Terminate => libc::SIGTERM,
-            EndSignal::HangUp => libc::SIGHUP,
-            EndSignal::Quit => libc::SIGQUIT,
+            UserSignal::Interrupt => libc::SIGINT,
+            UserSignal::Terminate => libc::SIGTERM,
+            UserSignal::HangUp => libc::SIGHUP,
+            UserSignal::Quit => libc::SIGQUIT,
+            UserSignal::User1 => libc::SIGUSR1,
+            UserSignal::User2 => libc::SIGUSR2,
         }
+    }
+
+    /// Whether it asks for an end, rather than meaning something to the command alone.
+    pub const fn asks_for_end(self) -> bool {
+        !matches!(self, UserSignal::User1 | UserSignal::User2)
     }
 
     /// The second Ctrl-C or Ctrl-\ quits at once: a user who asks twice does not want to wait.
     const fn forces_when_repeated(self) -> bool {
-        matches!(self, EndSignal::Interrupt | EndSignal::Quit)
+        matches!(self, UserSignal::Interrupt | UserSignal::Quit)
     }
 }
 
@@ -57,23 +74,23 @@ pub enum Sender {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {
     /// Which one.
-    pub signal: EndSignal,
+    pub signal: UserSignal,
     /// From whom.
     pub sender: Sender,
 }
 
 /// The last signal of each kind that nobody asked for yet, packed by [`Received::pack`]; 0 is none.
-static PENDING: [AtomicU64; EndSignal::ALL.len()] = [const { AtomicU64::new(0) }; EndSignal::ALL.len()];
+static PENDING: [AtomicU64; UserSignal::ALL.len()] = [const { AtomicU64::new(0) }; UserSignal::ALL.len()];
 
 const RECEIVED: u64 = 1 << 63;
 const FROM_TERMINAL: u64 = 1 << 62;
 
-/// While this exists, the signals in [`EndSignal`] are noted instead of ending the profiler. Dropping it
+/// While this exists, the signals in [`UserSignal`] are noted instead of ending the profiler. Dropping it
 /// gives them back what they did before.
 #[derive(Debug)]
 pub struct Signals {
-    previous: Vec<(EndSignal, libc::sigaction)>,
-    ignored: Vec<EndSignal>,
+    previous: Vec<(UserSignal, libc::sigaction)>,
+    ignored: Vec<UserSignal>,
 }
 
 impl Signals {
@@ -83,11 +100,11 @@ impl Signals {
     /// When the kernel refuses a handler.
     pub fn install() -> io::Result<Self> {
         let mut signals = Signals { previous: Vec::new(), ignored: Vec::new() };
-        for signal in EndSignal::ALL {
+        for signal in UserSignal::ALL {
             let before = current_action(signal)?;
             if before.sa_sigaction == libc::SIG_IGN {
                 signals.ignored.push(signal);
-                if signal == EndSignal::HangUp {
+                if signal == UserSignal::HangUp {
                     continue;
                 }
             }
@@ -100,7 +117,7 @@ impl Signals {
 
     /// A signal that came in since it was last asked for, if any.
     pub fn take(&self) -> Option<Received> {
-        EndSignal::ALL.into_iter().find_map(|signal| {
+        UserSignal::ALL.into_iter().find_map(|signal| {
             let packed = PENDING[signal as usize].swap(0, Ordering::Relaxed);
             Received::unpack(signal, packed)
         })
@@ -108,7 +125,7 @@ impl Signals {
 
     /// The signals that were ignored when the profiler was started: a command that it launches must find
     /// them ignored as well.
-    pub fn ignored_before(&self) -> &[EndSignal] {
+    pub fn ignored_before(&self) -> &[UserSignal] {
         &self.ignored
     }
 }
@@ -128,7 +145,7 @@ impl Received {
         RECEIVED | origin
     }
 
-    fn unpack(signal: EndSignal, packed: u64) -> Option<Received> {
+    fn unpack(signal: UserSignal, packed: u64) -> Option<Received> {
         if packed & RECEIVED == 0 {
             return None;
         }
@@ -145,12 +162,12 @@ extern "C" fn note(number: libc::c_int, info: *mut libc::siginfo_t, _context: *m
     // SAFETY: the kernel passes a valid siginfo to a handler that is installed with SA_SIGINFO; `si_pid`
     // is only used when the signal was not made by the kernel, where it is set.
     let (code, sender) = unsafe { ((*info).si_code, (*info).si_pid()) };
-    if let Some(signal) = EndSignal::ALL.into_iter().find(|signal| signal.number() == number) {
+    if let Some(signal) = UserSignal::ALL.into_iter().find(|signal| signal.number() == number) {
         PENDING[signal as usize].store(Received::pack(code, sender), Ordering::Relaxed);
     }
 }
 
-fn noting_action(signal: EndSignal) -> libc::sigaction {
+fn noting_action(signal: UserSignal) -> libc::sigaction {
     // SAFETY: sigaction is plain numbers, for which all zeroes are valid (no handler, no flags, no mask).
     let mut action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
     let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) = note;
@@ -163,7 +180,7 @@ fn noting_action(signal: EndSignal) -> libc::sigaction {
     action
 }
 
-fn current_action(signal: EndSignal) -> io::Result<libc::sigaction> {
+fn current_action(signal: UserSignal) -> io::Result<libc::sigaction> {
     let mut action = MaybeUninit::uninit();
     // SAFETY: a null new action only asks; the old one is written to memory of its size.
     let asked = unsafe { libc::sigaction(signal.number(), std::ptr::null(), action.as_mut_ptr()) };
@@ -174,7 +191,7 @@ fn current_action(signal: EndSignal) -> io::Result<libc::sigaction> {
     Ok(unsafe { action.assume_init() })
 }
 
-fn set_action(signal: EndSignal, action: &libc::sigaction) -> io::Result<()> {
+fn set_action(signal: UserSignal, action: &libc::sigaction) -> io::Result<()> {
     // SAFETY: the action is one that the kernel gave us, or has `note` as its handler, which only stores to
     // an atomic and is therefore safe to run at any point of the program.
     let set = unsafe { libc::sigaction(signal.number(), action, std::ptr::null_mut()) };
@@ -188,27 +205,27 @@ mod tests {
     /// One test for all, because signal handlers belong to the whole process.
     #[test]
     fn signals_are_noted_with_their_sender_and_given_back() {
-        let before = current_action(EndSignal::HangUp).unwrap().sa_sigaction;
+        let before = current_action(UserSignal::HangUp).unwrap().sa_sigaction;
         let signals = Signals::install().unwrap();
         assert_eq!(signals.take(), None);
         nix::sys::signal::raise(nix::sys::signal::Signal::SIGTERM).unwrap();
         nix::sys::signal::raise(nix::sys::signal::Signal::SIGINT).unwrap();
         let sender = Sender::Process(Pid::new(std::process::id()));
-        assert_eq!(signals.take(), Some(Received { signal: EndSignal::Interrupt, sender }));
-        assert_eq!(signals.take(), Some(Received { signal: EndSignal::Terminate, sender }));
+        assert_eq!(signals.take(), Some(Received { signal: UserSignal::Interrupt, sender }));
+        assert_eq!(signals.take(), Some(Received { signal: UserSignal::Terminate, sender }));
         assert_eq!(signals.take(), None);
-        assert_eq!(current_action(EndSignal::Interrupt).unwrap().sa_sigaction, libc::SIG_DFL);
-        assert_ne!(current_action(EndSignal::Terminate).unwrap().sa_sigaction, libc::SIG_DFL);
+        assert_eq!(current_action(UserSignal::Interrupt).unwrap().sa_sigaction, libc::SIG_DFL);
+        assert_ne!(current_action(UserSignal::Terminate).unwrap().sa_sigaction, libc::SIG_DFL);
         drop(signals);
-        assert_eq!(current_action(EndSignal::HangUp).unwrap().sa_sigaction, before);
+        assert_eq!(current_action(UserSignal::HangUp).unwrap().sa_sigaction, before);
     }
 
     #[test]
     fn origin_survives_packing() {
-        let from_terminal = Received::unpack(EndSignal::Quit, Received::pack(libc::SI_KERNEL, 77)).unwrap();
+        let from_terminal = Received::unpack(UserSignal::Quit, Received::pack(libc::SI_KERNEL, 77)).unwrap();
         assert_eq!(from_terminal.sender, Sender::Terminal);
-        let from_process = Received::unpack(EndSignal::Quit, Received::pack(libc::SI_USER, 77)).unwrap();
+        let from_process = Received::unpack(UserSignal::Quit, Received::pack(libc::SI_USER, 77)).unwrap();
         assert_eq!(from_process.sender, Sender::Process(Pid::new(77)));
-        assert_eq!(Received::unpack(EndSignal::Quit, 0), None);
+        assert_eq!(Received::unpack(UserSignal::Quit, 0), None);
     }
 }
