@@ -12,15 +12,15 @@ use std::hint;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::sys::time::TimeSpec;
 use profiler_model::{Nanos, Tid, Timestamp};
 
 use crate::clock;
 
 /// For so long a stop is waited for by looking again and again: it mostly comes within a few
 /// microseconds, sooner than a sleeping waiter could be woken.
-const SPIN: Nanos = Nanos::from_nanos(30_000);
-/// Between two looks after that. A thread that shares our CPU can only stop while we sleep.
-const NAP: Duration = Duration::from_micros(20);
+const SPIN: Nanos = Nanos::from_nanos(20_000);
 /// A thread that has not stopped by then is inside the kernel and will not stop soon. On a busy machine a
 /// thread that is ready to run stops only when its turn comes, which takes tens of milliseconds.
 const MAX_WAIT: Nanos = Nanos::from_nanos(200_000_000);
@@ -43,10 +43,32 @@ pub enum StopError {
 }
 
 /// Stops threads, one at a time, and remembers those that did not stop in time.
-#[derive(Debug, Default)]
+///
+/// While there is a tracer, the thread that made it has `SIGCHLD` blocked, which is how it is woken when
+/// a thread stops; it must be the thread that stops others.
+#[derive(Debug)]
 pub struct Tracer {
     /// Asked to stop, and inside an uninterruptible wait of the kernel ever since.
     late: Vec<Tid>,
+    /// The signals that were blocked before.
+    blocked_before: SigSet,
+}
+
+impl Default for Tracer {
+    fn default() -> Self {
+        let blocked_before = only_sigchld().thread_swap_mask(SigmaskHow::SIG_BLOCK);
+        Tracer { late: Vec::new(), blocked_before: blocked_before.unwrap_or_else(|_| SigSet::empty()) }
+    }
+}
+
+impl Drop for Tracer {
+    fn drop(&mut self) {
+        let _ = self.blocked_before.thread_set_mask();
+    }
+}
+
+fn only_sigchld() -> SigSet {
+    SigSet::from(Signal::SIGCHLD)
 }
 
 impl Tracer {
@@ -103,7 +125,7 @@ pub struct StoppedThread {
     tid: Tid,
     /// A signal whose delivery the stop intercepted; 0 for none.
     signal: i32,
-    /// The last instant at which it was not known to stand still yet.
+    /// The earliest instant at which it may have begun to stand still.
     since: Timestamp,
     released: bool,
 }
@@ -160,25 +182,47 @@ impl Stop {
     }
 }
 
-/// Waits for the thread to stand still; returns how it does, and the last instant at which it was not yet
-/// known to.
+/// Waits for the thread to stand still; returns how it does, and the earliest instant at which it may have
+/// begun to.
 fn wait_until_stopped(tid: Tid) -> Result<(Stop, Timestamp), StopError> {
     let asked_at = clock::now();
     let mut looked_at = asked_at;
-    loop {
+    while looked_at.since(asked_at) < SPIN {
         if let Some(stop) = poll(tid)? {
             return Ok((stop, looked_at));
         }
+        hint::spin_loop();
         looked_at = clock::now();
-        let waited = looked_at.since(asked_at);
+    }
+    // It does not run, but waits for a CPU: perhaps for ours, so it can only stop while we sleep. Until it
+    // had its turn it did not stand still on our account.
+    let queued_before = time_queued(tid);
+    loop {
+        if let Some(stop) = poll(tid)? {
+            let queued = time_queued(tid).saturating_sub(queued_before);
+            return Ok((stop, (looked_at + queued).min(clock::now())));
+        }
+        let waited = clock::now().since(asked_at);
         if waited > MAX_WAIT {
             return Err(StopError::TimedOut);
-        } else if waited > SPIN {
-            std::thread::sleep(NAP);
-        } else {
-            hint::spin_loop();
         }
+        sleep_until_child_signal(MAX_WAIT.saturating_sub(waited));
     }
+}
+
+/// How long the thread has been ready to run without a CPU, in all.
+fn time_queued(tid: Tid) -> Nanos {
+    let text = std::fs::read_to_string(format!("/proc/{tid}/schedstat")).unwrap_or_default();
+    let queued = text.split_ascii_whitespace().nth(1).and_then(|number| number.parse().ok());
+    Nanos::from_nanos(queued.unwrap_or(0))
+}
+
+/// Sleeps until the kernel says that some traced thread or child has something to report, at most so long.
+fn sleep_until_child_signal(limit: Nanos) {
+    let timeout = TimeSpec::from_duration(Duration::from(limit));
+    // SAFETY: both structures are valid and outlive the call, which only reads them; the null pointer says
+    // that no details of the signal are wanted.
+    unsafe { libc::sigtimedwait(only_sigchld().as_ref(), std::ptr::null_mut(), timeout.as_ref()) };
 }
 
 /// Whether the thread stands still, and how. The report is only looked at (`WNOWAIT`): releasing the
