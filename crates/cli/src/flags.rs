@@ -59,7 +59,7 @@ pub struct RecordFlags {
     /// Process to sample, its number in decimal or 0xhex
     #[arg(short, long, allow_negative_numbers = true)]
     pub pid: Option<String>,
-    /// File to write; - is stdout [default: <command or pid>-<time>.<ending>]
+    /// File to write; - is stdout [default: NAME-TIME.ENDING, the name being the command's or the pid]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// What to write [default: by the file's ending (.svg; .txt, .raw, .folded, .collapsed; .json), else
