@@ -85,6 +85,14 @@ impl CodeObject {
         self.qualified_name.as_ref().unwrap_or(&self.name)
     }
 
+    /// Whether this is no function but the code that 3.13 and later put on the stack below `__init__` when a
+    /// call of a class was specialised (`_Py_InitCleanup`, which checks what `__init__` returned). Its owner is
+    /// the thread, as that of any frame; what tells it apart is that it names no file and starts on line 0.
+    pub fn is_shim(&self) -> bool {
+        const INIT_CLEANUP: &str = "__init__";
+        self.first_line == Some(0) && &*self.name == INIT_CLEANUP && &*self.file == INIT_CLEANUP
+    }
+
     /// The position of the instruction at `offset` bytes into the bytecode; `None` where it has not started.
     pub fn position(&self, offset: Option<u32>) -> Position {
         match (&self.line_table, offset) {

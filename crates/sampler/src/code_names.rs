@@ -40,7 +40,7 @@ impl<Id: Copy> CodeNames<Id> {
             let short_files = &mut self.short_files;
             let mut describe = Describe { shorten: &mut |file| short_files.shorten(file), intern };
             let id = self.resolver.resolve(target.memory(), target.offsets(), frame, &head, &mut describe);
-            ids.push(id.map_err(|_| LossReason::CodeChanged)?);
+            ids.extend(id.map_err(|_| LossReason::CodeChanged)?);
         }
         Ok(ids)
     }

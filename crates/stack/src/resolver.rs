@@ -43,7 +43,8 @@ impl<Id: Copy> Resolver<Id> {
     }
 
     /// The caller's id for the frame `raw`, whose code object had the bytes `head` when it was captured. A
-    /// frame that is met for the first time is described to `describe.intern`, which gives it its id.
+    /// frame that is met for the first time is described to `describe.intern`, which gives it its id. `None`
+    /// for a frame that is the interpreter's own and no function ([`CodeObject::is_shim`]).
     ///
     /// # Errors
     /// When the code object is gone or is another one by now, so that the frame has no name.
@@ -54,15 +55,12 @@ impl<Id: Copy> Resolver<Id> {
         raw: &RawFrame,
         head: &CodeHead,
         describe: &mut Describe<'_, Id>,
-    ) -> Result<Id, CodeError> {
+    ) -> Result<Option<Id>, CodeError> {
         let key = (raw.instruction, raw.is_entry);
         if let Some(known) = self.known.get_mut(&raw.code)
             && known.object.head == *head
         {
-            return Ok(match known.frames.get(&key) {
-                Some(id) => *id,
-                None => known.describe(key, offsets, raw, describe),
-            });
+            return Ok(known.id(key, offsets, raw, describe));
         }
         self.check_type(memory, offsets, raw.code)?;
         let object = CodeObject::read(memory, offsets, raw.code)?;
@@ -74,7 +72,7 @@ impl<Id: Copy> Resolver<Id> {
         }
         let short_file = (describe.shorten)(&object.file);
         let mut known = Known { object, short_file, frames: FxHashMap::default() };
-        let id = known.describe(key, offsets, raw, describe);
+        let id = known.id(key, offsets, raw, describe);
         self.known.insert(raw.code, known);
         Ok(id)
     }
@@ -107,6 +105,20 @@ pub struct Describe<'a, Id> {
 }
 
 impl<Id: Copy> Known<Id> {
+    fn id(
+        &mut self,
+        key: (u64, bool),
+        offsets: &Offsets,
+        raw: &RawFrame,
+        describe: &mut Describe<'_, Id>,
+    ) -> Option<Id> {
+        match self.frames.get(&key) {
+            _ if self.object.is_shim() => None,
+            Some(id) => Some(*id),
+            None => Some(self.describe(key, offsets, raw, describe)),
+        }
+    }
+
     fn describe(
         &mut self,
         key: (u64, bool),
