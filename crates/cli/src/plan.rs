@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use profiler_model::Pid;
-use profiler_output::{FORMATS, Format, Lines, ViewOptions, format_named, format_of_ending};
+use profiler_output::{FORMATS, Format, Lines, ViewOptions, Weight, format_named, format_of_ending};
 use profiler_sampler::{SamplerKind, SamplerOptions};
 
 use crate::flags::{Command, DumpFlags, Flags, RecordFlags};
@@ -136,11 +136,22 @@ fn record_plan(flags: RecordFlags, now: SystemTime) -> Result<RecordPlan, UsageE
         line_numbers: choose_lines(flags.function, flags.nolineno),
         full_filenames: flags.full_filenames,
         threads: flags.threads,
+        weight: choose_weight(format, flags.idle || flags.gil),
         ..ViewOptions::default()
     };
     let kind = sampler_kind(flags.nonblocking);
     let sampler = SamplerOptions { rate_hz, kind, include_idle: flags.idle, gil_only: flags.gil };
     Ok(RecordPlan { subject, output, format, duration, sampler, view })
+}
+
+/// What a sample counts for. Threads that run are shown by the CPU time that they used, as the kernel counts
+/// it, and by wall time where waiting counts too. In collapsed stacks a sample is one, as in py-spy's.
+fn choose_weight(format: &dyn Format, waiting_counts: bool) -> Weight {
+    match (format.name(), waiting_counts) {
+        ("raw", _) => Weight::Samples,
+        (_, true) => Weight::Wall,
+        (_, false) => Weight::Cpu,
+    }
 }
 
 fn dump_plan(flags: DumpFlags) -> Result<DumpPlan, UsageError> {

@@ -11,6 +11,7 @@ use profiler_python::{GilAddresses, RawStack};
 use crate::Target;
 use crate::capture::Capture;
 use crate::code_names::CodeNames;
+use crate::gil;
 use crate::names::ThreadNames;
 use crate::probe::{GilGroup, Instant, Probe};
 use crate::roster::{KnownStack, Thread};
@@ -174,6 +175,9 @@ impl Session {
                     self.settle_asleep(profile, index, group.gil.as_ref(), now);
                 }
             }
+            if let (true, Some(gil)) = (self.options.gil_only, group.gil.as_ref()) {
+                self.keep_holder(profile, gil, &mut wanted, now)?;
+            }
             if wanted.is_empty() {
                 profile.ledger_mut().count_without_stop();
                 continue;
@@ -181,6 +185,23 @@ impl Session {
             for instant in self.probe.capture(group.gil.as_ref(), &wanted)? {
                 self.settle(profile, instant, group.gil.as_ref(), now);
             }
+        }
+        Ok(())
+    }
+
+    /// Of the threads `wanted`, keeps the one that may hold the GIL: no other will be shown.
+    fn keep_holder(
+        &mut self,
+        profile: &mut Profile,
+        gil: &GilAddresses,
+        wanted: &mut Vec<usize>,
+        now: Timestamp,
+    ) -> Result<(), ReadError> {
+        let state = gil::read(self.probe.target.memory(), gil)?;
+        if state.exists {
+            let holder = self.probe.roster.find(state.last_holder);
+            let others: Vec<usize> = wanted.extract_if(.., |index| Some(*index) != holder).collect();
+            others.into_iter().for_each(|index| self.not_asked_for(profile, index, now));
         }
         Ok(())
     }
