@@ -321,7 +321,15 @@ mod tests {
         assert_eq!((plan.format.name(), plan.duration), ("flamegraph", None));
         assert_eq!((plan.sampler.rate_hz, plan.sampler.kind), (100.0, SamplerKind::Pause));
         assert!(!plan.sampler.include_idle && !plan.sampler.gil_only);
-        assert_eq!(plan.view, ViewOptions::default());
+        assert_eq!(plan.view, ViewOptions { weight: Weight::Cpu, ..ViewOptions::default() });
+    }
+
+    #[test]
+    fn samples_weigh_what_the_view_is_of() {
+        assert_eq!(record("-p 1 -i").view.weight, Weight::Wall);
+        assert_eq!(record("-p 1 -g -f speedscope").view.weight, Weight::Wall);
+        assert_eq!(record("-p 1 -f speedscope").view.weight, Weight::Cpu);
+        assert_eq!(record("-p 1 -i -f raw").view.weight, Weight::Samples);
     }
 
     #[test]

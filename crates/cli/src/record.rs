@@ -184,17 +184,16 @@ impl Recording {
         let limit = plan.duration.map(Nanos::from);
         let mut line = ProgressLine::on_stderr();
         let mut stop = None;
-        let end = Session::new(target, plan.sampler).run(&mut profile, &mut |progress| {
+        let end = Session::new(target, plan.sampler).run(&mut profile, limit, &mut |progress| {
             line.update(progress);
             stop = take_end_signal(signals, command.as_deref_mut());
-            if stop.is_none() && limit.is_some_and(|limit| progress.elapsed >= limit) {
-                stop = plan.duration.map(Stop::TimeOver);
-            }
             if stop.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
-        if end == End::TargetEnded {
+        match end {
             // Ctrl-C on the terminal ends a command sooner than it is noticed here.
-            stop = take_end_signal(signals, None);
+            End::TargetEnded => stop = take_end_signal(signals, None),
+            End::TimeOver => stop = plan.duration.map(Stop::TimeOver),
+            End::Asked => {}
         }
         let stop = stop.unwrap_or(Stop::TargetEnded);
         Recording { profile, stop, title }

@@ -1,7 +1,7 @@
 //! One look at all threads of a process.
 
 use profiler_memory::ReadError;
-use profiler_model::{Frame, LossReason, Timestamp};
+use profiler_model::{Frame, LossReason, ThreadState, Timestamp, WaitReason};
 use profiler_os::clock;
 use profiler_profile::{ProcessDump, ThreadDump};
 use profiler_python::RawStack;
@@ -25,6 +25,7 @@ pub fn dump(target: Target, kind: SamplerKind) -> Result<ProcessDump, ReadError>
         code_names: CodeNames::new(*target.process()),
         probe: Probe::new(target, kind),
         frames: Vec::new(),
+        is_stopped: false,
     };
     let mut threads = look.threads(clock::now())?;
     for _ in 1..MAX_LOOKS {
@@ -53,12 +54,17 @@ struct Look {
     /// Frames are numbered as they are met.
     code_names: CodeNames<usize>,
     frames: Vec<Frame>,
+    /// Whether the process is under a stop signal or a debugger: its threads wait for that, whatever
+    /// they waited for before.
+    is_stopped: bool,
 }
 
 impl Look {
     /// All threads, in the reverse order of CPython's list: the oldest first.
     fn threads(&mut self, now: Timestamp) -> Result<Vec<ThreadDump>, ReadError> {
         self.probe.look(now)?;
+        self.is_stopped =
+            self.probe.target.process().stat().is_ok_and(|stat| matches!(stat.state, b'T' | b't'));
         let mut dumps: Vec<(usize, ThreadDump)> = Vec::new();
         for group in GilGroup::all(&self.probe.roster) {
             for instant in self.probe.capture(group.gil.as_ref(), &group.threads)? {
@@ -85,7 +91,10 @@ impl Look {
                     pthread_id: thread.python.pthread_id,
                     tid: Some(thread.tid),
                     name: None,
-                    state: thread.state(group.gil.as_ref()),
+                    state: match self.is_stopped {
+                        true => ThreadState::Waiting(WaitReason::Stopped),
+                        false => thread.state(group.gil.as_ref()),
+                    },
                     holds_gil,
                     gc: holds_gil && self.is_collecting(thread),
                     is_main: thread.tid.as_u32() == self.probe.target.pid().as_u32(),

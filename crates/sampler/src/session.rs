@@ -64,6 +64,8 @@ pub struct Progress {
 pub enum End {
     /// The callback asked for it.
     Asked,
+    /// The time is over.
+    TimeOver,
     /// The target has ended.
     TargetEnded,
 }
@@ -101,11 +103,12 @@ impl Session {
         &self.probe.target
     }
 
-    /// Samples until `callback` breaks or the target ends. The callback is called about twenty times a
+    /// Samples until `limit` is over, `callback` breaks or the target ends. The callback is called about twenty times a
     /// second; everything lost and what the session cost is in the profile's ledger.
     pub fn run(
         &mut self,
         profile: &mut Profile,
+        limit: Option<Nanos>,
         callback: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
     ) -> End {
         priority::want_promptness();
@@ -115,8 +118,12 @@ impl Session {
         profile.ledger_mut().interval = Some(schedule.mean_gap());
         let mut costs = Costs { own: clock::own_cpu_time(), target: cpu_before, target_last: cpu_before };
         let mut next_callback = start;
+        let deadline = limit.map(|limit| start + limit);
         let end = loop {
             let now = clock::now();
+            if deadline.is_some_and(|deadline| now >= deadline) {
+                break End::TimeOver;
+            }
             if now >= next_callback {
                 next_callback = now + CALLBACK_GAP;
                 costs.look(&self.probe.target);
@@ -125,7 +132,7 @@ impl Session {
                     break End::Asked;
                 }
             }
-            let wake = schedule.next().min(next_callback);
+            let wake = schedule.next().min(next_callback).min(deadline.unwrap_or(next_callback));
             if now < wake {
                 clock::sleep_until(wake);
                 continue;
@@ -340,7 +347,8 @@ impl Session {
 
     /// The runtime could not be read: the process has ended, or `exec` has replaced it.
     fn runtime_is_gone(&mut self, profile: &mut Profile, error: ReadError, now: Timestamp) {
-        if error == ReadError::ProcessEnded && !self.probe.target.process().is_alive() {
+        if error == ReadError::ProcessEnded {
+            // It has no memory any more: `exec` leaves no process without, not for a moment.
             self.ended = true;
             return;
         }
