@@ -33,11 +33,16 @@ pub struct Interpreter {
 
 impl Interpreter {
     /// The words of a command line that runs the interpreter.
-    fn words(&self) -> Vec<OsString> {
+    pub fn words(&self) -> Vec<OsString> {
         match &self.root {
             None => vec![self.path.clone().into()],
             Some(root) => vec!["chroot".into(), root.clone().into(), self.path.clone().into()],
         }
+    }
+
+    /// The root folder that it lives in, where that is not the machine's own.
+    pub fn root(&self) -> Option<&Path> {
+        self.root.as_deref()
     }
 
     /// The words that run a program of `fixtures/` with these arguments.

@@ -1,6 +1,7 @@
 //! The project's own tasks: `cargo xtask help`. One module a task; this file only chooses.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod layers;
 mod mirror;
 mod offsets;
@@ -22,6 +23,7 @@ The project's own tasks: cargo xtask TASK
                             do no I/O
   check-offsets [--no-skip] what we know of CPython's structures is what the headers of the interpreters
                             on this machine say
+  bench [--help]            what we and our peers cost and give, as ratios
   help                      this text
 ";
 
@@ -46,6 +48,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         "prepare" => prepare::run(rest),
         "check-layers" => layers::run(),
         "check-offsets" => offsets::run(rest),
+        "bench" => bench::run(rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
             Ok(())

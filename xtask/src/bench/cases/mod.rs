@@ -1,0 +1,59 @@
+//! The cases of the benchmark, one file each.
+
+mod dump;
+mod matrix;
+mod memory;
+mod shares;
+mod slowdown;
+
+use anyhow::Result;
+
+use super::options::Options;
+use super::table::Table;
+
+/// A case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Case {
+    /// The labyrinth at 1 kHz.
+    Labyrinth,
+    /// The labyrinth at several rates on every interpreter.
+    Matrix,
+    /// Idle threads beside a busy one.
+    Threads,
+    /// `dump` of a deep stack.
+    Dump,
+    /// Resident memory of `record`.
+    Memory,
+    /// Shares of CPU time.
+    Shares,
+}
+
+impl Case {
+    /// All cases.
+    pub const ALL: [Case; 6] =
+        [Case::Labyrinth, Case::Matrix, Case::Threads, Case::Dump, Case::Memory, Case::Shares];
+
+    /// What it is called on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Case::Labyrinth => "labyrinth",
+            Case::Matrix => "matrix",
+            Case::Threads => "threads",
+            Case::Dump => "dump",
+            Case::Memory => "memory",
+            Case::Shares => "shares",
+        }
+    }
+
+    /// Measures.
+    pub fn run(self, options: &Options) -> Result<Vec<Table>> {
+        match self {
+            Case::Labyrinth => slowdown::labyrinth(options),
+            Case::Matrix => matrix::run(options),
+            Case::Threads => slowdown::idle_threads(options),
+            Case::Dump => dump::run(options),
+            Case::Memory => memory::run(options),
+            Case::Shares => shares::run(options),
+        }
+    }
+}

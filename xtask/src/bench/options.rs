@@ -1,0 +1,142 @@
+//! What the benchmark is asked for on the command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use profiler_tests::{Interpreter, interpreters, one_interpreter};
+
+use super::cases::Case;
+
+/// What `cargo xtask bench --help` prints.
+pub const HELP: &str = "\
+Runs py-spy, CPython's own sampler and ours in turn on the same fixtures and prints ratios.
+
+  cargo xtask bench [OPTIONS] [CASE...]
+
+Cases (all of them when none is named):
+  labyrinth   slowdown, CPU, lost and torn at 1 kHz, all profilers
+  matrix      lost and torn at 100 Hz, 1 kHz and 10 kHz on every interpreter, ours
+  threads     160 idle threads beside a busy one, 100 Hz, all threads
+  dump        the time of `dump` on a stack 500 deep
+  memory      resident memory of `record` on the labyrinth
+  shares      sampled shares of CPU time against the true ones
+
+Options:
+  --quick             short and few: to try the benchmark, not to believe it
+  --repeat N          turns of each profiler [default: 5]
+  --python VERSION    interpreters of the targets, such as 3.11 or 3.13,3.15, where a case has few of them
+                      [default: the newest outside a root folder, and the newest with a sampler of its own]
+  --markdown FILE     write the tables there, too
+";
+
+/// The options.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The cases, in order.
+    pub cases: Vec<Case>,
+    /// Where the tables go besides.
+    pub markdown: Option<PathBuf>,
+    quick: bool,
+    repeat: Option<usize>,
+    python: Option<String>,
+}
+
+impl Options {
+    /// Reads the command line; `None` when help is wanted.
+    pub fn parse(arguments: &[String]) -> Result<Option<Self>> {
+        let mut options = Options::default();
+        let mut words = arguments.iter();
+        while let Some(word) = words.next() {
+            let mut value = || words.next().with_context(|| format!("{word} needs a value"));
+            match word.as_str() {
+                "--help" | "-h" => return Ok(None),
+                "--quick" => options.quick = true,
+                "--repeat" => options.repeat = Some(value()?.parse().context("--repeat")?),
+                "--python" => options.python = Some(value()?.clone()),
+                "--markdown" => options.markdown = Some(value()?.into()),
+                name => match Case::ALL.into_iter().find(|case| case.name() == name) {
+                    Some(case) => options.cases.push(case),
+                    None => bail!("no case {name:?}; `cargo xtask bench --help` lists them"),
+                },
+            }
+        }
+        ensure!(options.repeat != Some(0), "--repeat must be at least 1");
+        if options.cases.is_empty() {
+            options.cases = Case::ALL.to_vec();
+        }
+        Ok(Some(options))
+    }
+
+    /// How often each profiler takes its turn.
+    pub fn repeat(&self) -> usize {
+        self.repeat.unwrap_or(if self.quick { 1 } else { 5 })
+    }
+
+    /// How long a target is watched at a time.
+    pub fn window(&self) -> Duration {
+        Duration::from_secs(if self.quick { 1 } else { 4 })
+    }
+
+    /// One of two values, by whether speed matters more.
+    pub fn pick<T>(&self, quick: T, full: T) -> T {
+        if self.quick { quick } else { full }
+    }
+
+    /// The interpreters for a case that does not need them all.
+    pub fn some_interpreters(&self) -> Result<Vec<&'static Interpreter>> {
+        let Some(python) = &self.python else {
+            let newest = interpreters().last().context("no interpreter found")?;
+            let mut some = vec![one_interpreter()];
+            if newest.id != some[0].id {
+                some.push(newest);
+            }
+            return Ok(some);
+        };
+        python.split(',').map(|version| named(version)).collect()
+    }
+
+    /// All interpreters, or those that were asked for.
+    pub fn all_interpreters(&self) -> Result<Vec<&'static Interpreter>> {
+        match &self.python {
+            None => Ok(interpreters().iter().collect()),
+            Some(_) => self.some_interpreters(),
+        }
+    }
+}
+
+/// The interpreter of this id or version.
+fn named(version: &str) -> Result<&'static Interpreter> {
+    let minor: Option<u32> = version.strip_prefix("3.").and_then(|minor| minor.parse().ok());
+    let mut found = interpreters().iter();
+    let exact = found.clone().find(|interpreter| interpreter.id == version);
+    exact.or_else(|| found.find(|interpreter| Some(interpreter.minor) == minor)).with_context(|| {
+        let known: Vec<&str> = interpreters().iter().map(|interpreter| interpreter.id.as_str()).collect();
+        format!("no interpreter {version:?} here, but {}", known.join(", "))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Option<Options>> {
+        Options::parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn cases_and_options() {
+        let options = parse("dump --quick --repeat 3 shares").unwrap().unwrap();
+        assert_eq!(options.cases, [Case::Dump, Case::Shares]);
+        assert_eq!((options.repeat(), options.window()), (3, Duration::from_secs(1)));
+        assert_eq!(parse("").unwrap().unwrap().cases, Case::ALL);
+        assert!(parse("--help").unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_unknown_is_refused() {
+        for line in ["--repeat", "--repeat 0", "--repeat x", "speed", "--fast"] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}
