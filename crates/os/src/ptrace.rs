@@ -12,7 +12,7 @@ use std::hint;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::time::TimeSpec;
 use profiler_model::{Nanos, Tid, Timestamp};
 
@@ -44,26 +44,19 @@ pub enum StopError {
 
 /// Stops threads, one at a time, and remembers those that did not stop in time.
 ///
-/// While there is a tracer, the thread that made it has `SIGCHLD` blocked, which is how it is woken when
-/// a thread stops; it must be the thread that stops others.
+/// The thread that makes a tracer has `SIGCHLD` blocked from then on, which is how it is woken when a thread
+/// stops; it must be the thread that stops others.
 #[derive(Debug)]
 pub struct Tracer {
     /// Asked to stop, and inside an uninterruptible wait of the kernel ever since.
     late: Vec<Tid>,
-    /// The signals that were blocked before.
-    blocked_before: SigSet,
 }
 
 impl Default for Tracer {
     fn default() -> Self {
-        let blocked_before = only_sigchld().thread_swap_mask(SigmaskHow::SIG_BLOCK);
-        Tracer { late: Vec::new(), blocked_before: blocked_before.unwrap_or_else(|_| SigSet::empty()) }
-    }
-}
-
-impl Drop for Tracer {
-    fn drop(&mut self) {
-        let _ = self.blocked_before.thread_set_mask();
+        // Cannot fail: the signal exists. Unblocked, it would be ignored and wake nobody.
+        let _ = only_sigchld().thread_block();
+        Tracer { late: Vec::new() }
     }
 }
 

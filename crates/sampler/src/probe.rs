@@ -130,6 +130,22 @@ impl Probe {
         }
     }
 
+    /// The thread states whose kernel thread runs in another interpreter at the moment.
+    ///
+    /// # Errors
+    /// When nothing of the process can be read any more.
+    pub fn suspended(&self) -> Result<Vec<usize>, ReadError> {
+        if !self.roster.has_nested {
+            return Ok(Vec::new());
+        }
+        let gils = self.roster.interpreters.iter().filter_map(|interpreter| interpreter.gil);
+        let holders: Vec<RemoteAddr> = gils
+            .map(|gil| Ok(gil::read(self.target.memory(), &gil)?.holder()))
+            .filter_map(Result::transpose)
+            .collect::<Result<_, ReadError>>()?;
+        Ok(self.roster.suspended(&holders))
+    }
+
     /// Lets go of threads that stopped only after they had been given up.
     pub fn release_late(&mut self) {
         self.tracer.release_late();

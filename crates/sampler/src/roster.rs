@@ -96,6 +96,8 @@ pub struct Roster {
     by_address: HashMap<RemoteAddr, usize>,
     /// The heads of the lists when they were read: the interpreters', then each interpreter's threads'.
     heads: Vec<RemoteAddr>,
+    /// Whether some kernel thread has several thread states: it runs in a sub-interpreter now and then.
+    pub has_nested: bool,
 }
 
 impl Roster {
@@ -110,6 +112,28 @@ impl Roster {
             self.threads.swap_remove(*index);
         }
         self.index_threads();
+    }
+
+    /// Forgets where the lists started, so that they are read anew at the next look.
+    pub fn distrust(&mut self) {
+        self.heads.clear();
+    }
+
+    /// The thread states that are left alone for the moment because their kernel thread runs in another
+    /// interpreter: of those that share a thread, all but the one among `holders` of a GIL, or, where none
+    /// holds one, all but the youngest.
+    pub fn suspended(&self, holders: &[RemoteAddr]) -> Vec<usize> {
+        let is_active = |index: usize| holders.contains(&self.threads[index].python.address);
+        let mut by_thread: HashMap<Tid, Vec<usize>> = HashMap::new();
+        for (index, thread) in self.threads.iter().enumerate() {
+            by_thread.entry(thread.tid).or_default().push(index);
+        }
+        let mut suspended = Vec::new();
+        for states in by_thread.into_values().filter(|states| states.len() > 1) {
+            let active = states.iter().copied().find(|index| is_active(*index)).or(states.first().copied());
+            suspended.extend(states.into_iter().filter(|index| Some(*index) != active));
+        }
+        suspended
     }
 
     /// Whether the lists still start where they started when they were read: new threads come in front.
@@ -195,6 +219,8 @@ impl Roster {
 
     fn index_threads(&mut self) {
         self.by_address = self.threads.iter().enumerate().map(|(i, t)| (t.python.address, i)).collect();
+        let distinct: HashSet<Tid> = self.threads.iter().map(|thread| thread.tid).collect();
+        self.has_nested = distinct.len() < self.threads.len();
     }
 }
 

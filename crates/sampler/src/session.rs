@@ -172,11 +172,16 @@ impl Session {
     }
 
     fn sample_threads(&mut self, profile: &mut Profile, now: Timestamp) -> Result<(), ReadError> {
+        let suspended = self.probe.suspended()?;
         for group in GilGroup::all(&self.probe.roster) {
             let mut wanted = Vec::new();
             for index in group.threads {
                 let thread = &self.probe.roster.threads[index];
-                if thread.is_running() || (self.options.include_idle && thread.unchanged_stack().is_none()) {
+                if suspended.contains(&index) {
+                    self.not_asked_for(profile, index, now);
+                } else if thread.is_running()
+                    || (self.options.include_idle && thread.unchanged_stack().is_none())
+                {
                     wanted.push(index);
                 } else {
                     self.settle_asleep(profile, index, group.gil.as_ref(), now);
@@ -341,6 +346,8 @@ impl Session {
     /// After a loss that can mean that the process is another one by now.
     fn check_after_loss(&mut self, reason: LossReason) {
         if matches!(reason, LossReason::ProcessEnded | LossReason::ThreadEnded) {
+            // Or `exec` put another Python exactly where the old one was.
+            self.probe.roster.distrust();
             self.ended = !self.probe.target.process().is_alive();
         }
     }
