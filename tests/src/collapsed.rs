@@ -1,5 +1,5 @@
 //! Reads collapsed stacks (`record -f raw`): one line a stack, `frame;frame;frame COUNT`, root first, each
-//! frame as `name (file:line)`.
+//! frame as `name (file:line)`. The last line is no stack, but the ledger in the shape of one.
 
 use anyhow::{Context, Result};
 
@@ -84,13 +84,21 @@ impl Stack {
 pub struct Collapsed {
     /// The stacks in the order of the file.
     pub stacks: Vec<Stack>,
+    /// The text of the ledger, where there is one.
+    pub ledger: Option<String>,
 }
 
 impl Collapsed {
     /// Reads the text of a file.
     pub fn parse(text: &str) -> Result<Self> {
-        let stacks = text.lines().filter(|line| !line.is_empty()).map(Stack::parse).collect::<Result<_>>()?;
-        Ok(Collapsed { stacks })
+        let mut collapsed = Collapsed::default();
+        for line in text.lines() {
+            match line.strip_prefix("<ledger: ").and_then(|line| line.strip_suffix("> 0")) {
+                Some(ledger) => collapsed.ledger = Some(ledger.to_owned()),
+                None => collapsed.stacks.push(Stack::parse(line)?),
+            }
+        }
+        Ok(collapsed)
     }
 
     /// How many samples the stacks that satisfy `wanted` have in all.
@@ -119,6 +127,13 @@ mod tests {
         assert_eq!(stack.frames[0], Frame::parse("<module> (a b.py:3)"));
         assert_eq!((stack.frames[1].file.as_deref(), stack.frames[1].line), (Some("x/y.py"), Some(12)));
         assert_eq!(stack.frames[2].function, "<gc>");
+    }
+
+    #[test]
+    fn the_ledger_is_no_stack() {
+        let collapsed = Collapsed::parse("a (b.py:1) 2\n<ledger: 2 samples, none lost> 0\n").unwrap();
+        assert_eq!((collapsed.stacks.len(), collapsed.total()), (1, 2));
+        assert_eq!(collapsed.ledger.as_deref(), Some("2 samples, none lost"));
     }
 
     #[test]

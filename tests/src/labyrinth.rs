@@ -119,7 +119,7 @@ pub fn judge(stack: &[Frame]) -> Result<Place, Torn> {
 /// Where a stack without rooms is.
 fn outside(stack: &[Frame]) -> Place {
     let on_stack = |name: &str| stack.iter().any(|frame| frame.plain_name() == name);
-    if on_stack("idle") {
+    if on_stack("idle") || on_stack("attend") {
         Place::Idle
     } else if stack.iter().any(|frame| frame.function == "Walk.run")
         || on_stack("listen")

@@ -193,6 +193,8 @@ fn the_run_ends_with_its_ledger() {
     for word in ["samples", "lost", "stopped", "cpu"] {
         assert!(ledger.contains(word), "no word of {word:?} in\n{}", run.stderr);
     }
+    let in_the_data = profile_of(&scratch).unwrap().ledger.unwrap();
+    assert!(in_the_data.contains("samples") && in_the_data.contains("lost"), "{in_the_data}");
     assert!(run.stdout.is_empty(), "stdout belongs to the command: {:?}", run.stdout);
 }
 
