@@ -2,6 +2,7 @@
 //! the figures are got and holds those of the last release.
 
 mod cases;
+mod document;
 mod judged;
 mod measured;
 mod options;
@@ -31,20 +32,18 @@ pub fn run(arguments: &[String]) -> Result<()> {
     };
     peers::enter_namespace()?;
     peers::build_ours()?;
-    let mut tables = vec![circumstances(&options)?];
-    print!("{}", tables[0].text());
+    let mut sections = vec![("circumstances", vec![circumstances(&options)?])];
+    print!("{}", sections[0].1[0].text());
     for case in &options.cases {
         eprintln!("bench: {}, load {}", case.name(), load());
-        for table in case.run(&options).with_context(|| case.name())? {
-            print!("{}", table.text());
-            tables.push(table);
-        }
+        let tables = case.run(&options).with_context(|| case.name())?;
+        tables.iter().for_each(|table| print!("{}", table.text()));
+        sections.push((case.name(), tables));
     }
-    if let Some(path) = &options.markdown {
-        let text: String = tables.iter().map(Table::markdown).collect();
-        fs::write(path, text).with_context(|| path.display().to_string())?;
+    match &options.markdown {
+        Some(path) => document::update(path, &sections),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// What the figures were got with.
@@ -53,7 +52,7 @@ fn circumstances(options: &Options) -> Result<Table> {
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     table.row(["cores", &cores.to_string()]);
-    table.row(["kernel", kernel.trim()]);
+    table.row(["Linux", kernel.trim().split('-').next().unwrap_or_default()]);
     table.row(["load before", &load()]);
     table.row(["ours", &peers::version(&profiler_tests::profiler_path())?]);
     table.row(["py-spy", &peers::version(&peers::py_spy()?)?]);

@@ -27,7 +27,7 @@ Options:
   --repeat N          turns of each profiler [default: 5]
   --python VERSION    interpreters of the targets, such as 3.11 or 3.13,3.15, where a case has few of them
                       [default: the newest outside a root folder, and the newest with a sampler of its own]
-  --markdown FILE     write the tables there, too
+  --markdown FILE     put the tables there, too, in place of those of the same cases
 ";
 
 /// The options.
