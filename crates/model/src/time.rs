@@ -83,6 +83,9 @@ impl fmt::Display for Nanos {
 pub struct Timestamp(u64);
 
 impl Timestamp {
+    /// An instant that never comes.
+    pub const MAX: Timestamp = Timestamp(u64::MAX);
+
     /// An instant from the clock's nanoseconds.
     pub const fn from_nanos(nanos: u64) -> Self {
         Timestamp(nanos)

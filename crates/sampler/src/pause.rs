@@ -48,25 +48,24 @@ pub fn capture(
             before = now;
             continue;
         }
-        let (stopped, refused) = match stop {
-            Ok(stopped) => (stopped, None),
-            Err(reason) => (None, Some(reason)),
+        let proof_of_holder = match &stop {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err(LossReason::Moved),
+            Err(reason) => Err(*reason),
         };
-        let nobody_can_move = stopped.is_some() && now.locked;
         let mut instant = read_stacks(target, roster, wanted, reader)?;
-        let nobody_else_moved = nobody_can_move || now.nobody_else_took_it(&gil::read(target.memory(), gil)?);
-        let is_stopped = stopped.is_some();
-        stops.extend(stopped.map(StoppedThread::release));
-        for index in wanted {
-            let proved = if Some(*index) == last_holder {
-                is_stopped || roster.threads[*index].slept_since_look()
-            } else {
-                nobody_else_moved || roster.threads[*index].slept_since_look()
+        let nobody_can_move = proof_of_holder.is_ok() && now.locked;
+        let proof_of_others =
+            match nobody_can_move || now.nobody_else_took_it(&gil::read(target.memory(), gil)?) {
+                true => Ok(()),
+                false => Err(LossReason::GilMoved),
             };
-            if !proved {
-                let was_held = Some(*index) == last_holder;
-                let reason =
-                    if was_held { refused.unwrap_or(LossReason::Moved) } else { LossReason::GilMoved };
+        stops.extend(stop.ok().flatten().map(StoppedThread::release));
+        for index in wanted {
+            let proof = if Some(*index) == last_holder { proof_of_holder } else { proof_of_others };
+            if let Err(reason) = proof
+                && !roster.threads[*index].slept_since_look()
+            {
                 instant.lose(*index, reason);
             }
         }

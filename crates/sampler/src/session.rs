@@ -5,7 +5,9 @@ use std::ops::ControlFlow;
 use profiler_memory::ReadError;
 use profiler_model::{Frame, FrameKind, LossReason, Nanos, ThreadKey, ThreadState, Timestamp};
 use profiler_os::{clock, priority};
-use profiler_profile::{FrameId, ProcessId, ProcessInfo, Profile, Sample, StackId, ThreadId, ThreadInfo};
+use profiler_profile::{
+    FrameId, Ledger, ProcessId, ProcessInfo, Profile, Sample, StackId, ThreadId, ThreadInfo,
+};
 use profiler_python::{GilAddresses, RawStack};
 
 use crate::Target;
@@ -103,8 +105,8 @@ impl Session {
         &self.probe.target
     }
 
-    /// Samples until `limit` is over, `callback` breaks or the target ends. The callback is called about twenty times a
-    /// second; everything lost and what the session cost is in the profile's ledger.
+    /// Samples until `limit` is over, `callback` breaks or the target ends. The callback is called about
+    /// twenty times a second; everything lost and what the session cost is in the profile's ledger.
     pub fn run(
         &mut self,
         profile: &mut Profile,
@@ -112,16 +114,15 @@ impl Session {
         callback: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
     ) -> End {
         priority::want_promptness();
-        let start = clock::now();
+        let mut costs = Costs::from_now(&self.probe.target);
+        let start = costs.start;
         let mut schedule = Schedule::new(self.options.rate_hz, start, start.as_nanos());
-        let cpu_before = self.probe.target.process().cpu_time().unwrap_or_default();
         profile.ledger_mut().interval = Some(schedule.mean_gap());
-        let mut costs = Costs { own: clock::own_cpu_time(), target: cpu_before, target_last: cpu_before };
+        let deadline = limit.map_or(Timestamp::MAX, |limit| start + limit);
         let mut next_callback = start;
-        let deadline = limit.map(|limit| start + limit);
         let end = loop {
             let now = clock::now();
-            if deadline.is_some_and(|deadline| now >= deadline) {
+            if now >= deadline {
                 break End::TimeOver;
             }
             if now >= next_callback {
@@ -132,12 +133,8 @@ impl Session {
                     break End::Asked;
                 }
             }
-            let wake = schedule.next().min(next_callback).min(deadline.unwrap_or(next_callback));
-            if now < wake {
-                clock::sleep_until(wake);
-                continue;
-            }
             if now < schedule.next() {
+                clock::sleep_until(schedule.next().min(next_callback).min(deadline));
                 continue;
             }
             self.sample(profile, now);
@@ -149,11 +146,7 @@ impl Session {
         };
         self.probe.release_all();
         costs.look(&self.probe.target);
-        let ledger = profile.ledger_mut();
-        ledger.period = Some((start, clock::now()));
-        ledger.own_cpu = clock::own_cpu_time().saturating_sub(costs.own);
-        ledger.own_memory = clock::own_peak_memory();
-        ledger.target_cpu = costs.target_last.saturating_sub(costs.target);
+        costs.settle(profile.ledger_mut());
         end
     }
 
@@ -381,15 +374,29 @@ impl Session {
 
 /// What the session and its target have used, by their clocks.
 struct Costs {
-    own: Nanos,
-    target: Nanos,
+    start: Timestamp,
+    own_before: Nanos,
+    target_before: Nanos,
     target_last: Nanos,
 }
 
 impl Costs {
+    fn from_now(target: &Target) -> Self {
+        let target_before = target.process().cpu_time().unwrap_or_default();
+        let own_before = clock::own_cpu_time();
+        Costs { start: clock::now(), own_before, target_before, target_last: target_before }
+    }
+
     /// Notes the target's clock while there is one.
     fn look(&mut self, target: &Target) {
         self.target_last = target.process().cpu_time().unwrap_or(self.target_last).max(self.target_last);
+    }
+
+    fn settle(&self, ledger: &mut Ledger) {
+        ledger.period = Some((self.start, clock::now()));
+        ledger.own_cpu = clock::own_cpu_time().saturating_sub(self.own_before);
+        ledger.own_memory = clock::own_peak_memory();
+        ledger.target_cpu = self.target_last.saturating_sub(self.target_before);
     }
 }
 
