@@ -1,14 +1,16 @@
 //! Stored memory: ranges of bytes by address, small enough to be kept beside the tests.
 //!
 //! The stored form is little-endian: the magic `PMEM1\n`, then for each range its address (u64), its
-//! length (u32) and its bytes, ordered by address, without overlaps.
+//! length (u32) and its bytes, ordered by address, without overlaps. It holds what a walk looked at and
+//! nothing else of the process. Whoever reads whole pages at once ([`crate::PageCopy`]) asks for more than
+//! that: [`Snapshot::with_whole_pages`] puts zeros around what is known.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use profiler_model::RemoteAddr;
 
-use crate::{ReadError, ReadMemory};
+use crate::{PAGE_BYTES, ReadError, ReadMemory};
 
 const MAGIC: &[u8; 6] = b"PMEM1\n";
 
@@ -67,9 +69,47 @@ impl Snapshot {
         self.ranges.iter().map(|(start, bytes)| (RemoteAddr::new(*start), bytes.as_slice()))
     }
 
-    /// The ranges' bytes, to be changed: what fuzzing does.
-    pub fn ranges_mut(&mut self) -> impl Iterator<Item = (RemoteAddr, &mut [u8])> {
-        self.ranges.iter_mut().map(|(start, bytes)| (RemoteAddr::new(*start), bytes.as_mut_slice()))
+    /// Changes stored bytes, as far as there are some at `at`: what fuzzing does.
+    pub fn overwrite(&mut self, at: RemoteAddr, bytes: &[u8]) {
+        let Some((start, range)) = self.ranges.range_mut(..=at.as_u64()).next_back() else { return };
+        let Some(skip) = usize::try_from(at.as_u64() - start).ok().filter(|skip| *skip < range.len()) else {
+            return;
+        };
+        for (stored, byte) in range[skip..].iter_mut().zip(bytes) {
+            *stored = *byte;
+        }
+    }
+
+    /// Removes up to `length` bytes from `at` on, of the one range that holds the byte at `at`: memory that
+    /// is mapped no more.
+    pub fn remove(&mut self, at: RemoteAddr, length: usize) {
+        let Some((start, range)) = self.ranges.range_mut(..=at.as_u64()).next_back() else { return };
+        let start = *start;
+        let Some(skip) = usize::try_from(at.as_u64() - start).ok().filter(|skip| *skip < range.len()) else {
+            return;
+        };
+        let mut removed = range.split_off(skip);
+        let behind = removed.split_off(length.min(removed.len()));
+        if skip == 0 {
+            self.ranges.remove(&start);
+        }
+        if !behind.is_empty() {
+            self.ranges.insert(at.as_u64() + removed.len() as u64, behind);
+        }
+    }
+
+    /// The snapshot with every page that it has a part of, filled up with zeros.
+    pub fn with_whole_pages(&self) -> Snapshot {
+        const PAGE: u64 = PAGE_BYTES as u64;
+        let mut whole = self.clone();
+        for (start, bytes) in &self.ranges {
+            let first = start / PAGE;
+            let last = (start + bytes.len() as u64).div_ceil(PAGE);
+            for page in first..last {
+                whole.insert(RemoteAddr::new(page.wrapping_mul(PAGE)), &[0; PAGE_BYTES]);
+            }
+        }
+        whole
     }
 
     /// The stored form.
@@ -136,6 +176,34 @@ mod tests {
         snapshot.read(at(103), &mut three).unwrap();
         assert_eq!(&three, b"def");
         assert_eq!(snapshot.read(at(110), &mut three), Err(ReadError::Unmapped(at(110))));
+    }
+
+    #[test]
+    fn whole_pages_keep_what_is_known() {
+        let mut snapshot = Snapshot::new();
+        snapshot.insert(at(0x1000 + 1020), &[1; 8]);
+        snapshot.insert(at(0x1000 + 2040), &[2; 4]);
+        let mut expected = vec![0; 2048];
+        expected[1020..1028].fill(1);
+        expected[2040..2044].fill(2);
+        let whole = snapshot.with_whole_pages();
+        assert_eq!(whole.ranges().collect::<Vec<_>>(), [(at(0x1000), expected.as_slice())]);
+    }
+
+    #[test]
+    fn bytes_are_changed_and_removed_where_there_are_some() {
+        let mut snapshot = Snapshot::new();
+        snapshot.insert(at(100), b"abcdefgh");
+        snapshot.overwrite(at(106), b"XYZ");
+        snapshot.overwrite(at(108), b"XYZ");
+        snapshot.overwrite(at(99), b"XYZ");
+        snapshot.remove(at(102), 2);
+        let left = [(at(100), b"ab".as_slice()), (at(104), b"efXY")];
+        assert_eq!(snapshot.ranges().collect::<Vec<_>>(), left);
+        snapshot.remove(at(100), 1);
+        snapshot.remove(at(104), 100);
+        snapshot.remove(at(104), 100);
+        assert_eq!(snapshot.ranges().collect::<Vec<_>>(), [(at(101), b"b".as_slice())]);
     }
 
     #[test]

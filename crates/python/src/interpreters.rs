@@ -3,6 +3,8 @@
 //! The lists change while the target runs. What is read here is a candidate until the thread is sampled:
 //! the sampler then reads its thread state again, at an instant at which it cannot change.
 
+use std::collections::HashSet;
+
 use profiler_memory::{ReadError, ReadMemory};
 use profiler_model::{InterpreterId, NsTid, RemoteAddr};
 
@@ -117,19 +119,21 @@ fn gil(
 /// The thread states of an interpreter, in the order of its list: the youngest first.
 ///
 /// # Errors
-/// When the list cannot be read, or holds one that does not belong to the interpreter: it changed.
+/// When the list cannot be read, holds one that does not belong to the interpreter, or leads back to one that
+/// it had before: it changed.
 pub fn thread_states(
     memory: &impl ReadMemory,
     offsets: &Offsets,
     interpreter: &Interpreter,
 ) -> Result<Vec<ThreadState>, ReadError> {
     let mut found = Vec::new();
+    let mut known = HashSet::new();
     let mut copy = vec![0u8; offsets.thread.size as usize];
     let mut at: RemoteAddr = memory.scalar(interpreter.threads_head)?;
     while !at.is_null() && found.len() < MAX_THREAD_STATES {
         memory.read(at, &mut copy)?;
         let state = ThreadState::from_copy(at, &copy, offsets).ok_or(ReadError::Unmapped(at))?;
-        if state.interpreter != interpreter.address {
+        if state.interpreter != interpreter.address || !known.insert(at) {
             return Err(ReadError::Unmapped(at));
         }
         found.push(state);
