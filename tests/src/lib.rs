@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod collapsed;
+pub mod damage;
 mod dump;
 mod expectation;
 mod fixture;
@@ -15,8 +16,10 @@ mod process;
 mod profiler;
 mod requirement;
 mod scratch;
+pub mod snapshot;
 mod speedscope;
 pub mod statistics;
+pub mod survey;
 
 pub use collapsed::{Collapsed, Frame, Stack};
 pub use dump::{DumpedFrame, DumpedThread, dumped_json, dumped_text};

@@ -7,6 +7,7 @@ mod mirror;
 mod offsets;
 mod prepare;
 mod run;
+mod snapshots;
 mod test;
 
 use std::process::ExitCode;
@@ -24,6 +25,8 @@ The project's own tasks: cargo xtask TASK
   check-offsets [--no-skip] what we know of CPython's structures is what the headers of the interpreters
                             on this machine say
   bench [--help]            what we and our peers cost and give, as ratios
+  snapshots                 store snapshots of a process of every CPython on this machine, for the tests of
+                            the crate python
   help                      this text
 ";
 
@@ -48,6 +51,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         "prepare" => prepare::run(rest),
         "check-layers" => layers::run(),
         "check-offsets" => offsets::run(rest),
+        "snapshots" => snapshots::run(),
         "bench" => bench::run(rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
