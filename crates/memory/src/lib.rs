@@ -11,7 +11,7 @@ mod recorder;
 mod snapshot;
 
 pub use field::{Field, Scalar};
-pub use pages::{PAGE_BYTES, PageCopy, page_number};
+pub use pages::{PAGE_BYTES, PageCopy};
 pub use read::{ReadError, ReadMemory, ReadRequest};
 pub use recorder::Recorder;
 pub use snapshot::{Snapshot, SnapshotError};

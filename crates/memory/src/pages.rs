@@ -8,32 +8,55 @@ use profiler_model::RemoteAddr;
 
 use crate::{ReadError, ReadMemory, ReadRequest};
 
-/// Bytes of what is called a page here: a quarter of what the hardware calls one, so that it is readable as
-/// a whole or not at all. Each page costs the kernel a look-up, whatever its size, and each byte a copy from
-/// memory that this CPU does not have in its cache: this size holds ten frames.
+/// Bytes of what is called a page here, unless a copy is made for another size: a quarter of what the
+/// hardware calls one. It holds ten frames.
 pub const PAGE_BYTES: usize = 1024;
 
-/// A walk that touches more pages than this is not predicted: it would not be the same ones again.
-const MAX_PREDICTED_PAGES: usize = 512;
+/// The largest page: that of the hardware, so that a page is readable as a whole or not at all.
+const MAX_PAGE_BYTES: usize = 4096;
 
-type Page = [u8; PAGE_BYTES];
+/// A walk that touches more pages than this is not predicted: it would not be the same ones again.
+const MAX_PREDICTED_PAGES: usize = 1024;
 
 /// A local copy of pages, filled as they are asked for.
-#[derive(Default)]
 pub struct PageCopy {
+    page_bytes: usize,
     /// Page numbers in order, each with its slot in `slots`.
     index: Vec<(u64, u32)>,
-    /// Storage, kept over instants; the first `used` slots are filled.
-    slots: Vec<Page>,
+    /// Storage of one page after the other, kept over instants; the first `used` are filled.
+    slots: Vec<u8>,
     used: usize,
     /// The page that was asked for last: mostly it is asked for again.
     last: Option<(u64, u32)>,
+}
+
+impl Default for PageCopy {
+    fn default() -> Self {
+        PageCopy::with_page_bytes(PAGE_BYTES)
+    }
 }
 
 impl PageCopy {
     /// An empty copy.
     pub fn new() -> Self {
         PageCopy::default()
+    }
+
+    /// An empty copy in pages of this size, rounded up to a power of two and at most what the hardware calls
+    /// a page. Each page costs the kernel a look-up, whatever its size, and each byte a copy from memory that
+    /// this CPU does not have in its cache: what is needed of a page should fill it.
+    pub fn with_page_bytes(page_bytes: usize) -> Self {
+        let page_bytes = page_bytes.next_power_of_two().min(MAX_PAGE_BYTES);
+        PageCopy { page_bytes, index: Vec::new(), slots: Vec::new(), used: 0, last: None }
+    }
+
+    /// The number of the page that holds the byte at `at`.
+    pub fn page_number(&self, at: RemoteAddr) -> u64 {
+        at.as_u64() / self.page_bytes as u64
+    }
+
+    fn page_address(&self, number: u64) -> RemoteAddr {
+        RemoteAddr::new(number.wrapping_mul(self.page_bytes as u64))
     }
 
     /// Forgets all pages, so that they are read anew.
@@ -50,8 +73,11 @@ impl PageCopy {
 
     /// Whether the page with the byte at `at` is held.
     pub fn holds(&self, at: RemoteAddr) -> bool {
-        let number = page_number(at);
-        self.index.binary_search_by_key(&number, |(held, _)| *held).is_ok()
+        self.slot_of(self.page_number(at)).is_ok()
+    }
+
+    fn slot_of(&self, number: u64) -> Result<u32, usize> {
+        self.index.binary_search_by_key(&number, |(held, _)| *held).map(|found| self.index[found].1)
     }
 
     /// Forgets all pages and reads those with these `numbers` in one batch, see [`PageCopy::prefetch`].
@@ -64,31 +90,42 @@ impl PageCopy {
     }
 
     /// Reads the pages with these `numbers` (in order, without repeats) that are not held, in one batch.
-    /// Those that cannot be read are left out.
+    /// Those that cannot be read are left out, with the neighbours that were to be read with them.
     ///
     /// # Errors
     /// When nothing of the process can be read any more.
     pub fn prefetch(&mut self, memory: &impl ReadMemory, numbers: &[u64]) -> Result<(), ReadError> {
-        let held = |number: &u64| self.index.binary_search_by_key(number, |(held, _)| *held).is_ok();
-        let missing: Vec<u64> = numbers.iter().copied().filter(|number| !held(number)).collect();
-        let mut pending = missing.as_slice();
-        while !pending.is_empty() {
-            self.reserve(self.used + pending.len());
-            let first = self.used;
-            let mut requests: Vec<ReadRequest<'_>> = self.slots[first..]
-                .iter_mut()
-                .zip(pending)
-                .map(|(slot, number)| ReadRequest::new(page_address(*number), slot.as_mut_slice()))
-                .collect();
-            let filled = memory.read_batch(&mut requests)?;
-            self.index
-                .extend(pending[..filled].iter().zip(first as u32..).map(|(number, slot)| (*number, slot)));
-            self.used += filled;
+        let missing: Vec<u64> =
+            numbers.iter().copied().filter(|number| self.slot_of(*number).is_err()).collect();
+        // Neighbours are read as one piece.
+        let mut pieces: &[&[u64]] = &missing.chunk_by(|one, next| one + 1 == *next).collect::<Vec<_>>();
+        while !pieces.is_empty() {
+            let filled = self.read_pieces(memory, pieces)?;
             // The one at which the batch ended cannot be read.
-            pending = pending.get(filled + 1..).unwrap_or_default();
+            pieces = pieces.get(filled + 1..).unwrap_or_default();
         }
         self.index.sort_unstable();
         Ok(())
+    }
+
+    /// Reads runs of neighbouring pages in one batch; returns how many runs were read.
+    fn read_pieces(&mut self, memory: &impl ReadMemory, pieces: &[&[u64]]) -> Result<usize, ReadError> {
+        let first = self.used;
+        self.reserve(first + pieces.iter().map(|piece| piece.len()).sum::<usize>());
+        let addresses: Vec<RemoteAddr> = pieces.iter().map(|piece| self.page_address(piece[0])).collect();
+        let mut rest = &mut self.slots[first * self.page_bytes..];
+        let mut requests = Vec::with_capacity(pieces.len());
+        for (piece, at) in pieces.iter().zip(addresses) {
+            let (into, after) = rest.split_at_mut(piece.len() * self.page_bytes);
+            requests.push(ReadRequest::new(at, into));
+            rest = after;
+        }
+        let filled = memory.read_batch(&mut requests)?;
+        for number in pieces[..filled].iter().copied().flatten() {
+            self.index.push((*number, self.used as u32));
+            self.used += 1;
+        }
+        Ok(filled)
     }
 
     /// Fills all of `into` with the bytes at `at`, from the copy, reading pages that it lacks.
@@ -103,11 +140,11 @@ impl PageCopy {
     ) -> Result<(), ReadError> {
         let mut done = 0;
         while done < into.len() {
-            let here = at.offset(done as u64).as_u64();
-            let start = (here % PAGE_BYTES as u64) as usize;
-            let length = (into.len() - done).min(PAGE_BYTES - start);
-            let slot = self.page(memory, page_number(RemoteAddr::new(here)))?;
-            into[done..done + length].copy_from_slice(&self.slots[slot as usize][start..start + length]);
+            let here = at.offset(done as u64);
+            let start = (here.as_u64() % self.page_bytes as u64) as usize;
+            let length = (into.len() - done).min(self.page_bytes - start);
+            let slot = self.page(memory, self.page_number(here))? as usize * self.page_bytes;
+            into[done..done + length].copy_from_slice(&self.slots[slot + start..slot + start + length]);
             done += length;
         }
         Ok(())
@@ -119,11 +156,13 @@ impl PageCopy {
         {
             return Ok(slot);
         }
-        let slot = match self.index.binary_search_by_key(&number, |(held, _)| *held) {
-            Ok(found) => self.index[found].1,
+        let slot = match self.slot_of(number) {
+            Ok(slot) => slot,
             Err(place) => {
                 self.reserve(self.used + 1);
-                memory.read(page_address(number), self.slots[self.used].as_mut_slice())?;
+                let at = self.page_address(number);
+                let start = self.used * self.page_bytes;
+                memory.read(at, &mut self.slots[start..start + self.page_bytes])?;
                 let slot = self.used as u32;
                 self.index.insert(place, (number, slot));
                 self.used += 1;
@@ -134,9 +173,9 @@ impl PageCopy {
         Ok(slot)
     }
 
-    fn reserve(&mut self, slots: usize) {
-        while self.slots.len() < slots {
-            self.slots.push([0; PAGE_BYTES]);
+    fn reserve(&mut self, pages: usize) {
+        if self.slots.len() < pages * self.page_bytes {
+            self.slots.resize(pages * self.page_bytes, 0);
         }
     }
 }
@@ -147,15 +186,6 @@ impl std::fmt::Debug for PageCopy {
     }
 }
 
-/// The number of the page that holds the byte at `at`.
-pub fn page_number(at: RemoteAddr) -> u64 {
-    at.as_u64() / PAGE_BYTES as u64
-}
-
-fn page_address(number: u64) -> RemoteAddr {
-    RemoteAddr::new(number.wrapping_mul(PAGE_BYTES as u64))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,7 +194,7 @@ mod tests {
     fn memory() -> Snapshot {
         let mut memory = Snapshot::new();
         for number in [1u64, 2, 5] {
-            memory.insert(page_address(number), &[number as u8; PAGE_BYTES]);
+            memory.insert(RemoteAddr::new(number * PAGE_BYTES as u64), &[number as u8; PAGE_BYTES]);
         }
         memory
     }
@@ -181,9 +211,22 @@ mod tests {
     }
 
     #[test]
+    fn neighbours_are_read_together() {
+        let (memory, mut copy) = (memory(), PageCopy::new());
+        copy.refill(&memory, &[1, 2, 4, 5]).unwrap();
+        assert_eq!(copy.page_numbers().collect::<Vec<_>>(), [1, 2]);
+        let mut bytes = [0; 2];
+        copy.read(&Snapshot::new(), RemoteAddr::new(2 * PAGE_BYTES as u64 - 1), &mut bytes).unwrap();
+        assert_eq!(bytes, [1, 2]);
+        // Its neighbour cannot be read, but it can.
+        copy.read(&memory, RemoteAddr::new(5 * PAGE_BYTES as u64), &mut bytes).unwrap();
+        assert_eq!(bytes, [5, 5]);
+    }
+
+    #[test]
     fn refilling_leaves_out_what_cannot_be_read() {
         let (memory, mut copy) = (memory(), PageCopy::new());
-        copy.refill(&memory, &[1, 3, 4, 5]).unwrap();
+        copy.refill(&memory, &[1, 3, 5]).unwrap();
         assert_eq!(copy.page_numbers().collect::<Vec<_>>(), [1, 5]);
         let mut byte = [0];
         copy.read(&Snapshot::new(), RemoteAddr::new(5 * PAGE_BYTES as u64), &mut byte).unwrap();

@@ -14,7 +14,7 @@ use profiler_memory::{Field, Scalar};
 use crate::offsets::{
     BytesOffsets, CodeOffsets, DictOffsets, FrameLayout, FrameOffsets, GilOffsets, InstructionPointer,
     InterpreterOffsets, LineTableFormat, LongOffsets, ManagedAttributes, ObjectOffsets, Offsets,
-    OffsetsError, RuntimeOffsets, ThreadOffsets, UnicodeOffsets, Version,
+    OffsetsError, RuntimeOffsets, StackRoot, ThreadOffsets, UnicodeOffsets, Version,
 };
 use crate::versions::check_frozen;
 
@@ -321,6 +321,7 @@ impl Described<'_> {
             // 3.13: FRAME_OWNED_BY_CSTACK; 3.14: FRAME_OWNED_BY_INTERPRETER and FRAME_OWNED_BY_CSTACK;
             // 3.15: FRAME_OWNED_BY_INTERPRETER.
             shim_owners: if minor == 14 { &[3, 4] } else { &[3] },
+            root: if minor >= 15 { StackRoot::BaseFrame } else { StackRoot::Shim },
             size: 0,
         })
     }

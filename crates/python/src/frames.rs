@@ -3,18 +3,19 @@
 //! This is what happens while a thread may be stopped, so it copies addresses and parses nothing: which
 //! function and line they are is found out afterwards ([`crate::CodeObject`]).
 
-use profiler_memory::{Field, PageCopy, ReadError, ReadMemory, page_number};
+use profiler_memory::{Field, PAGE_BYTES, PageCopy, ReadError, ReadMemory};
 use profiler_model::RemoteAddr;
 use rustc_hash::FxHashMap;
 
-use crate::{FrameOffsets, InstructionPointer, Offsets};
+use crate::{FrameLayout, FrameOffsets, InstructionPointer, Offsets, StackRoot};
 
 /// The most frames that are taken of a stack. CPython's own limit is 1,000 unless a program raises it; the
 /// frames beyond this one, at the root, are left out, and the stack says so.
 pub const MAX_FRAMES: usize = 4096;
 
-/// The most shims between C and Python that may follow each other without a frame. Real stacks have one.
-const MAX_SHIMS_IN_A_ROW: usize = 8;
+/// By how many the shims between C and Python may outnumber the frames. A real stack has one under each frame
+/// that C called.
+const MAX_SHIMS_ABOVE_FRAMES: usize = 8;
 
 /// How many calls are remembered. Where frames are objects of their own (to 3.10), each function keeps one
 /// for its next call, so this is about the number of functions that are worth remembering.
@@ -48,6 +49,15 @@ pub struct RawStack {
     places: Vec<RemoteAddr>,
 }
 
+/// The size of the pages in which frames of this layout are best read: frame objects lie anywhere, and little
+/// is needed of each; interpreter frames lie side by side.
+pub fn page_bytes(layout: FrameLayout) -> usize {
+    match layout {
+        FrameLayout::Objects => 128,
+        FrameLayout::Interpreter => PAGE_BYTES,
+    }
+}
+
 /// Remembers which frame called which, to read a whole chain of them at once. Only a guess: what is read is
 /// walked all the same.
 #[derive(Debug, Default)]
@@ -72,7 +82,7 @@ impl Callers {
         frame: RemoteAddr,
     ) -> Result<(), ReadError> {
         let chain = std::iter::successors(Some(frame), |callee| self.of.get(callee).copied());
-        let mut numbers: Vec<u64> = chain.take(MAX_FRAMES_AHEAD).map(page_number).collect();
+        let mut numbers: Vec<u64> = chain.take(MAX_FRAMES_AHEAD).map(|at| pages.page_number(at)).collect();
         numbers.sort_unstable();
         numbers.dedup();
         pages.prefetch(memory, &numbers)
@@ -88,6 +98,9 @@ pub enum WalkError {
     /// A frame leads back to one that stood before it.
     #[error("the frames form a circle")]
     Circle,
+    /// The frames end before the root of the stack: one of them is being unlinked.
+    #[error("the frames end before the root of the stack")]
+    Unrooted,
     /// A pointer is not one: null or badly aligned.
     #[error("the pointer {0} in a frame is none")]
     BadPointer(RemoteAddr),
@@ -111,9 +124,8 @@ impl RawFrame {
 
 impl RawStack {
     /// Walks the stack of the thread whose thread state was copied to `thread_state`, into this value,
-    /// reading through `pages`, ahead where `callers` knows what
-    /// comes. The thread must not change its stack meanwhile, or the caller must be able
-    /// to tell that it did.
+    /// reading through `pages`, ahead where `callers` knows what comes. The thread must not change its stack
+    /// meanwhile, or the caller must be able to tell that it did.
     ///
     /// # Errors
     /// When a frame cannot be read or cannot be one; what was walked until then is of no use.
@@ -125,53 +137,52 @@ impl RawStack {
         offsets: &Offsets,
         thread_state: &[u8],
     ) -> Result<(), WalkError> {
-        self.frames.clear();
-        self.places.clear();
-        self.truncated = false;
-        let root = offsets.thread.base_frame.and_then(|field| field.get(thread_state));
+        *self = RawStack::default();
+        let base = offsets.thread.base_frame.and_then(|field| field.get(thread_state));
         let mut walk =
-            Walk { memory, pages, callers, frame: &offsets.frame, root, circle: Circle::default() };
+            Walk { memory, pages, callers, frame: &offsets.frame, base, circle: Circle::default() };
         let mut at = walk.leaf(offsets, thread_state)?;
-        let mut shims = 0;
-        while let Some(address) = at {
+        let mut last = None;
+        while let Some(address) = walk.next(at)? {
             if self.frames.len() == MAX_FRAMES {
                 self.truncated = true;
-                break;
+                return Ok(());
             }
-            let (step, previous) = walk.step(address)?;
+            let step = walk.step(address)?;
             self.places.push(address);
-            match step {
-                Step::Frame(frame) => {
-                    shims = 0;
-                    self.frames.push(frame);
-                }
-                Step::Shim => {
-                    shims += 1;
-                    if shims > MAX_SHIMS_IN_A_ROW {
-                        return Err(WalkError::Circle);
-                    }
-                    // The frame above a shim was called from C.
-                    if let Some(callee) = self.frames.last_mut() {
-                        callee.is_entry = true;
-                    }
-                }
-            }
-            at = walk.next(previous)?;
+            self.add(&step)?;
+            at = step.previous;
+            last = Some(step);
+        }
+        if last.is_some_and(|last| !walk.is_root(&last, at)) {
+            return Err(WalkError::Unrooted);
         }
         // Nothing of Python stands below the outermost frame.
-        if let (false, Some(outermost)) = (self.truncated, self.frames.last_mut()) {
+        if let Some(outermost) = self.frames.last_mut() {
             outermost.is_entry = true;
         }
         Ok(())
     }
+
+    fn add(&mut self, step: &Step) -> Result<(), WalkError> {
+        match (step.frame, self.frames.last_mut()) {
+            (Some(frame), _) => self.frames.push(frame),
+            // The frame above a shim was called from C.
+            (None, Some(callee)) => callee.is_entry = true,
+            (None, None) => {}
+        }
+        let shims = self.places.len() - self.frames.len();
+        if shims > self.frames.len() + MAX_SHIMS_ABOVE_FRAMES { Err(WalkError::Circle) } else { Ok(()) }
+    }
 }
 
 /// What stands at an address.
-enum Step {
-    /// A frame of a Python function.
-    Frame(RawFrame),
-    /// The mark of a call from C into Python.
-    Shim,
+struct Step {
+    /// The frame of a Python function; `None` for the mark of a call from C into Python.
+    frame: Option<RawFrame>,
+    owner: Option<u8>,
+    /// The caller's place.
+    previous: RemoteAddr,
 }
 
 struct Walk<'a, M> {
@@ -179,29 +190,29 @@ struct Walk<'a, M> {
     pages: &'a mut PageCopy,
     callers: &'a Callers,
     frame: &'a FrameOffsets,
-    root: Option<RemoteAddr>,
+    /// The sentinel at the root, where there is one.
+    base: Option<RemoteAddr>,
     circle: Circle,
 }
 
 impl<M: ReadMemory> Walk<'_, M> {
-    /// The frame that runs, or `None` where the thread is in no Python function.
-    fn leaf(&mut self, offsets: &Offsets, thread_state: &[u8]) -> Result<Option<RemoteAddr>, WalkError> {
+    /// The frame that runs; null where the thread is in no Python function.
+    fn leaf(&mut self, offsets: &Offsets, thread_state: &[u8]) -> Result<RemoteAddr, WalkError> {
         let first = offsets.thread.frame.get(thread_state).unwrap_or_default();
-        let leaf = match offsets.thread.cframe_current_frame {
+        match offsets.thread.cframe_current_frame {
             Some(current) if !first.is_null() => {
                 let mut pointer = [0u8; 8];
                 let at = first.offset(u64::from(current.offset()));
                 self.pages.read(self.memory, at, &mut pointer)?;
-                RemoteAddr::new(u64::from_le_bytes(pointer))
+                Ok(RemoteAddr::new(u64::from_le_bytes(pointer)))
             }
-            _ => first,
-        };
-        self.next(leaf)
+            _ => Ok(first),
+        }
     }
 
     /// The frame to go on with, checked; `None` at the root.
     fn next(&mut self, address: RemoteAddr) -> Result<Option<RemoteAddr>, WalkError> {
-        if address.is_null() || Some(address) == self.root {
+        if address.is_null() || Some(address) == self.base {
             return Ok(None);
         }
         if address != address.without_tag(3) {
@@ -213,8 +224,18 @@ impl<M: ReadMemory> Walk<'_, M> {
         Ok(Some(address))
     }
 
+    /// Whether a whole stack ends with `last`, whose caller's place is `end`.
+    fn is_root(&self, last: &Step, end: RemoteAddr) -> bool {
+        match self.frame.root {
+            StackRoot::Any => true,
+            StackRoot::NotOwnedBy(owner) => last.owner != Some(owner),
+            StackRoot::Shim => last.frame.is_none(),
+            StackRoot::BaseFrame => Some(end) == self.base,
+        }
+    }
+
     /// Reads what stands at `address`, and where its caller is.
-    fn step(&mut self, address: RemoteAddr) -> Result<(Step, RemoteAddr), WalkError> {
+    fn step(&mut self, address: RemoteAddr) -> Result<Step, WalkError> {
         let mut bytes = [0u8; MAX_FRAME_BYTES];
         let bytes = &mut bytes[..(self.frame.size as usize).min(MAX_FRAME_BYTES)];
         if !self.pages.holds(address) {
@@ -224,21 +245,15 @@ impl<M: ReadMemory> Walk<'_, M> {
         let previous = self.frame.previous.get(bytes).unwrap_or_default();
         let owner = self.frame.owner.and_then(|field| field.get(bytes));
         if owner.is_some_and(|owner| self.frame.shim_owners.contains(&owner)) {
-            return Ok((Step::Shim, previous));
+            return Ok(Step { frame: None, owner, previous });
         }
         let tagged = self.frame.code.get(bytes).unwrap_or_default();
         let code = tagged.without_tag(self.frame.code_tag_bits);
         if code.is_null() || code != code.without_tag(3) {
             return Err(WalkError::BadPointer(tagged));
         }
-        Ok((
-            Step::Frame(RawFrame {
-                code,
-                instruction: self.instruction(bytes),
-                is_entry: self.is_entry(bytes),
-            }),
-            previous,
-        ))
+        let (instruction, is_entry) = (self.instruction(bytes), self.is_entry(bytes));
+        Ok(Step { frame: Some(RawFrame { code, instruction, is_entry }), owner, previous })
     }
 
     fn instruction(&self, frame: &[u8]) -> u64 {

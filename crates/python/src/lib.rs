@@ -25,7 +25,7 @@ mod versions;
 pub use code::{CodeError, CodeHead, CodeObject, MAX_CODE_HEAD_BYTES, MAX_LINE_TABLE_BYTES, code_type};
 pub use debug_offsets::{COOKIE, MAX_DEBUG_OFFSETS_BYTES, parse as parse_debug_offsets};
 pub use find::{FindError, GilAddresses, Module, ModuleMapping, NotPython, Runtime, find};
-pub use frames::{Callers, MAX_FRAMES, RawFrame, RawStack, WalkError};
+pub use frames::{Callers, MAX_FRAMES, RawFrame, RawStack, WalkError, page_bytes};
 pub use interpreters::{
     Interpreter, MAX_INTERPRETERS, MAX_THREAD_STATES, ThreadState, interpreters, thread_states,
 };
@@ -34,7 +34,7 @@ pub use native_ids::native_ids;
 pub use offsets::{
     BytesOffsets, CodeOffsets, DictOffsets, FrameLayout, FrameOffsets, GilOffsets, InstructionPointer,
     InterpreterOffsets, LineTableFormat, LongOffsets, ManagedAttributes, ObjectOffsets, Offsets,
-    OffsetsError, RuntimeOffsets, ThreadOffsets, UnicodeOffsets, Version,
+    OffsetsError, RuntimeOffsets, StackRoot, ThreadOffsets, UnicodeOffsets, Version,
 };
 pub use strings::{CUT_MARK, MAX_STRING_CODE_POINTS, StringError, read_bytes, read_string};
 pub use thread_names::thread_names;

@@ -237,6 +237,21 @@ pub enum InstructionPointer {
     Current,
 }
 
+/// What stands at the root of a whole stack. When a generator yields, its frame is unlinked a moment before the
+/// thread leaves it (3.11 and 3.12, as compiled): a stack that is read in that moment ends too early, and this
+/// tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StackRoot {
+    /// Any frame.
+    Any,
+    /// Any frame but one whose `owner` has this value: that of a generator (3.11).
+    NotOwnedBy(u8),
+    /// A shim between C and Python (3.12 to 3.14).
+    Shim,
+    /// The thread state's base frame (3.15+).
+    BaseFrame,
+}
+
 /// `PyFrameObject` or `_PyInterpreterFrame`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameOffsets {
@@ -260,6 +275,8 @@ pub struct FrameOffsets {
     pub bytecode_copy: Option<Field<i32>>,
     /// Values of `owner` that mean that this is no Python function but a shim between C and Python.
     pub shim_owners: &'static [u8],
+    /// How a whole stack ends.
+    pub root: StackRoot,
     /// Bytes from the start of the structure that hold all of these.
     pub size: u32,
 }

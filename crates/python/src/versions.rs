@@ -12,7 +12,7 @@ use profiler_memory::Field;
 use crate::offsets::{
     BytesOffsets, CodeOffsets, DictOffsets, FrameLayout, FrameOffsets, GilOffsets, InstructionPointer,
     InterpreterOffsets, LineTableFormat, LongOffsets, ManagedAttributes, ObjectOffsets, Offsets,
-    OffsetsError, RuntimeOffsets, ThreadOffsets, UnicodeOffsets, Version,
+    OffsetsError, RuntimeOffsets, StackRoot, ThreadOffsets, UnicodeOffsets, Version,
 };
 
 /// `PY_RELEASE_LEVEL_GAMMA`, the first release candidate: layouts still change before it, not after.
@@ -90,6 +90,7 @@ fn python_3_6() -> Offsets {
             owner: None,
             bytecode_copy: None,
             shim_owners: &[],
+            root: StackRoot::Any,
             size: 0,
         },
         code: CodeOffsets {
@@ -225,6 +226,8 @@ fn python_3_11() -> Offsets {
         owner: Some(Field::at(69)),
         bytecode_copy: None,
         shim_owners: &[],
+        // FRAME_OWNED_BY_GENERATOR.
+        root: StackRoot::NotOwnedBy(1),
         size: 0,
     };
     offsets.code = CodeOffsets {
@@ -277,6 +280,7 @@ fn python_3_12() -> Offsets {
     offsets.frame.owner = Some(Field::at(70));
     // FRAME_OWNED_BY_CSTACK.
     offsets.frame.shim_owners = &[3];
+    offsets.frame.root = StackRoot::Shim;
     offsets.code.first_line = Field::at(68);
     offsets.code.bytecode = Some(192);
     offsets.object.type_cached_keys = Field::at(880);

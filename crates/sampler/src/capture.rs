@@ -7,7 +7,7 @@ use std::collections::HashSet;
 
 use profiler_memory::{PageCopy, ReadError, ReadMemory, ReadRequest};
 use profiler_model::{LossReason, RemoteAddr};
-use profiler_python::{Callers, CodeHead, Offsets, RawStack, ThreadState, WalkError};
+use profiler_python::{Callers, CodeHead, Offsets, RawStack, ThreadState, WalkError, page_bytes};
 
 /// What identified the code objects of some stacks at one instant.
 #[derive(Debug, Default)]
@@ -40,9 +40,10 @@ pub struct StackReader {
 }
 
 impl StackReader {
-    /// A reader without predictions.
-    pub fn new() -> Self {
-        StackReader::default()
+    /// A reader without predictions, for stacks of frames as these `offsets` describe them.
+    pub fn new(offsets: &Offsets) -> Self {
+        let pages = PageCopy::with_page_bytes(page_bytes(offsets.frame.layout));
+        StackReader { pages, ..StackReader::default() }
     }
 
     /// Begins a new instant: forgets what was copied and fetches what will probably be needed.
@@ -91,7 +92,9 @@ impl StackReader {
         match stack.walk(memory, &mut self.pages, &self.callers, offsets, copy) {
             Ok(()) => Ok(stack),
             Err(WalkError::Read(error)) => Err(loss(error)),
-            Err(WalkError::Circle | WalkError::BadPointer(_)) => Err(LossReason::Invalid),
+            Err(WalkError::Circle | WalkError::BadPointer(_) | WalkError::Unrooted) => {
+                Err(LossReason::Invalid)
+            }
         }
     }
 

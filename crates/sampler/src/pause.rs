@@ -10,8 +10,8 @@
 //! Without a GIL each running thread is stopped for itself.
 
 use profiler_memory::ReadError;
-use profiler_model::LossReason;
-use profiler_os::{StopError, StoppedThread, Tracer};
+use profiler_model::{LossReason, Nanos};
+use profiler_os::{StopError, StoppedThread, Tracer, clock};
 use profiler_python::GilAddresses;
 
 use crate::Target;
@@ -20,8 +20,13 @@ use crate::gil::{self, GilState};
 use crate::probe::Instant;
 use crate::roster::Roster;
 
-/// How often the stop is tried anew when the GIL has passed to another thread before it took effect.
+/// How often the stop is tried anew when it came at a moment that cannot be used: the GIL has passed to
+/// another thread before it took effect, or a frame is just being unlinked.
 const MAX_ATTEMPTS: usize = 3;
+
+/// How long a thread that was let go is left alone before it is stopped again: it takes some microseconds
+/// until it runs.
+const TIME_TO_MOVE: Nanos = Nanos::from_nanos(30_000);
 
 /// Captures the stacks of the threads `wanted` (indices into the roster) that share `gil`, whose state was
 /// `before` a moment ago.
@@ -38,7 +43,7 @@ pub fn capture(
     tracer: &mut Tracer,
 ) -> Result<Instant, ReadError> {
     let mut stops = Vec::new();
-    for _ in 0..MAX_ATTEMPTS {
+    for attempt in 1..=MAX_ATTEMPTS {
         let last_holder = roster.find(before.last_holder);
         let stop = stop_last_holder(roster, last_holder, tracer);
         let now = gil::read(target.memory(), gil)?;
@@ -70,6 +75,12 @@ pub fn capture(
             }
         }
         reader.learn(instant.read());
+        let is_between_frames = instant.stacks.iter().any(|(_, stack)| *stack == Err(LossReason::Invalid));
+        if is_between_frames && attempt < MAX_ATTEMPTS {
+            // Stopped again at once, it would not have moved.
+            clock::sleep_until(clock::now() + TIME_TO_MOVE);
+            continue;
+        }
         return Ok(Instant { holder: now.holder(), stops, ..instant });
     }
     Ok(Instant { stops, ..Instant::lost(wanted, LossReason::GilMoved) })

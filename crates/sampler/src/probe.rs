@@ -62,7 +62,8 @@ pub struct Probe {
 impl Probe {
     /// A probe that has not looked yet.
     pub fn new(target: Target, kind: SamplerKind) -> Self {
-        Probe { target, roster: Roster::default(), kind, reader: StackReader::new(), tracer: Tracer::new() }
+        let reader = StackReader::new(target.offsets());
+        Probe { target, roster: Roster::default(), kind, reader, tracer: Tracer::new() }
     }
 
     /// Brings the roster up to date and looks at what each thread is doing.

@@ -112,7 +112,7 @@ fn regions(candidate: &Candidate<'_>, memory: &impl ReadMemory) -> Vec<Region> {
     ranges
         .into_iter()
         .filter_map(|(start, length)| {
-            let aligned = start.next_multiple_of(8);
+            let aligned = start.checked_next_multiple_of(8)?;
             let length = length.saturating_sub(aligned - start).min(MAX_DATA_BYTES as u64);
             let bytes = memory.bytes(RemoteAddr::new(aligned), length, MAX_DATA_BYTES).ok()?;
             Some(Region { start: RemoteAddr::new(aligned), bytes })
