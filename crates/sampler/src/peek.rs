@@ -20,7 +20,7 @@ use crate::roster::Roster;
 const EQUAL_READINGS: usize = 4;
 
 /// How often that is tried.
-const MAX_ATTEMPTS: usize = 3;
+const MAX_ATTEMPTS: usize = 2;
 
 /// Captures the stacks of the threads `wanted` (indices into the roster) that share `gil`, or have none.
 ///

@@ -113,7 +113,13 @@ impl Session {
         limit: Option<Nanos>,
         callback: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
     ) -> End {
-        priority::want_promptness();
+        match self.options.kind {
+            // It must not lose its CPU while a thread is stopped.
+            SamplerKind::Pause => {
+                priority::want_promptness();
+            }
+            SamplerKind::Peek => clock::want_exact_wakeups(),
+        }
         let mut costs = Costs::from_now(&self.probe.target);
         let start = costs.start;
         let mut schedule = Schedule::new(self.options.rate_hz, start, start.as_nanos());
