@@ -8,8 +8,9 @@ use profiler_python::RawStack;
 
 use crate::capture::Capture;
 use crate::code_names::CodeNames;
+use crate::instant::Instant;
 use crate::names;
-use crate::probe::{GilGroup, Instant, Probe};
+use crate::probe::{GilGroup, Probe};
 use crate::roster::Thread;
 use crate::{SamplerKind, Target};
 

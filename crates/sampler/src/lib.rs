@@ -10,6 +10,7 @@ mod capture;
 mod code_names;
 mod dump;
 mod gil;
+mod instant;
 mod names;
 mod pause;
 mod peek;

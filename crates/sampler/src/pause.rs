@@ -17,7 +17,7 @@ use profiler_python::GilAddresses;
 use crate::Target;
 use crate::capture::StackReader;
 use crate::gil::{self, GilState};
-use crate::probe::Instant;
+use crate::instant::{Instant, read_stacks};
 use crate::roster::Roster;
 
 /// How often the stop is tried anew when it came at a moment that cannot be used: the GIL has passed to
@@ -121,24 +121,6 @@ pub fn capture_alone(
     instant.stops.extend(stopped.map(StoppedThread::release));
     reader.learn(instant.read());
     Ok(instant)
-}
-
-/// Copies the wanted stacks and the heads of their code objects.
-pub fn read_stacks(
-    target: &Target,
-    roster: &Roster,
-    wanted: &[usize],
-    reader: &mut StackReader,
-) -> Result<Instant, ReadError> {
-    let (memory, offsets) = (target.memory(), target.offsets());
-    reader.begin(memory)?;
-    let stacks: Vec<_> = wanted
-        .iter()
-        .map(|index| (*index, reader.stack(memory, offsets, &roster.threads[*index].python)))
-        .collect();
-    let capture =
-        reader.heads(memory, offsets, stacks.iter().filter_map(|(_, stack)| stack.as_ref().ok()))?;
-    Ok(Instant { stacks, capture, ..Instant::default() })
 }
 
 fn refusal(error: StopError) -> LossReason {

@@ -11,8 +11,7 @@ use profiler_python::{GilAddresses, RawStack};
 use crate::Target;
 use crate::capture::StackReader;
 use crate::gil;
-use crate::pause::read_stacks;
-use crate::probe::Instant;
+use crate::instant::{Instant, read_stacks};
 use crate::roster::Roster;
 
 /// How many readings must be the same. A stack that changes while it is read can look the same twice; each

@@ -1,51 +1,18 @@
 //! A target with everything that looking at it needs: its threads, a stack reader, a tracer.
 
 use profiler_memory::ReadError;
-use profiler_model::{LossReason, Nanos, RemoteAddr, Timestamp};
+use profiler_model::{Nanos, RemoteAddr, Timestamp};
 use profiler_os::{Tracer, clock};
-use profiler_python::{GilAddresses, RawStack};
+use profiler_python::GilAddresses;
 
-use crate::capture::{Capture, StackReader};
+use crate::capture::StackReader;
 use crate::gil;
+use crate::instant::Instant;
 use crate::roster::Roster;
 use crate::{SamplerKind, Target, pause, peek};
 
 /// How long threads that would not stop are waited for at the end, to let them go.
 const MAX_LATE_WAIT: Nanos = Nanos::from_nanos(1_000_000_000);
-
-/// What was captured of some threads at one instant, and what it took.
-#[derive(Debug, Default)]
-pub struct Instant {
-    /// The stacks, each with its thread's index in the roster.
-    pub stacks: Vec<(usize, Result<RawStack, LossReason>)>,
-    /// What identifies the code objects of these stacks.
-    pub capture: Capture,
-    /// The thread state that held the GIL at the instant.
-    pub holder: Option<RemoteAddr>,
-    /// How long each stop lasted.
-    pub stops: Vec<Nanos>,
-}
-
-impl Instant {
-    /// An instant at which nothing was got of the threads `wanted`.
-    pub fn lost(wanted: &[usize], reason: LossReason) -> Self {
-        Instant { stacks: wanted.iter().map(|index| (*index, Err(reason))).collect(), ..Instant::default() }
-    }
-
-    /// The stacks that were read.
-    pub fn read(&self) -> impl Iterator<Item = &RawStack> {
-        self.stacks.iter().filter_map(|(_, stack)| stack.as_ref().ok())
-    }
-
-    /// Marks the stack of the thread `index` as lost, if it is there.
-    pub fn lose(&mut self, index: usize, reason: LossReason) {
-        for (thread, stack) in &mut self.stacks {
-            if *thread == index && stack.is_ok() {
-                *stack = Err(reason);
-            }
-        }
-    }
-}
 
 /// Looks at the threads of a target.
 #[derive(Debug)]

@@ -14,8 +14,9 @@ use crate::Target;
 use crate::capture::Capture;
 use crate::code_names::CodeNames;
 use crate::gil;
+use crate::instant::Instant;
 use crate::names::ThreadNames;
-use crate::probe::{GilGroup, Instant, Probe};
+use crate::probe::{GilGroup, Probe};
 use crate::roster::{KnownStack, Thread};
 use crate::schedule::Schedule;
 
