@@ -79,7 +79,7 @@ impl Damage {
     fn change(&self, memory: &mut Snapshot, kind: u8, place: u64, value: u64) {
         let some = |of: &[RemoteAddr], index: u64| of[(index % of.len() as u64) as usize];
         let word = |memory: &Snapshot, at| memory.scalar::<u64>(at).unwrap_or(0);
-        let at = some(if kind % 2 == 0 { &self.pointers } else { &self.words }, place);
+        let at = some(if kind.is_multiple_of(2) { &self.pointers } else { &self.words }, place);
         let old = word(memory, at);
         let new = match kind / 2 % 8 {
             0 => old ^ 1 << (value % 64),

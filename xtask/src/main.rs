@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod fuzz;
 mod layers;
 mod mirror;
 mod offsets;
@@ -25,6 +26,8 @@ The project's own tasks: cargo xtask TASK
   check-offsets [--no-skip] what we know of CPython's structures is what the headers of the interpreters
                             on this machine say
   bench [--help]            what we and our peers cost and give, as ratios
+  fuzz [--seconds N] [TARGETS]
+                            memory, files and tables that lie, for N seconds in all (60)
   snapshots                 store snapshots of a process of every CPython on this machine, for the tests of
                             the crate python
   help                      this text
@@ -51,6 +54,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         "prepare" => prepare::run(rest),
         "check-layers" => layers::run(),
         "check-offsets" => offsets::run(rest),
+        "fuzz" => fuzz::run(rest),
         "snapshots" => snapshots::run(),
         "bench" => bench::run(rest),
         "help" | "--help" | "-h" => {

@@ -7,7 +7,7 @@ use profiler_tests::snapshot::StoredProcess;
 use profiler_tests::survey::{SurveyedFrame, SurveyedThread, survey};
 
 fn stored() -> Vec<StoredProcess> {
-    StoredProcess::all().unwrap()
+    StoredProcess::all().expect("the stored snapshots")
 }
 
 fn threads(process: &StoredProcess) -> impl Iterator<Item = &SurveyedThread> {
@@ -15,12 +15,13 @@ fn threads(process: &StoredProcess) -> impl Iterator<Item = &SurveyedThread> {
 }
 
 fn frames(process: &StoredProcess) -> impl Iterator<Item = &SurveyedFrame> {
-    threads(process).flat_map(|thread| thread.frames.as_ref().unwrap())
+    threads(process).flat_map(|thread| thread.frames.as_ref().expect("a whole stack"))
 }
 
 /// 3.6 to 3.15, from the version as text.
 fn minor(process: &StoredProcess) -> u32 {
-    process.about.survey.version.split('.').nth(1).unwrap().parse().unwrap()
+    let minor = process.about.survey.version.split('.').nth(1);
+    minor.and_then(|minor| minor.parse().ok()).expect("a version")
 }
 
 #[test]

@@ -29,6 +29,9 @@ const MAX_STORED_BYTES: usize = 60 << 10;
 /// A stack has fewer frames than this: the program recurses some sixty deep.
 const MAX_PROGRAM_FRAMES: usize = 1000;
 
+/// A frame as the program says it is: function, file, first line and position.
+type ToldFrame = (String, String, u32, [Option<u32>; 4]);
+
 /// What the program says of itself.
 #[derive(Deserialize)]
 struct Account {
@@ -36,8 +39,8 @@ struct Account {
     prefix: String,
     /// Such as `3.6.15`.
     version: String,
-    /// The stacks of all threads but the one that says this: function, file, first line and position.
-    stacks: HashMap<u64, Vec<(String, String, u32, [Option<u32>; 4])>>,
+    /// The stacks of all threads but the one that says this.
+    stacks: HashMap<u64, Vec<ToldFrame>>,
     names: HashMap<u64, String>,
     /// The thread that says this, and then holds the GIL.
     describer: u64,
@@ -141,7 +144,7 @@ fn agrees(seen: &Survey, account: &Account) -> Result<()> {
     Ok(())
 }
 
-fn as_in_account(frame: &SurveyedFrame) -> (String, String, u32, [Option<u32>; 4]) {
+fn as_in_account(frame: &SurveyedFrame) -> ToldFrame {
     (frame.function.clone(), frame.file.clone(), frame.first_line.unwrap_or(0), frame.position)
 }
 
