@@ -11,7 +11,7 @@ use profiler_memory::{PageCopy, ReadMemory};
 use profiler_model::{Frame, NsTid, RemoteAddr};
 use profiler_python::{
     Callers, CodeHead, Interpreter, Module, RawFrame, RawStack, Runtime, ThreadState, find, interpreters,
-    native_ids, thread_names, thread_states,
+    native_ids, page_bytes, thread_names, thread_states,
 };
 use profiler_stack::{Describe, Resolver};
 use serde::{Deserialize, Serialize};
@@ -94,7 +94,7 @@ pub fn survey_apart(
         memory,
         stacks,
         alive,
-        pages: PageCopy::new(),
+        pages: PageCopy::with_page_bytes(page_bytes(runtime.offsets.frame.layout)),
         callers: Callers::default(),
         resolver: Resolver::new(),
         frames: Vec::new(),

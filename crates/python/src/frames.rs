@@ -34,6 +34,9 @@ pub struct RawFrame {
     pub code: RemoteAddr,
     /// The instruction field: an offset or an address, see [`InstructionPointer`].
     pub instruction: u64,
+    /// Free-threaded 3.14+: which of its code object's copies of the bytecode `instruction` points into, as
+    /// each thread runs its own; 0 is the code object's own bytecode, as everywhere else.
+    pub bytecode_copy: u32,
     /// Whether C code called this frame.
     pub is_entry: bool,
 }
@@ -109,15 +112,40 @@ pub enum WalkError {
 impl RawFrame {
     /// How many bytes into the bytecode of its code object the frame is, or `None` where it has not
     /// started or the instruction lies outside.
-    pub fn instruction_offset(&self, offsets: &Offsets) -> Option<u32> {
+    ///
+    /// # Errors
+    /// When the place of the copy that the frame runs cannot be read.
+    pub fn instruction_offset(
+        &self,
+        memory: &impl ReadMemory,
+        offsets: &Offsets,
+    ) -> Result<Option<u32>, ReadError> {
+        let units = u32::try_from(self.instruction as i32).ok();
         match offsets.frame.instruction_pointer {
-            InstructionPointer::ByteOffset => u32::try_from(self.instruction as i32).ok(),
-            InstructionPointer::UnitOffset => u32::try_from(self.instruction as i32).ok()?.checked_mul(2),
+            InstructionPointer::ByteOffset => Ok(units),
+            InstructionPointer::UnitOffset => Ok(units.and_then(|units| units.checked_mul(2))),
             InstructionPointer::PreviousUnit | InstructionPointer::Current => {
-                let bytecode = self.code.offset(u64::from(offsets.code.bytecode?));
-                let distance = RemoteAddr::new(self.instruction).checked_distance_from(bytecode)?;
-                u32::try_from(distance).ok()
+                let bytecode = self.bytecode(memory, offsets)?;
+                let distance = RemoteAddr::new(self.instruction).checked_distance_from(bytecode);
+                Ok(distance.and_then(|distance| u32::try_from(distance).ok()))
             }
+        }
+    }
+
+    /// Where the bytecode is that the frame runs.
+    fn bytecode(&self, memory: &impl ReadMemory, offsets: &Offsets) -> Result<RemoteAddr, ReadError> {
+        match offsets.code.bytecode_copies {
+            // `_PyCodeArray`: how many there are, then a pointer to each.
+            Some(copies) if self.bytecode_copy > 0 => {
+                let copies = memory.field(self.code, copies)?;
+                let index = u64::from(self.bytecode_copy);
+                let count: u64 = memory.scalar(copies)?;
+                if index >= count {
+                    return Err(ReadError::TooLong { at: copies, length: index, limit: count });
+                }
+                memory.scalar(copies.offset((index + 1) * 8))
+            }
+            _ => Ok(self.code.offset(u64::from(offsets.code.bytecode.unwrap_or_default()))),
         }
     }
 }
@@ -252,8 +280,14 @@ impl<M: ReadMemory> Walk<'_, M> {
         if code.is_null() || code != code.without_tag(3) {
             return Err(WalkError::BadPointer(tagged));
         }
-        let (instruction, is_entry) = (self.instruction(bytes), self.is_entry(bytes));
-        Ok(Step { frame: Some(RawFrame { code, instruction, is_entry }), owner, previous })
+        let copy = self.frame.bytecode_copy.and_then(|field| field.get(bytes));
+        let frame = RawFrame {
+            code,
+            instruction: self.instruction(bytes),
+            bytecode_copy: copy.and_then(|index| u32::try_from(index).ok()).unwrap_or(0),
+            is_entry: self.is_entry(bytes),
+        };
+        Ok(Step { frame: Some(frame), owner, previous })
     }
 
     fn instruction(&self, frame: &[u8]) -> u64 {
@@ -302,3 +336,6 @@ impl Circle {
         false
     }
 }
+
+#[cfg(test)]
+mod tests;

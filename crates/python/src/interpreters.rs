@@ -141,3 +141,124 @@ pub fn thread_states(
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Version, offsets_for, parse_debug_offsets};
+    use profiler_memory::{Field, Snapshot};
+
+    const HEAD: u64 = 0x1000;
+    const INTERPRETERS: [u64; 2] = [0x10_0000, 0x20_0000];
+    const THREADS: [u64; 3] = [0x30_0000, 0x31_0000, 0x32_0000];
+    const GIL: u64 = 0x40_0000;
+
+    /// Two interpreters: the first has the first two threads, the second the third.
+    struct Process {
+        runtime: Runtime,
+        memory: Snapshot,
+    }
+
+    impl Process {
+        fn new(offsets: Offsets) -> Self {
+            let head = RemoteAddr::new(HEAD);
+            let runtime = Runtime {
+                offsets,
+                interpreters_head: head,
+                gil: None,
+                gc_collecting: None,
+                main_address: head,
+            };
+            let mut memory = Snapshot::new();
+            memory.insert(head, &INTERPRETERS[0].to_le_bytes());
+            for place in INTERPRETERS {
+                memory.insert(RemoteAddr::new(place), &[0; 16 << 10]);
+            }
+            for place in THREADS.into_iter().chain([GIL]) {
+                memory.insert(RemoteAddr::new(place), &[0; 1024]);
+            }
+            let mut process = Process { runtime, memory };
+            let Offsets { interpreter, thread, .. } = process.runtime.offsets.clone();
+            process.set(INTERPRETERS[0], interpreter.next, INTERPRETERS[1]);
+            process.set(INTERPRETERS[0], interpreter.threads_head, THREADS[0]);
+            process.set(INTERPRETERS[1], interpreter.threads_head, THREADS[2]);
+            process.set(THREADS[0], thread.next, THREADS[1]);
+            for (place, owner) in THREADS.into_iter().zip([0, 0, 1]) {
+                process.set(place, thread.interpreter, INTERPRETERS[owner]);
+                process.set(place, thread.thread_id, place + 1);
+            }
+            process
+        }
+
+        fn set<T>(&mut self, base: u64, field: Field<T>, value: u64) {
+            let at = RemoteAddr::new(base).offset(u64::from(field.offset()));
+            self.memory.overwrite(at, &value.to_le_bytes());
+        }
+
+        fn interpreters(&self) -> Vec<Interpreter> {
+            interpreters(&self.memory, &self.runtime).unwrap()
+        }
+
+        fn threads(&self, index: usize) -> Result<Vec<RemoteAddr>, ReadError> {
+            let interpreter = self.interpreters()[index];
+            let states = thread_states(&self.memory, &self.runtime.offsets, &interpreter)?;
+            Ok(states.iter().map(|state| state.address).collect())
+        }
+    }
+
+    fn table(minor: u8) -> Offsets {
+        offsets_for(Version { major: 3, minor, micro: 1, release: 0xF0 }).unwrap()
+    }
+
+    #[test]
+    fn lists_are_followed_to_their_ends() {
+        for minor in 6..=12 {
+            let process = Process::new(table(minor));
+            let found: Vec<u64> = process.interpreters().iter().map(|found| found.address.as_u64()).collect();
+            assert_eq!(found, INTERPRETERS);
+            assert_eq!(
+                process.threads(0),
+                Ok(vec![RemoteAddr::new(THREADS[0]), RemoteAddr::new(THREADS[1])])
+            );
+            assert_eq!(process.threads(1), Ok(vec![RemoteAddr::new(THREADS[2])]));
+        }
+    }
+
+    #[test]
+    fn lists_that_lead_back_end() {
+        let mut process = Process::new(table(12));
+        let offsets = process.runtime.offsets.clone();
+        process.set(INTERPRETERS[1], offsets.interpreter.next, INTERPRETERS[0]);
+        assert_eq!(process.interpreters().len(), 2);
+        process.set(THREADS[1], offsets.thread.next, THREADS[0]);
+        assert_eq!(process.threads(0), Err(ReadError::Unmapped(RemoteAddr::new(THREADS[0]))));
+    }
+
+    #[test]
+    fn a_thread_of_another_interpreter_means_that_the_list_has_changed() {
+        let mut process = Process::new(table(12));
+        process.set(THREADS[1], process.runtime.offsets.thread.next, THREADS[2]);
+        assert_eq!(process.threads(0), Err(ReadError::Unmapped(RemoteAddr::new(THREADS[2]))));
+    }
+
+    #[test]
+    fn each_interpreter_has_its_gil_or_none() {
+        let mut process = Process::new(table(12));
+        let pointer = process.runtime.offsets.interpreter.gil.unwrap();
+        process.set(INTERPRETERS[0], pointer, GIL);
+        let gils: Vec<_> = process.interpreters().iter().map(|found| found.gil).collect();
+        assert_eq!(gils[0].unwrap().start, RemoteAddr::new(GIL));
+        assert_eq!(gils[1], None);
+    }
+
+    #[test]
+    fn a_free_threaded_build_has_a_gil_when_it_is_switched_on() {
+        let described = include_bytes!("../tests/data/debug-offsets/3.14.10t.bin");
+        let mut process = Process::new(parse_debug_offsets(described).unwrap());
+        let offsets = process.runtime.offsets.clone();
+        process.set(INTERPRETERS[0], offsets.interpreter.gil.unwrap(), GIL);
+        assert_eq!(process.interpreters()[0].gil, None);
+        process.set(GIL, offsets.gil.enabled.unwrap(), 1);
+        assert!(process.interpreters()[0].gil.is_some());
+    }
+}

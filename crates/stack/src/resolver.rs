@@ -60,7 +60,7 @@ impl<Id: Copy> Resolver<Id> {
         if let Some(known) = self.known.get_mut(&raw.code)
             && known.object.head == *head
         {
-            return Ok(known.id(key, offsets, raw, describe));
+            return known.id(memory, key, offsets, raw, describe);
         }
         self.check_type(memory, offsets, raw.code)?;
         let object = CodeObject::read(memory, offsets, raw.code)?;
@@ -72,9 +72,9 @@ impl<Id: Copy> Resolver<Id> {
         }
         let short_file = (describe.shorten)(&object.file);
         let mut known = Known { object, short_file, frames: FxHashMap::default() };
-        let id = known.id(key, offsets, raw, describe);
+        let id = known.id(memory, key, offsets, raw, describe);
         self.known.insert(raw.code, known);
-        Ok(id)
+        id
     }
 
     fn check_type(
@@ -107,26 +107,24 @@ pub struct Describe<'a, Id> {
 impl<Id: Copy> Known<Id> {
     fn id(
         &mut self,
+        memory: &impl ReadMemory,
         key: (u64, bool),
         offsets: &Offsets,
         raw: &RawFrame,
         describe: &mut Describe<'_, Id>,
-    ) -> Option<Id> {
-        match self.frames.get(&key) {
-            _ if self.object.is_shim() => None,
-            Some(id) => Some(*id),
-            None => Some(self.describe(key, offsets, raw, describe)),
+    ) -> Result<Option<Id>, CodeError> {
+        if self.object.is_shim() {
+            return Ok(None);
         }
+        if let Some(id) = self.frames.get(&key) {
+            return Ok(Some(*id));
+        }
+        let id = self.describe(raw, raw.instruction_offset(memory, offsets)?, describe);
+        self.frames.insert(key, id);
+        Ok(Some(id))
     }
 
-    fn describe(
-        &mut self,
-        key: (u64, bool),
-        offsets: &Offsets,
-        raw: &RawFrame,
-        describe: &mut Describe<'_, Id>,
-    ) -> Id {
-        let offset = raw.instruction_offset(offsets);
+    fn describe(&self, raw: &RawFrame, offset: Option<u32>, describe: &mut Describe<'_, Id>) -> Id {
         let mut position = self.object.position(offset);
         // Instructions without a line (making cells, say) run as the function starts.
         position.line = position.line.or(self.object.first_line);
@@ -141,8 +139,6 @@ impl<Id: Copy> Known<Id> {
             is_entry: raw.is_entry,
             ..Frame::default()
         };
-        let id = (describe.intern)(&frame);
-        self.frames.insert(key, id);
-        id
+        (describe.intern)(&frame)
     }
 }
