@@ -8,17 +8,14 @@ use anyhow::{Context, Result};
 
 use super::table::Table;
 
-/// Puts the tables of every named section into a file, which is made if it is not there.
-pub fn update(path: &Path, sections: &[(&str, Vec<Table>)]) -> Result<()> {
-    let mut text = match path.exists() {
+/// Puts the tables of a case into a file, which is made if it is not there.
+pub fn update(path: &Path, name: &str, tables: &[Table]) -> Result<()> {
+    let text = match path.exists() {
         true => fs::read_to_string(path).with_context(|| path.display().to_string())?,
         false => String::new(),
     };
-    for (name, tables) in sections {
-        let tables: String = tables.iter().map(Table::markdown).collect();
-        text = with_section(&text, name, &tables);
-    }
-    fs::write(path, text).with_context(|| path.display().to_string())
+    let tables: String = tables.iter().map(Table::markdown).collect();
+    fs::write(path, with_section(&text, name, &tables)).with_context(|| path.display().to_string())
 }
 
 /// The text with a section's content replaced, or added at the end.

@@ -32,16 +32,19 @@ pub fn run(arguments: &[String]) -> Result<()> {
     };
     peers::enter_namespace()?;
     peers::build_ours()?;
-    let mut sections = vec![("circumstances", vec![circumstances(&options)?])];
-    print!("{}", sections[0].1[0].text());
+    report("circumstances", &[circumstances(&options)?], &options)?;
     for case in &options.cases {
         eprintln!("bench: {}, load {}", case.name(), load());
-        let tables = case.run(&options).with_context(|| case.name())?;
-        tables.iter().for_each(|table| print!("{}", table.text()));
-        sections.push((case.name(), tables));
+        report(case.name(), &case.run(&options).with_context(|| case.name())?, &options)?;
     }
+    Ok(())
+}
+
+/// Prints the tables of a case and writes them, so that those of later cases can fail without harm.
+fn report(name: &str, tables: &[Table], options: &Options) -> Result<()> {
+    tables.iter().for_each(|table| print!("{}", table.text()));
     match &options.markdown {
-        Some(path) => document::update(path, &sections),
+        Some(path) => document::update(path, name, tables),
         None => Ok(()),
     }
 }
