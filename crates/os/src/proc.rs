@@ -167,6 +167,11 @@ pub struct Stat {
     pub start_time: u64,
 }
 
+fn parse_stat_state(text: &[u8]) -> Option<u8> {
+    // The command name, in parentheses, may hold anything, closing parentheses too.
+    text.get(text.iter().rposition(|byte| *byte == b')')? + 2).copied()
+}
+
 fn parse_stat(text: &[u8]) -> Option<Stat> {
     // The command name, in parentheses, may hold anything, closing parentheses too.
     let after_name = text.iter().rposition(|byte| *byte == b')')? + 2;
@@ -203,6 +208,8 @@ fn parse_mapping(line: &str) -> Option<Mapping> {
 pub struct Schedule {
     /// CPU time used.
     pub cpu: Nanos,
+    /// How long it was ready to run without a CPU, up to the last time it got one.
+    pub queued: Nanos,
     /// How often it was put on a CPU. A thread that was off the CPU before and after, with this number
     /// unchanged, has not run in between.
     pub times_run: u64,
@@ -212,6 +219,7 @@ pub struct Schedule {
 #[derive(Debug)]
 pub struct ThreadFiles {
     schedstat: File,
+    stat: File,
     syscall: Option<File>,
 }
 
@@ -224,6 +232,7 @@ impl ThreadFiles {
         let folder = format!("/proc/{pid}/task/{tid}");
         Ok(ThreadFiles {
             schedstat: File::open(format!("{folder}/schedstat"))?,
+            stat: File::open(format!("{folder}/stat"))?,
             syscall: File::open(format!("{folder}/syscall")).ok(),
         })
     }
@@ -238,7 +247,9 @@ impl ThreadFiles {
         let mut numbers =
             text[..length].split(|b| !b.is_ascii_digit()).filter(|w| !w.is_empty()).map(decimal);
         match (numbers.next(), numbers.next(), numbers.next()) {
-            (Some(cpu), Some(_), Some(times_run)) => Ok(Schedule { cpu: Nanos::from_nanos(cpu), times_run }),
+            (Some(cpu), Some(queued), Some(times_run)) => {
+                Ok(Schedule { cpu: Nanos::from_nanos(cpu), queued: Nanos::from_nanos(queued), times_run })
+            }
             _ => Err(io::Error::from(io::ErrorKind::InvalidData)),
         }
     }
@@ -251,7 +262,22 @@ impl ThreadFiles {
         let Some(file) = &self.syscall else { return Err(io::Error::from(io::ErrorKind::Unsupported)) };
         let mut text = [0u8; 192];
         let length = file.read_at(&mut text, 0)?;
-        Ok(parse_activity(&text[..length]))
+        match parse_activity(&text[..length]) {
+            // Not on a CPU and in no system call: what that is only the state tells.
+            Activity::Blocked { call: None, .. } => self.activity_outside_calls(),
+            activity => Ok(activity),
+        }
+    }
+
+    fn activity_outside_calls(&self) -> io::Result<Activity> {
+        let mut text = [0u8; 512];
+        let length = self.stat.read_at(&mut text, 0)?;
+        match parse_stat_state(&text[..length]) {
+            // `t`: it was stopped by us and let go, and is about to run on.
+            Some(b'R' | b't') => Ok(Activity::Running),
+            Some(b'T') => Ok(Activity::Stopped),
+            _ => Ok(Activity::Blocked { call: None, argument: 0 }),
+        }
     }
 }
 
@@ -272,6 +298,8 @@ pub enum Activity {
         /// Its first argument.
         argument: u64,
     },
+    /// Under a stop signal.
+    Stopped,
 }
 
 fn parse_activity(text: &[u8]) -> Activity {
@@ -305,6 +333,7 @@ impl Activity {
     pub fn thread_state(self) -> ThreadState {
         match self {
             Activity::Running => ThreadState::Running,
+            Activity::Stopped => ThreadState::Waiting(WaitReason::Stopped),
             Activity::Blocked { call: None, .. } => ThreadState::Waiting(WaitReason::Disk),
             Activity::Blocked { call: Some(call), .. } => ThreadState::Waiting(wait_reason(call)),
         }

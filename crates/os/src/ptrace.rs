@@ -17,6 +17,7 @@ use nix::sys::time::TimeSpec;
 use profiler_model::{Nanos, Tid, Timestamp};
 
 use crate::clock;
+use crate::proc::{Schedule, ThreadFiles};
 
 /// For so long a stop is waited for by looking again and again: it mostly comes within a few
 /// microseconds, sooner than a sleeping waiter could be woken.
@@ -81,11 +82,11 @@ impl Tracer {
         seize(tid)?;
         interrupt(tid)?;
         match wait_until_stopped(tid) {
-            Ok((Stop::Group, _)) => {
+            Ok(Waited { stop: Stop::Group, .. }) => {
                 detach(tid, 0);
                 Err(StopError::StoppedBySignal)
             }
-            Ok((stop, since)) => Ok(StoppedThread { tid, signal: stop.to_deliver(), since, released: false }),
+            Ok(waited) => Ok(StoppedThread { tid, waited, released: false }),
             Err(StopError::TimedOut) => {
                 self.late.push(tid);
                 Err(StopError::TimedOut)
@@ -116,25 +117,30 @@ impl Tracer {
 #[derive(Debug)]
 pub struct StoppedThread {
     tid: Tid,
-    /// A signal whose delivery the stop intercepted; 0 for none.
-    signal: i32,
-    /// The earliest instant at which it may have begun to stand still.
-    since: Timestamp,
+    waited: Waited,
     released: bool,
 }
 
 impl StoppedThread {
-    /// Lets the thread run on; returns how long it stood still at most. (A thread that was ready to run and
-    /// had to wait for a CPU first did not stand still because of us while it waited.)
-    pub fn release(mut self) -> Nanos {
+    /// Lets the thread run on; returns how long it stood still at most. `files` are those of the thread, and
+    /// `before` what its scheduler had counted before the stop: a thread that had to wait for a CPU first did
+    /// not stand still on our account while it waited.
+    pub fn release(mut self, files: &ThreadFiles, before: &Schedule) -> Nanos {
         self.let_go();
-        clock::now().since(self.since)
+        let now = clock::now();
+        let mut since = self.waited.not_before;
+        if self.waited.slept
+            && let Ok(after) = files.schedule()
+        {
+            since = (since + after.queued.saturating_sub(before.queued)).min(self.waited.seen);
+        }
+        now.since(since)
     }
 
     fn let_go(&mut self) {
         if !self.released {
             self.released = true;
-            detach(self.tid, self.signal);
+            detach(self.tid, self.waited.stop.to_deliver());
         }
     }
 }
@@ -175,39 +181,37 @@ impl Stop {
     }
 }
 
-/// Waits for the thread to stand still; returns how it does, and the earliest instant at which it may have
-/// begun to.
-fn wait_until_stopped(tid: Tid) -> Result<(Stop, Timestamp), StopError> {
-    let asked_at = clock::now();
-    let mut looked_at = asked_at;
-    while looked_at.since(asked_at) < SPIN {
-        if let Some(stop) = poll(tid)? {
-            return Ok((stop, looked_at));
-        }
-        hint::spin_loop();
-        looked_at = clock::now();
-    }
-    // It does not run, but waits for a CPU: perhaps for ours, so it can only stop while we sleep. Until it
-    // had its turn it did not stand still on our account.
-    let queued_before = time_queued(tid);
-    loop {
-        if let Some(stop) = poll(tid)? {
-            let queued = time_queued(tid).saturating_sub(queued_before);
-            return Ok((stop, (looked_at + queued).min(clock::now())));
-        }
-        let waited = clock::now().since(asked_at);
-        if waited > MAX_WAIT {
-            return Err(StopError::TimedOut);
-        }
-        sleep_until_child_signal(MAX_WAIT.saturating_sub(waited));
-    }
+/// A thread that stands still, and what is known of when it began to.
+#[derive(Clone, Copy, Debug)]
+struct Waited {
+    stop: Stop,
+    /// The last instant at which it was not known to stand still yet.
+    not_before: Timestamp,
+    /// The instant at which it was seen.
+    seen: Timestamp,
+    /// Whether this process slept in between.
+    slept: bool,
 }
 
-/// How long the thread has been ready to run without a CPU, in all.
-fn time_queued(tid: Tid) -> Nanos {
-    let text = std::fs::read_to_string(format!("/proc/{tid}/schedstat")).unwrap_or_default();
-    let queued = text.split_ascii_whitespace().nth(1).and_then(|number| number.parse().ok());
-    Nanos::from_nanos(queued.unwrap_or(0))
+/// Waits for the thread to stand still.
+fn wait_until_stopped(tid: Tid) -> Result<Waited, StopError> {
+    let asked_at = clock::now();
+    let mut not_before = asked_at;
+    loop {
+        let stop = poll(tid)?;
+        let seen = clock::now();
+        let waited = seen.since(asked_at);
+        match stop {
+            Some(stop) => return Ok(Waited { stop, not_before, seen, slept: waited > SPIN }),
+            None if waited > MAX_WAIT => return Err(StopError::TimedOut),
+            // It does not run, but waits for a CPU: perhaps for ours, so it can only stop while we sleep.
+            None if waited > SPIN => sleep_until_child_signal(MAX_WAIT.saturating_sub(waited)),
+            None => {
+                not_before = seen;
+                hint::spin_loop();
+            }
+        }
+    }
 }
 
 /// Sleeps until the kernel says that some traced thread or child has something to report, at most so long.

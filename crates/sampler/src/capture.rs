@@ -28,6 +28,44 @@ impl Capture {
     }
 }
 
+impl Capture {
+    /// Copies what identifies the code objects of these stacks.
+    ///
+    /// # Errors
+    /// When nothing of the process can be read any more.
+    pub fn of_stacks<'a>(
+        memory: &impl ReadMemory,
+        offsets: &Offsets,
+        stacks: impl Iterator<Item = &'a RawStack>,
+    ) -> Result<Self, ReadError> {
+        let codes = stacks.flat_map(|stack| &stack.frames).map(|frame| frame.code).collect();
+        Capture::of_codes(memory, offsets, codes)
+    }
+
+    /// Copies what identifies these code objects.
+    ///
+    /// # Errors
+    /// When nothing of the process can be read any more.
+    pub fn of_codes(
+        memory: &impl ReadMemory,
+        offsets: &Offsets,
+        mut codes: Vec<RemoteAddr>,
+    ) -> Result<Self, ReadError> {
+        codes.sort_unstable();
+        codes.dedup();
+        let range = CodeHead::range(offsets);
+        let mut heads = vec![0; range.len() * codes.len()];
+        let mut requests: Vec<_> = codes
+            .iter()
+            .zip(heads.chunks_mut(range.len()))
+            .map(|(code, into)| ReadRequest::new(code.offset(u64::from(range.start)), into))
+            .collect();
+        let filled = memory.read_batch(&mut requests)?;
+        heads.truncate(filled * range.len());
+        Ok(Capture { codes, heads, head_length: range.len() })
+    }
+}
+
 /// Copies stacks, predicting from one instant to the next which pages they lie in.
 #[derive(Debug, Default)]
 pub struct StackReader {
@@ -96,32 +134,6 @@ impl StackReader {
                 Err(LossReason::Invalid)
             }
         }
-    }
-
-    /// Copies what identifies the code objects of these stacks.
-    ///
-    /// # Errors
-    /// When nothing of the process can be read any more.
-    pub fn heads<'a>(
-        &self,
-        memory: &impl ReadMemory,
-        offsets: &Offsets,
-        stacks: impl Iterator<Item = &'a RawStack>,
-    ) -> Result<Capture, ReadError> {
-        let mut codes: Vec<RemoteAddr> =
-            stacks.flat_map(|stack| &stack.frames).map(|frame| frame.code).collect();
-        codes.sort_unstable();
-        codes.dedup();
-        let range = CodeHead::range(offsets);
-        let mut heads = vec![0; range.len() * codes.len()];
-        let mut requests: Vec<_> = codes
-            .iter()
-            .zip(heads.chunks_mut(range.len()))
-            .map(|(code, into)| ReadRequest::new(code.offset(u64::from(range.start)), into))
-            .collect();
-        let filled = memory.read_batch(&mut requests)?;
-        heads.truncate(filled * range.len());
-        Ok(Capture { codes, heads, head_length: range.len() })
     }
 
     /// Learns from this instant what the next one will need. Happens when nothing is stopped any more.

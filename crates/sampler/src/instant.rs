@@ -56,6 +56,6 @@ pub fn read_stacks(
         .map(|index| (*index, reader.stack(memory, offsets, &roster.threads[*index].python)))
         .collect();
     let capture =
-        reader.heads(memory, offsets, stacks.iter().filter_map(|(_, stack)| stack.as_ref().ok()))?;
+        Capture::of_stacks(memory, offsets, stacks.iter().filter_map(|(_, stack)| stack.as_ref().ok()))?;
     Ok(Instant { stacks, capture, ..Instant::default() })
 }

@@ -49,7 +49,7 @@ pub fn capture(
         let now = gil::read(target.memory(), gil)?;
         if now.last_holder != before.last_holder {
             // It passed on before the stop took effect: another one is to be stopped.
-            stops.extend(stop.ok().flatten().map(StoppedThread::release));
+            stops.extend(release(roster, last_holder, stop.ok().flatten()));
             before = now;
             continue;
         }
@@ -65,7 +65,7 @@ pub fn capture(
                 true => Ok(()),
                 false => Err(LossReason::GilMoved),
             };
-        stops.extend(stop.ok().flatten().map(StoppedThread::release));
+        stops.extend(release(roster, last_holder, stop.ok().flatten()));
         for index in wanted {
             let proof = if Some(*index) == last_holder { proof_of_holder } else { proof_of_others };
             if let Err(reason) = proof
@@ -118,9 +118,15 @@ pub fn capture_alone(
     if stopped.is_none() && !thread.slept_since_look() {
         instant.lose(index, LossReason::Moved);
     }
-    instant.stops.extend(stopped.map(StoppedThread::release));
+    instant.stops.extend(release(roster, Some(index), stopped));
     reader.learn(instant.read());
     Ok(instant)
+}
+
+/// Lets the thread `index` run on; returns how long it stood still.
+fn release(roster: &Roster, index: Option<usize>, stopped: Option<StoppedThread>) -> Option<Nanos> {
+    let thread = &roster.threads[index?];
+    stopped.map(|stopped| stopped.release(&thread.files, &thread.schedule))
 }
 
 fn refusal(error: StopError) -> LossReason {
