@@ -86,7 +86,28 @@ impl PageCopy {
     /// When nothing of the process can be read any more.
     pub fn refill(&mut self, memory: &impl ReadMemory, numbers: &[u64]) -> Result<(), ReadError> {
         self.clear();
-        self.prefetch(memory, if numbers.len() > MAX_PREDICTED_PAGES { &[] } else { numbers })
+        self.prefetch(memory, predictable(numbers))
+    }
+
+    /// The same, with something else read before the pages in the same batch.
+    ///
+    /// # Errors
+    /// When that cannot be read, or nothing of the process can.
+    pub fn refill_after(
+        &mut self,
+        memory: &impl ReadMemory,
+        before: ReadRequest<'_>,
+        numbers: &[u64],
+    ) -> Result<(), ReadError> {
+        self.clear();
+        let at = before.at;
+        let pieces: Vec<&[u64]> = pieces(predictable(numbers)).collect();
+        let filled = self.read_pieces(memory, Some(before), &pieces)?;
+        if filled == 0 {
+            return Err(ReadError::Unmapped(at));
+        }
+        // What stands behind the piece at which the batch ended is read when it is asked for.
+        Ok(())
     }
 
     /// Reads the pages with these `numbers` (in order, without repeats) that are not held, in one batch.
@@ -97,10 +118,9 @@ impl PageCopy {
     pub fn prefetch(&mut self, memory: &impl ReadMemory, numbers: &[u64]) -> Result<(), ReadError> {
         let missing: Vec<u64> =
             numbers.iter().copied().filter(|number| self.slot_of(*number).is_err()).collect();
-        // Neighbours are read as one piece.
-        let mut pieces: &[&[u64]] = &missing.chunk_by(|one, next| one + 1 == *next).collect::<Vec<_>>();
+        let mut pieces: &[&[u64]] = &pieces(&missing).collect::<Vec<_>>();
         while !pieces.is_empty() {
-            let filled = self.read_pieces(memory, pieces)?;
+            let filled = self.read_pieces(memory, None, pieces)?;
             // The one at which the batch ended cannot be read.
             pieces = pieces.get(filled + 1..).unwrap_or_default();
         }
@@ -108,20 +128,27 @@ impl PageCopy {
         Ok(())
     }
 
-    /// Reads runs of neighbouring pages in one batch; returns how many runs were read.
-    fn read_pieces(&mut self, memory: &impl ReadMemory, pieces: &[&[u64]]) -> Result<usize, ReadError> {
+    /// Reads `before` and then runs of neighbouring pages in one batch; returns how many of all these were
+    /// read.
+    fn read_pieces<'a>(
+        &'a mut self,
+        memory: &impl ReadMemory,
+        before: Option<ReadRequest<'a>>,
+        pieces: &[&[u64]],
+    ) -> Result<usize, ReadError> {
         let first = self.used;
         self.reserve(first + pieces.iter().map(|piece| piece.len()).sum::<usize>());
         let addresses: Vec<RemoteAddr> = pieces.iter().map(|piece| self.page_address(piece[0])).collect();
+        let skip = usize::from(before.is_some());
         let mut rest = &mut self.slots[first * self.page_bytes..];
-        let mut requests = Vec::with_capacity(pieces.len());
+        let mut requests: Vec<ReadRequest<'_>> = before.into_iter().collect();
         for (piece, at) in pieces.iter().zip(addresses) {
             let (into, after) = rest.split_at_mut(piece.len() * self.page_bytes);
             requests.push(ReadRequest::new(at, into));
             rest = after;
         }
         let filled = memory.read_batch(&mut requests)?;
-        for number in pieces[..filled].iter().copied().flatten() {
+        for number in pieces[..filled.saturating_sub(skip)].iter().copied().flatten() {
             self.index.push((*number, self.used as u32));
             self.used += 1;
         }
@@ -178,6 +205,16 @@ impl PageCopy {
             self.slots.resize(pages * self.page_bytes, 0);
         }
     }
+}
+
+/// The pages to be predicted: none where there are too many.
+fn predictable(numbers: &[u64]) -> &[u64] {
+    if numbers.len() > MAX_PREDICTED_PAGES { &[] } else { numbers }
+}
+
+/// Runs of neighbouring pages, each of which is read as one piece.
+fn pieces(numbers: &[u64]) -> impl Iterator<Item = &[u64]> {
+    numbers.chunk_by(|one, next| one + 1 == *next)
 }
 
 impl std::fmt::Debug for PageCopy {

@@ -7,7 +7,11 @@ use std::collections::HashSet;
 
 use profiler_memory::{PageCopy, ReadError, ReadMemory, ReadRequest};
 use profiler_model::{LossReason, RemoteAddr};
-use profiler_python::{Callers, CodeHead, Offsets, RawStack, ThreadState, WalkError, page_bytes};
+use profiler_python::{
+    Callers, CodeHead, GilAddresses, Offsets, RawStack, ThreadState, WalkError, page_bytes,
+};
+
+use crate::gil::{self, GilSpan, GilState};
 
 /// What identified the code objects of some stacks at one instant.
 #[derive(Debug, Default)]
@@ -90,6 +94,28 @@ impl StackReader {
     /// When nothing of the process can be read any more.
     pub fn begin(&mut self, memory: &impl ReadMemory) -> Result<(), ReadError> {
         self.pages.refill(memory, &self.predicted)
+    }
+
+    /// The same, reading the state of `gil` first.
+    ///
+    /// # Errors
+    /// When it cannot be read, or nothing of the process can.
+    pub fn begin_with_gil(
+        &mut self,
+        memory: &impl ReadMemory,
+        gil: &GilAddresses,
+    ) -> Result<GilState, ReadError> {
+        match GilSpan::of(gil) {
+            Some(mut span) => {
+                self.pages.refill_after(memory, span.request(), &self.predicted)?;
+                Ok(span.state(gil))
+            }
+            None => {
+                let state = gil::read(memory, gil)?;
+                self.begin(memory)?;
+                Ok(state)
+            }
+        }
     }
 
     /// Begins another look at what was touched before, for comparison.

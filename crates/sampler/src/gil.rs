@@ -1,6 +1,6 @@
 //! The GIL's state, as three numbers, and what two readings of it prove.
 
-use profiler_memory::{Field, ReadError, ReadMemory};
+use profiler_memory::{Field, ReadError, ReadMemory, ReadRequest};
 use profiler_model::RemoteAddr;
 use profiler_python::GilAddresses;
 
@@ -38,28 +38,54 @@ impl GilState {
 /// The fields lie in one structure, and one read gets them all; only 3.6 has separate variables.
 const MAX_SPAN: usize = 64;
 
+/// Memory that holds all fields of a GIL.
+#[derive(Debug)]
+pub struct GilSpan {
+    at: RemoteAddr,
+    length: usize,
+    bytes: [u8; MAX_SPAN],
+}
+
+impl GilSpan {
+    /// Where the fields of `gil` lie; `None` where they lie too far apart.
+    pub fn of(gil: &GilAddresses) -> Option<Self> {
+        let places = [Some(gil.last_holder), Some(gil.locked), gil.switch_number];
+        let at = places.into_iter().flatten().min()?;
+        let last = places.into_iter().flatten().max()?;
+        let length = last.checked_distance_from(at)? as usize + size_of::<u64>();
+        (length <= MAX_SPAN).then_some(GilSpan { at, length, bytes: [0; MAX_SPAN] })
+    }
+
+    /// The request that fills it.
+    pub fn request(&mut self) -> ReadRequest<'_> {
+        ReadRequest::new(self.at, &mut self.bytes[..self.length])
+    }
+
+    /// The state that was read.
+    pub fn state(&self, gil: &GilAddresses) -> GilState {
+        let offset = |place: RemoteAddr| place.checked_distance_from(self.at).unwrap_or(0) as u32;
+        GilState::new(
+            Field::at(offset(gil.last_holder)).get(&self.bytes).unwrap_or_default(),
+            Field::at(offset(gil.locked)).get(&self.bytes).unwrap_or_default(),
+            gil.switch_number.and_then(|place| Field::at(offset(place)).get(&self.bytes)),
+        )
+    }
+}
+
 /// Reads the GIL's state.
 ///
 /// # Errors
 /// When it cannot be read.
 pub fn read(memory: &impl ReadMemory, gil: &GilAddresses) -> Result<GilState, ReadError> {
-    let places = [Some(gil.last_holder), Some(gil.locked), gil.switch_number];
-    let (mut first, mut last) = (gil.last_holder, gil.last_holder);
-    for place in places.into_iter().flatten() {
-        (first, last) = (first.min(place), last.max(place));
-    }
-    let mut span = [0u8; MAX_SPAN];
-    let length = last.checked_distance_from(first).map_or(MAX_SPAN, |distance| distance as usize + 8);
-    if length < MAX_SPAN {
-        memory.read(first, &mut span[..length])?;
-        let offset = |place: RemoteAddr| place.checked_distance_from(first).unwrap_or(0) as u32;
-        Ok(GilState::new(
-            Field::at(offset(gil.last_holder)).get(&span).unwrap_or_default(),
-            Field::at(offset(gil.locked)).get(&span).unwrap_or_default(),
-            gil.switch_number.and_then(|place| Field::at(offset(place)).get(&span)),
-        ))
-    } else {
-        let switches = gil.switch_number.map(|place| memory.scalar(place)).transpose()?;
-        Ok(GilState::new(memory.scalar(gil.last_holder)?, memory.scalar(gil.locked)?, switches))
+    match GilSpan::of(gil) {
+        Some(mut span) => {
+            let request = span.request();
+            memory.read(request.at, request.into)?;
+            Ok(span.state(gil))
+        }
+        None => {
+            let switches = gil.switch_number.map(|place| memory.scalar(place)).transpose()?;
+            Ok(GilState::new(memory.scalar(gil.last_holder)?, memory.scalar(gil.locked)?, switches))
+        }
     }
 }

@@ -42,7 +42,7 @@ impl Instant {
     }
 }
 
-/// Copies the wanted stacks and the heads of their code objects.
+/// Copies the wanted stacks and the heads of their code objects, with a reader that has begun a new instant.
 pub fn read_stacks(
     target: &Target,
     roster: &Roster,
@@ -50,7 +50,6 @@ pub fn read_stacks(
     reader: &mut StackReader,
 ) -> Result<Instant, ReadError> {
     let (memory, offsets) = (target.memory(), target.offsets());
-    reader.begin(memory)?;
     let stacks: Vec<_> = wanted
         .iter()
         .map(|index| (*index, reader.stack(memory, offsets, &roster.threads[*index].python)))

@@ -46,7 +46,7 @@ pub fn capture(
     for attempt in 1..=MAX_ATTEMPTS {
         let last_holder = roster.find(before.last_holder);
         let stop = stop_last_holder(roster, last_holder, tracer);
-        let now = gil::read(target.memory(), gil)?;
+        let now = reader.begin_with_gil(target.memory(), gil)?;
         if now.last_holder != before.last_holder {
             // It passed on before the stop took effect: another one is to be stopped.
             stops.extend(release(roster, last_holder, stop.ok().flatten()));
@@ -114,6 +114,7 @@ pub fn capture_alone(
         Ok(stopped) => stopped,
         Err(error) => return Ok(Instant::lost(&[index], refusal(error))),
     };
+    reader.begin(target.memory())?;
     let mut instant = read_stacks(target, roster, &[index], reader)?;
     if stopped.is_none() && !thread.slept_since_look() {
         instant.lose(index, LossReason::Moved);

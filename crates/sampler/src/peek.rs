@@ -52,6 +52,7 @@ fn capture_once(
 ) -> Result<Instant, ReadError> {
     let read_gil = || gil.map(|gil| gil::read(target.memory(), gil)).transpose();
     let before = read_gil()?;
+    reader.begin(target.memory())?;
     let mut instant = read_stacks(target, roster, wanted, reader)?;
     let after = read_gil()?;
     let nobody_else_moved =

@@ -46,12 +46,17 @@ pub struct KnownStack {
 }
 
 impl Thread {
-    /// Looks at what the thread is doing. The counters are read before the activity: a thread that is then
-    /// seen asleep has not run as long as the counter stays.
+    /// Looks at what the thread is doing.
     ///
     /// # Errors
     /// When the thread has ended.
     pub fn look(&mut self) -> std::io::Result<()> {
+        if self.is_running() && self.files.activity()? == Activity::Running {
+            // Its counters are read when it is sampled.
+            return Ok(());
+        }
+        // The counters come before the activity: a thread that is then seen asleep has not run as long as
+        // they stay.
         let schedule = self.files.schedule()?;
         let sleeps_on = !self.is_running() && schedule.times_run == self.schedule.times_run;
         if !sleeps_on {

@@ -281,12 +281,15 @@ impl Session {
         gil: Option<&GilAddresses>,
     ) -> ThreadState {
         let thread = &mut self.probe.roster.threads[index];
-        thread.known = Some(KnownStack { stack, times_run: thread.schedule.times_run });
-        if thread.is_running()
-            && let Ok(schedule) = thread.files.schedule()
-        {
-            // Exact, as the stop has just taken the thread off its CPU.
-            thread.schedule.cpu = schedule.cpu;
+        if thread.is_running() {
+            // It goes on running, and may fall asleep elsewhere without being put on a CPU again.
+            thread.known = None;
+            if let Ok(schedule) = thread.files.schedule() {
+                // Exact, if a stop has just taken the thread off its CPU.
+                thread.schedule = schedule;
+            }
+        } else {
+            thread.known = Some(KnownStack { stack, times_run: thread.schedule.times_run });
         }
         thread.state(gil)
     }
