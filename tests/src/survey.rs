@@ -10,8 +10,8 @@ use anyhow::Result;
 use profiler_memory::{PageCopy, ReadMemory};
 use profiler_model::{Frame, NsTid, RemoteAddr};
 use profiler_python::{
-    Callers, CodeHead, Interpreter, Module, RawFrame, RawStack, Runtime, ThreadState, find, interpreters,
-    native_ids, page_bytes, thread_names, thread_states,
+    Callers, CodeHead, Interpreter, Module, RawFrame, RawStack, Runtime, STACK_PAGE_BYTES, ThreadState, find,
+    interpreters, native_ids, thread_names, thread_states,
 };
 use profiler_stack::{Describe, Resolver};
 use serde::{Deserialize, Serialize};
@@ -94,7 +94,7 @@ pub fn survey_apart(
         memory,
         stacks,
         alive,
-        pages: PageCopy::with_page_bytes(page_bytes(runtime.offsets.frame.layout)),
+        pages: PageCopy::with_page_bytes(STACK_PAGE_BYTES),
         callers: Callers::default(),
         resolver: Resolver::new(),
         frames: Vec::new(),

@@ -3,7 +3,7 @@
 //! This is what happens while a thread may be stopped, so it copies addresses and parses nothing: which
 //! function and line they are is found out afterwards ([`crate::CodeObject`]).
 
-use profiler_memory::{Field, PAGE_BYTES, PageCopy, ReadError, ReadMemory};
+use profiler_memory::{Field, PageCopy, ReadError, ReadMemory};
 use profiler_model::RemoteAddr;
 use rustc_hash::FxHashMap;
 
@@ -52,14 +52,15 @@ pub struct RawStack {
     places: Vec<RemoteAddr>,
 }
 
-/// The size of the pages in which frames of this layout are best read: frame objects lie anywhere, and little
-/// is needed of each; interpreter frames lie side by side.
-pub fn page_bytes(layout: FrameLayout) -> usize {
-    match layout {
-        FrameLayout::Objects => 128,
-        FrameLayout::Interpreter => PAGE_BYTES,
-    }
-}
+/// The size of the pages in which stacks are best read. Of a page that the target writes, each cache line that
+/// is copied has to be fetched back by the target: what is not needed is better left alone.
+pub const STACK_PAGE_BYTES: usize = 128;
+
+/// How large the chunks of the data stack are, but for deep stacks: `DATA_STACK_CHUNK_SIZE` of CPython.
+const DATA_STACK_CHUNK: u64 = 16 * 1024;
+
+/// How far below an interpreter frame its callers are fetched with it: some ten frames.
+const DATA_STACK_AHEAD: u64 = 1024;
 
 /// Remembers which frame called which, to read a whole chain of them at once. Only a guess: what is read is
 /// walked all the same.
@@ -77,18 +78,9 @@ impl Callers {
         self.of.extend(stack.places.windows(2).map(|pair| (pair[0], pair[1])));
     }
 
-    /// Fetches the pages of the frames that probably stand below `frame`, and its own.
-    fn prefetch(
-        &self,
-        memory: &impl ReadMemory,
-        pages: &mut PageCopy,
-        frame: RemoteAddr,
-    ) -> Result<(), ReadError> {
-        let chain = std::iter::successors(Some(frame), |callee| self.of.get(callee).copied());
-        let mut numbers: Vec<u64> = chain.take(MAX_FRAMES_AHEAD).map(|at| pages.page_number(at)).collect();
-        numbers.sort_unstable();
-        numbers.dedup();
-        pages.prefetch(memory, &numbers)
+    /// The frames that probably stand below `frame`, and itself.
+    fn chain(&self, frame: RemoteAddr) -> impl Iterator<Item = RemoteAddr> {
+        std::iter::successors(Some(frame), |callee| self.of.get(callee).copied()).take(MAX_FRAMES_AHEAD)
     }
 }
 
@@ -167,8 +159,16 @@ impl RawStack {
     ) -> Result<(), WalkError> {
         *self = RawStack::default();
         let base = offsets.thread.base_frame.and_then(|field| field.get(thread_state));
-        let mut walk =
-            Walk { memory, pages, callers, frame: &offsets.frame, base, circle: Circle::default() };
+        let mut walk = Walk {
+            memory,
+            pages,
+            callers,
+            frame: &offsets.frame,
+            base,
+            data_stack: offsets.thread.datastack_chunk.and_then(|field| field.get(thread_state)),
+            last: RemoteAddr::NULL,
+            circle: Circle::default(),
+        };
         let mut at = walk.leaf(offsets, thread_state)?;
         let mut last = None;
         while let Some(address) = walk.next(at)? {
@@ -220,6 +220,10 @@ struct Walk<'a, M> {
     frame: &'a FrameOffsets,
     /// The sentinel at the root, where there is one.
     base: Option<RemoteAddr>,
+    /// The chunk of the data stack in use.
+    data_stack: Option<RemoteAddr>,
+    /// The place that was read last.
+    last: RemoteAddr,
     circle: Circle,
 }
 
@@ -262,13 +266,37 @@ impl<M: ReadMemory> Walk<'_, M> {
         }
     }
 
+    /// Fetches the frame at `address` together with those that probably come after it.
+    fn fetch(&mut self, address: RemoteAddr) -> Result<(), WalkError> {
+        let last_byte = u64::from(self.frame.size).saturating_sub(1);
+        let near = |other: RemoteAddr| {
+            other.checked_distance_from(address).is_some_and(|distance| distance < DATA_STACK_AHEAD)
+                || address.checked_distance_from(other).is_some_and(|distance| distance < DATA_STACK_CHUNK)
+        };
+        let is_in_data_stack = near(self.last) || self.data_stack.is_some_and(near);
+        let mut numbers: Vec<u64> = Vec::new();
+        if self.frame.layout == FrameLayout::Interpreter && is_in_data_stack {
+            let lowest = RemoteAddr::new(address.as_u64().saturating_sub(DATA_STACK_AHEAD));
+            numbers
+                .extend(self.pages.page_number(lowest)..=self.pages.page_number(address.offset(last_byte)));
+        } else {
+            let ends =
+                |at: RemoteAddr| [self.pages.page_number(at), self.pages.page_number(at.offset(last_byte))];
+            numbers.extend(self.callers.chain(address).flat_map(ends));
+            numbers.sort_unstable();
+            numbers.dedup();
+        }
+        Ok(self.pages.prefetch(self.memory, &numbers)?)
+    }
+
     /// Reads what stands at `address`, and where its caller is.
     fn step(&mut self, address: RemoteAddr) -> Result<Step, WalkError> {
         let mut bytes = [0u8; MAX_FRAME_BYTES];
         let bytes = &mut bytes[..(self.frame.size as usize).min(MAX_FRAME_BYTES)];
-        if !self.pages.holds(address) {
-            self.callers.prefetch(self.memory, self.pages, address)?;
+        if !self.pages.holds(address) || !self.pages.holds(address.offset(bytes.len() as u64 - 1)) {
+            self.fetch(address)?;
         }
+        self.last = address;
         self.pages.read(self.memory, address, bytes)?;
         let previous = self.frame.previous.get(bytes).unwrap_or_default();
         let owner = self.frame.owner.and_then(|field| field.get(bytes));

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use profiler_memory::{PageCopy, ReadError, ReadMemory, ReadRequest};
 use profiler_model::{LossReason, RemoteAddr};
 use profiler_python::{
-    Callers, CodeHead, GilAddresses, Offsets, RawStack, ThreadState, WalkError, page_bytes,
+    Callers, CodeHead, GilAddresses, Offsets, RawStack, STACK_PAGE_BYTES, ThreadState, WalkError,
 };
 
 use crate::gil::{self, GilSpan, GilState};
@@ -82,9 +82,9 @@ pub struct StackReader {
 }
 
 impl StackReader {
-    /// A reader without predictions, for stacks of frames as these `offsets` describe them.
-    pub fn new(offsets: &Offsets) -> Self {
-        let pages = PageCopy::with_page_bytes(page_bytes(offsets.frame.layout));
+    /// A reader without predictions.
+    pub fn new() -> Self {
+        let pages = PageCopy::with_page_bytes(STACK_PAGE_BYTES);
         StackReader { pages, ..StackReader::default() }
     }
 

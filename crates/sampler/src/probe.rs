@@ -29,7 +29,7 @@ pub struct Probe {
 impl Probe {
     /// A probe that has not looked yet.
     pub fn new(target: Target, kind: SamplerKind) -> Self {
-        let reader = StackReader::new(target.offsets());
+        let reader = StackReader::new();
         Probe { target, roster: Roster::default(), kind, reader, tracer: Tracer::new() }
     }
 

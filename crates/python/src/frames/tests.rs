@@ -97,7 +97,7 @@ impl Stack {
 
     fn walk(&self) -> Result<RawStack, WalkError> {
         let mut stack = RawStack::default();
-        let mut pages = PageCopy::with_page_bytes(page_bytes(self.offsets.frame.layout));
+        let mut pages = PageCopy::with_page_bytes(STACK_PAGE_BYTES);
         let memory = self.memory.with_whole_pages();
         stack.walk(&memory, &mut pages, &Callers::default(), &self.offsets, &self.thread)?;
         Ok(stack)
