@@ -58,13 +58,14 @@ fn a_running_program_as_json() {
 #[test]
 fn a_deep_stack_is_whole() {
     every_interpreter(|interpreter| {
-        let fixture = Fixture::start(interpreter, LABYRINTH, &["--deep", "500"])?;
-        let mut deepest = 0;
-        for _ in 0..3 {
-            let json = Profiler::new("dump").words("--json").pid(&fixture).succeed()?.stdout;
-            deepest = deepest.max(depth(&dumped_json(&json)?)?);
-        }
-        ensure!(deepest > 500, "never deeper than {deepest}");
+        let source = "import os, sys\n\
+                      def down(left):\n    if left:\n        down(left - 1)\n    else:\n        \
+                      print('ready', os.getpid(), flush=True); sys.stdin.readline()\n\
+                      down(500)\n";
+        let fixture = Fixture::inline(interpreter, source)?;
+        let json = Profiler::new("dump").words("--json").pid(&fixture).succeed()?.stdout;
+        let depth = main_thread(&dumped_json(&json)?)?.frames.len();
+        ensure!(depth == 502, "{depth} frames instead of the module and 501 calls");
         Ok(())
     });
 }
