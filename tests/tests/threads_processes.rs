@@ -2,32 +2,37 @@
 
 use anyhow::{Context, ensure};
 use profiler_tests::{Collapsed, Fixture, Profiler, Scratch, dumped_json, every_interpreter, expectation};
+use serde_json::Value;
 
 const PROGRAM: &str = "threads_processes/threads_processes.py";
 
 #[test]
-fn four_threads_hold_the_gil_a_quarter_of_the_time_each() {
+fn each_thread_holds_the_gil_for_its_share_of_the_work() {
     every_interpreter(|interpreter| {
         let scratch = Scratch::new()?;
         let file = scratch.file("out.txt");
         let fixture = Fixture::start(interpreter, PROGRAM, &["--threads", "4"])?;
         Profiler::new("record").words("-f raw -r 500 -d 2 -g -t -o").arg(&file).pid(&fixture).succeed()?;
         let profile = Collapsed::parse(&std::fs::read_to_string(&file)?)?;
-        fixture.finish()?;
+        let told = fixture.finish()?;
         if interpreter.free_threaded {
             return Ok(());
         }
+        let batches: Vec<f64> =
+            told["batches"].as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
+        ensure!(batches.len() == 4, "{told}");
         let expected = expectation("threads_processes")?;
-        let bounds = &expected["threads_share_of_gil"];
-        let limit = |name: &str| bounds[name].as_f64().with_context(|| name.to_owned());
+        let bound = expected["threads_share_of_work_at_most_off"].as_f64().context("no bound")?;
         let total = profile.total();
         ensure!(total >= 200, "only {total} samples of whoever holds the GIL");
         for index in 0..4 {
             let name = format!("counter-{index}");
             let count = profile.count(|stack| stack.thread.as_deref() == Some(&name));
-            let quarters = count as f64 / (total as f64 / 4.0);
-            let fair = quarters >= limit("least")? && quarters <= limit("most")?;
-            ensure!(fair, "{name}: {count} of {total}");
+            let (held, worked) = (count as f64 / total as f64, batches[index] / batches.iter().sum::<f64>());
+            ensure!(
+                (held - worked).abs() <= bound,
+                "{name}: held the GIL {held:.3}, did {worked:.3} of the work"
+            );
         }
         Ok(())
     });
