@@ -1,6 +1,6 @@
 //! A local copy of the pages of foreign memory that one walk touches.
 //!
-//! Frames lie close together: reading the page around the first answers for the next forty without a
+//! Frames often lie close together: reading the page around the first answers for its neighbours without a
 //! further system call. And a walk mostly touches the pages that the walk before it touched, so these are
 //! fetched in one batch up front. A copy is of one instant: clear it before the next.
 
