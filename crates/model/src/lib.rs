@@ -14,6 +14,6 @@ mod time;
 pub use address::RemoteAddr;
 pub use frame::{Frame, FrameKind, Instruction, Position};
 pub use id::{InterpreterId, NsTid, Pid, ThreadKey, Tid};
-pub use outcome::{LossReason, Outcome};
+pub use outcome::LossReason;
 pub use state::{ThreadState, WaitReason};
 pub use time::{Nanos, Timestamp};

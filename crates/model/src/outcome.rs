@@ -1,15 +1,6 @@
-//! What became of an attempt to sample a thread. Attempts = shown + lost by reason, always.
+//! Why an attempt to sample a thread failed. Attempts = shown + not asked for + lost by reason, always.
 
 use std::fmt;
-
-/// The outcome of one attempt to sample one thread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Outcome {
-    /// The stack was read, proved and shown.
-    Shown,
-    /// The stack could not be shown, for the reason given.
-    Lost(LossReason),
-}
 
 /// Why a sample is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

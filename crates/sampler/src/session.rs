@@ -101,11 +101,6 @@ impl Session {
         }
     }
 
-    /// The target as it is now: after an `exec` it is another program.
-    pub fn target(&self) -> &Target {
-        &self.probe.target
-    }
-
     /// Samples until `limit` is over, `callback` breaks or the target ends. The callback is called about
     /// twenty times a second; everything lost and what the session cost is in the profile's ledger.
     pub fn run(
