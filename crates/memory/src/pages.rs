@@ -26,6 +26,8 @@ pub struct PageCopy {
     /// Storage of one page after the other, kept over instants; the first `used` are filled.
     slots: Vec<u8>,
     used: usize,
+    /// Whether something in the page was asked for, by slot.
+    asked_for: Vec<bool>,
     /// The page that was asked for last: mostly it is asked for again.
     last: Option<(u64, u32)>,
 }
@@ -47,7 +49,14 @@ impl PageCopy {
     /// this CPU does not have in its cache: what is needed of a page should fill it.
     pub fn with_page_bytes(page_bytes: usize) -> Self {
         let page_bytes = page_bytes.next_power_of_two().min(MAX_PAGE_BYTES);
-        PageCopy { page_bytes, index: Vec::new(), slots: Vec::new(), used: 0, last: None }
+        PageCopy {
+            page_bytes,
+            index: Vec::new(),
+            slots: Vec::new(),
+            used: 0,
+            asked_for: Vec::new(),
+            last: None,
+        }
     }
 
     /// The number of the page that holds the byte at `at`.
@@ -63,12 +72,15 @@ impl PageCopy {
     pub fn clear(&mut self) {
         self.index.clear();
         self.used = 0;
+        self.asked_for.fill(false);
         self.last = None;
     }
 
-    /// The numbers of the pages that are held, in order.
-    pub fn page_numbers(&self) -> impl Iterator<Item = u64> {
-        self.index.iter().map(|(number, _)| *number)
+    /// The numbers of the pages that something was read from, in order: not of those that were only fetched
+    /// in case they would be.
+    pub fn read_pages(&self) -> impl Iterator<Item = u64> {
+        let is_read = |slot: u32| self.asked_for.get(slot as usize).is_some_and(|asked| *asked);
+        self.index.iter().filter(move |(_, slot)| is_read(*slot)).map(|(number, _)| *number)
     }
 
     /// Whether the page with the byte at `at` is held.
@@ -197,12 +209,14 @@ impl PageCopy {
             }
         };
         self.last = Some((number, slot));
+        self.asked_for[slot as usize] = true;
         Ok(slot)
     }
 
     fn reserve(&mut self, pages: usize) {
         if self.slots.len() < pages * self.page_bytes {
             self.slots.resize(pages * self.page_bytes, 0);
+            self.asked_for.resize(pages, false);
         }
     }
 }
@@ -228,6 +242,10 @@ mod tests {
     use super::*;
     use crate::Snapshot;
 
+    fn held(copy: &PageCopy) -> Vec<u64> {
+        copy.index.iter().map(|(number, _)| *number).collect()
+    }
+
     fn memory() -> Snapshot {
         let mut memory = Snapshot::new();
         for number in [1u64, 2, 5] {
@@ -242,7 +260,7 @@ mod tests {
         let mut bytes = [0; 4];
         copy.read(&memory, RemoteAddr::new(2 * PAGE_BYTES as u64 - 2), &mut bytes).unwrap();
         assert_eq!(bytes, [1, 1, 2, 2]);
-        assert_eq!(copy.page_numbers().collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(copy.read_pages().collect::<Vec<_>>(), [1, 2]);
         // Held pages need no memory any more.
         copy.read(&Snapshot::new(), RemoteAddr::new(PAGE_BYTES as u64), &mut bytes).unwrap();
     }
@@ -251,7 +269,12 @@ mod tests {
     fn neighbours_are_read_together() {
         let (memory, mut copy) = (memory(), PageCopy::new());
         copy.refill(&memory, &[1, 2, 4, 5]).unwrap();
-        assert_eq!(copy.page_numbers().collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(held(&copy), [1, 2]);
+        let mut bytes = [0; 1];
+        copy.read(&Snapshot::new(), RemoteAddr::new(2 * PAGE_BYTES as u64), &mut bytes).unwrap();
+        assert_eq!(bytes, [2]);
+        // What was fetched in vain is not worth fetching again.
+        assert_eq!(copy.read_pages().collect::<Vec<_>>(), [2]);
         let mut bytes = [0; 2];
         copy.read(&Snapshot::new(), RemoteAddr::new(2 * PAGE_BYTES as u64 - 1), &mut bytes).unwrap();
         assert_eq!(bytes, [1, 2]);
@@ -264,7 +287,7 @@ mod tests {
     fn refilling_leaves_out_what_cannot_be_read() {
         let (memory, mut copy) = (memory(), PageCopy::new());
         copy.refill(&memory, &[1, 3, 5]).unwrap();
-        assert_eq!(copy.page_numbers().collect::<Vec<_>>(), [1, 5]);
+        assert_eq!(held(&copy), [1, 5]);
         let mut byte = [0];
         copy.read(&Snapshot::new(), RemoteAddr::new(5 * PAGE_BYTES as u64), &mut byte).unwrap();
         assert_eq!(byte, [5]);

@@ -3,14 +3,13 @@
 //! Nothing is parsed here: stacks are addresses, and a [`Capture`] holds for each code object the bytes that
 //! identify it. Whether any of it may be believed is for the sampler to prove.
 
-use std::collections::HashSet;
-
 use profiler_memory::{PageCopy, ReadError, ReadMemory, ReadRequest};
 use profiler_model::{LossReason, RemoteAddr};
 use profiler_python::{
     Callers, CodeHead, GilAddresses, Offsets, RawStack, STACK_PAGE_BYTES, ThreadState, WalkError,
 };
 
+use crate::forecast::PageForecast;
 use crate::gil::{self, GilSpan, GilState};
 
 /// What identified the code objects of some stacks at one instant.
@@ -74,9 +73,7 @@ impl Capture {
 #[derive(Debug, Default)]
 pub struct StackReader {
     pages: PageCopy,
-    /// The pages that the last two instants both touched.
-    predicted: Vec<u64>,
-    touched: HashSet<u64>,
+    forecast: PageForecast,
     callers: Callers,
     thread_state: Vec<u8>,
 }
@@ -93,7 +90,7 @@ impl StackReader {
     /// # Errors
     /// When nothing of the process can be read any more.
     pub fn begin(&mut self, memory: &impl ReadMemory) -> Result<(), ReadError> {
-        self.pages.refill(memory, &self.predicted)
+        self.pages.refill(memory, self.forecast.pages())
     }
 
     /// The same, reading the state of `gil` first.
@@ -107,7 +104,7 @@ impl StackReader {
     ) -> Result<GilState, ReadError> {
         match GilSpan::of(gil) {
             Some(mut span) => {
-                self.pages.refill_after(memory, span.request(), &self.predicted)?;
+                self.pages.refill_after(memory, span.request(), self.forecast.pages())?;
                 Ok(span.state(gil))
             }
             None => {
@@ -123,7 +120,7 @@ impl StackReader {
     /// # Errors
     /// When nothing of the process can be read any more.
     pub fn begin_again(&mut self, memory: &impl ReadMemory) -> Result<(), ReadError> {
-        let touched: Vec<u64> = self.pages.page_numbers().collect();
+        let touched: Vec<u64> = self.pages.read_pages().collect();
         self.pages.refill(memory, &touched)
     }
 
@@ -165,11 +162,7 @@ impl StackReader {
     /// Learns from this instant what the next one will need. Happens when nothing is stopped any more.
     pub fn learn<'a>(&mut self, stacks: impl Iterator<Item = &'a RawStack>) {
         stacks.for_each(|stack| self.callers.learn(stack));
-        let touched: Vec<u64> = self.pages.page_numbers().collect();
-        self.predicted.clear();
-        self.predicted.extend(touched.iter().filter(|page| self.touched.contains(page)));
-        self.touched.clear();
-        self.touched.extend(touched);
+        self.forecast.learn(self.pages.read_pages());
     }
 }
 

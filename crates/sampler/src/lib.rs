@@ -9,6 +9,7 @@ mod attach;
 mod capture;
 mod code_names;
 mod dump;
+mod forecast;
 mod gil;
 mod instant;
 mod names;
