@@ -75,6 +75,10 @@ static void gil(void) {
     FIELD("gil.locked", struct _gil_runtime_state, locked);
     FIELD("gil.switch_number", struct _gil_runtime_state, switch_number);
     NUMBER("gil.size", sizeof(struct _gil_runtime_state));
+#if PY_VERSION_HEX >= 0x030E0000
+    NUMBER("gil.freed_codes",
+           offsetof(PyInterpreterState, _code_object_generation) - offsetof(PyInterpreterState, _gil));
+#endif
 #endif
 #ifdef Py_GIL_DISABLED
     FIELD("gil.enabled", struct _gil_runtime_state, enabled);
@@ -156,6 +160,9 @@ static void code(void) {
     FIELD("code.qualname", PyCodeObject, co_qualname);
     FIELD("code.bytecode", PyCodeObject, co_code_adaptive);
     FIELD("code.bytecode_units", PyVarObject, ob_size);
+#if PY_VERSION_HEX >= 0x030C0000
+    FIELD("code.version", PyCodeObject, co_version);
+#endif
 #if PY_VERSION_HEX >= 0x030E0000 && defined(Py_GIL_DISABLED)
     FIELD("code.bytecode_copies", PyCodeObject, co_tlbc);
 #endif

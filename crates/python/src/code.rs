@@ -142,9 +142,11 @@ impl CodeHead {
     pub fn range(offsets: &Offsets) -> Range<u32> {
         let code = &offsets.code;
         let pointers = [Some(code.filename), Some(code.name), code.qualname, Some(code.line_table)];
-        let pointers = pointers.into_iter().flatten();
-        let start = pointers.clone().map(|field| field.offset()).fold(code.first_line.offset(), u32::min);
-        let end = pointers.map(|field| field.end()).fold(code.first_line.end(), u32::max);
+        let pointers = pointers.into_iter().flatten().map(|field| field.offset()..field.end());
+        let number = code.version.map(|field| field.offset()..field.end());
+        let fields = pointers.chain(number);
+        let start = fields.clone().map(|field| field.start).fold(code.first_line.offset(), u32::min);
+        let end = fields.map(|field| field.end).fold(code.first_line.end(), u32::max);
         start..end.min(start.saturating_add(MAX_CODE_HEAD_BYTES as u32))
     }
 
@@ -165,6 +167,19 @@ impl CodeHead {
         let mut head = CodeHead { length: range.len() as u8, bytes: [0; MAX_CODE_HEAD_BYTES] };
         memory.read(address.offset(range.start.into()), &mut head.bytes[..range.len()])?;
         Ok(head)
+    }
+
+    /// Whether no other code object of the same interpreter has ever had these bytes: they hold the number
+    /// that each one gets when it is made (3.12+, `co_version`). An object that has them now and had them
+    /// before was there all the time, since what was freed does not come back with the same number.
+    pub fn is_unique(&self, offsets: &Offsets) -> bool {
+        let start = CodeHead::range(offsets).start;
+        let number = offsets
+            .code
+            .version
+            .and_then(|field| Field::<u32>::at(field.offset().checked_sub(start)?).get(self.as_bytes()));
+        // 0: there are no numbers left.
+        number.is_some_and(|number| number != 0)
     }
 
     /// The bytes.

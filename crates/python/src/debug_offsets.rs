@@ -271,12 +271,17 @@ impl Described<'_> {
             return Err(OffsetsError::Implausible { field: holder, value: u64::from(last_holder) });
         }
         let enabled = "interpreter_state.gil_runtime_state_enabled";
+        let freed = "interpreter_state.code_object_generation";
         Ok(GilOffsets {
             last_holder: Field::at(last_holder),
             locked: Field::at(locked),
             switch_number,
             // The only one that is described relative to the GIL itself.
             enabled: if free_threaded { Some(self.field(enabled)?) } else { None },
+            freed_codes: match self.version.minor {
+                14.. => Some(Field::at(within(freed, self.field::<u64>(freed)?.offset())?)),
+                _ => None,
+            },
             size,
         })
     }
@@ -335,6 +340,8 @@ impl Described<'_> {
             first_line: self.field("code_object.firstlineno")?,
             line_table: self.field("code_object.linetable")?,
             line_table_format: LineTableFormat::Locations,
+            // Not described; five numbers of variables and cells stand between the two.
+            version: Some(self.neighbour("code_object.firstlineno", 24)?),
             bytecode: Some(self.field::<u16>("code_object.co_code_adaptive")?.offset()),
             bytecode_copies: if copies { Some(self.field("code_object.co_tlbc")?) } else { None },
             // `ob_size` has the same place in every object that has one.

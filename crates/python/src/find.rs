@@ -83,6 +83,8 @@ pub struct GilAddresses {
     pub start: RemoteAddr,
     /// ... to before here, a futex that a thread waits on is the GIL's.
     pub end: RemoteAddr,
+    /// Where the interpreter that this GIL is a part of counts the code objects that it freed (3.14+).
+    pub freed_codes: Option<RemoteAddr>,
 }
 
 impl GilAddresses {
@@ -95,6 +97,7 @@ impl GilAddresses {
             switch_number: Some(at(offsets.switch_number.offset())),
             start: base,
             end: at(offsets.size),
+            freed_codes: offsets.freed_codes.map(|field| at(field.offset())),
         }
     }
 
@@ -296,6 +299,7 @@ fn variables(image: &Image<'_>, bias: u64) -> Option<Place> {
             start: locks.iter().flatten().min().copied()?,
             // Each lock is followed by at most 48 bytes of itself.
             end: locks.iter().flatten().max().copied()?.offset(48),
+            freed_codes: None,
         })
     })();
     Some(Place::Variables(Variables { interpreters_head: head?, gil, gc_collecting: collecting }))

@@ -186,6 +186,9 @@ pub struct GilOffsets {
     pub switch_number: Field<u64>,
     /// Free-threaded builds: 0 while there is no GIL in force.
     pub enabled: Option<Field<i32>>,
+    /// How many code objects were freed (3.14+, `_code_object_generation`): a field of the interpreter, here
+    /// relative to the GIL that is embedded in it.
+    pub freed_codes: Option<Field<u64>>,
     /// Bytes of the structure, with its condition variable and mutex: a futex in this range is the GIL's.
     pub size: u32,
 }
@@ -307,6 +310,8 @@ pub struct CodeOffsets {
     pub line_table: Field<RemoteAddr>,
     /// The format of `line_table`.
     pub line_table_format: LineTableFormat,
+    /// `co_version` (3.12+): a number that no other code object of the interpreter has had, or 0.
+    pub version: Option<Field<u32>>,
     /// Where the bytecode starts in the object itself (3.11+).
     pub bytecode: Option<u32>,
     /// Free-threaded 3.14+: pointer to the copies of the bytecode that threads run (`co_tlbc`).

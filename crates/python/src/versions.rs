@@ -65,6 +65,7 @@ fn python_3_6() -> Offsets {
             locked: Field::at(16),
             switch_number: Field::at(24),
             enabled: None,
+            freed_codes: None,
             size: 208,
         },
         thread: ThreadOffsets {
@@ -100,6 +101,7 @@ fn python_3_6() -> Offsets {
             first_line: Field::at(36),
             line_table: Field::at(112),
             line_table_format: LineTableFormat::Lnotab,
+            version: None,
             bytecode: None,
             bytecode_copies: None,
             bytecode_units: None,
@@ -237,6 +239,7 @@ fn python_3_11() -> Offsets {
         first_line: Field::at(72),
         line_table: Field::at(136),
         line_table_format: LineTableFormat::Locations,
+        version: None,
         bytecode: Some(184),
         bytecode_copies: None,
         bytecode_units: Some(Field::at(16)),
@@ -282,6 +285,7 @@ fn python_3_12() -> Offsets {
     offsets.frame.shim_owners = &[3];
     offsets.frame.root = StackRoot::Shim;
     offsets.code.first_line = Field::at(68);
+    offsets.code.version = Some(Field::at(92));
     offsets.code.bytecode = Some(192);
     offsets.object.type_cached_keys = Field::at(880);
     offsets.object.managed_attributes = ManagedAttributes::Tagged { before: 24 };

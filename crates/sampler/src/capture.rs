@@ -9,30 +9,39 @@ use profiler_python::{
     Callers, CodeHead, GilAddresses, Offsets, RawStack, STACK_PAGE_BYTES, ThreadState, WalkError,
 };
 
+use rustc_hash::FxHashSet;
+
 use crate::forecast::PageForecast;
 use crate::gil::{self, GilSpan, GilState};
 
-/// What identified the code objects of some stacks at one instant.
+/// How many code objects are remembered as lasting, at most about.
+const MAX_LASTING_CODES: usize = 65_536;
+
+/// What identifies the code objects of some stacks of one instant.
 #[derive(Debug, Default)]
 pub struct Capture {
-    /// The code objects of all frames, in order.
-    codes: Vec<RemoteAddr>,
-    /// Their heads, one after the other; those that could not be read are missing at the end.
-    heads: Vec<u8>,
-    head_length: usize,
+    /// Taken while the stacks stood still.
+    at_instant: CodeHeads,
+    /// Those that are left for afterwards, and then taken.
+    afterwards: CodeHeads,
+    /// Code objects that were still there at the instant, as none had been freed; in order.
+    unfreed: Vec<RemoteAddr>,
+}
+
+/// What identifies a code object, and how far that can be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// These bytes stood there at the instant itself.
+    AtInstant(CodeHead),
+    /// These bytes stood there later: what had them before as well was there at the instant, if no other
+    /// object can have them ([`CodeHead::is_unique`]).
+    Afterwards(CodeHead),
+    /// No code object has been freed since this one got its name.
+    Unfreed,
 }
 
 impl Capture {
-    /// The bytes that identified the code object when it was captured.
-    pub fn head(&self, code: RemoteAddr) -> Option<CodeHead> {
-        let index = self.codes.binary_search(&code).ok()?;
-        let start = index * self.head_length;
-        self.heads.get(start..start + self.head_length).map(CodeHead::new)
-    }
-}
-
-impl Capture {
-    /// Copies what identifies the code objects of these stacks.
+    /// Copies what identifies the code objects of these stacks, but for the `lasting` ones.
     ///
     /// # Errors
     /// When nothing of the process can be read any more.
@@ -40,20 +49,66 @@ impl Capture {
         memory: &impl ReadMemory,
         offsets: &Offsets,
         stacks: impl Iterator<Item = &'a RawStack>,
+        lasting: &LastingCodes,
     ) -> Result<Self, ReadError> {
-        let codes = stacks.flat_map(|stack| &stack.frames).map(|frame| frame.code).collect();
-        Capture::of_codes(memory, offsets, codes)
+        let (mut now, mut capture) = (Vec::new(), Capture::default());
+        for code in stacks.flat_map(|stack| &stack.frames).map(|frame| frame.code) {
+            if lasting.unfreed.contains(&code) {
+                capture.unfreed.push(code);
+            } else if lasting.numbered.contains(&code) {
+                capture.afterwards.codes.push(code);
+            } else {
+                now.push(code);
+            }
+        }
+        capture.at_instant = CodeHeads::read(memory, offsets, now)?;
+        Ok(capture)
     }
 
+    /// Copies what was left out. Happens when nothing is stopped any more.
+    ///
+    /// # Errors
+    /// When nothing of the process can be read any more.
+    pub fn complete(&mut self, memory: &impl ReadMemory, offsets: &Offsets) -> Result<(), ReadError> {
+        let codes = std::mem::take(&mut self.afterwards.codes);
+        self.afterwards = CodeHeads::read(memory, offsets, codes)?;
+        self.unfreed.sort_unstable();
+        Ok(())
+    }
+
+    /// What identifies the code object.
+    pub fn identity(&self, code: RemoteAddr) -> Option<Identity> {
+        if self.unfreed.binary_search(&code).is_ok() {
+            return Some(Identity::Unfreed);
+        }
+        let at_instant = self.at_instant.head(code).map(Identity::AtInstant);
+        at_instant.or_else(|| self.afterwards.head(code).map(Identity::Afterwards))
+    }
+}
+
+/// The heads of some code objects.
+#[derive(Debug, Default)]
+pub struct CodeHeads {
+    /// Their addresses, in order.
+    codes: Vec<RemoteAddr>,
+    /// The heads, one after the other; those that could not be read are missing at the end.
+    heads: Vec<u8>,
+    head_length: usize,
+}
+
+impl CodeHeads {
     /// Copies what identifies these code objects.
     ///
     /// # Errors
     /// When nothing of the process can be read any more.
-    pub fn of_codes(
+    pub fn read(
         memory: &impl ReadMemory,
         offsets: &Offsets,
         mut codes: Vec<RemoteAddr>,
     ) -> Result<Self, ReadError> {
+        if codes.is_empty() {
+            return Ok(CodeHeads::default());
+        }
         codes.sort_unstable();
         codes.dedup();
         let range = CodeHead::range(offsets);
@@ -65,7 +120,60 @@ impl Capture {
             .collect();
         let filled = memory.read_batch(&mut requests)?;
         heads.truncate(filled * range.len());
-        Ok(Capture { codes, heads, head_length: range.len() })
+        Ok(CodeHeads { codes, heads, head_length: range.len() })
+    }
+
+    /// The bytes that identify the code object.
+    pub fn head(&self, code: RemoteAddr) -> Option<CodeHead> {
+        let index = self.codes.binary_search(&code).ok()?;
+        let start = index * self.head_length;
+        self.heads.get(start..start + self.head_length).map(CodeHead::new)
+    }
+}
+
+/// Code objects that have a name and need not be looked at while something stands still.
+#[derive(Debug, Default)]
+pub struct LastingCodes {
+    /// Those with a number of their own: it is enough to look afterwards whether they are still there.
+    numbered: FxHashSet<RemoteAddr>,
+    /// Those that were there when the interpreter had freed as many code objects as it has now.
+    unfreed: FxHashSet<RemoteAddr>,
+    freed_codes: Option<u64>,
+}
+
+impl LastingCodes {
+    /// Begins an instant at which the interpreter has freed so many code objects, where that is told.
+    fn begin(&mut self, freed_codes: Option<u64>) {
+        if freed_codes != self.freed_codes {
+            self.unfreed.clear();
+            self.freed_codes = freed_codes;
+        }
+    }
+
+    /// Adds the code objects of a stack of the current instant that all were given their names by this capture.
+    pub fn learn(&mut self, offsets: &Offsets, capture: &Capture, stack: &RawStack) {
+        if capture.at_instant.codes.is_empty() && capture.afterwards.codes.is_empty() {
+            return;
+        }
+        if self.numbered.len().max(self.unfreed.len()) > MAX_LASTING_CODES {
+            *self = LastingCodes { freed_codes: self.freed_codes, ..LastingCodes::default() };
+        }
+        for code in stack.frames.iter().map(|frame| frame.code) {
+            if self.freed_codes.is_some() {
+                self.unfreed.insert(code);
+            }
+            if capture.at_instant.head(code).is_some_and(|head| head.is_unique(offsets)) {
+                self.numbered.insert(code);
+            }
+        }
+    }
+
+    /// Removes those of a stack whose names turned out not to be certain.
+    pub fn forget(&mut self, stack: &RawStack) {
+        for frame in &stack.frames {
+            self.numbered.remove(&frame.code);
+            self.unfreed.remove(&frame.code);
+        }
     }
 }
 
@@ -76,6 +184,8 @@ pub struct StackReader {
     forecast: PageForecast,
     callers: Callers,
     thread_state: Vec<u8>,
+    /// Code objects that need not be looked at while something stands still.
+    pub lasting: LastingCodes,
 }
 
 impl StackReader {
@@ -90,6 +200,7 @@ impl StackReader {
     /// # Errors
     /// When nothing of the process can be read any more.
     pub fn begin(&mut self, memory: &impl ReadMemory) -> Result<(), ReadError> {
+        self.lasting.begin(None);
         self.pages.refill(memory, self.forecast.pages())
     }
 
@@ -105,7 +216,9 @@ impl StackReader {
         match GilSpan::of(gil) {
             Some(mut span) => {
                 self.pages.refill_after(memory, span.request(), self.forecast.pages())?;
-                Ok(span.state(gil))
+                let state = span.state(gil);
+                self.lasting.begin(state.freed_codes);
+                Ok(state)
             }
             None => {
                 let state = gil::read(memory, gil)?;

@@ -3,11 +3,11 @@
 use profiler_memory::AheadPages;
 use profiler_model::{Frame, LossReason, RemoteAddr};
 use profiler_os::Process;
-use profiler_python::RawStack;
+use profiler_python::{CodeHead, RawStack};
 use profiler_stack::{Describe, Resolver};
 
 use crate::Target;
-use crate::capture::{Capture, loss};
+use crate::capture::{Capture, CodeHeads, Identity, loss};
 use crate::short_file::ShortFiles;
 
 /// Gives frames their names, each an `Id` that the caller chooses.
@@ -45,10 +45,22 @@ impl<Id: Copy> CodeNames<Id> {
         let mut new = Vec::new();
         let mut changed = false;
         for frame in stack.frames.iter().rev() {
-            let head = capture.head(frame.code).ok_or(LossReason::Unreadable)?;
-            if !self.resolver.knows(frame.code, &head) {
-                new.push(frame.code);
-            }
+            let known = self.resolver.head(frame.code);
+            let head = match capture.identity(frame.code).ok_or(LossReason::Unreadable)? {
+                Identity::AtInstant(head) => {
+                    if known != Some(&head) {
+                        new.push((frame.code, head));
+                    }
+                    head
+                }
+                Identity::Afterwards(head) if known == Some(&head) => head,
+                Identity::Unfreed if let Some(known) = known => *known,
+                Identity::Afterwards(_) | Identity::Unfreed => {
+                    // Another object by now, or a forgotten one: what it was cannot be told any more.
+                    changed = true;
+                    continue;
+                }
+            };
             let short_files = &mut self.short_files;
             let mut describe = Describe { shorten: &mut |file| short_files.shorten(file), intern };
             match self.resolver.resolve(&memory, target.offsets(), frame, &head, &mut describe) {
@@ -56,11 +68,7 @@ impl<Id: Copy> CodeNames<Id> {
                 Err(_) => changed = true,
             }
         }
-        if changed | self.forget_changed(target, capture, new)? {
-            Err(LossReason::CodeChanged)
-        } else {
-            Ok(ids)
-        }
+        if changed | self.forget_changed(target, &new)? { Err(LossReason::CodeChanged) } else { Ok(ids) }
     }
 
     /// Of code objects that were read just now, forgets those that were not the captured ones all the while:
@@ -68,15 +76,15 @@ impl<Id: Copy> CodeNames<Id> {
     fn forget_changed(
         &mut self,
         target: &Target,
-        capture: &Capture,
-        new: Vec<RemoteAddr>,
+        new: &[(RemoteAddr, CodeHead)],
     ) -> Result<bool, LossReason> {
-        if new.is_empty() {
-            return Ok(false);
+        let codes = new.iter().map(|(code, _)| *code).collect();
+        let now = CodeHeads::read(target.memory(), target.offsets(), codes).map_err(loss)?;
+        let mut any = false;
+        for (code, _) in new.iter().filter(|(code, head)| now.head(*code) != Some(*head)) {
+            self.resolver.forget(*code);
+            any = true;
         }
-        let now = Capture::of_codes(target.memory(), target.offsets(), new.clone()).map_err(loss)?;
-        let changed: Vec<_> = new.into_iter().filter(|code| now.head(*code) != capture.head(*code)).collect();
-        changed.iter().for_each(|code| self.resolver.forget(*code));
-        Ok(!changed.is_empty())
+        Ok(any)
     }
 }

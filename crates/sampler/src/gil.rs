@@ -13,6 +13,8 @@ pub struct GilState {
     pub locked: bool,
     /// Whether it exists: 3.6 makes it with the second thread only.
     pub exists: bool,
+    /// How many code objects its interpreter has freed, where that is told.
+    pub freed_codes: Option<u64>,
     /// How often it passed from one thread to another; 0 where that is not told.
     switches: u64,
 }
@@ -20,7 +22,13 @@ pub struct GilState {
 impl GilState {
     /// From the fields; on 3.6 without symbols nothing tells the number of switches.
     fn new(last_holder: RemoteAddr, locked: i32, switches: Option<u64>) -> Self {
-        GilState { last_holder, locked: locked == 1, exists: locked != -1, switches: switches.unwrap_or(0) }
+        GilState {
+            last_holder,
+            locked: locked == 1,
+            exists: locked != -1,
+            freed_codes: None,
+            switches: switches.unwrap_or(0),
+        }
     }
 
     /// The thread state that holds the GIL now.
@@ -35,8 +43,9 @@ impl GilState {
     }
 }
 
-/// The fields lie in one structure, and one read gets them all; only 3.6 has separate variables.
-const MAX_SPAN: usize = 64;
+/// The fields lie in one structure (with what is behind it in the interpreter's), and one read gets them all;
+/// only 3.6 has separate variables.
+const MAX_SPAN: usize = 320;
 
 /// Memory that holds all fields of a GIL.
 #[derive(Debug)]
@@ -49,7 +58,7 @@ pub struct GilSpan {
 impl GilSpan {
     /// Where the fields of `gil` lie; `None` where they lie too far apart.
     pub fn of(gil: &GilAddresses) -> Option<Self> {
-        let places = [Some(gil.last_holder), Some(gil.locked), gil.switch_number];
+        let places = [Some(gil.last_holder), Some(gil.locked), gil.switch_number, gil.freed_codes];
         let at = places.into_iter().flatten().min()?;
         let last = places.into_iter().flatten().max()?;
         let length = last.checked_distance_from(at)? as usize + size_of::<u64>();
@@ -64,11 +73,13 @@ impl GilSpan {
     /// The state that was read.
     pub fn state(&self, gil: &GilAddresses) -> GilState {
         let offset = |place: RemoteAddr| place.checked_distance_from(self.at).unwrap_or(0) as u32;
-        GilState::new(
+        let state = GilState::new(
             Field::at(offset(gil.last_holder)).get(&self.bytes).unwrap_or_default(),
             Field::at(offset(gil.locked)).get(&self.bytes).unwrap_or_default(),
             gil.switch_number.and_then(|place| Field::at(offset(place)).get(&self.bytes)),
-        )
+        );
+        let freed_codes = gil.freed_codes.and_then(|place| Field::at(offset(place)).get(&self.bytes));
+        GilState { freed_codes, ..state }
     }
 }
 

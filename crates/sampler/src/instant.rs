@@ -42,7 +42,7 @@ impl Instant {
     }
 }
 
-/// Copies the wanted stacks and the heads of their code objects, with a reader that has begun a new instant.
+/// Copies the wanted stacks and what has to be looked at now of their code objects, with a reader that has begun a new instant.
 pub fn read_stacks(
     target: &Target,
     roster: &Roster,
@@ -54,7 +54,11 @@ pub fn read_stacks(
         .iter()
         .map(|index| (*index, reader.stack(memory, offsets, &roster.threads[*index].python)))
         .collect();
-    let capture =
-        Capture::of_stacks(memory, offsets, stacks.iter().filter_map(|(_, stack)| stack.as_ref().ok()))?;
+    let capture = Capture::of_stacks(
+        memory,
+        offsets,
+        stacks.iter().filter_map(|(_, stack)| stack.as_ref().ok()),
+        &reader.lasting,
+    )?;
     Ok(Instant { stacks, capture, ..Instant::default() })
 }

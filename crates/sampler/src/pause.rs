@@ -74,7 +74,7 @@ pub fn capture(
                 instant.lose(*index, reason);
             }
         }
-        reader.learn(instant.read());
+        finish(target, &mut instant, reader)?;
         let is_between_frames = instant.stacks.iter().any(|(_, stack)| *stack == Err(LossReason::Invalid));
         if is_between_frames && attempt < MAX_ATTEMPTS {
             // Stopped again at once, it would not have moved.
@@ -120,8 +120,15 @@ pub fn capture_alone(
         instant.lose(index, LossReason::Moved);
     }
     instant.stops.extend(release(roster, Some(index), stopped));
-    reader.learn(instant.read());
+    finish(target, &mut instant, reader)?;
     Ok(instant)
+}
+
+/// What can wait until nothing is stopped any more.
+fn finish(target: &Target, instant: &mut Instant, reader: &mut StackReader) -> Result<(), ReadError> {
+    instant.capture.complete(target.memory(), target.offsets())?;
+    reader.learn(instant.read());
+    Ok(())
 }
 
 /// Lets the thread `index` run on; returns how long it stood still.

@@ -68,9 +68,12 @@ fn capture_once(
             *stack = Err(LossReason::Moved);
         }
     }
+    instant.capture.complete(target.memory(), target.offsets())?;
     reader.learn(instant.read());
     // Who held the GIL is true of the instant only if it is still the same one.
-    instant.holder = before.filter(|before| Some(*before) == after).and_then(|state| state.holder());
+    instant.holder = before
+        .filter(|before| nobody_else_moved && after.is_some_and(|after| after.locked == before.locked))
+        .and_then(|state| state.holder());
     Ok(instant)
 }
 

@@ -3,9 +3,9 @@
 use profiler_memory::ReadError;
 use profiler_model::{Nanos, RemoteAddr, Timestamp};
 use profiler_os::{Tracer, clock};
-use profiler_python::GilAddresses;
+use profiler_python::{GilAddresses, RawStack};
 
-use crate::capture::StackReader;
+use crate::capture::{Capture, StackReader};
 use crate::gil;
 use crate::instant::Instant;
 use crate::roster::Roster;
@@ -95,6 +95,17 @@ impl Probe {
                 }
                 Ok(instants)
             }
+        }
+    }
+
+    /// Learns whether all code objects of `stack` got their names by `capture`.
+    pub fn learn_code(&mut self, capture: &Capture, stack: &RawStack, named: bool) {
+        let lasting = &mut self.reader.lasting;
+        // Each interpreter numbers its code objects for itself.
+        if named && self.roster.interpreters.len() == 1 {
+            lasting.learn(self.target.offsets(), capture, stack);
+        } else {
+            lasting.forget(stack);
         }
     }
 

@@ -295,9 +295,10 @@ impl Session {
         raw: &RawStack,
         capture: &Capture,
     ) -> Result<Option<StackId>, LossReason> {
-        let ids = self
-            .code_names
-            .root_first(&self.probe.target, capture, raw, &mut |frame| profile.frame(frame))?;
+        let named =
+            self.code_names.root_first(&self.probe.target, capture, raw, &mut |frame| profile.frame(frame));
+        self.probe.learn_code(capture, raw, named.is_ok());
+        let ids = named?;
         let mark = raw.truncated.then(|| profile.frame(&truncation_mark()));
         Ok(profile.stack(mark.into_iter().chain(ids)))
     }

@@ -42,9 +42,9 @@ impl<Id: Copy> Resolver<Id> {
         Resolver::default()
     }
 
-    /// Whether the code object that had the bytes `head` when it was captured is known.
-    pub fn knows(&self, code: RemoteAddr, head: &CodeHead) -> bool {
-        self.known.get(&code).is_some_and(|known| known.object.head == *head)
+    /// The bytes that identify the code object that is known at this address.
+    pub fn head(&self, code: RemoteAddr) -> Option<&CodeHead> {
+        self.known.get(&code).map(|known| &known.object.head)
     }
 
     /// Forgets a code object that turned out not to be what it was taken for.
