@@ -70,7 +70,7 @@ pub struct Runtime {
 }
 
 /// Where a GIL is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct GilAddresses {
     /// The thread state that holds it or held it last.
     pub last_holder: RemoteAddr,

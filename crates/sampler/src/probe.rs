@@ -38,9 +38,6 @@ impl Probe {
     /// # Errors
     /// When the runtime cannot be read any more.
     pub fn look(&mut self, now: Timestamp) -> Result<(), ReadError> {
-        if !self.roster.is_current(self.target.memory(), self.target.runtime())? {
-            self.refresh(now)?;
-        }
         let mut ended = Vec::new();
         for (index, thread) in self.roster.threads.iter_mut().enumerate() {
             if thread.look().is_err() {
@@ -49,6 +46,10 @@ impl Probe {
         }
         if !ended.is_empty() {
             self.roster.remove(&ended);
+            self.refresh(now)?;
+        }
+        // Last, as the state of the GIL says what to stop.
+        if !self.roster.look(self.target.memory(), self.target.runtime())? {
             self.refresh(now)?;
         }
         if self.roster.threads.is_empty() && !self.target.process().is_alive() {
@@ -71,7 +72,7 @@ impl Probe {
         wanted: &[usize],
     ) -> Result<Vec<Instant>, ReadError> {
         let (target, roster, reader) = (&self.target, &self.roster, &mut self.reader);
-        let state = gil.map(|gil| gil::read(target.memory(), gil)).transpose()?;
+        let state = gil.and_then(|gil| roster.gil_state(gil));
         match (gil.zip(state.filter(|state| state.exists)), self.kind) {
             (Some((gil, before)), SamplerKind::Pause) => {
                 Ok(vec![pause::capture(target, roster, gil, before, wanted, reader, &mut self.tracer)?])

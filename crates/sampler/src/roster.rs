@@ -8,6 +8,8 @@ use profiler_os::{Activity, Process, Schedule, ThreadFiles};
 use profiler_profile::{StackId, ThreadId};
 use profiler_python::{GilAddresses, Interpreter, Runtime, interpreters, native_ids, thread_states};
 
+use crate::gil::{self, GilSpan, GilState};
+
 /// How often a list that changes while it is read is read again.
 const MAX_ATTEMPTS: usize = 3;
 
@@ -97,6 +99,8 @@ pub struct Roster {
     pub threads: Vec<Thread>,
     /// All interpreters.
     pub interpreters: Vec<Interpreter>,
+    /// Their GILs, each once, with the states at the last look.
+    gils: Vec<(GilAddresses, GilState)>,
     /// Where each thread state stands in `threads`.
     by_address: HashMap<RemoteAddr, usize>,
     /// The heads of the lists when they were read: the interpreters', then each interpreter's threads'.
@@ -141,18 +145,29 @@ impl Roster {
         suspended
     }
 
-    /// Whether the lists still start where they started when they were read: new threads come in front.
+    /// Looks at the GILs, and whether the lists still start where they started when they were read: new threads
+    /// come in front. Both in one read.
     ///
     /// # Errors
-    /// When the heads cannot be read.
-    pub fn is_current(&self, memory: &impl ReadMemory, runtime: &Runtime) -> Result<bool, ReadError> {
+    /// When they cannot be read.
+    pub fn look(&mut self, memory: &impl ReadMemory, runtime: &Runtime) -> Result<bool, ReadError> {
         if self.heads.is_empty() {
             return Ok(false);
         }
         Ok(self.read_heads(memory, runtime)? == self.heads)
     }
 
-    fn read_heads(&self, memory: &impl ReadMemory, runtime: &Runtime) -> Result<Vec<RemoteAddr>, ReadError> {
+    /// The state of `gil` at the last look.
+    pub fn gil_state(&self, gil: &GilAddresses) -> Option<GilState> {
+        self.gils.iter().find(|(addresses, _)| addresses == gil).map(|(_, state)| *state)
+    }
+
+    /// The heads of the lists; reads the states of the GILs as well.
+    fn read_heads(
+        &mut self,
+        memory: &impl ReadMemory,
+        runtime: &Runtime,
+    ) -> Result<Vec<RemoteAddr>, ReadError> {
         let places: Vec<RemoteAddr> = std::iter::once(runtime.interpreters_head)
             .chain(self.interpreters.iter().map(|interpreter| interpreter.threads_head))
             .collect();
@@ -162,9 +177,17 @@ impl Roster {
             .zip(&mut heads)
             .map(|(at, into)| ReadRequest::new(*at, into.as_mut_slice()))
             .collect();
+        let mut spans: Vec<_> = self.gils.iter().map(|(gil, _)| GilSpan::of(gil)).collect();
+        requests.extend(spans.iter_mut().flatten().map(GilSpan::request));
         let filled = memory.read_batch(&mut requests)?;
-        if let Some(unread) = places.get(filled) {
-            return Err(ReadError::Unmapped(*unread));
+        if let Some(unread) = requests.get(filled) {
+            return Err(ReadError::Unmapped(unread.at));
+        }
+        for ((gil, state), span) in self.gils.iter_mut().zip(&spans) {
+            *state = match span {
+                Some(span) => span.state(gil),
+                None => gil::read(memory, gil)?,
+            };
         }
         Ok(heads.into_iter().map(|bytes| RemoteAddr::new(u64::from_le_bytes(bytes))).collect())
     }
@@ -214,6 +237,8 @@ impl Roster {
         let mut found = Vec::new();
         // The heads are noted first: what comes in front of a list while it is read makes it out of date.
         self.interpreters.clone_from(&interpreters);
+        let gils: HashSet<GilAddresses> = interpreters.iter().filter_map(|one| one.gil).collect();
+        self.gils = gils.into_iter().map(|gil| (gil, GilState::default())).collect();
         self.heads = self.read_heads(memory, runtime)?;
         for (index, interpreter) in interpreters.iter().enumerate() {
             let states = thread_states(memory, &runtime.offsets, interpreter)?;

@@ -13,7 +13,6 @@ use profiler_python::{GilAddresses, RawStack};
 use crate::Target;
 use crate::capture::Capture;
 use crate::code_names::CodeNames;
-use crate::gil;
 use crate::instant::Instant;
 use crate::names::ThreadNames;
 use crate::probe::{GilGroup, Probe};
@@ -183,7 +182,7 @@ impl Session {
                 }
             }
             if let (true, Some(gil)) = (self.options.gil_only, group.gil.as_ref()) {
-                self.keep_holder(profile, gil, &mut wanted, now)?;
+                self.keep_holder(profile, gil, &mut wanted, now);
             }
             if wanted.is_empty() {
                 profile.ledger_mut().count_without_stop();
@@ -203,14 +202,13 @@ impl Session {
         gil: &GilAddresses,
         wanted: &mut Vec<usize>,
         now: Timestamp,
-    ) -> Result<(), ReadError> {
-        let state = gil::read(self.probe.target.memory(), gil)?;
-        if state.exists {
+    ) {
+        let state = self.probe.roster.gil_state(gil).filter(|state| state.exists);
+        if let Some(state) = state {
             let holder = self.probe.roster.find(state.last_holder);
             let others: Vec<usize> = wanted.extract_if(.., |index| Some(*index) != holder).collect();
             others.into_iter().for_each(|index| self.not_asked_for(profile, index, now));
         }
-        Ok(())
     }
 
     /// Records what is known without reading anything: the thread sleeps, as it did before.
