@@ -45,22 +45,21 @@ impl<Id: Copy> CodeNames<Id> {
         let mut new = Vec::new();
         let mut changed = false;
         for frame in stack.frames.iter().rev() {
-            let known = self.resolver.head(frame.code);
-            let head = match capture.identity(frame.code).ok_or(LossReason::Unreadable)? {
-                Identity::AtInstant(head) => {
-                    if known != Some(&head) {
-                        new.push((frame.code, head));
-                    }
-                    head
-                }
-                Identity::Afterwards(head) if known == Some(&head) => head,
-                Identity::Unfreed if let Some(known) = known => *known,
-                Identity::Afterwards(_) | Identity::Unfreed => {
+            let identity = capture.identity(frame.code).ok_or(LossReason::Unreadable)?;
+            let known = self.resolver.head(frame.code).copied();
+            let head = match (identity, known) {
+                (Identity::AtInstant(head), _) => head,
+                (Identity::Afterwards(head), Some(known)) if head == known => head,
+                (Identity::Unfreed, Some(known)) => known,
+                (Identity::Afterwards(_) | Identity::Unfreed, _) => {
                     // Another object by now, or a forgotten one: what it was cannot be told any more.
                     changed = true;
                     continue;
                 }
             };
+            if known != Some(head) {
+                new.push((frame.code, head));
+            }
             let short_files = &mut self.short_files;
             let mut describe = Describe { shorten: &mut |file| short_files.shorten(file), intern };
             match self.resolver.resolve(&memory, target.offsets(), frame, &head, &mut describe) {
