@@ -184,7 +184,7 @@ impl Recording {
         let limit = plan.duration.map(Nanos::from);
         let mut line = ProgressLine::on_stderr();
         let mut stop = None;
-        let end = Session::new(target, plan.sampler).run(&mut profile, limit, &mut |progress| {
+        let end = Session::new(target, plan.sampler).run(&mut profile, limit, &mut |progress, _| {
             line.update(progress);
             stop = take_end_signal(signals, command.as_deref_mut());
             if stop.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

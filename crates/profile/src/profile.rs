@@ -25,6 +25,8 @@ pub struct Profile {
     threads: ThreadTable,
     tallies: TallyTable,
     timeline: Option<Timeline>,
+    /// The samples since they were last taken, where somebody takes them.
+    recent: Option<Vec<Sample>>,
     ledger: Ledger,
 }
 
@@ -38,6 +40,17 @@ impl Profile {
     /// An empty profile that keeps, beside the sums, when each sample was taken.
     pub fn with_timeline() -> Self {
         Profile { timeline: Some(Timeline::default()), ..Profile::default() }
+    }
+
+    /// Keeps from now on each sample as it comes in as well, for [`take_recent`](Self::take_recent).
+    pub fn keep_recent(&mut self) {
+        self.recent.get_or_insert_default();
+    }
+
+    /// The samples that came in since this was last asked, in order of time: what a live view adds to what it
+    /// shows. Whoever keeps them has to take them regularly.
+    pub fn take_recent(&mut self) -> Vec<Sample> {
+        self.recent.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// The handle of a process; a new one only where none is equal.
@@ -80,6 +93,9 @@ impl Profile {
         let tally = self.tallies.add(Tally::of(&sample));
         if let Some(timeline) = &mut self.timeline {
             timeline.add(&sample, tally);
+        }
+        if let Some(recent) = &mut self.recent {
+            recent.push(sample);
         }
         self.ledger.count_shown();
     }

@@ -287,3 +287,18 @@ fn what_grows_stays_small() {
     assert!(size_of::<profiler_profile::Tally>() <= 40, "{}", size_of::<profiler_profile::Tally>());
     assert!(size_of::<Frame>() <= 160, "{}", size_of::<Frame>());
 }
+
+#[test]
+fn recent_samples_are_handed_over_once_and_summed_all_the_same() {
+    let seen = |cpu| Seen { thread: 1, stack: vec![(0, 1)], is_running: true, cpu, wall: 10 };
+    let mut profile = Profile::new();
+    record(&mut profile, 0, &seen(1));
+    assert!(profile.take_recent().is_empty(), "nobody has asked for them yet");
+    profile.keep_recent();
+    record(&mut profile, 1, &seen(2));
+    record(&mut profile, 2, &seen(3));
+    let taken: Vec<u64> = profile.take_recent().iter().map(|sample| sample.cpu.as_nanos()).collect();
+    assert_eq!(taken, [2, 3]);
+    assert!(profile.take_recent().is_empty());
+    assert_eq!(profile.tallies()[0].weights.samples, 3);
+}

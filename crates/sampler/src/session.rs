@@ -101,12 +101,13 @@ impl Session {
     }
 
     /// Samples until `limit` is over, `callback` breaks or the target ends. The callback is called about
-    /// twenty times a second; everything lost and what the session cost is in the profile's ledger.
+    /// twenty times a second, while nothing is stopped; everything lost and what the session cost is in the
+    /// profile's ledger by then.
     pub fn run(
         &mut self,
         profile: &mut Profile,
         limit: Option<Nanos>,
-        callback: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+        callback: &mut dyn FnMut(&Progress, &mut Profile) -> ControlFlow<()>,
     ) -> End {
         match self.options.kind {
             // It must not lose its CPU while a thread is stopped.
@@ -129,8 +130,9 @@ impl Session {
             if now >= next_callback {
                 next_callback = now + CALLBACK_GAP;
                 costs.look(&self.probe.target);
+                costs.settle(profile.ledger_mut());
                 self.probe.release_late();
-                if callback(&progress(profile, start, now)).is_break() {
+                if callback(&progress(profile, start, now), profile).is_break() {
                     break End::Asked;
                 }
             }
