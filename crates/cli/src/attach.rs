@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use profiler_model::Pid;
 use profiler_os::launch::CommandEnd;
 use profiler_os::signals::Signals;
-use profiler_os::{Process, permission};
+use profiler_os::{ProcView, Process, permission, proc_view};
 use profiler_python::NotPython;
-use profiler_sampler::{AttachError, SamplerKind, Target};
+use profiler_sampler::{AttachError, SamplerKind, Search, Target};
 
 use crate::command::RunningCommand;
 use crate::failure::{Failure, own_command_line};
@@ -28,7 +28,26 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// # Errors
 /// When it cannot be profiled, with what to try.
 pub fn attach(pid: Pid) -> Result<Target, Failure> {
+    expect_own_proc()?;
     Target::attach(pid).map_err(|error| explain(pid, &error))
+}
+
+/// Makes sure that `/proc` shows the processes that we know by the same ids: in a PID namespace of its own
+/// that kept the `/proc` of another one, we would look into processes that nobody asked for.
+///
+/// # Errors
+/// When it does not, with what to try.
+pub fn expect_own_proc() -> Result<(), Failure> {
+    match proc_view() {
+        ProcView::Own => Ok(()),
+        ProcView::OtherNamespace => Err(Failure::new(
+            "/proc shows the processes of another PID namespace than the one that the profiler runs in",
+        )
+        .with_advice("mount -t proc proc /proc")
+        .with_advice("unshare --pid --fork --mount-proc ..., where unshare made the namespace")),
+        ProcView::Missing => Err(Failure::new("/proc is not mounted, and nothing can be learnt without it")
+            .with_advice("mount -t proc proc /proc")),
+    }
 }
 
 /// Makes sure that a process can be sampled over time: that it is not standing still, and that nobody else
@@ -115,8 +134,9 @@ pub fn await_python(command: &mut RunningCommand, signals: &Signals) -> anyhow::
     let mut told = false;
     let mut wait = FIRST_WAIT;
     let pid = command.launched().pid();
+    let mut search = Search::new(pid);
     loop {
-        match Target::attach(pid) {
+        match search.attach() {
             Ok(target) => return Ok(Awaited::Python(Box::new(target))),
             Err(error) if may_come_up(&error, began.elapsed()) => {}
             Err(error) => return Ok(Awaited::Failed(explain(pid, &error))),

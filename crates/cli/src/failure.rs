@@ -60,6 +60,9 @@ fn reason(obstacle: &Obstacle) -> String {
         Obstacle::OtherUser { owner, own } => {
             format!("it belongs to {owner}, and the profiler runs as {own}")
         }
+        Obstacle::Hidden => {
+            "it belongs to another user, and /proc hides it (it is mounted with hidepid)".to_owned()
+        }
         Obstacle::NotDumpable => {
             "it does not let itself be looked into (it changed its user, its executable may not be read, or it \
              protects itself)"
@@ -90,7 +93,7 @@ fn advice(obstacle: &Obstacle, refusal: &Refusal, pid: Pid, again: &str) -> Vec<
         Obstacle::TracedBy(tracer) => {
             vec![format!("end the debugger or profiler that is process {tracer}, or let it detach")]
         }
-        Obstacle::OtherUser { .. } | Obstacle::NotDumpable | Obstacle::MoreCapable => {
+        Obstacle::OtherUser { .. } | Obstacle::Hidden | Obstacle::NotDumpable | Obstacle::MoreCapable => {
             vec![capability_advice(refusal, again)]
         }
         Obstacle::PtraceScope(PtraceScope::Descendants) => vec![

@@ -15,7 +15,7 @@ use profiler_profile::{Ledger, Profile};
 use profiler_sampler::{End, SamplerOptions, Session, Target};
 
 use crate::FAILED;
-use crate::attach::{Awaited, attach, await_python, expect_free};
+use crate::attach::{Awaited, attach, await_python, expect_free, expect_own_proc};
 use crate::command::RunningCommand;
 use crate::destination::Destination;
 use crate::failure::Failure;
@@ -39,6 +39,7 @@ pub fn run(plan: &RecordPlan) -> anyhow::Result<u8> {
             Ok(0)
         }
         Subject::Command { program, arguments } => {
+            expect_own_proc()?;
             let command = launch(program, arguments, user, &signals)?;
             record_command(plan, command, &signals, destination)
         }

@@ -15,5 +15,5 @@ pub mod signals;
 
 pub use file::MappedFile;
 pub use memory::ProcessMemory;
-pub use proc::{Activity, Mapping, Process, Schedule, ThreadFiles};
+pub use proc::{Activity, Mapping, ProcView, Process, Schedule, ThreadFiles, proc_view};
 pub use ptrace::{StopError, StoppedThread, Tracer};

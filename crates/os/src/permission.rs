@@ -30,6 +30,8 @@ pub enum Obstacle {
         /// Our own.
         own: UserName,
     },
+    /// `/proc` is mounted with `hidepid` and shows nothing of it: it belongs to another user.
+    Hidden,
     /// It asked not to be looked into (`PR_SET_DUMPABLE`), or its executable may not be read, or it changed
     /// its user while it ran, as services do that start as root.
     NotDumpable,
@@ -86,6 +88,7 @@ pub fn diagnose(pid: Pid) -> Refusal {
         scope: fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope")
             .ok()
             .and_then(|text| parse_scope(&text)),
+        is_hidden: target.uids.is_empty(),
         is_dumpable: is_dumpable(&target_folder, &target),
         is_descendant: is_descendant(pid),
         same_user_namespace: uid_map(Path::new("/proc/self")) == uid_map(&target_folder),
@@ -117,6 +120,7 @@ struct Status {
 #[derive(Clone, Copy, Debug)]
 struct Situation {
     scope: Option<PtraceScope>,
+    is_hidden: bool,
     is_dumpable: bool,
     is_descendant: bool,
     same_user_namespace: bool,
@@ -163,7 +167,9 @@ fn obstacles(own: &Status, target: &Status, situation: Situation) -> Vec<Obstacl
     if target.tracer != 0 {
         found.push(Obstacle::TracedBy(Pid::new(target.tracer)));
     }
-    if own.is_capable() {
+    if situation.is_hidden {
+        found.push(Obstacle::Hidden);
+    } else if own.is_capable() {
         if !situation.same_user_namespace {
             found.push(Obstacle::OtherUserNamespace);
         }
@@ -236,8 +242,13 @@ fn is_descendant(pid: Pid) -> bool {
 mod tests {
     use super::*;
 
-    const USUAL: Situation =
-        Situation { scope: None, is_dumpable: true, is_descendant: false, same_user_namespace: true };
+    const USUAL: Situation = Situation {
+        scope: None,
+        is_hidden: false,
+        is_dumpable: true,
+        is_descendant: false,
+        same_user_namespace: true,
+    };
 
     fn user(uid: u32) -> Status {
         Status { uids: vec![uid; 4], gids: vec![uid; 4], ..Status::default() }
@@ -309,9 +320,11 @@ mod tests {
 
     #[test]
     fn other_rules_are_found() {
-        let hidden = Situation { is_dumpable: false, ..USUAL };
-        assert_eq!(obstacles(&user(1), &user(1), hidden), [Obstacle::NotDumpable]);
-        assert_eq!(obstacles(&root(), &user(1), hidden), []);
+        let hidden = Situation { is_hidden: true, ..USUAL };
+        assert_eq!(obstacles(&user(1), &Status::default(), hidden), [Obstacle::Hidden]);
+        let protected = Situation { is_dumpable: false, ..USUAL };
+        assert_eq!(obstacles(&user(1), &user(1), protected), [Obstacle::NotDumpable]);
+        assert_eq!(obstacles(&root(), &user(1), protected), []);
         let capable = Status { permitted: 1, ..user(1) };
         assert_eq!(obstacles(&user(1), &capable, USUAL), [Obstacle::MoreCapable]);
         let traced = Status { tracer: 9, ..user(1) };

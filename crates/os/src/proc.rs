@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
+use nix::errno::Errno;
 use profiler_model::{Nanos, NsTid, Pid, RemoteAddr, ThreadState, Tid, WaitReason};
 
 /// One line of `/proc/PID/maps`.
@@ -27,6 +28,28 @@ pub struct Mapping {
     /// The mapped file's path (below the profiler's own root folder where it lies there, else as the target
     /// sees it), `[heap]` and the like, or empty.
     pub path: String,
+}
+
+/// Whose processes `/proc` shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProcView {
+    /// Those that we know by the same ids.
+    Own,
+    /// Those of another PID namespace: its process 7 is not our process 7.
+    OtherNamespace,
+    /// None: it is not mounted.
+    Missing,
+}
+
+/// Whose processes `/proc` shows to this process.
+pub fn proc_view() -> ProcView {
+    match fs::read_link("/proc/self") {
+        Ok(own) if own.to_str() == Some(&std::process::id().to_string()) => ProcView::Own,
+        Ok(_) => ProcView::OtherNamespace,
+        // There, but not for us: we do not exist in its namespace.
+        Err(_) if fs::symlink_metadata("/proc/self").is_ok() => ProcView::OtherNamespace,
+        Err(_) => ProcView::Missing,
+    }
 }
 
 /// A process as seen through `/proc`.
@@ -53,6 +76,13 @@ impl Process {
     /// Whether it exists and has not ended (a zombie has).
     pub fn is_alive(&self) -> bool {
         self.stat().is_ok_and(|stat| !matches!(stat.state, b'Z' | b'X'))
+    }
+
+    /// Whether it exists although `/proc` shows nothing of it: mounted with `hidepid`, `/proc` hides the
+    /// processes of other users.
+    pub fn is_hidden(&self) -> bool {
+        let pid = nix::unistd::Pid::from_raw(self.pid.as_u32() as i32);
+        fs::metadata(self.path("")).is_err() && nix::sys::signal::kill(pid, None) == Err(Errno::EPERM)
     }
 
     /// Its memory map.
@@ -414,6 +444,13 @@ mod tests {
             parse_activity(b"-1 0x7ffc 0x7f00\n").thread_state(),
             ThreadState::Waiting(WaitReason::Disk)
         );
+    }
+
+    #[test]
+    fn own_processes_are_shown_and_not_hidden() {
+        assert_eq!(proc_view(), ProcView::Own);
+        assert!(!Process::new(Pid::new(std::process::id())).is_hidden());
+        assert!(!Process::new(Pid::new(u32::MAX >> 1)).is_hidden());
     }
 
     #[test]

@@ -65,25 +65,12 @@ pub enum AttachError {
 }
 
 impl Target {
-    /// Finds the Python of process `pid`.
+    /// Finds the Python of process `pid`. To try the same process again and again, [`Search`] costs less.
     ///
     /// # Errors
     /// When there is no such process, it may not be read or has no Python that is known.
     pub fn attach(pid: Pid) -> Result<Self, AttachError> {
-        let process = Process::new(pid);
-        let stat = process.stat().map_err(|_| AttachError::NoSuchProcess(pid))?;
-        if matches!(stat.state, b'Z' | b'X') {
-            return Err(AttachError::ProcessEnded(pid));
-        }
-        let executable = process.executable().map_err(|error| refusal(&process, &error))?;
-        let executable = executable.to_string_lossy().into_owned();
-        let mappings = process.mappings().map_err(|error| refusal(&process, &error))?;
-        let memory = ProcessMemory::new(pid);
-        let files = MappedModules::open(&process, &executable, &mappings);
-        let runtime =
-            find(&files.modules(), &memory).map_err(|error| not_found(&process, &executable, error))?;
-        let command_line = process.command_line().unwrap_or_default();
-        Ok(Target { process, memory, runtime, executable, command_line })
+        Search::new(pid).attach()
     }
 
     /// Its id.
@@ -121,6 +108,67 @@ impl Target {
 
     pub(crate) fn offsets(&self) -> &Offsets {
         &self.runtime.offsets
+    }
+}
+
+/// The search for the Python of a process that may have none yet: a shell that is going to start one with
+/// `exec`, a wrapper, a child that was just forked. It remembers what it has ruled out, so that trying again
+/// costs next to nothing until the process maps other files.
+#[derive(Debug)]
+pub struct Search {
+    process: Process,
+    /// The mapped files when there was no Python among them.
+    ruled_out: Option<Vec<Mapping>>,
+}
+
+impl Search {
+    /// A search in process `pid` that has not begun.
+    pub fn new(pid: Pid) -> Self {
+        Search { process: Process::new(pid), ruled_out: None }
+    }
+
+    /// Finds its Python, if it is there by now.
+    ///
+    /// # Errors
+    /// When there is no such process, it may not be read or has no Python that is known.
+    pub fn attach(&mut self) -> Result<Target, AttachError> {
+        let process = self.process;
+        let pid = process.pid();
+        let stat = process.stat().map_err(|error| unseen(&process, &error))?;
+        if matches!(stat.state, b'Z' | b'X') {
+            return Err(AttachError::ProcessEnded(pid));
+        }
+        let executable = process.executable().map_err(|error| refusal(&process, &error))?;
+        let executable = executable.to_string_lossy().into_owned();
+        let mappings = process.mappings().map_err(|error| refusal(&process, &error))?;
+        let of_files = mappings.iter().filter(|mapping| mapping.inode != 0);
+        if self.ruled_out.as_ref().is_some_and(|ruled_out| of_files.clone().eq(ruled_out)) {
+            return Err(AttachError::NotPython { pid, executable, what: NotPython::NoModule });
+        }
+        let memory = ProcessMemory::new(pid);
+        let files = MappedModules::open(&process, &executable, &mappings);
+        match find(&files.modules(), &memory) {
+            Ok(runtime) => {
+                let command_line = process.command_line().unwrap_or_default();
+                Ok(Target { process, memory, runtime, executable, command_line })
+            }
+            Err(error) => {
+                // Of a file that cannot be read the memory was searched, and that changes.
+                let is_final = error == FindError::NotPython(NotPython::NoModule) && files.are_readable();
+                self.ruled_out = is_final.then(|| of_files.cloned().collect());
+                Err(not_found(&process, &executable, error))
+            }
+        }
+    }
+}
+
+/// What it means that the first look into `/proc` failed.
+fn unseen(process: &Process, error: &io::Error) -> AttachError {
+    let pid = process.pid();
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => AttachError::NotPermitted(pid),
+        _ if process.is_hidden() => AttachError::NotPermitted(pid),
+        _ => AttachError::NoSuchProcess(pid),
     }
 }
 
@@ -188,6 +236,10 @@ impl MappedModules {
             module.file = open_module(process, executable, &module.first);
         }
         MappedModules(modules)
+    }
+
+    fn are_readable(&self) -> bool {
+        self.0.iter().all(|module| module.file.is_some())
     }
 
     fn modules(&self) -> Vec<Module<'_>> {

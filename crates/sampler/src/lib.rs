@@ -21,6 +21,6 @@ mod schedule;
 mod session;
 mod short_file;
 
-pub use attach::{AttachError, Target};
+pub use attach::{AttachError, Search, Target};
 pub use dump::dump;
 pub use session::{End, Progress, SamplerKind, SamplerOptions, Session};

@@ -2,7 +2,7 @@
 
 use object::LittleEndian;
 use object::elf;
-use object::read::elf::{Dyn, ElfFile64, ProgramHeader, SectionHeader, Sym, SymbolTable};
+use object::read::elf::{Dyn, ElfFile64, ProgramHeader, SectionHeader, Sym, SymbolTable, VersionTable};
 
 use profiler_model::RemoteAddr;
 
@@ -93,9 +93,30 @@ impl<'a> Image<'a> {
         biases
     }
 
-    /// A defined variable of the table that survives stripping.
+    /// A defined variable of the table that survives stripping. Mostly the file has an index of that table,
+    /// as the loader does what is done here: then a few of its bytes are looked at instead of megabytes.
     pub(super) fn dynamic_symbol(&self, name: &str) -> Option<u64> {
-        lookup(self.elf.elf_dynamic_symbol_table(), [name])[0]
+        match self.indexed_symbol(name.as_bytes()) {
+            Some(found) => found,
+            None => lookup(self.elf.elf_dynamic_symbol_table(), [name])[0],
+        }
+    }
+
+    /// The same by the index (`DT_GNU_HASH`); the outer `None` says that there is none.
+    fn indexed_symbol(&self, name: &[u8]) -> Option<Option<u64>> {
+        let (sections, file) = (self.elf.elf_section_table(), self.elf.data());
+        let header = sections.gnu_hash_header(LittleEndian, file).ok()??;
+        if header.bloom_shift.get(LittleEndian) >= u32::BITS {
+            return None;
+        }
+        let (index, _) = sections.gnu_hash(LittleEndian, file).ok()??;
+        let symbols = self.elf.elf_dynamic_symbol_table();
+        let any_version = VersionTable::default();
+        let hash = elf::gnu_hash(name);
+        let found = index.find(LittleEndian, name, hash, None, symbols, &any_version);
+        Some(
+            found.filter(|(_, symbol)| is_variable(*symbol)).map(|(_, symbol)| symbol.st_value(LittleEndian)),
+        )
     }
 
     /// Defined variables of the table that stripping removes. A compiler may have added a suffix to a
@@ -162,8 +183,7 @@ fn lookup<const N: usize>(table: &SymbolTable<'_, Elf>, names: [&str; N]) -> [Op
         for (index, wanted) in names.iter().enumerate() {
             if found[index].is_none()
                 && name.strip_prefix(wanted.as_bytes()).is_some_and(|rest| rest.is_empty() || rest[0] == b'.')
-                && symbol.st_shndx(LittleEndian) != elf::SHN_UNDEF
-                && symbol.st_type() != elf::STT_FUNC
+                && is_variable(symbol)
             {
                 found[index] = Some(symbol.st_value(LittleEndian));
             }
@@ -173,4 +193,9 @@ fn lookup<const N: usize>(table: &SymbolTable<'_, Elf>, names: [&str; N]) -> [Op
         }
     }
     found
+}
+
+/// Whether a symbol is defined here and no function.
+fn is_variable(symbol: &elf::Sym64<LittleEndian>) -> bool {
+    symbol.st_shndx(LittleEndian) != elf::SHN_UNDEF && symbol.st_type() != elf::STT_FUNC
 }
