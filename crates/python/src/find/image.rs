@@ -114,9 +114,7 @@ impl<'a> Image<'a> {
         let any_version = VersionTable::default();
         let hash = elf::gnu_hash(name);
         let found = index.find(LittleEndian, name, hash, None, symbols, &any_version);
-        Some(
-            found.filter(|(_, symbol)| is_variable(*symbol)).map(|(_, symbol)| symbol.st_value(LittleEndian)),
-        )
+        Some(found.filter(|(_, symbol)| is_variable(symbol)).map(|(_, symbol)| symbol.st_value(LittleEndian)))
     }
 
     /// Defined variables of the table that stripping removes. A compiler may have added a suffix to a
