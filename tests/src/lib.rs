@@ -20,6 +20,7 @@ pub mod snapshot;
 mod speedscope;
 pub mod statistics;
 pub mod survey;
+mod workload;
 
 pub use collapsed::{Collapsed, Frame, Stack};
 pub use dump::{DumpedFrame, DumpedThread, dumped_json, dumped_text};
@@ -32,3 +33,4 @@ pub use profiler::{Profiler, Run, Running, profiler_path};
 pub use requirement::{is_root, missing};
 pub use scratch::Scratch;
 pub use speedscope::{WeightedSample, read_speedscope};
+pub use workload::check_table;

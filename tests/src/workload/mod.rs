@@ -1,0 +1,191 @@
+//! Workloads whose expectation is a table: `expect.json` says how the program is run and recorded, on which
+//! versions, and what must be true of the profile. This is the one runner of all of them; what is special to
+//! one fixture is in its folder, not here. (The labyrinth and other fixtures that need a judge of their own
+//! have their own tests.)
+
+mod check;
+mod selector;
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::{
+    Fixture, Interpreter, Profiler, Scratch, WeightedSample, interpreters, missing, read_speedscope,
+};
+use check::Check;
+use selector::Lines;
+
+/// The driver that many of the programs share.
+const DRIVER: &str = "turns/turns.py";
+
+/// The table of a fixture.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    /// What the numbers mean and where they come from, for the reader.
+    #[allow(dead_code)]
+    about: Value,
+    runs: BTreeMap<String, Recorded>,
+}
+
+/// A recording of the program and what must be true of it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Recorded {
+    program: String,
+    #[serde(default)]
+    arguments: Vec<String>,
+    /// Samples per second.
+    rate: f64,
+    /// More options of `record`.
+    #[serde(default)]
+    options: String,
+    /// Minor versions it runs on; every one where there are none.
+    #[serde(default)]
+    minors: Vec<u32>,
+    /// The first minor version that has what the program needs.
+    #[serde(default)]
+    from: u32,
+    /// Only builds with a GIL can show this.
+    #[serde(default)]
+    needs_gil: bool,
+    /// Attach to the program, or to a child it announces, once it is ready; without it the program is
+    /// launched by the profiler.
+    attach: Option<Attach>,
+    /// Only samples with this function of the program's own file, or of the driver's, count.
+    inside: String,
+    /// Fewer samples than this prove nothing.
+    least_samples: f64,
+    checks: Vec<Check>,
+}
+
+/// Whom to attach to.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Attach {
+    /// The program itself.
+    Program,
+    /// The child with this place in its `ready` line.
+    Child(usize),
+}
+
+/// What a check looks at.
+struct Evidence {
+    /// The samples inside the work, `<gc>` marks taken off.
+    samples: Vec<WeightedSample>,
+    /// The last line that the program wrote.
+    account: Value,
+    /// Where the texts of lines are.
+    lines: Lines,
+    /// How many samples stand behind a second of weight.
+    samples_per_second: f64,
+    /// How many recordings of the kind there are: chance has as many tries.
+    recordings: usize,
+}
+
+impl Recorded {
+    /// The interpreters that it is to run on.
+    fn interpreters(&self) -> Vec<&'static Interpreter> {
+        let all = interpreters().iter().filter(|found| found.minor >= self.from);
+        let all = all.filter(|found| !(self.needs_gil && found.free_threaded));
+        if self.minors.is_empty() {
+            return all.collect();
+        }
+        let mut chosen: Vec<&Interpreter> = Vec::new();
+        // One of a version is enough: the first of them, by name.
+        for found in all.filter(|found| self.minors.contains(&found.minor) && !found.free_threaded) {
+            if chosen.iter().all(|other| other.minor != found.minor) {
+                chosen.push(found);
+            }
+        }
+        chosen
+    }
+
+    /// Records the program and returns the file's text and the program's account.
+    fn record(&self, interpreter: &Interpreter, program: &str) -> Result<(String, Value)> {
+        let scratch = Scratch::new()?;
+        let file = scratch.file("out.json");
+        let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
+        let record = Profiler::new("record")
+            .words(&format!("-r {} {} -f speedscope -o", self.rate, self.options))
+            .arg(&file);
+        let account = match self.attach {
+            None => {
+                let run = record.command(&interpreter.fixture_words(program, &arguments)).succeed()?;
+                serde_json::from_str(run.stdout.lines().last().context("the program says nothing")?)?
+            }
+            Some(attach) => {
+                let fixture = Fixture::start(interpreter, program, &arguments)?;
+                let pid = match attach {
+                    Attach::Program => fixture.pid(),
+                    Attach::Child(index) => *fixture.children().get(index).context("no such child")?,
+                };
+                record.words(&format!("--pid {pid}")).succeed()?;
+                fixture.finish()?
+            }
+        };
+        Ok((std::fs::read_to_string(&file)?, account))
+    }
+
+    /// How many samples stand behind a second of weight. A file joins equal stacks that follow each other,
+    /// and the time that a thread waits for a CPU weighs nothing but is looked at all the same.
+    fn samples_per_second(&self, text: &str) -> Result<f64> {
+        let file: Value = serde_json::from_str(text)?;
+        let shown = file["ledger"]["shown"].as_f64().context("no ledger")?;
+        let weight: f64 = read_speedscope(text)?.iter().map(|sample| sample.weight).sum();
+        Ok((shown / weight).min(self.rate))
+    }
+
+    fn check(&self, topic: &str, interpreter: &Interpreter, recordings: usize) -> Result<()> {
+        let program = format!("{topic}/{}", self.program);
+        let (text, account) = self.record(interpreter, &program)?;
+        let samples_per_second = self.samples_per_second(&text)?;
+        let mut samples = read_speedscope(&text)?;
+        for sample in &mut samples {
+            sample.frames.retain(|frame| frame.function != "<gc>");
+        }
+        let is_ours = |file: &str| file.ends_with(&self.program) || file.ends_with(DRIVER);
+        samples.retain(|sample| {
+            sample.frames.iter().any(|frame| {
+                frame.plain_name() == self.inside && frame.file.as_ref().is_some_and(|file| is_ours(file))
+            })
+        });
+        let number = samples_per_second * samples.iter().map(|sample| sample.weight).sum::<f64>();
+        ensure!(number >= self.least_samples, "only {number:.0} samples");
+        let evidence =
+            Evidence { samples, account, lines: Lines::of(program), samples_per_second, recordings };
+        let mut failures = Vec::new();
+        for check in self.checks.iter().filter(|check| check.holds_for(interpreter.minor)) {
+            if let Err(error) = check.check(&evidence) {
+                failures.push(format!("    {}: {error:#}", check.says));
+            }
+        }
+        ensure!(failures.is_empty(), "\n{}", failures.join("\n"));
+        Ok(())
+    }
+}
+
+/// Records every run of a fixture's table on its interpreters and checks what the table says.
+///
+/// # Panics
+/// When anything that the table says is not so, with all that failed.
+pub fn check_table(topic: &str) {
+    let table = crate::expectation(topic).and_then(|value| Ok(serde_json::from_value::<Table>(value)?));
+    let table = table.unwrap_or_else(|error| panic!("{topic}/expect.json: {error:#}"));
+    let mut failures = Vec::new();
+    for (name, run) in &table.runs {
+        let interpreters = run.interpreters();
+        if interpreters.is_empty() {
+            missing(&format!("an interpreter for {topic}, {name}"));
+        }
+        for interpreter in &interpreters {
+            if let Err(error) = run.check(topic, interpreter, interpreters.len()) {
+                failures.push(format!("{name} on {}: {error:#}", interpreter.id));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{topic}: {} failed:\n{}", failures.len(), failures.join("\n"));
+}
