@@ -4,14 +4,14 @@
 //! interprets memory is written and tested once. This crate does no I/O itself.
 #![forbid(unsafe_code)]
 
-mod ahead;
+mod copied;
 mod field;
 mod pages;
 mod read;
 mod recorder;
 mod snapshot;
 
-pub use ahead::{AheadPages, ReadAhead};
+pub use copied::{CopiedPages, Copying};
 pub use field::{Field, Scalar};
 pub use pages::{PAGE_BYTES, PageCopy};
 pub use read::{ReadError, ReadMemory, ReadRequest};

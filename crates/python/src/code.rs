@@ -18,6 +18,9 @@ pub const MAX_LINE_TABLE_BYTES: usize = 16 << 20;
 /// The most bytes of a code object that identify it: the fields lie within 84 of each other in all versions.
 pub const MAX_CODE_HEAD_BYTES: usize = 128;
 
+/// Most names and paths, and the line tables of small functions, fit into this many bytes with their heads.
+const USUAL_STRING_BYTES: usize = 160;
+
 /// How long the name of a type may be that is compared: `code`, its end, and no more.
 const CODE_TYPE_NAME: &[u8; 5] = b"code\0";
 
@@ -185,6 +188,16 @@ impl CodeHead {
     /// The bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.length)]
+    }
+
+    /// Where all that lies of which the names of the code object at `code` are made, mostly: pieces of memory, by
+    /// place and length. Longer names and tables go on behind them.
+    pub fn places(&self, offsets: &Offsets, code: RemoteAddr) -> impl Iterator<Item = (RemoteAddr, usize)> {
+        let object = (code, CodeHead::range(offsets).end as usize);
+        let names = self.fields(offsets).map(|fields| {
+            [fields.filename, fields.name, fields.line_table, fields.qualname.unwrap_or(fields.name)]
+        });
+        std::iter::once(object).chain(names.into_iter().flatten().map(|at| (at, USUAL_STRING_BYTES)))
     }
 
     fn fields(&self, offsets: &Offsets) -> Option<Fields> {

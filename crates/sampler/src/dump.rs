@@ -6,8 +6,8 @@ use profiler_os::clock;
 use profiler_profile::{ProcessDump, ThreadDump};
 use profiler_python::RawStack;
 
-use crate::capture::Capture;
 use crate::code_names::CodeNames;
+use crate::codes::Capture;
 use crate::instant::Instant;
 use crate::names;
 use crate::probe::{GilGroup, Probe};

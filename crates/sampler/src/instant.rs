@@ -5,7 +5,8 @@ use profiler_model::{LossReason, Nanos, RemoteAddr};
 use profiler_python::RawStack;
 
 use crate::Target;
-use crate::capture::{Capture, StackReader};
+use crate::capture::StackReader;
+use crate::codes::Capture;
 use crate::roster::Roster;
 
 /// What was captured of some threads at one instant, and what it took.
@@ -58,7 +59,7 @@ pub fn read_stacks(
         memory,
         offsets,
         stacks.iter().filter_map(|(_, stack)| stack.as_ref().ok()),
-        &reader.lasting,
+        &mut reader.codes,
     )?;
     Ok(Instant { stacks, capture, ..Instant::default() })
 }

@@ -8,6 +8,7 @@
 mod attach;
 mod capture;
 mod code_names;
+mod codes;
 mod dump;
 mod forecast;
 mod gil;

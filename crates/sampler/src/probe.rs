@@ -5,7 +5,8 @@ use profiler_model::{Nanos, RemoteAddr, Timestamp};
 use profiler_os::{Tracer, clock};
 use profiler_python::{GilAddresses, RawStack};
 
-use crate::capture::{Capture, StackReader};
+use crate::capture::StackReader;
+use crate::codes::Capture;
 use crate::gil;
 use crate::instant::Instant;
 use crate::roster::Roster;
@@ -101,12 +102,13 @@ impl Probe {
 
     /// Learns whether all code objects of `stack` got their names by `capture`.
     pub fn learn_code(&mut self, capture: &Capture, stack: &RawStack, named: bool) {
-        let lasting = &mut self.reader.lasting;
-        // Each interpreter numbers its code objects for itself.
-        if named && self.roster.interpreters.len() == 1 {
-            lasting.learn(self.target.offsets(), capture, stack);
+        let codes = &mut self.reader.codes;
+        if named {
+            // Each interpreter counts and numbers its code objects for itself.
+            let are_numbered = self.roster.interpreters.len() == 1;
+            codes.learn(self.target.offsets(), capture, stack, are_numbered);
         } else {
-            lasting.forget(stack);
+            codes.forget(capture, stack);
         }
     }
 

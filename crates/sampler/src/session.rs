@@ -11,8 +11,8 @@ use profiler_profile::{
 use profiler_python::{GilAddresses, RawStack};
 
 use crate::Target;
-use crate::capture::Capture;
 use crate::code_names::CodeNames;
+use crate::codes::Capture;
 use crate::instant::Instant;
 use crate::names::ThreadNames;
 use crate::probe::{GilGroup, Probe};

@@ -87,6 +87,30 @@ impl<Id: Copy> Resolver<Id> {
         id
     }
 
+    /// Looks again at a code object that had the bytes `head` then too: forgets it if it has other names now.
+    pub fn check(&mut self, memory: &impl ReadMemory, offsets: &Offsets, code: RemoteAddr) {
+        let Some(known) = self.known.get(&code) else { return };
+        if CodeObject::read(memory, offsets, code).as_ref() != Ok(&known.object) {
+            self.known.remove(&code);
+        }
+    }
+
+    /// Learns the type that all code objects have from the one at `code`, unless it is known.
+    ///
+    /// # Errors
+    /// When there is no code object there.
+    pub fn learn_type(
+        &mut self,
+        memory: &impl ReadMemory,
+        offsets: &Offsets,
+        code: RemoteAddr,
+    ) -> Result<(), CodeError> {
+        if self.code_type.is_none() {
+            self.code_type = Some(code_type(memory, offsets, code)?);
+        }
+        Ok(())
+    }
+
     fn check_type(
         &mut self,
         memory: &impl ReadMemory,

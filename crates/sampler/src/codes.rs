@@ -1,0 +1,350 @@
+//! Which code objects the frames of an instant run: the bytes that identify them, and the names of those that are
+//! met for the first time.
+//!
+//! An address alone says nothing: a program that compiles, runs and drops code puts one function after the other
+//! at the same place, and often its name and file where those of the one before were. So names are copied while
+//! the stack that needs them stands still, and an address keeps its name only as long as there is proof that
+//! the object is the same one:
+//! - no code object has been freed since (3.14+ counts them), or
+//! - it has the same number before and after the instant (3.12+ gives each its own), or
+//! - the same bytes at the instant itself: pointers to the names, the code and the constants. Before 3.12, where
+//!   one address has had different ones, the program is one that makes code over and over, and the names
+//!   are compared as well.
+
+use std::hash::BuildHasher;
+
+use profiler_memory::{CopiedPages, ReadError, ReadMemory, ReadRequest};
+use profiler_model::RemoteAddr;
+use profiler_python::{CodeHead, CodeObject, Offsets, RawStack};
+use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
+
+/// How many code objects are remembered, at most about.
+const MAX_KNOWN_CODES: usize = 65_536;
+
+/// At how many instants a code object has to be met until it is expected to be there at the next one too.
+/// One that is gone after all costs the sample.
+const SIGHTS_OF_LASTING_CODE: u8 = 4;
+
+/// What identifies the code objects of some stacks of one instant.
+#[derive(Debug, Default)]
+pub struct Capture {
+    /// Taken while the stacks stood still.
+    at_instant: CodeHeads,
+    /// Those that are left for afterwards, and then taken.
+    afterwards: CodeHeads,
+    /// Code objects that were still there at the instant, as none had been freed; in order.
+    unfreed: Vec<RemoteAddr>,
+    /// Code objects whose names were copied at the instant.
+    first_seen: FxHashSet<RemoteAddr>,
+    names: CopiedPages,
+}
+
+/// What identifies a code object, and how far that can be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// These bytes stood there at the instant, and what they point to is in [`Capture::names`].
+    FirstSeen(CodeHead),
+    /// These bytes stood there at the instant.
+    AtInstant(CodeHead),
+    /// These bytes stood there later: what had them before as well was there at the instant, if no other
+    /// object can have them ([`CodeHead::is_unique`]).
+    Afterwards(CodeHead),
+    /// No code object has been freed since this one got its name.
+    Unfreed,
+}
+
+impl Capture {
+    /// Copies what identifies the code objects of these stacks, as far as that cannot wait, and the names of
+    /// those that are not known yet.
+    ///
+    /// # Errors
+    /// When nothing of the process can be read any more.
+    pub fn of_stacks<'a>(
+        memory: &impl ReadMemory,
+        offsets: &Offsets,
+        stacks: impl Iterator<Item = &'a RawStack>,
+        known: &mut KnownCodes,
+    ) -> Result<Self, ReadError> {
+        let (mut now, mut capture) = (Vec::new(), Capture::default());
+        for code in stacks.flat_map(|stack| &stack.frames).map(|frame| frame.code) {
+            if known.unfreed.contains(&code) {
+                capture.unfreed.push(code);
+            } else if known.lasts(code) {
+                capture.afterwards.codes.push(code);
+            } else {
+                now.push(code);
+            }
+        }
+        capture.at_instant = CodeHeads::read(memory, offsets, now)?;
+        let new: Vec<_> = capture.at_instant.all().filter(|(code, head)| known.is_new(*code, head)).collect();
+        capture.copy_names(memory, offsets, &new)?;
+        Ok(capture)
+    }
+
+    /// Copies all that the names of these code objects are made of.
+    fn copy_names(
+        &mut self,
+        memory: &impl ReadMemory,
+        offsets: &Offsets,
+        new: &[(RemoteAddr, CodeHead)],
+    ) -> Result<(), ReadError> {
+        if new.is_empty() {
+            return Ok(());
+        }
+        self.names.copy(memory, new.iter().flat_map(|(code, head)| head.places(offsets, *code)))?;
+        for (code, _) in new {
+            // What is longer than expected is copied by reading it once.
+            let _ = CodeObject::read(&self.names.copying(memory), offsets, *code);
+        }
+        self.first_seen.extend(new.iter().map(|(code, _)| *code));
+        Ok(())
+    }
+
+    /// Copies what was left out. Happens when nothing is stopped any more.
+    ///
+    /// # Errors
+    /// When nothing of the process can be read any more.
+    pub fn complete(&mut self, memory: &impl ReadMemory, offsets: &Offsets) -> Result<(), ReadError> {
+        let codes = std::mem::take(&mut self.afterwards.codes);
+        self.afterwards = CodeHeads::read(memory, offsets, codes)?;
+        self.unfreed.sort_unstable();
+        Ok(())
+    }
+
+    /// What identifies the code object.
+    pub fn identity(&self, code: RemoteAddr) -> Option<Identity> {
+        if self.unfreed.binary_search(&code).is_ok() {
+            return Some(Identity::Unfreed);
+        }
+        match self.at_instant.head(code) {
+            Some(head) if self.first_seen.contains(&code) => Some(Identity::FirstSeen(head)),
+            Some(head) => Some(Identity::AtInstant(head)),
+            None => self.afterwards.head(code).map(Identity::Afterwards),
+        }
+    }
+
+    /// The memory of the instant, as far as names were copied.
+    pub fn names(&self) -> &CopiedPages {
+        &self.names
+    }
+}
+
+/// The heads of some code objects.
+#[derive(Debug, Default)]
+struct CodeHeads {
+    /// Their addresses, in order.
+    codes: Vec<RemoteAddr>,
+    /// The heads, one after the other; those that could not be read are missing at the end.
+    heads: Vec<u8>,
+    head_length: usize,
+}
+
+impl CodeHeads {
+    fn read(
+        memory: &impl ReadMemory,
+        offsets: &Offsets,
+        mut codes: Vec<RemoteAddr>,
+    ) -> Result<Self, ReadError> {
+        if codes.is_empty() {
+            return Ok(CodeHeads::default());
+        }
+        codes.sort_unstable();
+        codes.dedup();
+        let range = CodeHead::range(offsets);
+        let mut heads = vec![0; range.len() * codes.len()];
+        let mut requests: Vec<_> = codes
+            .iter()
+            .zip(heads.chunks_mut(range.len()))
+            .map(|(code, into)| ReadRequest::new(code.offset(u64::from(range.start)), into))
+            .collect();
+        let filled = memory.read_batch(&mut requests)?;
+        heads.truncate(filled * range.len());
+        Ok(CodeHeads { codes, heads, head_length: range.len() })
+    }
+
+    fn head(&self, code: RemoteAddr) -> Option<CodeHead> {
+        let index = self.codes.binary_search(&code).ok()?;
+        let start = index * self.head_length;
+        self.heads.get(start..start + self.head_length).map(CodeHead::new)
+    }
+
+    fn all(&self) -> impl Iterator<Item = (RemoteAddr, CodeHead)> {
+        let heads = self.heads.chunks_exact(self.head_length.max(1)).map(CodeHead::new);
+        self.codes.iter().copied().zip(heads)
+    }
+}
+
+/// What is known of the code objects that have a name.
+#[derive(Debug, Default)]
+pub struct KnownCodes {
+    named: FxHashMap<RemoteAddr, Named>,
+    /// Those that were there when the interpreter had freed as many code objects as it has now.
+    unfreed: FxHashSet<RemoteAddr>,
+    freed_codes: Option<u64>,
+    /// Addresses where something that seemed to last did not: what is there is looked at each time.
+    restless: FxHashSet<RemoteAddr>,
+    /// Whether one address has had different code objects that have no numbers: names are then compared.
+    are_reused: bool,
+}
+
+/// A code object that has a name.
+#[derive(Clone, Copy, Debug)]
+struct Named {
+    /// A hash of its head: only says what is new; that it is the same is for the resolver to compare.
+    hash: u64,
+    /// Whether its head can be no other object's.
+    is_unique: bool,
+    /// At how many instants it was met, up to [`SIGHTS_OF_LASTING_CODE`].
+    sights: u8,
+}
+
+fn hash_of(head: &CodeHead) -> u64 {
+    FxBuildHasher.hash_one(head.as_bytes())
+}
+
+impl KnownCodes {
+    /// Begins an instant at which the interpreter has freed so many code objects, where that is told.
+    pub fn begin(&mut self, freed_codes: Option<u64>) {
+        if freed_codes != self.freed_codes {
+            self.unfreed.clear();
+            self.freed_codes = freed_codes;
+        }
+    }
+
+    /// Whether it is enough to look at the code object afterwards.
+    fn lasts(&self, code: RemoteAddr) -> bool {
+        let has_lasted = |named: &Named| named.is_unique && named.sights == SIGHTS_OF_LASTING_CODE;
+        self.named.get(&code).is_some_and(has_lasted) && !self.restless.contains(&code)
+    }
+
+    /// Whether the names of the code object that has this head now have to be read.
+    fn is_new(&mut self, code: RemoteAddr, head: &CodeHead) -> bool {
+        let Some(named) = self.named.get(&code) else { return true };
+        let is_other = named.hash != hash_of(head);
+        self.are_reused |= is_other && !named.is_unique;
+        is_other || self.are_reused
+    }
+
+    /// Learns that the code objects of a stack of the current instant have the names of this capture.
+    /// `are_numbered` says whether the numbers that CPython gives them can be relied on.
+    pub fn learn(&mut self, offsets: &Offsets, capture: &Capture, stack: &RawStack, are_numbered: bool) {
+        if capture.at_instant.codes.is_empty() && capture.afterwards.codes.is_empty() {
+            return;
+        }
+        if self.named.len().max(self.unfreed.len()) > MAX_KNOWN_CODES {
+            self.named.clear();
+            self.unfreed.clear();
+        }
+        for code in stack.frames.iter().map(|frame| frame.code) {
+            if self.freed_codes.is_some() && are_numbered {
+                self.unfreed.insert(code);
+            }
+            if let Some(head) = capture.at_instant.head(code) {
+                self.meet(code, &head, are_numbered && head.is_unique(offsets));
+            }
+        }
+    }
+
+    fn meet(&mut self, code: RemoteAddr, head: &CodeHead, is_unique: bool) {
+        let new = Named { hash: hash_of(head), is_unique, sights: 0 };
+        let named = self.named.entry(code).or_insert(new);
+        if (named.hash, named.is_unique) != (new.hash, new.is_unique) {
+            *named = new;
+        }
+        named.sights = (named.sights + 1).min(SIGHTS_OF_LASTING_CODE);
+    }
+
+    /// Forgets the code objects of a stack of the current instant, of which one turned out to have no certain
+    /// name.
+    pub fn forget(&mut self, capture: &Capture, stack: &RawStack) {
+        if self.restless.len() > MAX_KNOWN_CODES {
+            self.restless.clear();
+        }
+        for code in stack.frames.iter().map(|frame| frame.code) {
+            self.unfreed.remove(&code);
+            if let Some(named) = self.named.remove(&code)
+                && capture.afterwards.head(code).is_some_and(|head| hash_of(&head) != named.hash)
+            {
+                self.restless.insert(code);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use profiler_memory::Snapshot;
+    use profiler_python::{RawFrame, Version, offsets_for};
+
+    const CODE: RemoteAddr = RemoteAddr::new(0x1000);
+
+    fn offsets(minor: u8) -> Offsets {
+        offsets_for(Version { major: 3, minor, micro: 0, release: 0xF0 }).unwrap()
+    }
+
+    /// Memory with a code object whose head is filled with this byte.
+    fn memory(byte: u8) -> Snapshot {
+        let mut memory = Snapshot::new();
+        memory.insert(CODE, &[byte; 256]);
+        memory
+    }
+
+    fn stack() -> RawStack {
+        let mut stack = RawStack::default();
+        stack.frames.push(RawFrame { code: CODE, instruction: 0, bytecode_copy: 0, is_entry: true });
+        stack
+    }
+
+    fn capture(memory: &Snapshot, offsets: &Offsets, known: &mut KnownCodes) -> Capture {
+        let mut capture = Capture::of_stacks(memory, offsets, [&stack()].into_iter(), known).unwrap();
+        capture.complete(memory, offsets).unwrap();
+        capture
+    }
+
+    /// How the code object is identified at so many instants in a row.
+    fn identities(minor: u8, bytes: &[u8], known: &mut KnownCodes) -> Vec<&'static str> {
+        let offsets = offsets(minor);
+        let mut found = Vec::new();
+        for byte in bytes {
+            let capture = capture(&memory(*byte), &offsets, known);
+            found.push(match capture.identity(CODE).unwrap() {
+                Identity::FirstSeen(_) => "first",
+                Identity::AtInstant(_) => "now",
+                Identity::Afterwards(_) => "later",
+                Identity::Unfreed => "unfreed",
+            });
+            known.learn(&offsets, &capture, &stack(), true);
+        }
+        found
+    }
+
+    #[test]
+    fn numbered_code_is_looked_at_afterwards_once_it_has_lasted() {
+        let mut known = KnownCodes::default();
+        assert_eq!(identities(12, &[1; 6], &mut known), ["first", "now", "now", "now", "later", "later"]);
+        // It is another one after all: from now on it is looked at each time.
+        let other = capture(&memory(2), &offsets(12), &mut known);
+        known.forget(&other, &stack());
+        assert_eq!(identities(12, &[2; 6], &mut known), ["first", "now", "now", "now", "now", "now"]);
+    }
+
+    #[test]
+    fn code_without_a_number_is_looked_at_each_time() {
+        let mut known = KnownCodes::default();
+        assert_eq!(identities(11, &[1; 6], &mut known), ["first", "now", "now", "now", "now", "now"]);
+        // Another one at the same address: from now on the same bytes prove nothing.
+        assert_eq!(identities(11, &[2, 2, 1], &mut known), ["first", "first", "first"]);
+    }
+
+    #[test]
+    fn nothing_is_looked_at_while_no_code_was_freed() {
+        let mut known = KnownCodes::default();
+        known.begin(Some(5));
+        assert_eq!(identities(12, &[1; 3], &mut known), ["first", "unfreed", "unfreed"]);
+        known.begin(Some(6));
+        assert_eq!(identities(12, &[1; 2], &mut known), ["now", "unfreed"]);
+        known.begin(None);
+        assert_eq!(identities(12, &[1; 2], &mut known), ["now", "now"]);
+    }
+}
