@@ -29,6 +29,11 @@ impl Fixture {
         Fixture::spawn(&interpreter.inline_words(source))?.wait_until_ready()
     }
 
+    /// Starts any command that says `ready`, and waits until it does.
+    pub fn start_words(words: &[OsString]) -> Result<Self> {
+        Fixture::spawn(words)?.wait_until_ready()
+    }
+
     /// Starts any command, which says nothing about its readiness.
     pub fn spawn(words: &[OsString]) -> Result<Self> {
         let mut command = Command::new(&words[0]);

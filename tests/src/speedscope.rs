@@ -1,5 +1,5 @@
 //! Reads speedscope files (`record -f speedscope`), as far as the tests need them: every sample with its
-//! weight.
+//! weight, without the gaps between them.
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
@@ -54,7 +54,9 @@ pub fn read_speedscope(text: &str) -> Result<Vec<WeightedSample>> {
     for profile in file.profiles {
         ensure!(profile.kind == "sampled", "profile of kind {}", profile.kind);
         ensure!(profile.samples.len() == profile.weights.len(), "samples and weights differ in number");
-        for (sample, weight) in profile.samples.iter().zip(profile.weights) {
+        // A sample without frames is time of which nothing was shown.
+        let shown = profile.samples.iter().zip(profile.weights).filter(|(sample, _)| !sample.is_empty());
+        for (sample, weight) in shown {
             let frames = sample.iter().map(|&index| {
                 let frame = file.shared.frames.get(index).context("a frame that is not in the table")?;
                 Ok(Frame { function: frame.name.clone(), file: frame.file.clone(), line: frame.line })

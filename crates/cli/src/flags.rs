@@ -62,7 +62,7 @@ pub struct RecordFlags {
     /// File to write; - is stdout [default: NAME-TIME.ENDING, the name being the command's or the pid]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// What to write [default: by the file's ending (.svg; .txt, .raw, .folded, .collapsed; .json), else
+    /// What to write [default: by the file's ending (.svg; .txt, .raw, .folded, .collapsed; .json; .trace.json), else
     /// flamegraph; raw on stdout]
     #[arg(short, long, value_parser = format_names())]
     pub format: Option<String>,
@@ -104,10 +104,9 @@ pub struct RecordFlags {
     pub command: Vec<OsString>,
 }
 
-/// The formats that `--format` takes: those that can be written, and py-spy's that cannot be yet.
+/// The formats that `--format` takes.
 fn format_names() -> PossibleValuesParser {
-    let known = FORMATS.into_iter().map(|format| PossibleValue::new(format.name()));
-    known.chain([PossibleValue::new("chrometrace").hide(true)]).collect::<Vec<_>>().into()
+    FORMATS.into_iter().map(|format| PossibleValue::new(format.name())).collect::<Vec<_>>().into()
 }
 
 /// What `dump` takes.

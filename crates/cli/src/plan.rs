@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use profiler_model::Pid;
-use profiler_output::{FORMATS, Format, Lines, ViewOptions, Weight, format_named, format_of_ending};
+use profiler_output::{FORMATS, Format, Lines, ViewOptions, Weight, format_named, format_of_file};
 use profiler_sampler::{SamplerKind, SamplerOptions};
 
 use crate::flags::{Command, DumpFlags, Flags, RecordFlags};
@@ -125,7 +125,6 @@ fn record_plan(flags: RecordFlags, now: SystemTime) -> Result<RecordPlan, UsageE
     refuse_what_comes_later(&[
         (flags.subprocesses, "-s, --subprocesses", "follow child processes"),
         (flags.native, "-n, --native", "show native frames"),
-        (flags.format.as_deref() == Some("chrometrace"), "--format chrometrace", "write Chrome traces"),
     ])?;
     let rate_hz = parse_rate(&flags.rate)?;
     let duration = parse_duration(&flags.duration)?;
@@ -231,7 +230,7 @@ fn choose_format(name: Option<&str>, output: Option<&Path>) -> &'static dyn Form
     let by_name = || format_named(name?);
     let by_place = || match output? {
         stdout if stdout == Path::new("-") => format_named("raw"),
-        file => format_of_ending(file.extension()?.to_str()?),
+        file => format_of_file(file.file_name()?.to_str()?),
     };
     by_name().or_else(by_place).unwrap_or(FORMATS[0])
 }
@@ -421,7 +420,6 @@ mod tests {
         let lines = [
             "record -p 1 -s",
             "record -p 1 --native",
-            "record -p 1 -f chrometrace",
             "dump -p 1 -ll",
             "dump --core core.1",
             "dump -p 1 -s",

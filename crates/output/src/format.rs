@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use profiler_profile::Profile;
 use thiserror::Error;
 
-use crate::{Collapsed, FlameGraph, Speedscope, ViewOptions};
+use crate::{ChromeTrace, Collapsed, FlameGraph, Speedscope, ViewOptions};
 
 /// Why a view could not be written.
 #[derive(Debug, Error)]
@@ -37,11 +37,16 @@ pub trait Format: Sync {
 }
 
 /// All formats, the default one first.
-pub static FORMATS: [&dyn Format; 3] = [&FlameGraph, &Collapsed, &Speedscope];
+pub static FORMATS: [&dyn Format; 4] = [&FlameGraph, &Collapsed, &Speedscope, &ChromeTrace];
 
 /// The format that `--format` calls so.
 pub fn format_named(name: &str) -> Option<&'static dyn Format> {
     FORMATS.into_iter().find(|format| format.name() == name)
+}
+
+/// The format of a file of this name, by its longest ending that is known: `a.trace.json` is no `.json`.
+pub fn format_of_file(name: &str) -> Option<&'static dyn Format> {
+    name.match_indices('.').find_map(|(dot, _)| format_of_ending(&name[dot + 1..]))
 }
 
 /// The format whose files end so (`svg`, without the dot), in any case.
@@ -65,6 +70,10 @@ mod tests {
                 assert_eq!(found, Some(format.name()), "an ending of two formats: {ending}");
             }
         }
+        let of_file = |name| format_of_file(name).map(Format::name);
+        assert_eq!(of_file("1.2.trace.json"), Some("chrometrace"));
+        assert_eq!(of_file("trace.json"), Some("speedscope"));
+        assert_eq!((of_file("a.svg.gz"), of_file("svg"), of_file("")), (None, None, None));
         assert!(format_named("pdf").is_none() && format_of_ending("pdf").is_none());
     }
 }

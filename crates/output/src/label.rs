@@ -6,6 +6,9 @@ use profiler_profile::{ProcessId, Profile, ThreadId, ThreadInfo};
 
 use crate::{Lines, ViewOptions};
 
+/// What a sample without any frame is called.
+pub(crate) const NO_FRAMES: &str = "<no frames>";
+
 /// `name (file:line)`, as far as these are known and asked for. Not escaped.
 pub(crate) fn frame_label(frame: &Frame, options: &ViewOptions) -> String {
     let name = frame_name(frame);

@@ -4,6 +4,7 @@
 //! of it goes to a `Write`: which file that is, and whether it is a terminal, is the business of `cli`.
 #![forbid(unsafe_code)]
 
+mod chrometrace;
 mod collapsed;
 mod dump_json;
 mod dump_text;
@@ -11,16 +12,20 @@ mod escape;
 mod flamegraph;
 mod format;
 mod label;
+mod ledger_json;
 mod ledger_text;
 mod options;
+mod shared_frames;
 mod speedscope;
+mod stretches;
 mod tree;
 
+pub use chrometrace::ChromeTrace;
 pub use collapsed::Collapsed;
 pub use dump_json::write_dumps_json;
 pub use dump_text::write_dump_text;
 pub use flamegraph::FlameGraph;
-pub use format::{FORMATS, Format, OutputError, format_named, format_of_ending};
+pub use format::{FORMATS, Format, OutputError, format_named, format_of_ending, format_of_file};
 pub use ledger_text::{summary, write_ledger};
 pub use options::{Lines, ViewOptions, Weight};
 pub use speedscope::Speedscope;

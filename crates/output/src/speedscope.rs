@@ -1,18 +1,19 @@
 //! The file of speedscope.app: every thread a profile of its own, its stacks in order of time.
 //!
 //! Valid by <https://www.speedscope.app/file-format-schema.json>, which allows properties of our own: the
-//! ledger is one. Weights are seconds, as py-spy's are, or numbers of samples. Written as it goes: the
-//! stacks of a minute, spelled out, are larger than the profile.
+//! ledger is one. Weights are seconds, as py-spy's are, or numbers of samples. Seconds lie where they were: all
+//! threads begin with the recording, and time of which nothing is shown is a sample without frames. Written as
+//! it goes: the stacks of a minute, spelled out, are larger than the profile.
 
-use std::collections::HashMap;
 use std::io::Write;
 
-use profiler_model::{Frame, LossReason};
-use profiler_profile::{Ledger, Profile, Run, StackId, ThreadId};
-use serde::ser::SerializeMap;
+use profiler_model::{Nanos, Timestamp};
+use profiler_profile::{Profile, StackId, ThreadId};
 use serde::{Serialize, Serializer};
 
-use crate::label::{frame_name, line_shown, root_labels};
+use crate::ledger_json::LedgerView;
+use crate::shared_frames::{SharedFrame, SharedFrames};
+use crate::stretches::{Stretch, beginning, duration, stretches};
 use crate::{Format, OutputError, ViewOptions, Weight, summary};
 
 /// The file of speedscope.app.
@@ -48,7 +49,7 @@ impl Format for Speedscope {
             name: format!("{} ({})", options.title, summary(profile.ledger())),
             exporter: concat!("profiler@", env!("CARGO_PKG_VERSION")),
             profiles: threads.filter_map(|thread| ThreadView::new(&view, thread)).collect(),
-            shared: Shared { frames: &view.frames },
+            shared: Shared { frames: &view.frames.all },
             ledger: LedgerView::new(profile.ledger()),
         };
         serde_json::to_writer(&mut *out, &file).map_err(std::io::Error::from)?;
@@ -60,30 +61,32 @@ impl Format for Speedscope {
 struct View<'a> {
     profile: &'a Profile,
     options: &'a ViewOptions,
-    frames: Vec<SharedFrame>,
-    /// The shared frame of each frame of the profile, by index.
-    shared: Vec<usize>,
-    /// The shared frames that each thread's stacks stand on, by index.
-    roots: Vec<Vec<usize>>,
+    frames: SharedFrames,
+    beginning: Timestamp,
+    duration: Nanos,
 }
 
 impl<'a> View<'a> {
     fn new(profile: &'a Profile, options: &'a ViewOptions) -> Self {
-        let mut interner = Interner::default();
-        let shared =
-            profile.frames().map(|(_, frame)| interner.intern(SharedFrame::new(frame, options))).collect();
-        let mut root_of = |label| interner.intern(SharedFrame { name: label, file: None, line: None });
-        let roots = profile
-            .threads()
-            .map(|(thread, _)| root_labels(profile, thread, options).into_iter().map(&mut root_of).collect())
-            .collect();
-        View { profile, options, frames: interner.frames, shared, roots }
+        let frames = SharedFrames::new(profile, options);
+        let (beginning, duration) = (beginning(profile), duration(profile));
+        View { profile, options, frames, beginning, duration }
     }
 
-    /// The samples of a thread that weigh anything.
-    fn runs(&self, thread: ThreadId) -> impl Iterator<Item = (Run, u64)> {
-        let runs = self.profile.timeline(thread).into_iter().flatten();
-        runs.map(|run| (run, self.options.weight.of(&run.weights))).filter(|(_, weight)| *weight > 0)
+    /// What the file says of a thread, in order.
+    fn pieces(&self, thread: ThreadId) -> impl Iterator<Item = Piece> {
+        let least_gap = match self.options.weight {
+            // Numbers of samples have no place in time.
+            Weight::Samples => u64::MAX,
+            Weight::Wall => 0,
+            Weight::Cpu => self.profile.ledger().interval.unwrap_or_default().as_nanos(),
+        };
+        let stretches = stretches(self.profile, thread, self.beginning);
+        let parts = stretches.flat_map(move |stretch| {
+            let weight = self.options.weight.of(&stretch.run.weights);
+            parts(stretch, weight, least_gap)
+        });
+        Pieces { parts, next: None, position: 0, least_gap, end: self.duration.as_nanos() }
     }
 
     /// A weight in the unit of the file.
@@ -101,10 +104,12 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The stack as shared frames, root first.
-    fn frames_of(&self, thread: ThreadId, stack: Option<StackId>) -> Vec<usize> {
-        let frames = self.profile.root_first(stack).into_iter().map(|frame| self.shared[frame.index()]);
-        self.roots[thread.index()].iter().copied().chain(frames).collect()
+    /// The stack as shared frames, root first; none in a gap.
+    fn frames_of(&self, thread: ThreadId, piece: Piece) -> Vec<usize> {
+        match piece.stack {
+            Some(stack) => self.frames.root_first(self.profile, thread, stack),
+            None => Vec::new(),
+        }
     }
 
     fn thread_name(&self, thread: ThreadId) -> String {
@@ -115,39 +120,80 @@ impl<'a> View<'a> {
     }
 }
 
-#[derive(Default)]
-struct Interner {
-    frames: Vec<SharedFrame>,
-    known: HashMap<SharedFrame, usize>,
+/// A sample of the file.
+#[derive(Clone, Copy)]
+struct Piece {
+    /// The stack, which may have no frame; `None` where nothing was shown.
+    stack: Option<Option<StackId>>,
+    weight: u64,
 }
 
-impl Interner {
-    fn intern(&mut self, frame: SharedFrame) -> usize {
-        *self.known.entry(frame).or_insert_with_key(|frame| {
-            self.frames.push(frame.clone());
-            self.frames.len() - 1
+/// A part of a stretch.
+struct Part {
+    stack: Option<StackId>,
+    /// When it ends.
+    end: u64,
+    weight: u64,
+}
+
+/// A stretch in as many equal parts as it has gaps of that length in it: nothing is known of when in between
+/// a thread had no CPU.
+fn parts(stretch: Stretch, weight: u64, least_gap: u64) -> impl Iterator<Item = Part> {
+    let length = stretch.end.saturating_sub(stretch.start).as_nanos();
+    let gaps = length.saturating_sub(weight) / least_gap.max(1);
+    let count = if weight == 0 { 0 } else { gaps.clamp(1, stretch.run.weights.samples.max(1)) };
+    let share = move |of: u64, parts: u64| (u128::from(of) * u128::from(parts) / u128::from(count)) as u64;
+    (0..count).map(move |before| Part {
+        stack: stretch.run.stack,
+        end: stretch.start.as_nanos() + share(length, before + 1),
+        weight: share(weight, before + 1) - share(weight, before),
+    })
+}
+
+/// A thread's samples, with samples of no frame where nothing was shown, so that every sample lies where it
+/// was taken: speedscope puts them one behind the other.
+///
+/// CPU time is less than the time that passed. What is missing becomes a gap as well, as soon as it is more
+/// than the mean time between two samples; a smaller one would be invention.
+struct Pieces<I> {
+    parts: I,
+    /// What comes after a gap.
+    next: Option<Piece>,
+    /// The sum of the weights so far.
+    position: u64,
+    /// Shorter gaps wait until they have grown.
+    least_gap: u64,
+    end: u64,
+}
+
+impl<I> Pieces<I> {
+    /// The gap from the position to `until`, if it is one.
+    fn gap(&mut self, until: u64) -> Option<Piece> {
+        let weight = until.saturating_sub(self.position);
+        (weight > self.least_gap).then(|| {
+            self.position += weight;
+            Piece { stack: None, weight }
         })
     }
 }
 
-#[derive(Clone, PartialEq, Eq, Hash, Serialize)]
-struct SharedFrame {
-    name: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    file: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    line: Option<u32>,
-}
+impl<I: Iterator<Item = Part>> Iterator for Pieces<I> {
+    type Item = Piece;
 
-impl SharedFrame {
-    /// The whole file name, as py-spy has it here: speedscope shows it only when asked. No column: it would
-    /// split a line into as many boxes as it has expressions.
-    fn new(frame: &Frame, options: &ViewOptions) -> Self {
-        let file = [&*frame.file, frame.module.as_deref().unwrap_or_default()];
-        SharedFrame {
-            name: frame_name(frame),
-            file: file.into_iter().find(|file| !file.is_empty()).map(str::to_owned),
-            line: line_shown(frame, options.line_numbers),
+    fn next(&mut self) -> Option<Piece> {
+        if let Some(piece) = self.next.take() {
+            return Some(piece);
+        }
+        let Some(part) = self.parts.next() else { return self.gap(self.end) };
+        let piece = Piece { stack: Some(part.stack), weight: part.weight };
+        let gap = self.gap(part.end.saturating_sub(part.weight));
+        self.position += part.weight;
+        match gap {
+            Some(gap) => {
+                self.next = Some(piece);
+                Some(gap)
+            }
+            None => Some(piece),
         }
     }
 }
@@ -179,21 +225,22 @@ struct ThreadView<'a> {
     start_value: f64,
     end_value: f64,
     samples: Samples<'a>,
-    weights: RunWeights<'a>,
+    weights: PieceWeights<'a>,
 }
 
 impl<'a> ThreadView<'a> {
     /// `None` for a thread without samples.
     fn new(view: &'a View<'a>, thread: ThreadId) -> Option<Self> {
-        let end: u64 = view.runs(thread).map(|(_, weight)| weight).sum();
-        (end > 0).then(|| ThreadView {
+        let has_samples = view.pieces(thread).any(|piece| piece.stack.is_some());
+        let end: u64 = view.pieces(thread).map(|piece| piece.weight).sum();
+        has_samples.then(|| ThreadView {
             kind: "sampled",
             name: view.thread_name(thread),
             unit: view.unit(),
             start_value: 0.0,
             end_value: view.in_unit(end),
             samples: Samples { view, thread },
-            weights: RunWeights { view, thread },
+            weights: PieceWeights { view, thread },
         })
     }
 }
@@ -205,53 +252,19 @@ struct Samples<'a> {
 
 impl Serialize for Samples<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let runs = self.view.runs(self.thread);
-        serializer.collect_seq(runs.map(|(run, _)| self.view.frames_of(self.thread, run.stack)))
+        let pieces = self.view.pieces(self.thread);
+        serializer.collect_seq(pieces.map(|piece| self.view.frames_of(self.thread, piece)))
     }
 }
 
-struct RunWeights<'a> {
+struct PieceWeights<'a> {
     view: &'a View<'a>,
     thread: ThreadId,
 }
 
-impl Serialize for RunWeights<'_> {
+impl Serialize for PieceWeights<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let runs = self.view.runs(self.thread);
-        serializer.collect_seq(runs.map(|(_, weight)| self.view.in_unit(weight)))
-    }
-}
-
-/// The counts of the ledger, for scripts.
-#[derive(Serialize)]
-struct LedgerView<'a> {
-    attempts: u64,
-    shown: u64,
-    not_asked_for: u64,
-    lost: Losses<'a>,
-}
-
-impl<'a> LedgerView<'a> {
-    fn new(ledger: &'a Ledger) -> Self {
-        LedgerView {
-            attempts: ledger.attempts(),
-            shown: ledger.shown(),
-            not_asked_for: ledger.not_asked_for(),
-            lost: Losses(ledger),
-        }
-    }
-}
-
-/// The losses by reason, those that occurred.
-struct Losses<'a>(&'a Ledger);
-
-impl Serialize for Losses<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let losses: Vec<(LossReason, u64)> = self.0.losses();
-        let mut map = serializer.serialize_map(Some(losses.len()))?;
-        for (reason, times) in losses {
-            map.serialize_entry(&reason.to_string(), &times)?;
-        }
-        map.end()
+        let pieces = self.view.pieces(self.thread);
+        serializer.collect_seq(pieces.map(|piece| self.view.in_unit(piece.weight)))
     }
 }

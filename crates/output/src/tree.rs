@@ -6,11 +6,8 @@
 use profiler_model::Frame;
 use profiler_profile::{FrameId, Profile, StackId};
 
-use crate::label::{frame_label, root_labels};
+use crate::label::{NO_FRAMES, frame_label, root_labels};
 use crate::{ViewOptions, escape};
-
-/// What a sample without any frame is called.
-const NO_FRAMES: &str = "<no frames>";
 
 /// The tree.
 pub(crate) struct Tree {

@@ -1,11 +1,16 @@
 //! The samples of each thread in order of time, repeated ones run-length coded.
+//!
+//! A sample stands for the wall time up to its instant. A run holds samples whose times follow each other
+//! without a gap, so that it stands for one stretch of time; where a thread was not shown for a while, a new
+//! run begins, be the stack the same.
 
 use profiler_model::{Nanos, ThreadState, Timestamp};
 
 use crate::handle::TallyId;
 use crate::{Sample, StackId, Tally, ThreadId, Weights};
 
-/// Consecutive samples of one thread that had the same stack in the same state.
+/// Consecutive samples of one thread that had the same stack in the same state, with no time between them
+/// that none of them stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
     /// When the first was taken.
@@ -22,6 +27,13 @@ pub struct Run {
     pub holds_gil: bool,
     /// What the samples stand for together.
     pub weights: Weights,
+}
+
+impl Run {
+    /// Where the stretch of time begins that the samples stand for; it ends with the last of them.
+    pub fn start(&self) -> Timestamp {
+        Timestamp::from_nanos(self.last.as_nanos().saturating_sub(self.weights.wall.as_nanos()))
+    }
 }
 
 /// A run as it is kept: what it has in common with others is in the row of its tally.
@@ -74,11 +86,12 @@ pub(crate) struct Timeline {
 }
 
 impl Timeline {
-    /// Adds a sample of that tally: to its thread's last run where it equals it.
+    /// Adds a sample of that tally: to its thread's last run where it equals and continues it.
     pub(crate) fn add(&mut self, sample: &Sample, tally: TallyId) {
         let entries = self.entries(sample.thread);
         if let Some(last) = entries.last_mut()
             && last.tally == tally
+            && sample.at.since(last.last) <= sample.wall
             && let Some(count) = last.count.checked_add(1)
         {
             last.count = count;

@@ -7,3 +7,4 @@ mod dumps;
 mod profiles;
 mod schema;
 mod stacks;
+mod timelines;

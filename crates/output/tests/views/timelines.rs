@@ -1,0 +1,235 @@
+//! What the formats say of time: that every sample lies where it was, and gaps are gaps.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use profiler_model::{Nanos, ThreadState, Timestamp};
+use profiler_output::{ChromeTrace, Format, Lines, OutputError, Speedscope, ViewOptions, Weight};
+use profiler_profile::{Profile, Sample, ThreadId};
+use serde_json::Value;
+
+use crate::profiles::{Scene, frame, scene, written};
+use crate::schema;
+
+const MILLISECOND: u64 = 1_000_000;
+/// When the recordings below begin.
+const BEGINNING: u64 = 1_000 * MILLISECOND;
+
+/// One sample: when in milliseconds, for how long, how much of it on the CPU, and the stack's functions.
+type Seen<'a> = (u64, u64, u64, &'a [&'a str]);
+
+fn record(scene: &mut Scene, thread: ThreadId, samples: &[Seen<'_>]) {
+    for (at, wall, cpu, functions) in samples {
+        let frames: Vec<_> =
+            functions.iter().map(|name| scene.profile.frame(&frame(name, "a.py", 1, 2))).collect();
+        let stack = scene.profile.stack(frames);
+        scene.profile.record(Sample {
+            at: Timestamp::from_nanos(BEGINNING + at * MILLISECOND),
+            thread,
+            stack,
+            state: ThreadState::Running,
+            holds_gil: true,
+            cpu: Nanos::from_nanos(cpu * MILLISECOND),
+            wall: Nanos::from_nanos(wall * MILLISECOND),
+        });
+    }
+}
+
+/// A recording of 100 ms at 100 Hz, in which one thread was seen so.
+fn recording(samples: &[Seen<'_>]) -> Profile {
+    let mut scene = Scene::new();
+    let process = scene.process(7, None, "python3 a.py");
+    let thread = scene.thread(process, 7, Some("MainThread"));
+    record(&mut scene, thread, samples);
+    let ledger = scene.profile.ledger_mut();
+    ledger.period =
+        Some((Timestamp::from_nanos(BEGINNING), Timestamp::from_nanos(BEGINNING + 100 * MILLISECOND)));
+    ledger.interval = Some(Nanos::from_nanos(10 * MILLISECOND));
+    scene.profile
+}
+
+/// The thread calls `f`, sleeps from 30 to 60, and goes on in `f`, then in `g`.
+const SLEEPER: [Seen<'_>; 5] = [
+    (20, 10, 10, &["main", "f"]),
+    (30, 10, 10, &["main", "f"]),
+    (70, 10, 10, &["main", "f"]),
+    (80, 10, 10, &["main", "g"]),
+    (90, 10, 10, &["main", "g"]),
+];
+
+fn options(weight: Weight) -> ViewOptions {
+    ViewOptions { weight, ..ViewOptions::default() }
+}
+
+/// (weight in milliseconds, innermost function; nothing in a gap) of the only profile of a speedscope file.
+fn pieces(profile: &Profile, weight: Weight) -> Vec<(u64, String)> {
+    let file: Value = serde_json::from_str(&written(&Speedscope, profile, &options(weight))).unwrap();
+    schema::check(&file);
+    let thread = &file["profiles"][0];
+    let samples = thread["samples"].as_array().unwrap().iter();
+    let weights = thread["weights"].as_array().unwrap().iter();
+    samples
+        .zip(weights)
+        .map(|(sample, weight)| {
+            let leaf = sample.as_array().unwrap().last().map(|index| {
+                let frame = &file["shared"]["frames"][index.as_u64().unwrap() as usize];
+                frame["name"].as_str().unwrap().to_owned()
+            });
+            ((weight.as_f64().unwrap() * 1e3).round() as u64, leaf.unwrap_or_default())
+        })
+        .collect()
+}
+
+fn expected(pieces: &[(u64, &str)]) -> Vec<(u64, String)> {
+    pieces.iter().map(|(weight, name)| (*weight, (*name).to_owned())).collect()
+}
+
+#[test]
+fn speedscope_shows_samples_where_they_were_and_leaves_gaps() {
+    let all = expected(&[(10, ""), (20, "f"), (30, ""), (10, "f"), (20, "g"), (10, "")]);
+    assert_eq!(pieces(&recording(&SLEEPER), Weight::Wall), all);
+    // In CPU time, what is not longer than the time between two samples is no gap.
+    let cpu = expected(&[(20, "f"), (40, ""), (10, "f"), (20, "g")]);
+    assert_eq!(pieces(&recording(&SLEEPER), Weight::Cpu), cpu);
+    let counts = pieces(&recording(&SLEEPER), Weight::Samples);
+    assert!(counts.iter().all(|(_, leaf)| !leaf.is_empty()), "{counts:?}");
+}
+
+#[test]
+fn half_a_cpu_is_spread_over_the_time_it_took() {
+    let half: Vec<Seen<'_>> = (1..=10).map(|at| (at * 10, 10, 5, &["f"][..])).collect();
+    let pieces = pieces(&recording(&half), Weight::Cpu);
+    let busy: Vec<u64> = pieces.iter().filter(|(_, leaf)| leaf == "f").map(|(weight, _)| *weight).collect();
+    assert_eq!((busy.len(), busy.iter().sum::<u64>()), (5, 50), "{pieces:?}");
+    assert!(pieces.iter().all(|(weight, _)| *weight <= 20), "{pieces:?}");
+}
+
+#[test]
+fn a_stack_without_frames_is_no_gap() {
+    let profile = recording(&[(10, 10, 10, &[]), (20, 10, 10, &["f"])]);
+    assert_eq!(pieces(&profile, Weight::Wall)[0], (10, "<no frames>".to_owned()));
+    let names: BTreeSet<_> =
+        trace(&profile, Weight::Wall).slices.into_iter().map(|slice| slice.name).collect();
+    assert_eq!(names, BTreeSet::from(["<no frames>".to_owned(), "f".to_owned()]));
+}
+
+/// A slice of a trace, in microseconds.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Slice {
+    start: u64,
+    end: u64,
+    depth: usize,
+    name: String,
+    place: String,
+}
+
+#[derive(Default)]
+struct Trace {
+    slices: Vec<Slice>,
+    metadata: Vec<Value>,
+}
+
+/// Reads a trace as viewers do, by the rules of the format: every event has its fields, and the begins and
+/// ends of each thread nest and never go back in time.
+fn trace(profile: &Profile, weight: Weight) -> Trace {
+    read_trace(&written(&ChromeTrace, profile, &options(weight)))
+}
+
+fn read_trace(text: &str) -> Trace {
+    let events: Vec<Value> = serde_json::from_str(text).unwrap();
+    let mut trace = Trace::default();
+    let mut threads: BTreeMap<(u64, u64), (u64, Vec<Slice>)> = BTreeMap::new();
+    for event in events {
+        let number = |field: &str| event[field].as_u64().unwrap_or_else(|| panic!("{field} of {event}"));
+        let thread = threads.entry((number("pid"), number("tid"))).or_default();
+        let name = event["name"].as_str().unwrap().to_owned();
+        if event["ph"] == "M" {
+            assert!(event["args"].is_object(), "{event}");
+            trace.metadata.push(event);
+            continue;
+        }
+        assert!(event["cat"].is_string(), "{event}");
+        let (now, open) = (number("ts"), &mut thread.1);
+        assert!(now >= thread.0, "{event} goes back before {}", thread.0);
+        thread.0 = now;
+        match event["ph"].as_str().unwrap() {
+            "B" => {
+                let place = format!(
+                    "{}:{}",
+                    event["args"]["filename"].as_str().unwrap(),
+                    event["args"]["line"].as_u64().unwrap()
+                );
+                open.push(Slice { start: now, end: 0, depth: open.len(), name, place });
+            }
+            "E" => {
+                let slice = open.pop().unwrap_or_else(|| panic!("{event} ends nothing"));
+                assert_eq!(slice.name, name, "the innermost slice ends first");
+                trace.slices.push(Slice { end: now, ..slice });
+            }
+            other => panic!("phase {other}"),
+        }
+    }
+    assert!(threads.values().all(|(_, open)| open.is_empty()), "every slice ends");
+    trace.slices.sort();
+    trace
+}
+
+#[test]
+fn a_trace_has_a_slice_for_as_long_as_a_frame_stayed() {
+    let slices = trace(&recording(&SLEEPER), Weight::Cpu).slices;
+    let slices: Vec<_> =
+        slices.iter().map(|slice| (slice.start, slice.end, slice.depth, slice.name.as_str())).collect();
+    let expected = [
+        (10_000, 30_000, 0, "main"),
+        (10_000, 30_000, 1, "f"),
+        (60_000, 70_000, 1, "f"),
+        (60_000, 90_000, 0, "main"),
+        (70_000, 90_000, 1, "g"),
+    ];
+    assert_eq!(slices, expected);
+}
+
+#[test]
+fn a_trace_names_processes_and_threads_and_what_was_lost() {
+    let trace = trace(&scene(), Weight::Wall);
+    let named = |what: &str| -> Vec<&Value> {
+        trace.metadata.iter().filter(|event| event["name"] == what).map(|event| &event["args"]).collect()
+    };
+    assert_eq!(named("process_name").len(), 2);
+    assert_eq!(named("thread_name")[0]["name"], "MainThread");
+    assert_eq!(named("ledger")[0]["lost"]["sampler late"], 2);
+    assert!(named("process_labels").iter().all(|args| args["labels"].to_string().contains("lost 3")));
+    let waits = trace.slices.iter().filter(|slice| slice.name == "Event.wait");
+    assert_eq!(
+        waits.map(|slice| (slice.end - slice.start, slice.place.as_str())).collect::<Vec<_>>(),
+        [(400_000, "/app/lib/threading.py:629")]
+    );
+}
+
+#[test]
+fn a_trace_holds_any_name_and_nothing_that_commands_a_terminal() {
+    let profile = recording(&[(10, 10, 10, &["a\n\u{1b}[2J\u{9b}2J\"", "", ";"])]);
+    let text = written(&ChromeTrace, &profile, &options(Weight::Wall));
+    assert!(text.chars().all(|char| char == '\n' || !char.is_control()), "{text}");
+    let names: Vec<_> = read_trace(&text).slices.into_iter().map(|slice| slice.name).collect();
+    assert_eq!(names, ["a\n\u{1b}[2J\u{9b}2J\"", "", ";"]);
+}
+
+#[test]
+fn a_trace_shows_what_the_options_tell_apart() {
+    let profile = scene();
+    let options = ViewOptions { threads: true, line_numbers: Lines::None, ..ViewOptions::default() };
+    let slices = read_trace(&written(&ChromeTrace, &profile, &options)).slices;
+    let roots: BTreeSet<&str> =
+        slices.iter().filter(|slice| slice.depth == 0).map(|slice| slice.name.as_str()).collect();
+    assert!(roots.contains("thread (12): MainThread") && roots.contains("thread (15)"), "{roots:?}");
+    assert!(slices.iter().all(|slice| slice.place.ends_with(":0")));
+}
+
+#[test]
+fn a_trace_needs_to_know_when() {
+    let refused = ChromeTrace.write(&Profile::new(), &ViewOptions::default(), &mut Vec::new());
+    assert!(matches!(refused, Err(OutputError::NoTimeline)));
+    assert!(ChromeTrace.needs_timeline());
+    let empty = written(&ChromeTrace, &Profile::with_timeline(), &ViewOptions::default());
+    assert!(read_trace(&empty).slices.is_empty());
+}
