@@ -12,7 +12,7 @@ use profiler_python::NotPython;
 use profiler_sampler::{AttachError, SamplerKind, Search, Target};
 
 use crate::command::RunningCommand;
-use crate::failure::{Failure, own_command_line};
+use crate::failure::{CONTAINER_ADVICE, Failure, own_command_line};
 use crate::messages::say;
 
 /// The first wait for Python to come up. An interpreter takes some ten milliseconds to start, and its
@@ -48,6 +48,21 @@ pub fn expect_own_proc() -> Result<(), Failure> {
         ProcView::Missing => Err(Failure::new("/proc is not mounted, and nothing can be learnt without it")
             .with_advice("mount -t proc proc /proc")),
     }
+}
+
+/// Makes sure that the sampler's way of looking is allowed here at all, whatever it looks at.
+///
+/// # Errors
+/// When it is not, with what to try.
+pub fn expect_tracing(sampler: SamplerKind) -> Result<(), Failure> {
+    if sampler == SamplerKind::Pause && permission::is_tracing_filtered() {
+        return Err(Failure::new(
+            "a system call filter (seccomp) forbids ptrace here, so nothing can be stopped",
+        )
+        .with_advice("--nonblocking, which stops nothing")
+        .with_advice(CONTAINER_ADVICE));
+    }
+    Ok(())
 }
 
 /// Makes sure that a process can be sampled over time: that it is not standing still, and that nobody else

@@ -4,7 +4,7 @@ use anyhow::Context;
 use profiler_output::{write_dump_text, write_dumps_json};
 use profiler_profile::ProcessDump;
 
-use crate::attach::{attach, expect_free};
+use crate::attach::{attach, expect_free, expect_tracing};
 use crate::destination::write_to_stdout;
 use crate::failure::Failure;
 use crate::plan::DumpPlan;
@@ -14,6 +14,7 @@ use crate::plan::DumpPlan;
 /// # Errors
 /// When the process cannot be looked into, no stack of it could be proved, or stdout cannot be written.
 pub fn run(plan: &DumpPlan) -> anyhow::Result<u8> {
+    expect_tracing(plan.sampler)?;
     let target = attach(plan.pid)?;
     let dump = profiler_sampler::dump(target, plan.sampler)
         .with_context(|| format!("process {} could not be looked into", plan.pid))?;

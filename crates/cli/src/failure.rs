@@ -115,7 +115,8 @@ fn advice(obstacle: &Obstacle, refusal: &Refusal, pid: Pid, again: &str) -> Vec<
     }
 }
 
-const CONTAINER_ADVICE: &str = "docker run --cap-add SYS_PTRACE ... (Kubernetes: \
+/// How a container gets the right to look into processes and to stop them.
+pub const CONTAINER_ADVICE: &str = "docker run --cap-add SYS_PTRACE ... (Kubernetes: \
                                 securityContext.capabilities.add: [\"SYS_PTRACE\"])";
 
 /// How `CAP_SYS_PTRACE` is had: root has it, except in containers, where it is not given by default.

@@ -15,7 +15,7 @@ use profiler_profile::{Ledger, Profile};
 use profiler_sampler::{End, SamplerOptions, Session, Target};
 
 use crate::FAILED;
-use crate::attach::{Awaited, attach, await_python, expect_free, expect_own_proc};
+use crate::attach::{Awaited, attach, await_python, expect_free, expect_own_proc, expect_tracing};
 use crate::command::RunningCommand;
 use crate::destination::Destination;
 use crate::failure::Failure;
@@ -28,6 +28,7 @@ use crate::progress::ProgressLine;
 /// # Errors
 /// When nothing could be recorded or written.
 pub fn run(plan: &RecordPlan) -> anyhow::Result<u8> {
+    expect_tracing(plan.sampler.kind)?;
     let signals = Signals::install().context("cannot handle signals")?;
     let user = InvokingUser::behind_sudo();
     let destination = Destination::prove(&plan.output, user.as_ref())?;

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, ClockNanosleepFlags, clock_gettime, clock_nanosleep};
 use profiler_model::{Nanos, Timestamp};
@@ -30,13 +29,32 @@ pub fn sleep_until(instant: Timestamp) -> bool {
     slept != Err(Errno::EINTR)
 }
 
-/// Largest resident memory that this process has had, in bytes.
+/// Largest resident memory that this program has had, in bytes. What `getrusage` tells includes the program
+/// that this process was before it became this one, such as a Python that started the profiler.
 pub fn own_peak_memory() -> u64 {
-    getrusage(UsageWho::RUSAGE_SELF).map_or(0, |usage| usage.max_rss() as u64 * 1024)
+    std::fs::read_to_string("/proc/self/status").ok().and_then(|status| peak_memory(&status)).unwrap_or(0)
+}
+
+fn peak_memory(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim_end().parse().ok()?;
+    Some(kilobytes * 1024)
 }
 
 /// Asks the kernel to wake this thread on time: by default it may let sleepers oversleep by 50 µs.
 pub fn want_exact_wakeups() {
     // Best effort: without it samples are a little late and lose nothing.
     let _ = nix::sys::prctl::set_timerslack(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peak_memory_is_read_from_the_status() {
+        assert_eq!(peak_memory("VmPeak:\t  9000 kB\nVmHWM:\t    4652 kB\n"), Some(4652 * 1024));
+        assert_eq!(peak_memory("Name:\tkthreadd\n"), None);
+        assert!(own_peak_memory() > 0);
+    }
 }
