@@ -1,7 +1,7 @@
 //! Where a result is written: proved to be writable before anything is sampled, and never left half done.
 //!
-//! A file is written beside its place and renamed into it, so that an older result stays whole until the
-//! new one is. What cannot be replaced so (a device, a pipe, a file in a folder that may not be written) is
+//! A file is written without a name, or beside its place, and put into it when it is whole, so that an older
+//! result stays whole until the new one is. What cannot be replaced so (a device, a pipe, a file in a folder that may not be written) is
 //! written in place.
 
 use std::fs::{self, File, OpenOptions};
@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::{Path, PathBuf};
 
+use profiler_os::file::{name_file, unnamed_file};
 use profiler_os::launch::InvokingUser;
 use profiler_output::OutputError;
 
@@ -196,7 +197,7 @@ impl Renamed {
         writer.flush()?;
         drop(writer);
         self.adopt(&unfinished.file)?;
-        Ok(unfinished.rename(&self.place)?)
+        Ok(unfinished.finish(&self.place)?)
     }
 
     /// Gives the file the mode and owner of the one that it replaces, or else the owner who is wanted.
@@ -216,32 +217,54 @@ impl Renamed {
     }
 }
 
-/// A file that is taken away again unless it is renamed.
+/// A file that is taken away again unless it is finished.
 struct Unfinished {
-    path: PathBuf,
+    /// Its name; none while it is without one, so that it is gone with this process, however that ends.
+    path: Option<PathBuf>,
     file: File,
 }
 
 impl Unfinished {
-    /// Creates a file in the folder of `place`. The name is short, so that it fits wherever `place` fits.
+    /// Creates a file in the folder of `place`: without a name, where the file system can do that.
     fn create(place: &Path) -> io::Result<Self> {
-        let path = folder_of(place).join(format!(".profiler-{}.tmp", std::process::id()));
+        if let Ok(file) = unnamed_file(folder_of(place)) {
+            return Ok(Unfinished { path: None, file });
+        }
+        let path = passing_name(place);
         let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
-        Ok(Unfinished { path, file })
+        Ok(Unfinished { path: Some(path), file })
     }
 
-    fn rename(mut self, place: &Path) -> io::Result<()> {
-        fs::rename(&self.path, place)?;
+    /// Puts the file into its place.
+    fn finish(mut self, place: &Path) -> io::Result<()> {
+        if self.path.is_none() {
+            match name_file(&self.file, place) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                named => return named,
+            }
+            // Only a rename can replace a file.
+            let path = passing_name(place);
+            name_file(&self.file, &path)?;
+            self.path = Some(path);
+        }
+        if let Some(path) = &self.path {
+            fs::rename(path, place)?;
+        }
         // Nothing is left to take away.
-        self.path = PathBuf::new();
+        self.path = None;
         Ok(())
     }
 }
 
+/// The name that a file has until it is in its place. It is short, so that it fits wherever `place` fits.
+fn passing_name(place: &Path) -> PathBuf {
+    folder_of(place).join(format!(".profiler-{}.tmp", std::process::id()))
+}
+
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        if !self.path.as_os_str().is_empty() {
-            let _ = fs::remove_file(&self.path);
+        if let Some(path) = &self.path {
+            let _ = fs::remove_file(path);
         }
     }
 }
@@ -309,6 +332,23 @@ mod tests {
         prove(&path).unwrap().write(hello).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"hello");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+    }
+
+    #[test]
+    fn until_it_is_whole_a_file_has_no_name() {
+        let folder = Folder::new("unnamed");
+        let path = folder.0.join("flame.svg");
+        // What is interrupted here leaves nothing, wherever the file system has files without a name.
+        let has_unnamed = unnamed_file(&folder.0).is_ok();
+        prove(&path)
+            .unwrap()
+            .write(|writer| {
+                assert!(folder.names().is_empty() || !has_unnamed);
+                hello(writer)
+            })
+            .unwrap();
+        assert_eq!(folder.names(), ["flame.svg"]);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o111, 0);
     }
 
     #[test]

@@ -1,12 +1,15 @@
-//! Files that are only looked into here and there: mapped instead of read.
+//! Files that are only looked into here and there, mapped instead of read; and files without a name.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Deref;
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use memmap2::Mmap;
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::linkat;
 
 /// The bytes of a file.
 #[derive(Debug)]
@@ -52,4 +55,21 @@ impl Deref for MappedFile {
     fn deref(&self) -> &[u8] {
         self.0.as_deref().unwrap_or_default()
     }
+}
+
+/// Creates a file in `folder` that has no name and is gone when it is closed, unless [`name_file`] gives it one.
+///
+/// # Errors
+/// When the folder cannot be written, or its file system has no such files.
+pub fn unnamed_file(folder: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).custom_flags(libc::O_TMPFILE).open(folder)
+}
+
+/// Gives an unnamed file its name, on the same file system.
+///
+/// # Errors
+/// When that fails; `AlreadyExists` when something has this name.
+pub fn name_file(file: &File, path: &Path) -> io::Result<()> {
+    let open = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(linkat(AT_FDCWD, open.as_str(), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW)?)
 }

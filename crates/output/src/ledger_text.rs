@@ -7,7 +7,7 @@ use profiler_profile::Ledger;
 
 /// How many samples were taken in which time, and how many were lost for which reasons, in one line.
 pub fn summary(ledger: &Ledger) -> String {
-    let mut text = format!("{} samples in {}", grouped(ledger.shown()), duration(ledger.duration()));
+    let mut text = format!("{} in {}", counted(ledger.shown(), "sample"), duration(ledger.duration()));
     if let Some(interval) = ledger.interval.filter(|interval| *interval > Nanos::ZERO) {
         text += &format!(" ({:.1} Hz asked)", 1.0 / interval.as_secs_f64());
     }
@@ -41,14 +41,14 @@ fn stops(ledger: &Ledger) -> String {
         return "target never stopped".to_owned();
     }
     let mut text = format!(
-        "target stopped {} times, {} in all{}, {} at most",
-        grouped(ledger.stops()),
+        "target stopped {}, {} in all{}, {} at most",
+        counted(ledger.stops(), "time"),
         ledger.stopped_total(),
         share(ledger.stopped_total(), ledger.duration(), ""),
         ledger.stopped_longest(),
     );
     if ledger.without_stop() > 0 {
-        text += &format!("; {} instants needed no stop", grouped(ledger.without_stop()));
+        text += &format!("; {} needed no stop", counted(ledger.without_stop(), "instant"));
     }
     text
 }
@@ -79,6 +79,11 @@ fn duration(nanos: Nanos) -> String {
         secs if secs >= MANY_SECONDS => format!("{secs:.1} s"),
         _ => nanos.to_string(),
     }
+}
+
+/// A number of things: `1 sample`, `12,034 samples`.
+fn counted(number: u64, thing: &str) -> String {
+    format!("{} {thing}{}", grouped(number), if number == 1 { "" } else { "s" })
 }
 
 /// A number with its thousands apart: `12,034`.
