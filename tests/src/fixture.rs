@@ -34,6 +34,11 @@ impl Fixture {
         Fixture::spawn(words)?.wait_until_ready()
     }
 
+    /// Starts any command that says `ready` in the end, and waits until it does.
+    pub fn command(words: &[OsString]) -> Result<Self> {
+        Fixture::spawn(words)?.wait_until_ready()
+    }
+
     /// Starts any command, which says nothing about its readiness.
     pub fn spawn(words: &[OsString]) -> Result<Self> {
         let mut command = Command::new(&words[0]);
@@ -56,6 +61,14 @@ impl Fixture {
     /// Its process id (a root folder is no PID namespace: inside and outside it is the same).
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The process id of its only child, as seen from here: of a command that `unshare` has put into a PID
+    /// namespace, where it knows itself by another one.
+    pub fn only_child(&self) -> Result<u32> {
+        let pid = self.pid();
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+        children.trim().parse().with_context(|| format!("children {children:?} instead of one"))
     }
 
     /// The process ids of the children it has announced.

@@ -12,6 +12,7 @@ mod interpreter;
 pub mod labyrinth;
 mod line_reader;
 pub mod line_tables;
+pub mod place;
 mod process;
 mod profiler;
 mod requirement;

@@ -1,9 +1,9 @@
 //! The binary under test, with a limit on its time.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::place::NOBODY;
 use crate::process::voluntary_switches;
 use crate::{Fixture, Scratch};
 
@@ -20,9 +21,6 @@ const LONGEST_RUN: Duration = Duration::from_secs(90);
 
 /// The sleeps between samples after which a run is taken to be well under way: start-up has far fewer.
 const SLEEPS_WHEN_SAMPLING: u64 = 60;
-
-/// The user and group `nobody` of Debian.
-const NOBODY: u32 = 65534;
 
 /// The binary: `PROFILER_BIN`, or the release build.
 ///
@@ -61,6 +59,25 @@ impl Profiler {
         command.arg(subcommand).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.uid(NOBODY).gid(NOBODY).current_dir(scratch.path());
         Ok(Profiler(command))
+    }
+
+    /// `profiler SUBCOMMAND` in another place: behind the words that lead there.
+    pub fn within(place: &[OsString], subcommand: &str) -> Self {
+        Profiler::binary_within(place, &profiler_path(), subcommand)
+    }
+
+    /// The same with a copy of the binary that is within reach there.
+    pub fn binary_within(place: &[OsString], binary: &Path, subcommand: &str) -> Self {
+        let mut command = Command::new(&place[0]);
+        command.args(&place[1..]).arg(binary).arg(subcommand);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Profiler(command)
+    }
+
+    /// Changes its environment.
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.0.env(name, value);
+        self
     }
 
     /// More words of the command line, separated by white space.

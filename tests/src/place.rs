@@ -1,0 +1,106 @@
+//! Where a process can be put: under another user, in namespaces of its own, behind a system call filter.
+//! A place is the words that stand before the command line of what is put there. What a place needs of the
+//! machine (mostly root) is asked for by `requirement`.
+
+use std::ffi::OsString;
+
+use nix::errno::Errno;
+use nix::libc::c_long;
+
+use crate::{Interpreter, is_root, missing, one_interpreter};
+
+/// The user and group `nobody` of Debian.
+pub const NOBODY: u32 = 65534;
+
+/// Whether the tests may put processes into other namespaces and under other users; says so if not.
+pub fn can_put_elsewhere() -> bool {
+    if !is_root() {
+        missing("other users and namespaces: both need root");
+    }
+    is_root()
+}
+
+fn words(text: &str) -> Vec<OsString> {
+    text.split_whitespace().map(Into::into).collect()
+}
+
+/// Under the user nobody, without any rights.
+pub fn as_nobody() -> Vec<OsString> {
+    words(&format!("setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups"))
+}
+
+/// In PID and mount namespaces of its own, with a `/proc` that shows them. What is put there is process 1,
+/// and the only child of the process that the words start; it ends with that.
+pub fn in_own_namespaces() -> Vec<OsString> {
+    words("unshare --mount --pid --fork --kill-child --mount-proc")
+}
+
+/// In a PID namespace of its own that kept the `/proc` of the outer one.
+pub fn in_own_namespace_with_foreign_proc() -> Vec<OsString> {
+    words("unshare --pid --fork --kill-child")
+}
+
+/// As root, but without this capability (`sys_ptrace`).
+pub fn without_capability(name: &str) -> Vec<OsString> {
+    words(&format!("setpriv --bounding-set=-{name} --inh-caps=-{name}"))
+}
+
+/// Where `/proc` is mounted so that it shows only what belongs to the user who looks, and that user is nobody.
+pub fn as_nobody_with_hidden_processes(how: u32) -> Vec<OsString> {
+    let script = format!("mount -t proc -o hidepid={how} proc /proc && exec \"$@\"");
+    let mut place = words("unshare --mount sh -c");
+    place.extend([script.into(), "sh".into()]);
+    place.extend(as_nobody());
+    place
+}
+
+/// Behind a filter that answers each of these system calls with an error instead of making it.
+///
+/// # Panics
+/// When there is no interpreter, which is what sets the filter.
+pub fn without_calls(calls: &[(c_long, Errno)]) -> Vec<OsString> {
+    let refused: Vec<String> =
+        calls.iter().map(|(call, errno)| format!("{call}:{}", *errno as i32)).collect();
+    let mut place = one_interpreter().inline_words(SET_FILTER);
+    place.push(refused.join(",").into());
+    place
+}
+
+/// Takes `CALL:ERRNO,...` and a command line, which is run behind the filter.
+const SET_FILTER: &str = "\
+import ctypes, os, struct, sys
+LOAD, IF_EQUAL, RETURN = 0x20, 0x15, 0x06
+ERRNO, ALLOW = 0x50000, 0x7fff0000
+PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, MODE_FILTER = 38, 22, 2
+def instruction(code, yes, no, value):
+    return struct.pack('HBBI', code, yes, no, value)
+program = [instruction(LOAD, 0, 0, 0)]
+for refused in sys.argv[1].split(','):
+    call, errno = map(int, refused.split(':'))
+    program += [instruction(IF_EQUAL, 0, 1, call), instruction(RETURN, 0, 0, ERRNO | errno)]
+program.append(instruction(RETURN, 0, 0, ALLOW))
+text = ctypes.create_string_buffer(b''.join(program))
+filter = ctypes.create_string_buffer(struct.pack('HxxxxxxQ', len(program), ctypes.addressof(text)))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+assert libc.prctl(PR_SET_SECCOMP, MODE_FILTER, filter) == 0
+os.execvp(sys.argv[2], sys.argv[2:])
+";
+
+/// The words that run these words in the place.
+pub fn within(mut place: Vec<OsString>, command: Vec<OsString>) -> Vec<OsString> {
+    place.extend(command);
+    place
+}
+
+/// The words that run a program given as text under the user nobody, where that user can reach the
+/// interpreter: the system's own, and those in root folders.
+pub fn inline_as_nobody(interpreter: &Interpreter, source: &str) -> Option<Vec<OsString>> {
+    let mut command = interpreter.inline_words(source);
+    if interpreter.root().is_some() {
+        // `chroot` needs the rights that are given up on the way in.
+        command.splice(1..1, words(&format!("--userspec={NOBODY}:{NOBODY} --groups=")));
+        return Some(command);
+    }
+    command[0].to_str().is_some_and(|path| path.starts_with("/usr/")).then(|| within(as_nobody(), command))
+}
