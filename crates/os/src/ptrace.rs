@@ -80,7 +80,11 @@ impl Tracer {
             return Err(StopError::TimedOut);
         }
         seize(tid)?;
-        interrupt(tid)?;
+        // One that has ended since it was seized would stay a zombie until its tracer has taken note.
+        if let Err(error) = interrupt(tid) {
+            let _ = poll(tid);
+            return Err(error);
+        }
         match wait_until_stopped(tid) {
             Ok(Waited { stop: Stop::Group, .. }) => {
                 detach(tid, 0);

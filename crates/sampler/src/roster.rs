@@ -68,6 +68,11 @@ impl Thread {
         Ok(())
     }
 
+    /// Has its first sample stand for all that it did since it was born at `born`.
+    pub fn count_from_birth(&mut self, born: Timestamp) {
+        (self.counted_cpu, self.counted_until) = (Nanos::ZERO, born);
+    }
+
     /// Whether the thread has not run since the last look, at which it was asleep.
     pub fn slept_since_look(&self) -> bool {
         !self.is_running() && self.files.schedule().is_ok_and(|now| now.times_run == self.schedule.times_run)
