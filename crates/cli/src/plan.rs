@@ -126,9 +126,7 @@ pub fn plan(flags: Flags, now: SystemTime) -> Result<Plan, UsageError> {
 }
 
 fn record_plan(flags: RecordFlags, now: SystemTime) -> Result<RecordPlan, UsageError> {
-    refuse_what_comes_later(&[
-        (flags.native, "-n, --native", "show native frames"),
-    ])?;
+    refuse_what_comes_later(&[(flags.native, "-n, --native", "show native frames")])?;
     let rate_hz = parse_rate(&flags.rate)?;
     let duration = parse_duration(&flags.duration)?;
     let subject = parse_subject(flags.pid.as_deref(), flags.command)?;

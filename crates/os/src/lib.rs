@@ -15,6 +15,7 @@ pub mod proc;
 pub mod process_events;
 pub mod ptrace;
 pub mod signals;
+pub mod thread_clock;
 
 pub use children::ChildFinder;
 pub use file::MappedFile;
@@ -22,3 +23,4 @@ pub use memory::ProcessMemory;
 pub use proc::{Activity, Mapping, ProcView, Process, Schedule, ThreadFiles, proc_view};
 pub use process_events::{EventsError, ProcessEvent, ProcessEvents};
 pub use ptrace::{StopError, StoppedThread, Tracer};
+pub use thread_clock::ThreadClock;

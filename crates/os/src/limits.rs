@@ -18,7 +18,8 @@ static MAX_KEPT: AtomicUsize = AtomicUsize::new(1024 - RESERVED);
 pub fn want_many_files() {
     let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
     if setrlimit(Resource::RLIMIT_NOFILE, most, most).is_ok() {
-        MAX_KEPT.store(usize::try_from(most).unwrap_or(usize::MAX).saturating_sub(RESERVED), Ordering::Relaxed);
+        MAX_KEPT
+            .store(usize::try_from(most).unwrap_or(usize::MAX).saturating_sub(RESERVED), Ordering::Relaxed);
     }
 }
 

@@ -104,7 +104,9 @@ impl ProcessEvents {
         events.socket.write_all(&listen_request())?;
         // The kernel answers before the call returns; where it does not, it will tell nothing else either.
         match events.receive()? {
-            Some(message) if word(&message, WHAT) == Some(PROC_EVENT_NONE) && word(&message, DATA) == Some(0) => {
+            Some(message)
+                if word(&message, WHAT) == Some(PROC_EVENT_NONE) && word(&message, DATA) == Some(0) =>
+            {
                 Ok(events)
             }
             _ => Err(io::Error::from(io::ErrorKind::Unsupported)),
@@ -149,7 +151,9 @@ fn parse(message: &[u8]) -> Option<ProcessEvent> {
     let id = |index: usize| word(message, DATA + 4 * index).map(Pid::new);
     match word(message, WHAT)? {
         // The forking thread and its process, the new thread and its process.
-        PROC_EVENT_FORK if id(2)? == id(3)? => Some(ProcessEvent::Forked { parent: id(1)?, child: id(3)?, at }),
+        PROC_EVENT_FORK if id(2)? == id(3)? => {
+            Some(ProcessEvent::Forked { parent: id(1)?, child: id(3)?, at })
+        }
         PROC_EVENT_EXEC => Some(ProcessEvent::Executed { pid: id(1)?, at }),
         PROC_EVENT_EXIT if id(0)? == id(1)? => Some(ProcessEvent::Ended { pid: id(1)?, at }),
         _ => None,
@@ -194,9 +198,8 @@ fn drop_events_of_threads(socket: &OwnedFd) {
     // The machine that runs this reads big-endian numbers, and the message has the host's own.
     let if_what = |what: u32, jt, jf| step(BPF_JMP | BPF_JEQ | BPF_K, jt, jf, what.to_be());
     let load = |offset: usize| step(BPF_LD | BPF_W | BPF_ABS, 0, 0, offset as u32);
-    let first_of_its_process = |thread: usize, process: usize| {
-        [load(process), step(BPF_MISC | BPF_TAX, 0, 0, 0), load(thread)]
-    };
+    let first_of_its_process =
+        |thread: usize, process: usize| [load(process), step(BPF_MISC | BPF_TAX, 0, 0, 0), load(thread)];
     let [fork_process, fork_keep, fork_thread] = first_of_its_process(DATA + 8, DATA + 12);
     let [exit_process, exit_keep, exit_thread] = first_of_its_process(DATA, DATA + 4);
     let mut program = [

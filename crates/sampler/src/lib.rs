@@ -27,5 +27,5 @@ mod tree;
 
 pub use attach::{AttachError, Search, Target};
 pub use dump::dump;
-pub use tree::family;
 pub use session::{End, Progress, SamplerKind, SamplerOptions, Session};
+pub use tree::family;

@@ -297,7 +297,8 @@ impl Members {
     /// Looks for the Python of a process that has none, if it is time to.
     fn try_to_attach(&mut self, profile: &mut Profile, pid: Pid, now: Timestamp) {
         let heritage = self.heritage_of(pid);
-        let Some(Member { state: State::Waiting(waiting), start_time, .. }) = self.members.get_mut(&pid)
+        let Some(member) = self.members.get_mut(&pid) else { return };
+        let Member { state: State::Waiting(waiting), start_time, heritage: heritage_kept, .. } = member
         else {
             return;
         };
@@ -320,6 +321,10 @@ impl Members {
                 waiting.why = Some(error);
                 waiting.next = clock::now() + waiting.gap;
                 waiting.gap = Nanos::from_nanos((waiting.gap.as_nanos() * 2).min(longest.as_nanos()));
+                if !is_told {
+                    // It may have become another program.
+                    *heritage_kept = None;
+                }
             }
         }
     }
@@ -327,8 +332,7 @@ impl Members {
     /// What the process may share with the one that forked it.
     fn heritage_of(&self, pid: Pid) -> Option<Heritage> {
         let member = self.members.get(&pid)?;
-        let is_new_program =
-            matches!(&member.state, State::Waiting(waiting) if waiting.is_new_program);
+        let is_new_program = matches!(&member.state, State::Waiting(waiting) if waiting.is_new_program);
         if is_new_program {
             return None;
         }
@@ -425,6 +429,8 @@ impl Member {
             _ if self.was_sampled => counts.sampled += 1,
             State::Sampled(_) => counts.missed += 1,
             State::Waiting(Waiting { why: None, .. }) => counts.missed += 1,
+            // It was a Python like its parent, and just about to be gone.
+            State::Waiting(_) if self.heritage.is_some() => counts.missed += 1,
             State::Waiting(Waiting { why: Some(AttachError::NotPermitted(_)), .. }) => {
                 counts.not_permitted += 1;
             }

@@ -44,12 +44,7 @@ pub enum Sampled {
 
 impl ProcessSampler {
     /// For `target`, which is `process` in the profile. `born` is when, if that was while it was watched.
-    pub fn new(
-        target: Target,
-        options: SamplerOptions,
-        process: ProcessId,
-        born: Option<Timestamp>,
-    ) -> Self {
+    pub fn new(target: Target, options: SamplerOptions, process: ProcessId, born: Option<Timestamp>) -> Self {
         let cpu_before = match born {
             Some(_) => Nanos::ZERO,
             None => target.process().cpu_time().unwrap_or_default(),

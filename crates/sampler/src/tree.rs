@@ -198,7 +198,9 @@ mod tests {
         shell.wait().unwrap();
         if tree.is_told() {
             let changes = tree.changes(Timestamp::MAX);
-            assert!(changes.iter().any(|change| matches!(change, Change::Ended { pid, .. } if *pid == child)));
+            assert!(
+                changes.iter().any(|change| matches!(change, Change::Ended { pid, .. } if *pid == child))
+            );
             assert!(changes.iter().any(|change| matches!(change, Change::Ended { pid, .. } if *pid == root)));
         }
     }
