@@ -65,7 +65,7 @@ impl Interpreter {
     }
 
     /// An interpreter at this place, after asking it for its version.
-    fn at(path: &Path, root: Option<&Path>, label: Option<&str>) -> Result<Self> {
+    pub(crate) fn at(path: &Path, root: Option<&Path>, label: Option<&str>) -> Result<Self> {
         let mut interpreter = Interpreter {
             id: String::new(),
             minor: 0,

@@ -6,6 +6,7 @@
 mod collapsed;
 pub mod damage;
 mod dump;
+mod environment;
 mod expectation;
 mod fixture;
 mod interpreter;
@@ -25,6 +26,7 @@ mod workload;
 
 pub use collapsed::{Collapsed, Frame, Stack};
 pub use dump::{DumpedFrame, DumpedThread, dumped_json, dumped_text};
+pub use environment::Environment;
 pub use expectation::{expectation, fixture_folder, line_numbers};
 pub use fixture::Fixture;
 pub use interpreter::{Interpreter, every_interpreter, interpreters, one_interpreter};

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod environments;
 mod fuzz;
 mod layers;
 mod mirror;
@@ -20,7 +21,8 @@ The project's own tasks: cargo xtask TASK
 
   test [--no-skip] [WORDS]  prepare, build the release binary, run all tests (those named WORDS);
                             --no-skip (or CI=true): what is missing on this machine is a failure
-  prepare [--no-skip]       set up what the tests need, under target/: packages, interpreters
+  prepare [--no-skip]       set up what the tests need, under target/: interpreters, an environment of packages
+                            with compiled modules
   check-layers              the crates depend on each other only as the design allows, and the pure ones
                             do no I/O
   check-offsets [--no-skip] what we know of CPython's structures is what the headers of the interpreters

@@ -123,7 +123,8 @@ fn add_from(prefix: &Path, system_headers: Option<PathBuf>, found: &mut Vec<Inte
     }
 }
 
-fn pyenv_root() -> Option<PathBuf> {
+/// The root folder of pyenv, if there is one.
+pub(crate) fn pyenv_root() -> Option<PathBuf> {
     if let Some(root) = std::env::var_os("PYENV_ROOT") {
         return Some(PathBuf::from(root));
     }
@@ -135,7 +136,7 @@ fn pyenv_root() -> Option<PathBuf> {
 }
 
 /// The folders in `folder`, sorted.
-fn subfolders(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn subfolders(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
     let mut folders: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
     folders.sort();

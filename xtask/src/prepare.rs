@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{mirror, run};
+use crate::{environments, mirror, run};
 
 /// The interpreters that the root folder must have.
 const PYTHONS: &[&str] = &["python3.14", "python3.15"];
@@ -40,6 +40,12 @@ pub fn prepare(no_skip: bool) -> Result<()> {
             return Err(error);
         }
         eprintln!("xtask: SKIPPED: {}: {error:#}", PYTHONS.join(" and "));
+    }
+    if let Err(error) = environments::scientific() {
+        if no_skip {
+            return Err(error);
+        }
+        eprintln!("xtask: SKIPPED: the environment of the scientific fixtures: {error:#}");
     }
     Ok(())
 }
@@ -79,7 +85,7 @@ fn is_whole(root: &Path) -> bool {
 }
 
 /// Installs a package of the machine's own distribution, unless its command is there.
-fn package(name: &str) -> Result<()> {
+pub(crate) fn package(name: &str) -> Result<()> {
     if run::succeeds(Command::new("sh").args(["-c", &format!("command -v {name}")])) {
         return Ok(());
     }

@@ -13,7 +13,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
-    Fixture, Interpreter, Profiler, Scratch, WeightedSample, interpreters, missing, read_speedscope,
+    Environment, Fixture, Interpreter, Profiler, Scratch, WeightedSample, interpreters, missing,
+    read_speedscope,
 };
 use check::Check;
 use selector::Lines;
@@ -43,6 +44,8 @@ struct Recorded {
     /// More options of `record`.
     #[serde(default)]
     options: String,
+    /// The environment whose packages it needs: it runs there and nowhere else.
+    environment: Option<Environment>,
     /// Minor versions it runs on; every one where there are none.
     #[serde(default)]
     minors: Vec<u32>,
@@ -60,6 +63,38 @@ struct Recorded {
     /// Fewer samples than this prove nothing.
     least_samples: f64,
     checks: Vec<Check>,
+    /// What it must show besides, once the profiler can see it.
+    #[serde(default)]
+    #[allow(dead_code)]
+    due: Vec<Due>,
+}
+
+/// A statement that waits for a part of the profiler which is not there yet.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Due {
+    /// What must be true.
+    #[allow(dead_code)]
+    says: String,
+    /// The part that it waits for.
+    #[allow(dead_code)]
+    due: DueWith,
+}
+
+/// The parts of the profiler that statements wait for.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum DueWith {
+    /// Native stacks below the Python ones.
+    Native,
+    /// The sampler in the kernel, which sees what a thread waits for and for how long.
+    InKernelSampler,
+    /// The memory profiler.
+    Memory,
+    /// Views by the expression that ran, not only by its line.
+    Expressions,
+    /// The comparison of two recordings.
+    Comparison,
 }
 
 /// Whom to attach to.
@@ -89,6 +124,9 @@ struct Evidence {
 impl Recorded {
     /// The interpreters that it is to run on.
     fn interpreters(&self) -> Vec<&'static Interpreter> {
+        if let Some(environment) = self.environment {
+            return environment.interpreter().into_iter().collect();
+        }
         let all = interpreters().iter().filter(|found| found.minor >= self.from);
         let all = all.filter(|found| !(self.needs_gil && found.free_threaded));
         if self.minors.is_empty() {

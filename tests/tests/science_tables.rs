@@ -1,0 +1,18 @@
+//! The workloads of scientific Python: data frames, arrays, compiled code, in an environment of their own.
+
+use profiler_tests::check_table;
+
+#[test]
+fn least_squares_of_a_library_and_by_hand() {
+    check_table("ols");
+}
+
+#[test]
+fn rows_of_a_data_frame() {
+    check_table("rows");
+}
+
+#[test]
+fn string_methods_on_one_line() {
+    check_table("strings");
+}
