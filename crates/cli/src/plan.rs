@@ -38,8 +38,6 @@ pub struct RecordPlan {
     pub format: &'static dyn Format,
     /// How long to sample; `None` until something else ends it.
     pub duration: Option<Duration>,
-    /// Whether its descendants are sampled as well.
-    pub subprocesses: bool,
     /// How to sample.
     pub sampler: SamplerOptions,
     /// How to show it.
@@ -51,8 +49,6 @@ pub struct RecordPlan {
 pub struct DumpPlan {
     /// The process.
     pub pid: Pid,
-    /// Whether its descendants are looked into as well.
-    pub subprocesses: bool,
     /// How to look.
     pub sampler: SamplerKind,
     /// Whether JSON is printed.
@@ -126,7 +122,10 @@ pub fn plan(flags: Flags, now: SystemTime) -> Result<Plan, UsageError> {
 }
 
 fn record_plan(flags: RecordFlags, now: SystemTime) -> Result<RecordPlan, UsageError> {
-    refuse_what_comes_later(&[(flags.native, "-n, --native", "show native frames")])?;
+    refuse_what_comes_later(&[
+        (flags.subprocesses, "-s, --subprocesses", "follow child processes"),
+        (flags.native, "-n, --native", "show native frames"),
+    ])?;
     let rate_hz = parse_rate(&flags.rate)?;
     let duration = parse_duration(&flags.duration)?;
     let subject = parse_subject(flags.pid.as_deref(), flags.command)?;
@@ -136,14 +135,12 @@ fn record_plan(flags: RecordFlags, now: SystemTime) -> Result<RecordPlan, UsageE
         line_numbers: choose_lines(flags.function, flags.nolineno),
         full_filenames: flags.full_filenames,
         threads: flags.threads,
-        processes: flags.subprocesses,
         weight: choose_weight(format, flags.idle || flags.gil),
         ..ViewOptions::default()
     };
     let kind = sampler_kind(flags.nonblocking);
     let sampler = SamplerOptions { rate_hz, kind, include_idle: flags.idle, gil_only: flags.gil };
-    let subprocesses = flags.subprocesses;
-    Ok(RecordPlan { subject, output, format, duration, subprocesses, sampler, view })
+    Ok(RecordPlan { subject, output, format, duration, sampler, view })
 }
 
 /// What a sample counts for. Threads that run are shown by the CPU time that they used, as the kernel counts
@@ -160,12 +157,12 @@ fn dump_plan(flags: DumpFlags) -> Result<DumpPlan, UsageError> {
     refuse_what_comes_later(&[
         (flags.locals > 0, "-l, --locals", "show the values of variables"),
         (flags.core.is_some(), "-c, --core", "read core files"),
+        (flags.subprocesses, "-s, --subprocesses", "follow child processes"),
         (flags.native, "-n, --native", "show native frames"),
     ])?;
     let pid = parse_pid(flags.pid.as_deref().ok_or(UsageError::NoPid)?)?;
     let view = ViewOptions { full_filenames: flags.full_filenames, ..ViewOptions::default() };
-    let (sampler, subprocesses) = (sampler_kind(flags.nonblocking), flags.subprocesses);
-    Ok(DumpPlan { pid, subprocesses, sampler, json: flags.json, view })
+    Ok(DumpPlan { pid, sampler: sampler_kind(flags.nonblocking), json: flags.json, view })
 }
 
 fn refuse_what_comes_later(options: &[(bool, &'static str, &'static str)]) -> Result<(), UsageError> {
@@ -336,8 +333,7 @@ mod tests {
 
     #[test]
     fn every_option_reaches_its_place() {
-        let plan = record("-p 0xFf -o x -f raw -d 2.5 -r 0.5 -t -g -i -s --full-filenames --nonblocking");
-        assert!(plan.subprocesses && plan.view.processes);
+        let plan = record("-p 0xFf -o x -f raw -d 2.5 -r 0.5 -t -g -i --full-filenames --nonblocking");
         assert_eq!(plan.subject, Subject::Process(Pid::new(255)));
         assert_eq!((plan.output, plan.format.name()), (Output::File("x".into()), "raw"));
         assert_eq!(plan.duration, Some(Duration::from_millis(2500)));
@@ -422,9 +418,11 @@ mod tests {
     #[test]
     fn what_comes_later_is_refused_by_name() {
         let lines = [
+            "record -p 1 -s",
             "record -p 1 --native",
             "dump -p 1 -ll",
             "dump --core core.1",
+            "dump -p 1 -s",
             "dump -p 1 -n",
             "top --pid 1 --delay 2",
         ];

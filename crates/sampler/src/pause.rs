@@ -5,8 +5,7 @@
 //! - while the stopped thread holds the GIL, nobody can change any stack;
 //! - otherwise a thread whose stack changed has taken the GIL, which leaves a trace in the count of
 //!   switches unless it had held it last, and the one that held it last is the one that is stopped;
-//! - a thread that is asleep and has not been put on a CPU since has not run; neither has one that waits for a
-//!   CPU, while its exact clock stands.
+//! - a thread that is asleep and has not been put on a CPU since has not run.
 //!
 //! Without a GIL each running thread is stopped for itself.
 
@@ -46,27 +45,27 @@ pub fn capture(
     let mut stops = Vec::new();
     for attempt in 1..=MAX_ATTEMPTS {
         let last_holder = roster.find(before.last_holder);
-        let still = hold(roster, last_holder, tracer);
+        let stop = stop_last_holder(roster, last_holder, tracer);
         let now = reader.begin_with_gil(target.memory(), gil)?;
         if now.last_holder != before.last_holder {
             // It passed on before the stop took effect: another one is to be stopped.
-            stops.extend(release(roster, last_holder, still));
+            stops.extend(release(roster, last_holder, stop.ok().flatten()));
             before = now;
             continue;
         }
+        let proof_of_holder = match &stop {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err(LossReason::Moved),
+            Err(reason) => Err(*reason),
+        };
         let mut instant = read_stacks(target, roster, wanted, reader)?;
-        let proof_of_holder = still.proof(roster, last_holder);
-        if matches!(still, Still::Queued(_)) && proof_of_holder.is_err() && attempt < MAX_ATTEMPTS {
-            // It has got a CPU meanwhile, and there it is quickly stopped.
-            continue;
-        }
         let nobody_can_move = proof_of_holder.is_ok() && now.locked;
         let proof_of_others =
             match nobody_can_move || now.nobody_else_took_it(&gil::read(target.memory(), gil)?) {
                 true => Ok(()),
                 false => Err(LossReason::GilMoved),
             };
-        stops.extend(release(roster, last_holder, still));
+        stops.extend(release(roster, last_holder, stop.ok().flatten()));
         for index in wanted {
             let proof = if Some(*index) == last_holder { proof_of_holder } else { proof_of_others };
             if let Err(reason) = proof
@@ -87,52 +86,15 @@ pub fn capture(
     Ok(Instant { stops, ..Instant::lost(wanted, LossReason::GilMoved) })
 }
 
-/// Why a thread stands still, as far as it does.
-enum Still {
-    /// It was stopped.
-    Stopped(StoppedThread),
-    /// It waits for a CPU; its clock said this before anything was read.
-    Queued(Nanos),
-    /// It sleeps, or there is none.
-    Asleep,
-    /// It could not be stopped.
-    Not(LossReason),
-}
-
-impl Still {
-    /// Whether the thread `index` has stood still until now.
-    fn proof(&self, roster: &Roster, index: Option<usize>) -> Result<(), LossReason> {
-        match self {
-            Still::Stopped(_) => Ok(()),
-            Still::Queued(before) => {
-                let now = index.and_then(|index| roster.threads[index].clock_now());
-                if now == Some(*before) { Ok(()) } else { Err(LossReason::Moved) }
-            }
-            Still::Asleep => Err(LossReason::Moved),
-            Still::Not(reason) => Err(*reason),
-        }
-    }
-}
-
-/// Holds the thread `index`, which holds the GIL or held it last: asleep it cannot move, and waiting for a CPU it
-/// does not. Otherwise stops it. A thread that waits for a CPU could only be stopped when its turn comes, which
-/// takes longer than the time between two samples where many threads want to run.
-fn hold(roster: &Roster, index: Option<usize>, tracer: &mut Tracer) -> Still {
-    let Some(thread) = index.map(|index| &roster.threads[index]) else { return Still::Asleep };
-    if !thread.is_running() {
-        return Still::Asleep;
-    }
-    if let Some(clock) = thread.clock_while_queued() {
-        return Still::Queued(clock);
-    }
-    match tracer.stop(thread.tid) {
-        Ok(stopped) => {
-            if stopped.had_to_be_waited_for() {
-                thread.shares_its_cpu();
-            }
-            Still::Stopped(stopped)
-        }
-        Err(error) => Still::Not(refusal(error)),
+/// Stops the thread that holds the GIL or held it last, if it runs: asleep it cannot move.
+fn stop_last_holder(
+    roster: &Roster,
+    last_holder: Option<usize>,
+    tracer: &mut Tracer,
+) -> Result<Option<StoppedThread>, LossReason> {
+    match last_holder.map(|index| &roster.threads[index]) {
+        Some(thread) if thread.is_running() => tracer.stop(thread.tid).map(Some).map_err(refusal),
+        _ => Ok(None),
     }
 }
 
@@ -148,18 +110,16 @@ pub fn capture_alone(
     tracer: &mut Tracer,
 ) -> Result<Instant, ReadError> {
     let thread = &roster.threads[index];
-    let still = hold(roster, Some(index), tracer);
-    if let Still::Not(reason) = still {
-        return Ok(Instant::lost(&[index], reason));
-    }
+    let stopped = match thread.is_running().then(|| tracer.stop(thread.tid)).transpose() {
+        Ok(stopped) => stopped,
+        Err(error) => return Ok(Instant::lost(&[index], refusal(error))),
+    };
     reader.begin(target.memory())?;
     let mut instant = read_stacks(target, roster, &[index], reader)?;
-    if let Err(reason) = still.proof(roster, Some(index))
-        && !thread.slept_since_look()
-    {
-        instant.lose(index, reason);
+    if stopped.is_none() && !thread.slept_since_look() {
+        instant.lose(index, LossReason::Moved);
     }
-    instant.stops.extend(release(roster, Some(index), still));
+    instant.stops.extend(release(roster, Some(index), stopped));
     finish(target, &mut instant, reader)?;
     Ok(instant)
 }
@@ -172,12 +132,9 @@ fn finish(target: &Target, instant: &mut Instant, reader: &mut StackReader) -> R
 }
 
 /// Lets the thread `index` run on; returns how long it stood still.
-fn release(roster: &Roster, index: Option<usize>, still: Still) -> Option<Nanos> {
+fn release(roster: &Roster, index: Option<usize>, stopped: Option<StoppedThread>) -> Option<Nanos> {
     let thread = &roster.threads[index?];
-    match still {
-        Still::Stopped(stopped) => Some(stopped.release(&thread.files, &thread.schedule)),
-        Still::Queued(_) | Still::Asleep | Still::Not(_) => None,
-    }
+    stopped.map(|stopped| stopped.release(&thread.files, &thread.schedule))
 }
 
 fn refusal(error: StopError) -> LossReason {

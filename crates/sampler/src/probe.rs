@@ -50,7 +50,8 @@ impl Probe {
             self.refresh(now)?;
         }
         // Last, as the state of the GIL says what to stop.
-        if !self.roster.look(self.target.memory(), self.target.runtime())? {
+        let lists_stand = self.roster.look(self.target.memory(), self.target.runtime())?;
+        if !lists_stand || self.roster.is_recheck_due(now) {
             self.refresh(now)?;
         }
         if self.roster.threads.is_empty() && !self.target.process().is_alive() {
@@ -131,11 +132,6 @@ impl Probe {
     /// Lets go of threads that stopped only after they had been given up.
     pub fn release_late(&mut self) {
         self.tracer.release_late();
-    }
-
-    /// Whether there still are such threads.
-    pub fn has_late(&self) -> bool {
-        self.tracer.has_late()
     }
 
     /// The same, waiting for them.

@@ -1,11 +1,10 @@
 //! The threads of a target: each thread state with its kernel thread, and what was last seen of it.
 
-use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 
 use profiler_memory::{ReadError, ReadMemory, ReadRequest};
 use profiler_model::{Nanos, NsTid, Pid, RemoteAddr, ThreadState, Tid, Timestamp};
-use profiler_os::{Activity, Process, Schedule, ThreadClock, ThreadFiles};
+use profiler_os::{Activity, Process, Schedule, ThreadFiles};
 use profiler_profile::{StackId, ThreadId};
 use profiler_python::{GilAddresses, Interpreter, Runtime, interpreters, native_ids, thread_states};
 
@@ -14,12 +13,14 @@ use crate::gil::{self, GilSpan, GilState};
 /// How often a list that changes while it is read is read again.
 const MAX_ATTEMPTS: usize = 3;
 
-/// How often the lists are read anew when a thread state has no kernel thread: right after a `fork`, the only
-/// thread of the child still has the id of the one in the parent. Some states never get one.
-const MAX_DOUBTS: u32 = 16;
+/// How soon a list is read again in which a thread state has no kernel thread of its own yet. CPython puts the
+/// state of a new thread into the list before the thread runs: it has the id of the thread that made it (up to
+/// 3.11) or none, and gets its own without the list changing.
+const FIRST_RECHECK: Nanos = Nanos::from_nanos(1_000_000);
 
-/// A thread that has waited for a CPU for longer than this in all shares it with others.
-const NEGLIGIBLE_QUEUE: Nanos = Nanos::from_nanos(1_000_000);
+/// The gap doubles up to this: some states never have a thread of their own (those of sub-interpreters), and
+/// looking for it must cost next to nothing.
+const LONGEST_RECHECK: Nanos = Nanos::from_nanos(1_000_000_000);
 
 /// A Python thread.
 #[derive(Debug)]
@@ -40,8 +41,6 @@ pub struct Thread {
     pub id: Option<ThreadId>,
     /// The stack that was proved last: still true while the thread sleeps and has not run since.
     pub known: Option<KnownStack>,
-    /// Its exact clock, once it turned out to share its CPU with others; `None` where there is none.
-    clock: OnceCell<Option<ThreadClock>>,
     /// CPU time up to its last sample.
     pub counted_cpu: Nanos,
     /// The instant up to which its wall time has been counted.
@@ -76,31 +75,6 @@ impl Thread {
         }
         self.schedule = schedule;
         Ok(())
-    }
-
-    /// Notes that the thread has to wait for a CPU now and then, so that it is worth to know when it does.
-    pub fn shares_its_cpu(&self) {
-        self.clock.get_or_init(|| ThreadClock::open(self.tid).ok());
-    }
-
-    /// What its exact clock says, if the thread waits for a CPU: as long as the clock says the same, it has not
-    /// run.
-    pub fn clock_while_queued(&self) -> Option<Nanos> {
-        let now = self.clock_now()?;
-        (self.clock_now() == Some(now)).then_some(now)
-    }
-
-    /// What its exact clock says, where it has one.
-    pub fn clock_now(&self) -> Option<Nanos> {
-        if self.schedule.queued > NEGLIGIBLE_QUEUE {
-            self.shares_its_cpu();
-        }
-        self.clock.get()?.as_ref()?.read().ok()
-    }
-
-    /// Has its first sample stand for all that it did since it was born at `born`.
-    pub fn count_from_birth(&mut self, born: Timestamp) {
-        (self.counted_cpu, self.counted_until) = (Nanos::ZERO, born);
     }
 
     /// Whether the thread has not run since the last look, at which it was asleep.
@@ -140,10 +114,10 @@ pub struct Roster {
     by_address: HashMap<RemoteAddr, usize>,
     /// The heads of the lists when they were read: the interpreters', then each interpreter's threads'.
     heads: Vec<RemoteAddr>,
-    /// How often in a row some thread state had no kernel thread.
-    doubts: u32,
     /// Whether some kernel thread has several thread states: it runs in a sub-interpreter now and then.
     pub has_nested: bool,
+    /// When the lists are read again although they start where they did, and the gap that this came after.
+    recheck: Option<(Timestamp, Nanos)>,
 }
 
 impl Roster {
@@ -163,6 +137,20 @@ impl Roster {
     /// Forgets where the lists started, so that they are read anew at the next look.
     pub fn distrust(&mut self) {
         self.heads.clear();
+    }
+
+    /// Whether it is time to look again for the kernel threads of thread states that had none of their own.
+    pub fn is_recheck_due(&self, now: Timestamp) -> bool {
+        self.recheck.is_some_and(|(due, _)| now >= due)
+    }
+
+    /// Plans the next look for kernel threads, should any be missing.
+    fn plan_recheck(&mut self, complete: bool, same_lists: bool, now: Timestamp) {
+        let gap = match self.recheck {
+            Some((_, gap)) if same_lists => (gap + gap).min(LONGEST_RECHECK),
+            _ => FIRST_RECHECK,
+        };
+        self.recheck = (!complete).then(|| (now + gap, gap));
     }
 
     /// The thread states that are left alone for the moment because their kernel thread runs in another
@@ -188,8 +176,7 @@ impl Roster {
     /// # Errors
     /// When they cannot be read.
     pub fn look(&mut self, memory: &impl ReadMemory, runtime: &Runtime) -> Result<bool, ReadError> {
-        let is_in_doubt = self.threads.is_empty() || (1..MAX_DOUBTS).contains(&self.doubts);
-        if self.heads.is_empty() || is_in_doubt {
+        if self.heads.is_empty() {
             return Ok(false);
         }
         Ok(self.read_heads(memory, runtime)? == self.heads)
@@ -241,6 +228,7 @@ impl Roster {
         runtime: &Runtime,
         now: Timestamp,
     ) -> Result<(), ReadError> {
+        let heads_before = self.heads.clone();
         let mut attempt = 1;
         let found = loop {
             match self.read_lists(memory, runtime) {
@@ -251,13 +239,9 @@ impl Roster {
         let ids = ThreadIds::of(process, memory, &found);
         let mut known: HashMap<RemoteAddr, Thread> =
             self.threads.drain(..).map(|thread| (thread.python.address, thread)).collect();
-        let doubts = self.doubts + 1;
-        self.doubts = 0;
+        let states = found.len();
         for (interpreter, python) in found {
-            let Some(tid) = ids.kernel_thread(&python) else {
-                self.doubts = doubts;
-                continue;
-            };
+            let Some(tid) = ids.kernel_thread(&python) else { continue };
             let before =
                 known.remove(&python.address).filter(|thread| thread.python == python && thread.tid == tid);
             let thread = match before {
@@ -267,6 +251,8 @@ impl Roster {
             self.threads.extend(thread);
         }
         self.index_threads();
+        let complete = self.threads.len() == states && !self.has_nested;
+        self.plan_recheck(complete, self.heads == heads_before, now);
         Ok(())
     }
 
@@ -305,17 +291,18 @@ fn new_thread(
     now: Timestamp,
 ) -> Option<Thread> {
     let files = ThreadFiles::open(pid, tid).ok()?;
+    // In this order, as in `Thread::look`; the first sample already shows who waits.
     let schedule = files.schedule().ok()?;
+    let activity = files.activity().ok()?;
     Some(Thread {
         python,
         interpreter,
         tid,
         files,
         schedule,
-        activity: Activity::Running,
+        activity,
         id: None,
         known: None,
-        clock: OnceCell::new(),
         counted_cpu: schedule.cpu,
         counted_until: now,
     })
@@ -363,5 +350,26 @@ impl ThreadIds {
     fn kernel_thread(&self, python: &profiler_python::ThreadState) -> Option<Tid> {
         let inner = python.native_id.or_else(|| self.by_pthread.get(&python.pthread_id).copied())?;
         self.here.get(&inner).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_kernel_threads_are_looked_for_ever_more_rarely() {
+        let at = Timestamp::from_nanos;
+        let mut roster = Roster::default();
+        roster.plan_recheck(true, false, at(0));
+        assert!(!roster.is_recheck_due(at(u64::MAX)));
+        roster.plan_recheck(false, false, at(0));
+        assert!(!roster.is_recheck_due(at(999_999)) && roster.is_recheck_due(at(1_000_000)));
+        for _ in 0..20 {
+            roster.plan_recheck(false, true, at(0));
+        }
+        assert!(!roster.is_recheck_due(at(999_999_999)) && roster.is_recheck_due(at(1_000_000_000)));
+        roster.plan_recheck(false, false, at(0));
+        assert!(roster.is_recheck_due(at(1_000_000)), "other lists, another thread to wait for");
     }
 }
