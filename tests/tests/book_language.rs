@@ -22,3 +22,28 @@ fn sorting_calls_back() {
 fn good_and_bad_hashes() {
     check_table("hashing");
 }
+
+#[test]
+fn a_pipeline_of_generators() {
+    check_table("day_pipeline");
+}
+
+#[test]
+fn a_window_that_is_copied() {
+    check_table("sliding_window");
+}
+
+#[test]
+fn rows_of_lists_and_what_measuring_them_costs() {
+    check_table("row_lists");
+}
+
+#[test]
+fn sums_in_python_and_in_c_and_asleep() {
+    check_table("sums");
+}
+
+#[test]
+fn primes_in_one_thread_and_in_three() {
+    check_table("prime_check");
+}

@@ -126,8 +126,9 @@ impl Counted {
         let deviations = deviations(CONFIDENCE, parts.len() * evidence.recordings);
         for (name, truth, seen) in &parts {
             let (truth, share) = (truth / all, seen / sampled);
-            // One sample more or less is always explained: a share near nothing has no spread of its own.
-            let bound = bound(truth, number, deviations) + 1.0 / number;
+            // The second term is the tail of a sum of exponential weights, which a normal variable does not
+            // have: of a part that is nearly nothing one late sample may make a hundredth.
+            let bound = bound(truth, number, deviations) + deviations * deviations / (4.0 * number);
             ensure!(
                 (share - truth).abs() <= bound,
                 "{name}: {share:.4} sampled, {truth:.4} counted, bound {bound:.4}, {number:.0} effective samples"
