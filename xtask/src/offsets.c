@@ -237,6 +237,32 @@ static void dictionaries(void) {
 #endif
 }
 
+/* What is read only to show variables. */
+static void values(void) {
+#if PY_VERSION_HEX >= 0x030B0000
+    FIELD("values.frame_variables", _PyInterpreterFrame, localsplus);
+    FIELD("values.names", PyCodeObject, co_localsplusnames);
+    FIELD("values.kinds", PyCodeObject, co_localspluskinds);
+#else
+    FIELD("values.frame_variables", PyFrameObject, f_localsplus);
+    FIELD("values.locals", PyCodeObject, co_varnames);
+    FIELD("values.shared", PyCodeObject, co_cellvars);
+    FIELD("values.outer", PyCodeObject, co_freevars);
+#endif
+    FIELD("values.arguments", PyCodeObject, co_argcount);
+    FIELD("values.keyword_arguments", PyCodeObject, co_kwonlyargcount);
+    FIELD("values.code_flags", PyCodeObject, co_flags);
+    FIELD("values.type_dict", PyTypeObject, tp_dict);
+    NUMBER("values.body", sizeof(PyObject));
+    FIELD("values.item_count", PyVarObject, ob_size);
+    FIELD("values.tuple_items", PyTupleObject, ob_item);
+    FIELD("values.list_items", PyListObject, ob_item);
+    FIELD("values.set_used", PySetObject, used);
+    FIELD("values.set_mask", PySetObject, mask);
+    FIELD("values.set_table", PySetObject, table);
+    FIELD("values.dict_used", PyDictObject, ma_used);
+}
+
 int main(int count, char **arguments) {
     (void)arguments;
 #if PY_VERSION_HEX >= 0x030E0000
@@ -257,5 +283,6 @@ int main(int count, char **arguments) {
     strings();
     integers();
     dictionaries();
+    values();
     return 0;
 }

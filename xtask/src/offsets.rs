@@ -11,7 +11,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use profiler_python::{
-    COOKIE, MAX_DEBUG_OFFSETS_BYTES, ManagedAttributes, Offsets, Version, offsets_for, parse_debug_offsets,
+    COOKIE, MAX_DEBUG_OFFSETS_BYTES, ManagedAttributes, Offsets, ValueOffsets, VariableLayout, Version,
+    offsets_for, parse_debug_offsets,
 };
 
 use crate::prepare::forbids_skipping;
@@ -265,6 +266,7 @@ fn described(binary: &Path) -> Result<Offsets> {
 /// Our offsets in the form that `offsets.c` prints.
 fn fields(offsets: &Offsets) -> Fields {
     let mut fields = object_fields(offsets);
+    fields.extend(value_fields(&offsets.values));
     fields.extend(runtime_fields(offsets));
     fields.extend(code_fields(offsets));
     fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), u64::from(value?)))).collect()
@@ -365,6 +367,37 @@ fn object_fields(offsets: &Offsets) -> Named {
         ("long.size", Some(long.size.offset())),
         ("long.digits", Some(long.digits)),
         ("long.tag_bits", Some(long.tag_bits)),
+    ]
+}
+
+fn value_fields(values: &ValueOffsets) -> Named {
+    let (apart, together) = match values.variables {
+        VariableLayout::Apart { locals, shared, outer } => {
+            ([locals, shared, outer].map(|field| Some(field.offset())), [None; 2])
+        }
+        VariableLayout::Together { names, kinds } => {
+            ([None; 3], [names, kinds].map(|field| Some(field.offset())))
+        }
+    };
+    vec![
+        ("values.frame_variables", Some(values.frame_variables)),
+        ("values.locals", apart[0]),
+        ("values.shared", apart[1]),
+        ("values.outer", apart[2]),
+        ("values.names", together[0]),
+        ("values.kinds", together[1]),
+        ("values.arguments", Some(values.arguments.offset())),
+        ("values.keyword_arguments", Some(values.keyword_arguments.offset())),
+        ("values.code_flags", Some(values.code_flags.offset())),
+        ("values.type_dict", Some(values.type_dict.offset())),
+        ("values.body", Some(values.body)),
+        ("values.item_count", Some(values.item_count.offset())),
+        ("values.tuple_items", Some(values.tuple_items)),
+        ("values.list_items", Some(values.list_items.offset())),
+        ("values.set_used", Some(values.set_used.offset())),
+        ("values.set_mask", Some(values.set_mask.offset())),
+        ("values.set_table", Some(values.set_table.offset())),
+        ("values.dict_used", Some(values.dict_used.offset())),
     ]
 }
 

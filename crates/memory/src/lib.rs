@@ -9,6 +9,7 @@ mod field;
 mod pages;
 mod read;
 mod recorder;
+mod rounds;
 mod snapshot;
 
 pub use copied::{CopiedPages, Copying};
@@ -16,4 +17,5 @@ pub use field::{Field, Scalar};
 pub use pages::{PAGE_BYTES, PageCopy};
 pub use read::{ReadError, ReadMemory, ReadRequest};
 pub use recorder::Recorder;
+pub use rounds::RoundCopy;
 pub use snapshot::{Snapshot, SnapshotError};

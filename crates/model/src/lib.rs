@@ -10,6 +10,7 @@ mod id;
 mod outcome;
 mod state;
 mod time;
+mod variable;
 
 pub use address::RemoteAddr;
 pub use frame::{Frame, FrameKind, Instruction, Position};
@@ -17,3 +18,4 @@ pub use id::{InterpreterId, NsTid, Pid, ThreadKey, Tid};
 pub use outcome::LossReason;
 pub use state::{ThreadState, WaitReason};
 pub use time::{Nanos, Timestamp};
+pub use variable::Variable;

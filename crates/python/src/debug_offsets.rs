@@ -16,6 +16,7 @@ use crate::offsets::{
     InterpreterOffsets, LineTableFormat, LongOffsets, ManagedAttributes, ObjectOffsets, Offsets,
     OffsetsError, RuntimeOffsets, StackRoot, ThreadOffsets, UnicodeOffsets, Version,
 };
+use crate::value_offsets::{ValueOffsets, VariableLayout};
 use crate::versions::check_frozen;
 
 /// What the structure starts with.
@@ -186,6 +187,7 @@ pub fn parse(bytes: &[u8]) -> Result<Offsets, OffsetsError> {
             tag_bits: 3,
             digits: described.field::<u32>("long_object.ob_digit")?.offset(),
         },
+        values: described.values()?,
     };
     Ok(offsets.with_sizes())
 }
@@ -391,6 +393,43 @@ impl Described<'_> {
             ascii_data,
             compact_data: data.offset(),
             data,
+        })
+    }
+
+    fn values(&self) -> Result<ValueOffsets, OffsetsError> {
+        let arguments: Field<i32> = self.field("code_object.argcount")?;
+        let float = "float_object.ob_fval";
+        Ok(ValueOffsets {
+            frame_variables: self.field::<u64>("interpreter_frame.localsplus")?.offset(),
+            arguments,
+            // Not described: the flags stand before the numbers of parameters, positional-only ones between.
+            keyword_arguments: self.neighbour("code_object.argcount", 8)?,
+            code_flags: Field::at(arguments.offset().saturating_sub(4)),
+            variables: VariableLayout::Together {
+                names: self.field("code_object.localsplusnames")?,
+                kinds: self.field("code_object.localspluskinds")?,
+            },
+            type_dict: self.neighbour("type_object.tp_flags", 96)?,
+            // A float is a head and its value.
+            body: self.field::<u64>(float)?.offset(),
+            item_count: self.field("tuple_object.ob_size")?,
+            tuple_items: self.field::<u64>("tuple_object.ob_item")?.offset(),
+            list_items: self.field("list_object.ob_item")?,
+            set_used: match self.version.minor {
+                14.. => self.field("set_object.used")?,
+                // Not described: the number of entries, deleted ones included, follows the head.
+                _ => Field::at(self.field::<u64>(float)?.offset() + 8),
+            },
+            set_mask: match self.version.minor {
+                14.. => self.field("set_object.mask")?,
+                _ => Field::at(self.field::<u64>(float)?.offset() + 16),
+            },
+            set_table: match self.version.minor {
+                14.. => self.field("set_object.table")?,
+                _ => Field::at(self.field::<u64>(float)?.offset() + 24),
+            },
+            // A dictionary's size follows the head.
+            dict_used: Field::at(self.field::<u64>(float)?.offset()),
         })
     }
 

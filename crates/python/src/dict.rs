@@ -40,10 +40,32 @@ pub(crate) fn entries(
     let keys = memory.field(dict, offsets.dict.keys)?;
     let values = memory.field(dict, offsets.dict.values)?;
     if values.is_null() {
-        combined_entries(memory, &offsets.dict, keys, limit)
+        key_entries(memory, &offsets.dict, keys, Wanted::AllUpTo(limit)).map(living)
     } else {
         split_entries(memory, offsets, keys, values, limit)
     }
+}
+
+/// How many entries are wanted.
+#[derive(Clone, Copy)]
+enum Wanted {
+    /// All, which may not be more than this.
+    AllUpTo(u32),
+    /// The first so many.
+    First(u32),
+}
+
+/// The living ones of the first `count` entries of the dictionary at `dict`.
+pub(crate) fn first_entries(
+    memory: &impl ReadMemory,
+    offsets: &Offsets,
+    dict: RemoteAddr,
+    count: u32,
+) -> Result<Vec<Entry>, ReadError> {
+    let keys = memory.field(dict, offsets.dict.keys)?;
+    let values = memory.field(dict, offsets.dict.values)?;
+    let entries = key_entries(memory, &offsets.dict, keys, Wanted::First(count))?;
+    if values.is_null() { Ok(living(entries)) } else { with_values(memory, offsets, entries, values) }
 }
 
 /// The living entries of attributes whose keys are shared and whose values are their own.
@@ -54,23 +76,24 @@ pub(crate) fn split_entries(
     values: RemoteAddr,
     limit: u32,
 ) -> Result<Vec<Entry>, ReadError> {
-    let mut entries = key_entries(memory, &offsets.dict, keys, limit)?;
+    let entries = key_entries(memory, &offsets.dict, keys, Wanted::AllUpTo(limit))?;
+    with_values(memory, offsets, entries, values)
+}
+
+/// Entries of shared keys with the values that stand apart from them.
+fn with_values(
+    memory: &impl ReadMemory,
+    offsets: &Offsets,
+    mut entries: Vec<Entry>,
+    values: RemoteAddr,
+) -> Result<Vec<Entry>, ReadError> {
     let start = values.offset(offsets.dict.values_start.into());
-    let length = (entries.len() * POINTER) as u64;
-    let bytes = memory.bytes(start, length, limit as usize * POINTER)?;
+    let length = entries.len() * POINTER;
+    let bytes = memory.bytes(start, length as u64, length)?;
     for (entry, value) in entries.iter_mut().zip(bytes.as_chunks().0) {
         entry.value = RemoteAddr::new(u64::from_le_bytes(*value));
     }
     Ok(living(entries))
-}
-
-fn combined_entries(
-    memory: &impl ReadMemory,
-    dict: &DictOffsets,
-    keys: RemoteAddr,
-    limit: u32,
-) -> Result<Vec<Entry>, ReadError> {
-    key_entries(memory, dict, keys, limit).map(living)
 }
 
 fn living(mut entries: Vec<Entry>) -> Vec<Entry> {
@@ -83,7 +106,7 @@ fn key_entries(
     memory: &impl ReadMemory,
     dict: &DictOffsets,
     keys: RemoteAddr,
-    limit: u32,
+    wanted: Wanted,
 ) -> Result<Vec<Entry>, ReadError> {
     let count_at = keys.offset(dict.entry_count.offset().into());
     let index_bytes = index_bytes(memory, dict, keys)?;
@@ -95,12 +118,16 @@ fn key_entries(
     let entry_bytes = hash_bytes + 2 * POINTER;
     let count: i64 = memory.scalar(count_at)?;
     // A negative count becomes a huge one, which is beyond the limit.
-    let count = count as u64;
-    if count > u64::from(limit) {
-        return Err(ReadError::TooLong { at: count_at, length: count, limit: limit.into() });
-    }
+    let count = match wanted {
+        Wanted::AllUpTo(limit) if count as u64 > u64::from(limit) => {
+            return Err(ReadError::TooLong { at: count_at, length: count as u64, limit: limit.into() });
+        }
+        Wanted::AllUpTo(_) => count as u64,
+        Wanted::First(most) => (count as u64).min(most.into()),
+    };
     let start = keys.offset(u64::from(dict.indices).wrapping_add(index_bytes));
-    let bytes = memory.bytes(start, count * entry_bytes as u64, limit as usize * entry_bytes)?;
+    let length = count as usize * entry_bytes;
+    let bytes = memory.bytes(start, length as u64, length)?;
     let key = Field::at(hash_bytes as u32);
     let value = Field::at((hash_bytes + POINTER) as u32);
     let entry = |bytes| Some(Entry { key: key.get(bytes)?, value: value.get(bytes)? });

@@ -50,6 +50,8 @@ pub struct RawStack {
     pub truncated: bool,
     /// Where the frames and the shims between them lie, in the order in which they were walked.
     places: Vec<RemoteAddr>,
+    /// Which of the places are shims, in order.
+    shims: Vec<usize>,
 }
 
 /// The size of the pages in which stacks are best read. Of a page that the target writes, each cache line that
@@ -192,12 +194,22 @@ impl RawStack {
         Ok(())
     }
 
+    /// Where each of the frames lies.
+    pub fn places(&self) -> impl Iterator<Item = RemoteAddr> {
+        let mut shims = self.shims.iter().peekable();
+        let places = self.places.iter().enumerate();
+        places.filter(move |(index, _)| shims.next_if_eq(&index).is_none()).map(|(_, place)| *place)
+    }
+
     fn add(&mut self, step: &Step) -> Result<(), WalkError> {
         match (step.frame, self.frames.last_mut()) {
             (Some(frame), _) => self.frames.push(frame),
             // The frame above a shim was called from C.
             (None, Some(callee)) => callee.is_entry = true,
             (None, None) => {}
+        }
+        if step.frame.is_none() {
+            self.shims.push(self.places.len() - 1);
         }
         let shims = self.places.len() - self.frames.len();
         if shims > self.frames.len() + MAX_SHIMS_ABOVE_FRAMES { Err(WalkError::Circle) } else { Ok(()) }

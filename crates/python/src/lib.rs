@@ -16,10 +16,15 @@ mod instance;
 mod integers;
 mod interpreters;
 mod line_table;
+mod locals;
 mod native_ids;
+mod number_text;
+mod numpy;
 mod offsets;
+mod repr;
 mod strings;
 mod thread_names;
+mod value_offsets;
 mod versions;
 
 pub use code::{CodeError, CodeHead, CodeObject, MAX_CODE_HEAD_BYTES, MAX_LINE_TABLE_BYTES, code_type};
@@ -30,12 +35,15 @@ pub use interpreters::{
     Interpreter, MAX_INTERPRETERS, MAX_THREAD_STATES, ThreadState, interpreters, thread_states,
 };
 pub use line_table::{LineEntry, LineTable};
+pub use locals::{MAX_VARIABLES, variables};
 pub use native_ids::native_ids;
 pub use offsets::{
     BytesOffsets, CodeOffsets, DictOffsets, FrameLayout, FrameOffsets, GilOffsets, InstructionPointer,
     InterpreterOffsets, LineTableFormat, LongOffsets, ManagedAttributes, ObjectOffsets, Offsets,
     OffsetsError, RuntimeOffsets, StackRoot, ThreadOffsets, UnicodeOffsets, Version,
 };
+pub use repr::{ReprLimits, Values};
 pub use strings::{CUT_MARK, MAX_STRING_CODE_POINTS, StringError, read_bytes, read_string};
 pub use thread_names::thread_names;
+pub use value_offsets::{ValueOffsets, VariableLayout};
 pub use versions::offsets_for;

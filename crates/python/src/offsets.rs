@@ -8,6 +8,8 @@ use std::fmt;
 use profiler_memory::Field;
 use profiler_model::RemoteAddr;
 
+use crate::ValueOffsets;
+
 /// A CPython version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version {
@@ -74,6 +76,8 @@ pub struct Offsets {
     pub dict: DictOffsets,
     /// `PyLongObject`.
     pub long: LongOffsets,
+    /// What is read only to show variables.
+    pub values: ValueOffsets,
 }
 
 /// Why there are no offsets for a version.

@@ -45,15 +45,28 @@ pub fn read_string(
     offsets: &Offsets,
     at: RemoteAddr,
 ) -> Result<String, StringError> {
-    let form = read_form(memory, offsets, at)?;
-    let wanted = form.length.min(MAX_STRING_CODE_POINTS as u64);
-    let limit = MAX_STRING_CODE_POINTS * size_of::<u32>();
-    let bytes = memory.bytes(form.characters, wanted * form.width as u64, limit)?;
-    let mut text = decode(&bytes, form.width, form.ascii);
-    if wanted < form.length {
+    let (mut text, is_whole) = read_start(memory, offsets, at, MAX_STRING_CODE_POINTS)?;
+    if !is_whole {
         text.push(CUT_MARK);
     }
     Ok(text)
+}
+
+/// Reads at most `most` code points of the `str` object at `at`, and tells whether these are all.
+///
+/// # Errors
+/// When it cannot be read or is no string.
+pub(crate) fn read_start(
+    memory: &impl ReadMemory,
+    offsets: &Offsets,
+    at: RemoteAddr,
+    most: usize,
+) -> Result<(String, bool), StringError> {
+    let form = read_form(memory, offsets, at)?;
+    let wanted = form.length.min(most.min(MAX_STRING_CODE_POINTS) as u64);
+    let limit = MAX_STRING_CODE_POINTS * size_of::<u32>();
+    let bytes = memory.bytes(form.characters, wanted * form.width as u64, limit)?;
+    Ok((decode(&bytes, form.width, form.ascii), wanted == form.length))
 }
 
 fn read_form(memory: &impl ReadMemory, offsets: &Offsets, at: RemoteAddr) -> Result<Form, StringError> {

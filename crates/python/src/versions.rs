@@ -9,6 +9,7 @@
 
 use profiler_memory::Field;
 
+use crate::ValueOffsets;
 use crate::offsets::{
     BytesOffsets, CodeOffsets, DictOffsets, FrameLayout, FrameOffsets, GilOffsets, InstructionPointer,
     InterpreterOffsets, LineTableFormat, LongOffsets, ManagedAttributes, ObjectOffsets, Offsets,
@@ -34,7 +35,8 @@ pub fn offsets_for(version: Version) -> Result<Offsets, OffsetsError> {
         (3, 12) => python_3_12(),
         _ => return Err(OffsetsError::UnknownVersion(version)),
     };
-    Ok(Offsets { version, ..table }.with_sizes())
+    let values = ValueOffsets::of_minor(version.minor);
+    Ok(Offsets { version, values, ..table }.with_sizes())
 }
 
 /// Refuses alphas and betas: fields moved between them, and no table says where.
@@ -137,6 +139,7 @@ fn python_3_6() -> Offsets {
             values_start: 0,
         },
         long: LongOffsets { size: Field::at(16), tag_bits: 0, digits: 24 },
+        values: ValueOffsets::of_minor(6),
     }
 }
 

@@ -9,6 +9,7 @@ use profiler_python::{Callers, GilAddresses, Offsets, RawStack, STACK_PAGE_BYTES
 use crate::codes::KnownCodes;
 use crate::forecast::PageForecast;
 use crate::gil::{self, GilSpan, GilState};
+use crate::objects::ObjectsWanted;
 
 /// Copies stacks, predicting from one instant to the next which pages they lie in.
 #[derive(Debug, Default)]
@@ -19,6 +20,8 @@ pub struct StackReader {
     thread_state: Vec<u8>,
     /// What is known of code objects, so that they need not be looked at.
     pub codes: KnownCodes,
+    /// Which objects are copied with the stacks.
+    pub objects: ObjectsWanted,
 }
 
 impl StackReader {

@@ -7,6 +7,7 @@ use profiler_python::RawStack;
 use crate::Target;
 use crate::capture::StackReader;
 use crate::codes::Capture;
+use crate::objects::ObjectCopy;
 use crate::roster::Roster;
 
 /// What was captured of some threads at one instant, and what it took.
@@ -18,6 +19,8 @@ pub struct Instant {
     pub capture: Capture,
     /// The thread state that held the GIL at the instant.
     pub holder: Option<RemoteAddr>,
+    /// The objects that the stacks lead to, where they are wanted.
+    pub objects: Option<ObjectCopy>,
     /// How long each stop lasted.
     pub stops: Vec<Nanos>,
 }

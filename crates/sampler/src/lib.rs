@@ -14,6 +14,7 @@ mod forecast;
 mod gil;
 mod instant;
 mod names;
+mod objects;
 mod pause;
 mod peek;
 mod probe;

@@ -18,6 +18,7 @@ use crate::Target;
 use crate::capture::StackReader;
 use crate::gil::{self, GilState};
 use crate::instant::{Instant, read_stacks};
+use crate::objects::{copy_objects, nobody_ran};
 use crate::roster::Roster;
 
 /// How often the stop is tried anew when it came at a moment that cannot be used: the GIL has passed to
@@ -59,6 +60,13 @@ pub fn capture(
             Err(reason) => Err(*reason),
         };
         let mut instant = read_stacks(target, roster, wanted, reader)?;
+        if reader.objects.is_any() {
+            let is_stopped = matches!(stop, Ok(Some(_)));
+            let mut objects = copy_objects(target, reader.objects, instant.read())?;
+            let stood_still = nobody_ran(target, roster, gil, &now, is_stopped)?;
+            objects.doubt = (!stood_still).then_some(LossReason::GilMoved);
+            instant.objects = Some(objects);
+        }
         let nobody_can_move = proof_of_holder.is_ok() && now.locked;
         let proof_of_others =
             match nobody_can_move || now.nobody_else_took_it(&gil::read(target.memory(), gil)?) {
@@ -116,6 +124,14 @@ pub fn capture_alone(
     };
     reader.begin(target.memory())?;
     let mut instant = read_stacks(target, roster, &[index], reader)?;
+    if reader.objects.is_any() {
+        let mut objects = copy_objects(target, reader.objects, instant.read())?;
+        // No GIL keeps the others from changing them.
+        let others_slept =
+            (0..roster.threads.len()).all(|other| other == index || roster.threads[other].slept_since_look());
+        objects.doubt = (!others_slept).then_some(LossReason::Moved);
+        instant.objects = Some(objects);
+    }
     if stopped.is_none() && !thread.slept_since_look() {
         instant.lose(index, LossReason::Moved);
     }

@@ -12,6 +12,7 @@ use crate::Target;
 use crate::capture::StackReader;
 use crate::gil;
 use crate::instant::{Instant, read_stacks};
+use crate::objects::{copy_objects, nobody_ran};
 use crate::roster::Roster;
 
 /// How many readings must be the same. A stack that changes while it is read can look the same twice; each
@@ -54,6 +55,15 @@ fn capture_once(
     let before = read_gil()?;
     reader.begin(target.memory())?;
     let mut instant = read_stacks(target, roster, wanted, reader)?;
+    if reader.objects.is_any() {
+        let mut objects = copy_objects(target, reader.objects, instant.read())?;
+        let stood_still = match (gil, &before) {
+            (Some(gil), Some(before)) => nobody_ran(target, roster, gil, before, false)?,
+            _ => roster.threads.iter().all(|thread| thread.slept_since_look()),
+        };
+        objects.doubt = (!stood_still).then_some(LossReason::Moved);
+        instant.objects = Some(objects);
+    }
     let after = read_gil()?;
     let nobody_else_moved =
         before.zip(after).is_some_and(|(before, after)| before.nobody_else_took_it(&after));
