@@ -1,8 +1,11 @@
 //! `profiler dump`: one look at every thread of a process, printed.
 
+use std::io::{self, IsTerminal};
+
 use anyhow::Context;
 use profiler_output::{write_dump_text, write_dumps_json};
 use profiler_profile::ProcessDump;
+use profiler_sampler::DumpOptions;
 
 use crate::attach::{attach, expect_free, expect_tracing};
 use crate::destination::write_to_stdout;
@@ -16,7 +19,12 @@ use crate::plan::DumpPlan;
 pub fn run(plan: &DumpPlan) -> anyhow::Result<u8> {
     expect_tracing(plan.sampler)?;
     let target = attach(plan.pid)?;
-    let dump = profiler_sampler::dump(target, plan.sampler)
+    let options = DumpOptions {
+        kind: plan.sampler,
+        variables: plan.variables,
+        source: plan.source.unwrap_or_else(|| !plan.json && io::stdout().is_terminal()),
+    };
+    let dump = profiler_sampler::dump(target, options)
         .with_context(|| format!("process {} could not be looked into", plan.pid))?;
     write_to_stdout(|out| {
         if plan.json {

@@ -125,9 +125,14 @@ pub struct DumpFlags {
     /// Never stop the process, not for microseconds: a stack that cannot be proved true is not shown
     #[arg(long)]
     pub nonblocking: bool,
-    /// Later: values of variables.
-    #[arg(short, long, hide = true, action = clap::ArgAction::Count)]
+    /// Show the variables of every frame; twice for longer values
+    #[arg(short, long, action = clap::ArgAction::Count)]
     pub locals: u8,
+    /// Show the line of source that every frame is at, and mark the expression that runs (3.11+)
+    /// [default: auto: where the output is read at a terminal]
+    #[arg(long, value_name = "WHEN", value_parser = ["auto", "always", "never"], num_args = 0..=1,
+          require_equals = true, default_missing_value = "always", hide_possible_values = true)]
+    pub source: Option<String>,
     /// Later: core files.
     #[arg(short, long, hide = true)]
     pub core: Option<PathBuf>,

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use profiler_model::Pid;
 use profiler_output::{FORMATS, Format, Lines, ViewOptions, Weight, format_named, format_of_file};
-use profiler_sampler::{SamplerKind, SamplerOptions};
+use profiler_sampler::{ReprLimits, SamplerKind, SamplerOptions};
 
 use crate::flags::{Command, DumpFlags, Flags, RecordFlags};
 
@@ -44,6 +44,9 @@ pub struct RecordPlan {
     pub view: ViewOptions,
 }
 
+/// How many characters of a value are shown for each `-l`, as in py-spy.
+const CHARACTERS_OF_VALUES: usize = 128;
+
 /// A look at a process.
 #[derive(Debug)]
 pub struct DumpPlan {
@@ -51,6 +54,10 @@ pub struct DumpPlan {
     pub pid: Pid,
     /// How to look.
     pub sampler: SamplerKind,
+    /// Whether the values of variables are shown, and how much of each.
+    pub variables: Option<ReprLimits>,
+    /// Whether lines of source are shown; `None`: where the output is read at a terminal.
+    pub source: Option<bool>,
     /// Whether JSON is printed.
     pub json: bool,
     /// How to show it.
@@ -155,14 +162,25 @@ fn choose_weight(format: &dyn Format, waiting_counts: bool) -> Weight {
 
 fn dump_plan(flags: DumpFlags) -> Result<DumpPlan, UsageError> {
     refuse_what_comes_later(&[
-        (flags.locals > 0, "-l, --locals", "show the values of variables"),
         (flags.core.is_some(), "-c, --core", "read core files"),
         (flags.subprocesses, "-s, --subprocesses", "follow child processes"),
         (flags.native, "-n, --native", "show native frames"),
     ])?;
     let pid = parse_pid(flags.pid.as_deref().ok_or(UsageError::NoPid)?)?;
     let view = ViewOptions { full_filenames: flags.full_filenames, ..ViewOptions::default() };
-    Ok(DumpPlan { pid, sampler: sampler_kind(flags.nonblocking), json: flags.json, view })
+    Ok(DumpPlan {
+        pid,
+        sampler: sampler_kind(flags.nonblocking),
+        variables: (flags.locals > 0)
+            .then(|| ReprLimits { characters: CHARACTERS_OF_VALUES * usize::from(flags.locals) }),
+        source: match flags.source.as_deref() {
+            Some("always") => Some(true),
+            Some("never") => Some(false),
+            _ => None,
+        },
+        json: flags.json,
+        view,
+    })
 }
 
 fn refuse_what_comes_later(options: &[(bool, &'static str, &'static str)]) -> Result<(), UsageError> {
@@ -420,7 +438,6 @@ mod tests {
         let lines = [
             "record -p 1 -s",
             "record -p 1 --native",
-            "dump -p 1 -ll",
             "dump --core core.1",
             "dump -p 1 -s",
             "dump -p 1 -n",

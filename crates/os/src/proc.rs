@@ -106,6 +106,11 @@ impl Process {
         self.path("root").join(path.trim_start_matches('/'))
     }
 
+    /// A relative path of the process's, from the folder it runs in, to be opened from here.
+    pub fn in_its_working_directory(&self, path: &str) -> PathBuf {
+        self.path("cwd").join(path)
+    }
+
     /// Its command line, arguments joined by blanks.
     ///
     /// # Errors
@@ -167,6 +172,19 @@ impl Process {
     pub fn stat(&self) -> io::Result<Stat> {
         let text = fs::read(self.path("stat"))?;
         parse_stat(&text).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+    }
+
+    /// When it started, as time since 1970, to a hundredth of a second.
+    pub fn started_at(&self) -> Option<Nanos> {
+        use nix::time::{ClockId, clock_gettime};
+        let since_boot =
+            |clock| clock_gettime(clock).map(|time| Nanos::from(std::time::Duration::from(time)));
+        let now = since_boot(ClockId::CLOCK_REALTIME).ok()?.as_nanos();
+        let booted = now.checked_sub(since_boot(ClockId::CLOCK_BOOTTIME).ok()?.as_nanos())?;
+        // The kernel shows user space hundredths of a second, whatever its own ticks are.
+        const TICK: u64 = 10_000_000;
+        let ticks = self.stat().ok()?.start_time;
+        Some(Nanos::from_nanos(booted.checked_add(ticks.checked_mul(TICK)?)?))
     }
 
     /// The process that traces it, if any.

@@ -3,8 +3,8 @@
 
 use std::io::{self, Write};
 
-use profiler_model::{Frame, FrameKind, Pid};
-use profiler_profile::{ProcessDump, ThreadDump};
+use profiler_model::{Frame, FrameKind, Pid, Variable};
+use profiler_profile::{FrameDetails, ProcessDump, ThreadDump, Variables};
 use serde::Serialize;
 
 use crate::label::{file_shown, frame_name};
@@ -51,7 +51,9 @@ impl<'a> ThreadView<'a> {
             active: thread.state.is_running(),
             owns_gil: thread.holds_gil,
             frames: frames
-                .map(|(depth, frame)| FrameView::new(frame, Some(depth) == outermost, options))
+                .map(|(depth, frame)| {
+                    FrameView::new(frame, thread.details.get(depth), Some(depth) == outermost, options)
+                })
                 .collect(),
             process_info: ProcessView::new(dump),
             state: thread.state.to_string(),
@@ -71,8 +73,8 @@ struct FrameView<'a> {
     module: Option<&'a str>,
     short_filename: Option<&'a str>,
     line: u32,
-    /// Local variables, which are not read.
-    locals: Option<()>,
+    /// Null where they were not asked for or could not be read.
+    locals: Option<Vec<VariableView<'a>>>,
     is_entry: bool,
     is_shim_entry: bool,
     // From here on not py-spy's.
@@ -81,18 +83,54 @@ struct FrameView<'a> {
     end_line: Option<u32>,
     column: Option<u32>,
     end_column: Option<u32>,
+    /// Why `locals` is null although they were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    locals_lost: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct VariableView<'a> {
+    name: &'a str,
+    addr: u64,
+    arg: bool,
+    repr: Option<&'a str>,
+}
+
+impl<'a> VariableView<'a> {
+    fn new(variable: &'a Variable) -> Self {
+        VariableView {
+            name: &variable.name,
+            addr: variable.address.as_u64(),
+            arg: variable.is_argument,
+            repr: variable.value.as_deref(),
+        }
+    }
 }
 
 impl<'a> FrameView<'a> {
     /// py-spy calls those frames shim entries that C code called and that have no Python caller.
-    fn new(frame: &'a Frame, is_outermost: bool, options: &ViewOptions) -> Self {
+    fn new(
+        frame: &'a Frame,
+        details: Option<&'a FrameDetails>,
+        is_outermost: bool,
+        options: &ViewOptions,
+    ) -> Self {
+        let (locals, locals_lost) = match details.map(|details| &details.variables) {
+            Some(Variables::Read(read)) => (Some(read.iter().map(VariableView::new).collect()), None),
+            Some(Variables::Lost(reason)) => {
+                (None, Some(reason.map_or("not read".to_owned(), |reason| reason.to_string())))
+            }
+            Some(Variables::NotAskedFor) | None => (None, None),
+        };
         FrameView {
             name: frame_name(frame),
             filename: file_shown(frame, true),
             module: frame.module.as_deref(),
             short_filename: (!options.full_filenames).then(|| file_shown(frame, false)),
             line: frame.position.line.unwrap_or(0),
-            locals: None,
+            locals,
             is_entry: frame.is_entry,
             is_shim_entry: frame.is_entry && is_outermost,
             kind: kind(frame.kind),
@@ -100,6 +138,8 @@ impl<'a> FrameView<'a> {
             end_line: frame.position.end_line,
             column: frame.position.column,
             end_column: frame.position.end_column,
+            locals_lost,
+            source: details.and_then(|details| details.source.as_deref()),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What `dump` shows: every thread of a process at one instant. Not a profile, because nothing is summed.
 
-use profiler_model::{Frame, InterpreterId, LossReason, Pid, ThreadState, Tid};
+use profiler_model::{Frame, InterpreterId, LossReason, Pid, ThreadState, Tid, Variable};
 
 /// A process and its threads at one instant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,4 +42,27 @@ pub struct ThreadDump {
     pub truncated: bool,
     /// Why its frames could not be shown, where they could not.
     pub lost: Option<LossReason>,
+    /// What each frame has beyond its place, in the order of `frames`; empty where nothing was asked for.
+    pub details: Vec<FrameDetails>,
+}
+
+/// What a frame has beyond its place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FrameDetails {
+    /// Its variables.
+    pub variables: Variables,
+    /// The line of source that it is at.
+    pub source: Option<String>,
+}
+
+/// The variables of a frame.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Variables {
+    /// They were not asked for.
+    #[default]
+    NotAskedFor,
+    /// These, with their values.
+    Read(Vec<Variable>),
+    /// They cannot be shown: they are beyond what is read, damaged, or were changing meanwhile.
+    Lost(Option<LossReason>),
 }

@@ -19,7 +19,7 @@ mod tally;
 mod thread_table;
 mod timeline;
 
-pub use dump::{ProcessDump, ThreadDump};
+pub use dump::{FrameDetails, ProcessDump, ThreadDump, Variables};
 pub use handle::{FrameId, ProcessId, StackId, ThreadId};
 pub use hot::{Function, Hot, Line};
 pub use ledger::Ledger;

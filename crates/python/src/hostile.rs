@@ -6,7 +6,8 @@ use profiler_model::RemoteAddr;
 use proptest::prelude::*;
 
 use crate::{
-    CodeObject, ManagedAttributes, Offsets, Version, code_type, offsets_for, read_string, thread_names,
+    CodeObject, ManagedAttributes, Offsets, RawFrame, ReprLimits, Values, Version, code_type, offsets_for,
+    read_string, thread_names, variables,
 };
 
 /// The given words, over and over, at all addresses.
@@ -56,6 +57,12 @@ proptest! {
             let _ = CodeObject::read(&memory, &offsets, at);
             let _ = code_type(&memory, &offsets, at);
             let _ = thread_names(&memory, &offsets, at);
+            let limits = ReprLimits { characters: 128 };
+            let values = Values::new(&memory, &offsets, limits);
+            let frame = RawFrame { code: at.without_tag(3), instruction: 0, bytecode_copy: 0, is_entry: false };
+            for variable in variables(&values, at, &frame).unwrap_or_default() {
+                prop_assert!(variable.value.is_none_or(|value| value.chars().count() <= 128 + 3));
+            }
         }
     }
 }

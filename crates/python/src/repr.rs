@@ -410,6 +410,7 @@ impl<'a, M: ReadMemory> Values<'a, M> {
         let found = if flags & HEAP_TYPE == 0 {
             Type { kind: Kind::of_static(&name), name }
         } else {
+            let name = self.qualified_name(at).unwrap_or(name);
             let name = match self.module_of(at)?.as_deref() {
                 Some(module) if module != "builtins" => format!("{module}.{name}"),
                 _ => name,
@@ -422,6 +423,15 @@ impl<'a, M: ReadMemory> Values<'a, M> {
             types.insert(at, Arc::clone(&found));
         }
         Ok(found)
+    }
+
+    /// `ht_qualname` of a class: its name with the classes and functions that it was made in.
+    fn qualified_name(&self, class: RemoteAddr) -> Option<String> {
+        // It stands before `ht_cached_keys`.
+        let at = self.offsets.object.type_cached_keys.offset().checked_sub(8)?;
+        let name = self.memory.scalar(class.offset(at.into())).ok()?;
+        let (name, is_whole) = read_start(self.memory, self.offsets, name, MAX_TYPE_NAME).ok()?;
+        is_whole.then_some(name)
     }
 
     /// `__module__` of a class.

@@ -23,7 +23,7 @@ impl<Id: Copy> CodeNames<Id> {
     }
 
     /// The ids of the frames of `stack`, root first; `intern` gives an id to a frame that is met for the first
-    /// time.
+    /// time. Frames that are not to be shown are left out.
     ///
     /// # Errors
     /// When a frame has no name that is certain: its code object is another one by now.
@@ -34,6 +34,21 @@ impl<Id: Copy> CodeNames<Id> {
         stack: &RawStack,
         intern: &mut dyn FnMut(&Frame) -> Id,
     ) -> Result<Vec<Id>, LossReason> {
+        let ids = self.each_root_first(target, capture, stack, intern)?;
+        Ok(ids.into_iter().flatten().collect())
+    }
+
+    /// The same for each frame, with `None` for those that are not to be shown.
+    ///
+    /// # Errors
+    /// As for [`CodeNames::root_first`].
+    pub fn each_root_first(
+        &mut self,
+        target: &Target,
+        capture: &Capture,
+        stack: &RawStack,
+        intern: &mut dyn FnMut(&Frame) -> Id,
+    ) -> Result<Vec<Option<Id>>, LossReason> {
         let (memory, offsets) = (target.memory(), target.offsets());
         let mut ids = Vec::with_capacity(stack.frames.len());
         for frame in stack.frames.iter().rev() {
@@ -45,7 +60,7 @@ impl<Id: Copy> CodeNames<Id> {
                 true => self.resolver.resolve(memory, offsets, frame, &head, &mut describe),
                 false => self.resolver.resolve(capture.names(), offsets, frame, &head, &mut describe),
             };
-            ids.extend(id.map_err(|_| LossReason::CodeChanged)?);
+            ids.push(id.map_err(|_| LossReason::CodeChanged)?);
         }
         Ok(ids)
     }

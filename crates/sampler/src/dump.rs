@@ -3,15 +3,17 @@
 use profiler_memory::ReadError;
 use profiler_model::{Frame, LossReason, ThreadState, Timestamp, WaitReason};
 use profiler_os::clock;
-use profiler_profile::{ProcessDump, ThreadDump};
-use profiler_python::RawStack;
+use profiler_profile::{FrameDetails, ProcessDump, ThreadDump, Variables};
+use profiler_python::{RawStack, ReprLimits};
 
 use crate::code_names::CodeNames;
 use crate::codes::Capture;
 use crate::instant::Instant;
 use crate::names;
+use crate::objects::{ObjectCopy, ObjectsWanted, stack_variables};
 use crate::probe::{GilGroup, Probe};
 use crate::roster::Thread;
+use crate::sources::Sources;
 use crate::{SamplerKind, Target};
 
 /// How often threads whose stack was lost are looked at again.
@@ -21,16 +23,20 @@ const MAX_LOOKS: usize = 10;
 ///
 /// # Errors
 /// When the target's runtime cannot be read: it has ended.
-pub fn dump(target: Target, kind: SamplerKind) -> Result<ProcessDump, ReadError> {
+pub fn dump(target: Target, options: DumpOptions) -> Result<ProcessDump, ReadError> {
+    let process = *target.process();
     let mut look = Look {
-        code_names: CodeNames::new(*target.process()),
-        probe: Probe::new(target, kind),
+        code_names: CodeNames::new(process),
+        probe: Probe::new(target, options.kind),
+        sources: Sources::new(process),
+        options,
         frames: Vec::new(),
         is_stopped: false,
     };
+    look.probe.want_objects(ObjectsWanted { variables: options.variables });
     let mut threads = look.threads(clock::now())?;
     for _ in 1..MAX_LOOKS {
-        if threads.iter().all(|thread| thread.lost.is_none()) {
+        if threads.iter().all(is_whole) {
             break;
         }
         threads = look.threads(clock::now())?;
@@ -50,7 +56,51 @@ pub fn dump(target: Target, kind: SamplerKind) -> Result<ProcessDump, ReadError>
     })
 }
 
+/// How a dump is taken, and what of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DumpOptions {
+    /// How to look.
+    pub kind: SamplerKind,
+    /// Show the variables of each frame, so much of each value.
+    pub variables: Option<ReprLimits>,
+    /// Show the line of source that each frame is at.
+    pub source: bool,
+}
+
+impl DumpOptions {
+    /// Stacks and nothing else.
+    pub const fn of_stacks(kind: SamplerKind) -> Self {
+        DumpOptions { kind, variables: None, source: false }
+    }
+
+    fn details(&self) -> bool {
+        self.variables.is_some() || self.source
+    }
+}
+
+/// Whether nothing of the thread was lost that a second look might get.
+fn is_whole(thread: &ThreadDump) -> bool {
+    let is_lost = |details: &FrameDetails| matches!(details.variables, Variables::Lost(Some(_)));
+    thread.lost.is_none() && !thread.details.iter().any(is_lost)
+}
+
+/// The variables of each frame of `raw`, leaf first, as far as they are read.
+fn variables_of(
+    target: &Target,
+    wanted: Option<(ReprLimits, &ObjectCopy)>,
+    raw: &RawStack,
+) -> Vec<Variables> {
+    let Some((limits, objects)) = wanted else { return Vec::new() };
+    if let Some(doubt) = objects.doubt {
+        return vec![Variables::Lost(Some(doubt)); raw.frames.len()];
+    }
+    let read = stack_variables(&objects.memory, target, limits, raw);
+    read.into_iter().map(|read| read.map_or(Variables::Lost(None), Variables::Read)).collect()
+}
+
 struct Look {
+    options: DumpOptions,
+    sources: Sources,
     probe: Probe,
     /// Frames are numbered as they are met.
     code_names: CodeNames<usize>,
@@ -79,12 +129,15 @@ impl Look {
     fn add(&mut self, group: &GilGroup, instant: Instant, dumps: &mut Vec<(usize, ThreadDump)>) {
         let holder = instant.holder;
         for (index, stack) in instant.stacks {
-            let resolved = stack.and_then(|raw| Ok((self.frames(&raw, &instant.capture)?, raw.truncated)));
+            let (resolved, truncated) = match &stack {
+                Ok(raw) => (self.frames(raw, &instant.capture, instant.objects.as_ref()), raw.truncated),
+                Err(reason) => (Err(*reason), false),
+            };
             let thread = &self.probe.roster.threads[index];
             let holds_gil = holder == Some(thread.python.address);
-            let (lost, (frames, truncated)) = match resolved {
+            let (lost, (frames, details)) = match resolved {
                 Ok(frames) => (None, frames),
-                Err(reason) => (Some(reason), (Vec::new(), false)),
+                Err(reason) => (Some(reason), (Vec::new(), Vec::new())),
             };
             dumps.push((
                 index,
@@ -103,19 +156,40 @@ impl Look {
                     frames,
                     truncated,
                     lost,
+                    details,
                 },
             ));
         }
     }
 
-    /// The frames, leaf first.
-    fn frames(&mut self, raw: &RawStack, capture: &Capture) -> Result<Vec<Frame>, LossReason> {
+    /// The frames with what was asked for of each, leaf first.
+    fn frames(
+        &mut self,
+        raw: &RawStack,
+        capture: &Capture,
+        objects: Option<&ObjectCopy>,
+    ) -> Result<(Vec<Frame>, Vec<FrameDetails>), LossReason> {
+        let target = &self.probe.target;
         let known = &mut self.frames;
-        let ids = self.code_names.root_first(&self.probe.target, capture, raw, &mut |frame| {
+        let ids = self.code_names.each_root_first(target, capture, raw, &mut |frame| {
             known.push(frame.clone());
             known.len() - 1
         })?;
-        Ok(ids.into_iter().rev().map(|id| self.frames[id].clone()).collect())
+        let variables = variables_of(target, self.options.variables.zip(objects), raw);
+        let mut variables = variables.into_iter().chain(std::iter::repeat(Variables::Lost(None)));
+        let (mut frames, mut details) = (Vec::new(), Vec::new());
+        for id in ids.into_iter().rev() {
+            let variables = variables.next().unwrap_or_default();
+            let Some(frame) = id.map(|id| self.frames[id].clone()) else { continue };
+            let source = if self.options.source { self.sources.line(&frame) } else { None };
+            frames.push(frame);
+            if self.options.details() {
+                let variables =
+                    if self.options.variables.is_some() { variables } else { Variables::default() };
+                details.push(FrameDetails { variables, source });
+            }
+        }
+        Ok((frames, details))
     }
 
     fn is_collecting(&self, thread: &Thread) -> bool {

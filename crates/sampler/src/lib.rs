@@ -22,7 +22,9 @@ mod roster;
 mod schedule;
 mod session;
 mod short_file;
+mod sources;
 
 pub use attach::{AttachError, Search, Target};
-pub use dump::dump;
+pub use dump::{DumpOptions, dump};
+pub use profiler_python::ReprLimits;
 pub use session::{End, Progress, SamplerKind, SamplerOptions, Session};

@@ -9,6 +9,7 @@ use crate::capture::StackReader;
 use crate::codes::Capture;
 use crate::gil;
 use crate::instant::Instant;
+use crate::objects::ObjectsWanted;
 use crate::roster::Roster;
 use crate::{SamplerKind, Target, pause, peek};
 
@@ -32,6 +33,11 @@ impl Probe {
     pub fn new(target: Target, kind: SamplerKind) -> Self {
         let reader = StackReader::new();
         Probe { target, roster: Roster::default(), kind, reader, tracer: Tracer::new() }
+    }
+
+    /// Has these objects copied with all stacks from now on.
+    pub fn want_objects(&mut self, objects: ObjectsWanted) {
+        self.reader.objects = objects;
     }
 
     /// Brings the roster up to date and looks at what each thread is doing.

@@ -1,9 +1,11 @@
 //! The text and the JSON of `dump`.
 
 use insta::assert_snapshot;
-use profiler_model::{Frame, InterpreterId, LossReason, Pid, ThreadState, Tid, WaitReason};
+use profiler_model::{
+    Frame, InterpreterId, LossReason, Pid, Position, RemoteAddr, ThreadState, Tid, Variable, WaitReason,
+};
 use profiler_output::{ViewOptions, write_dump_text, write_dumps_json};
-use profiler_profile::{ProcessDump, ThreadDump};
+use profiler_profile::{FrameDetails, ProcessDump, ThreadDump, Variables};
 use serde_json::Value;
 
 use crate::profiles::frame;
@@ -21,6 +23,7 @@ fn thread(tid: u32, name: &str, state: ThreadState, frames: Vec<Frame>) -> Threa
         frames,
         truncated: false,
         lost: None,
+        details: Vec::new(),
     }
 }
 
@@ -157,4 +160,68 @@ fn lines_and_files_are_those_asked_for() {
     let mut text = Vec::new();
     write_dump_text(&plain_process(), &options, &mut text).unwrap();
     assert!(String::from_utf8(text).unwrap().contains("    C.run (/app/prog.py:5)\n"));
+}
+
+fn variable(name: &str, is_argument: bool, value: Option<&str>) -> Variable {
+    Variable {
+        name: name.into(),
+        address: RemoteAddr::new(0x7f10),
+        is_argument,
+        value: value.map(str::to_owned),
+    }
+}
+
+/// Frames with variables and source, as wide and as hostile as can be.
+fn detailed_process() -> ProcessDump {
+    let at = |columns: (u32, u32), end_line| Position {
+        line: Some(5),
+        end_line: Some(end_line),
+        column: Some(columns.0),
+        end_column: Some(columns.1),
+    };
+    let place = |position| Frame { position, ..frame("f", "f.py", 3, 5) };
+    // The wide characters take three bytes and two columns each; the tab is written as an escape.
+    let lines = [
+        ("    x = 日本(\ty) + 1\n", at((8, 18), 5)),
+        ("    call(\n", at((4, 5), 6)),
+        ("    whole()\n", at((4, 11), 5)),
+        ("short", at((90, 99), 5)),
+    ];
+    let mut frames: Vec<Frame> = lines.iter().map(|(_, position)| place(*position)).collect();
+    let mut details: Vec<FrameDetails> = lines
+        .iter()
+        .map(|(line, _)| FrameDetails { source: Some((*line).to_owned()), ..FrameDetails::default() })
+        .collect();
+    details[0].variables = Variables::Read(vec![
+        variable("first", true, Some("'a\u{1b}[2Jb'")),
+        variable("na\nme", false, None),
+    ]);
+    for lost in [Some(LossReason::GilMoved), None] {
+        frames.push(frame("g", "g.py", 1, 2));
+        details.push(FrameDetails { variables: Variables::Lost(lost), source: None });
+    }
+    process(vec![ThreadDump { details, ..thread(14215, "MainThread", ThreadState::Running, frames) }])
+}
+
+#[test]
+fn variables_and_source_as_text() {
+    let text = text(&detailed_process());
+    assert!(!text.chars().any(|char| char.is_control() && char != '\n'), "{text:?}");
+    assert_snapshot!(text);
+}
+
+#[test]
+fn variables_and_source_as_json() {
+    let (text, json) = json(detailed_process());
+    assert!(!text.chars().any(|char| char.is_control() && char != '\n'), "{text:?}");
+    let frames = &json[0]["frames"];
+    let first = serde_json::json!({"name": "first", "addr": 0x7f10, "arg": true, "repr": "'a\u{1b}[2Jb'"});
+    assert_eq!(frames[0]["locals"][0], first);
+    assert_eq!(frames[0]["locals"][1]["repr"], Value::Null);
+    assert_eq!(frames[0]["source"], "    x = 日本(\ty) + 1\n");
+    assert_eq!(
+        (&frames[4]["locals"], &frames[4]["locals_lost"]),
+        (&Value::Null, &"GIL changed hands while it was read".into())
+    );
+    assert_eq!(frames[5]["locals_lost"], "not read");
 }
