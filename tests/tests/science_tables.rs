@@ -16,3 +16,23 @@ fn rows_of_a_data_frame() {
 fn string_methods_on_one_line() {
     check_table("strings");
 }
+
+#[test]
+fn compiled_when_first_called() {
+    check_table("jit");
+}
+
+#[test]
+fn arrays_with_and_without_python_above() {
+    check_table("arrays");
+}
+
+#[test]
+fn a_lazy_pipeline_with_statistics() {
+    check_table("anomalies");
+}
+
+#[test]
+fn one_kernel_behind_many_bindings() {
+    check_table("bindings");
+}
