@@ -1,15 +1,17 @@
-//! `profiler dump`: one look at every thread of a process, printed.
+//! `profiler dump`: one look at every thread of a process, or of a tree of processes, printed.
 
 use std::io::{self, IsTerminal};
 
 use anyhow::Context;
+use profiler_model::Pid;
 use profiler_output::{write_dump_text, write_dumps_json};
 use profiler_profile::ProcessDump;
-use profiler_sampler::DumpOptions;
+use profiler_sampler::{AttachError, DumpOptions, Target, family};
 
 use crate::attach::{attach, expect_free, expect_tracing};
 use crate::destination::write_to_stdout;
 use crate::failure::Failure;
+use crate::messages::say;
 use crate::plan::DumpPlan;
 
 /// Looks and prints; returns the exit status.
@@ -18,24 +20,57 @@ use crate::plan::DumpPlan;
 /// When the process cannot be looked into, no stack of it could be proved, or stdout cannot be written.
 pub fn run(plan: &DumpPlan) -> anyhow::Result<u8> {
     expect_tracing(plan.sampler)?;
-    let target = attach(plan.pid)?;
-    let options = DumpOptions {
-        kind: plan.sampler,
-        variables: plan.variables,
-        source: plan.source.unwrap_or_else(|| !plan.json && io::stdout().is_terminal()),
-    };
-    let dump = profiler_sampler::dump(target, options)
-        .with_context(|| format!("process {} could not be looked into", plan.pid))?;
+    let dumps = if plan.subprocesses { look_at_family(plan)? } else { vec![look_at(plan.pid, plan)?] };
     write_to_stdout(|out| {
         if plan.json {
-            write_dumps_json(std::slice::from_ref(&dump), &plan.view, out)?;
-        } else {
-            write_dump_text(&dump, &plan.view, out)?;
+            return Ok(write_dumps_json(&dumps, &plan.view, out)?);
+        }
+        for (index, dump) in dumps.iter().enumerate() {
+            if index > 0 {
+                writeln!(out)?;
+            }
+            write_dump_text(dump, &plan.view, out)?;
         }
         Ok(())
     })?;
-    expect_stacks(&dump, plan)?;
+    dumps.iter().try_for_each(|dump| expect_stacks(dump, plan))?;
     Ok(0)
+}
+
+fn options(plan: &DumpPlan) -> DumpOptions {
+    DumpOptions {
+        kind: plan.sampler,
+        variables: plan.variables,
+        source: plan.source.unwrap_or_else(|| !plan.json && io::stdout().is_terminal()),
+    }
+}
+
+fn look_at(pid: Pid, plan: &DumpPlan) -> anyhow::Result<ProcessDump> {
+    let target = attach(pid)?;
+    profiler_sampler::dump(target, options(plan))
+        .with_context(|| format!("process {pid} could not be looked into"))
+}
+
+/// Looks at the process and its descendants, as far as they have a Python: others spoil nothing, and neither
+/// does one that ends just now. What cannot be looked into although it is there is told.
+fn look_at_family(plan: &DumpPlan) -> anyhow::Result<Vec<ProcessDump>> {
+    let mut dumps = Vec::new();
+    let mut first_error = None;
+    for pid in family(plan.pid) {
+        match Target::attach(pid) {
+            Ok(target) => dumps.extend(profiler_sampler::dump(target, options(plan)).ok()),
+            Err(AttachError::NotPermitted(_)) if first_error.is_some() || !dumps.is_empty() => {
+                say(format_args!("not permitted to look into process {pid}, which is left out"));
+            }
+            Err(_) if first_error.is_some() || !dumps.is_empty() => {}
+            // Told where no other process can be shown either.
+            Err(_) => first_error = attach(pid).err(),
+        }
+    }
+    match first_error.filter(|_| dumps.is_empty()) {
+        Some(failure) => Err(failure.into()),
+        None => Ok(dumps),
+    }
 }
 
 /// A dump without a single stack is a failure, however well it is printed.
@@ -44,6 +79,6 @@ fn expect_stacks(dump: &ProcessDump, plan: &DumpPlan) -> Result<(), Failure> {
     if dump.threads.iter().any(|thread| thread.lost.is_none()) {
         return Ok(());
     }
-    expect_free(plan.pid, plan.sampler)?;
-    Err(Failure::new(format!("no stack of process {} could be proved: {reason}", plan.pid)))
+    expect_free(dump.pid, plan.sampler)?;
+    Err(Failure::new(format!("no stack of process {} could be proved: {reason}", dump.pid)))
 }

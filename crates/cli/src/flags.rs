@@ -93,8 +93,8 @@ pub struct RecordFlags {
     /// Never stop the target, not for microseconds: samples that cannot be proved true are counted as lost
     #[arg(long)]
     pub nonblocking: bool,
-    /// Later: children too.
-    #[arg(short, long, hide = true)]
+    /// Also its child processes, and theirs, those that come later too: each process is a stack of its own
+    #[arg(short, long)]
     pub subprocesses: bool,
     /// Later: native frames.
     #[arg(short, long, hide = true)]
@@ -136,8 +136,8 @@ pub struct DumpFlags {
     /// Later: core files.
     #[arg(short, long, hide = true)]
     pub core: Option<PathBuf>,
-    /// Later: children too.
-    #[arg(short, long, hide = true)]
+    /// Also its child processes, and theirs
+    #[arg(short, long)]
     pub subprocesses: bool,
     /// Later: native frames.
     #[arg(short, long, hide = true)]

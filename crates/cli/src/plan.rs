@@ -38,6 +38,8 @@ pub struct RecordPlan {
     pub format: &'static dyn Format,
     /// How long to sample; `None` until something else ends it.
     pub duration: Option<Duration>,
+    /// Whether its descendants are sampled as well.
+    pub subprocesses: bool,
     /// How to sample.
     pub sampler: SamplerOptions,
     /// How to show it.
@@ -52,6 +54,8 @@ const CHARACTERS_OF_VALUES: usize = 128;
 pub struct DumpPlan {
     /// The process.
     pub pid: Pid,
+    /// Whether its descendants are looked into as well.
+    pub subprocesses: bool,
     /// How to look.
     pub sampler: SamplerKind,
     /// Whether the values of variables are shown, and how much of each.
@@ -129,10 +133,7 @@ pub fn plan(flags: Flags, now: SystemTime) -> Result<Plan, UsageError> {
 }
 
 fn record_plan(flags: RecordFlags, now: SystemTime) -> Result<RecordPlan, UsageError> {
-    refuse_what_comes_later(&[
-        (flags.subprocesses, "-s, --subprocesses", "follow child processes"),
-        (flags.native, "-n, --native", "show native frames"),
-    ])?;
+    refuse_what_comes_later(&[(flags.native, "-n, --native", "show native frames")])?;
     let rate_hz = parse_rate(&flags.rate)?;
     let duration = parse_duration(&flags.duration)?;
     let subject = parse_subject(flags.pid.as_deref(), flags.command)?;
@@ -142,12 +143,14 @@ fn record_plan(flags: RecordFlags, now: SystemTime) -> Result<RecordPlan, UsageE
         line_numbers: choose_lines(flags.function, flags.nolineno),
         full_filenames: flags.full_filenames,
         threads: flags.threads,
+        processes: flags.subprocesses,
         weight: choose_weight(format, flags.idle || flags.gil),
         ..ViewOptions::default()
     };
     let kind = sampler_kind(flags.nonblocking);
     let sampler = SamplerOptions { rate_hz, kind, include_idle: flags.idle, gil_only: flags.gil };
-    Ok(RecordPlan { subject, output, format, duration, sampler, view })
+    let subprocesses = flags.subprocesses;
+    Ok(RecordPlan { subject, output, format, duration, subprocesses, sampler, view })
 }
 
 /// What a sample counts for. Threads that run are shown by the CPU time that they used, as the kernel counts
@@ -163,13 +166,13 @@ fn choose_weight(format: &dyn Format, waiting_counts: bool) -> Weight {
 fn dump_plan(flags: DumpFlags) -> Result<DumpPlan, UsageError> {
     refuse_what_comes_later(&[
         (flags.core.is_some(), "-c, --core", "read core files"),
-        (flags.subprocesses, "-s, --subprocesses", "follow child processes"),
         (flags.native, "-n, --native", "show native frames"),
     ])?;
     let pid = parse_pid(flags.pid.as_deref().ok_or(UsageError::NoPid)?)?;
     let view = ViewOptions { full_filenames: flags.full_filenames, ..ViewOptions::default() };
     Ok(DumpPlan {
         pid,
+        subprocesses: flags.subprocesses,
         sampler: sampler_kind(flags.nonblocking),
         variables: (flags.locals > 0)
             .then(|| ReprLimits { characters: CHARACTERS_OF_VALUES * usize::from(flags.locals) }),
@@ -351,7 +354,8 @@ mod tests {
 
     #[test]
     fn every_option_reaches_its_place() {
-        let plan = record("-p 0xFf -o x -f raw -d 2.5 -r 0.5 -t -g -i --full-filenames --nonblocking");
+        let plan = record("-p 0xFf -o x -f raw -d 2.5 -r 0.5 -t -g -i -s --full-filenames --nonblocking");
+        assert!(plan.subprocesses && plan.view.processes);
         assert_eq!(plan.subject, Subject::Process(Pid::new(255)));
         assert_eq!((plan.output, plan.format.name()), (Output::File("x".into()), "raw"));
         assert_eq!(plan.duration, Some(Duration::from_millis(2500)));
@@ -435,14 +439,7 @@ mod tests {
 
     #[test]
     fn what_comes_later_is_refused_by_name() {
-        let lines = [
-            "record -p 1 -s",
-            "record -p 1 --native",
-            "dump --core core.1",
-            "dump -p 1 -s",
-            "dump -p 1 -n",
-            "top --pid 1 --delay 2",
-        ];
+        let lines = ["record -p 1 --native", "dump --core core.1", "dump -p 1 -n", "top --pid 1 --delay 2"];
         for line in lines {
             assert!(matches!(refused(line), UsageError::NotYet(..)), "{line}");
         }

@@ -7,12 +7,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
-use profiler_model::Nanos;
+use profiler_model::{Nanos, Pid};
+use profiler_os::Process;
 use profiler_os::launch::{CommandEnd, InvokingUser, Launched};
 use profiler_os::signals::{Received, Signals, UserSignal};
 use profiler_output::{ViewOptions, write_ledger};
 use profiler_profile::{Ledger, Profile};
-use profiler_sampler::{End, SamplerOptions, Session, Target};
+use profiler_sampler::{AttachError, End, SamplerOptions, Session, Target};
 
 use crate::FAILED;
 use crate::attach::{Awaited, attach, await_python, expect_free, expect_own_proc, expect_tracing};
@@ -34,9 +35,9 @@ pub fn run(plan: &RecordPlan) -> anyhow::Result<u8> {
     let destination = Destination::prove(&plan.output, user.as_ref())?;
     match &plan.subject {
         Subject::Process(pid) => {
-            let target = attach(*pid)?;
+            let source = source_of(*pid, plan)?;
             expect_free(*pid, plan.sampler.kind)?;
-            Recording::of(plan, target, &signals, None).write(plan, destination)?;
+            Recording::of(plan, source, &signals, None).write(plan, destination)?;
             Ok(0)
         }
         Subject::Command { program, arguments } => {
@@ -64,13 +65,15 @@ fn record_command(
     signals: &Signals,
     destination: Destination,
 ) -> anyhow::Result<u8> {
+    if plan.subprocesses {
+        // The command need not become a Python itself.
+        let source = Source { pid: command.launched().pid(), target: None };
+        return record_source(plan, source, command, signals, destination);
+    }
     match await_python(&mut command, signals)? {
         Awaited::Python(target) => {
-            let recording = Recording::of(plan, *target, signals, Some(&mut command));
-            let stop = recording.stop;
-            let written = recording.write(plan, destination);
-            let end = end_of_command(&mut command, stop, signals)?;
-            status_of(end, written)
+            let source = Source { pid: target.pid(), target: Some(*target) };
+            record_source(plan, source, command, signals, destination)
         }
         Awaited::Ended(end) => status_of(Some(end), Err(no_python(&command, end))),
         Awaited::Interrupted => {
@@ -87,13 +90,63 @@ fn record_command(
     }
 }
 
+fn record_source(
+    plan: &RecordPlan,
+    source: Source,
+    mut command: RunningCommand,
+    signals: &Signals,
+    destination: Destination,
+) -> anyhow::Result<u8> {
+    let recording = Recording::of(plan, source, signals, Some(&mut command));
+    let stop = recording.stop;
+    let written = recording.write(plan, destination);
+    let end = end_of_command(&mut command, stop, signals)?;
+    status_of(end, written)
+}
+
+/// What is sampled.
+struct Source {
+    /// The process, or the root of a tree.
+    pid: Pid,
+    /// Its Python; the root of a tree need not have one.
+    target: Option<Target>,
+}
+
+/// The process `pid`. With its descendants, it may be one that has no Python and only starts some.
+fn source_of(pid: Pid, plan: &RecordPlan) -> Result<Source, Failure> {
+    match Target::attach(pid) {
+        Err(AttachError::NotPython { .. } | AttachError::NotInitialised(_)) if plan.subprocesses => {
+            Ok(Source { pid, target: None })
+        }
+        Ok(target) => Ok(Source { pid, target: Some(target) }),
+        Err(_) => attach(pid).map(|target| Source { pid, target: Some(target) }),
+    }
+}
+
+impl Source {
+    /// The command that it was started with.
+    fn command_line(&self) -> String {
+        match &self.target {
+            Some(target) => target.command_line().to_owned(),
+            None => Process::new(self.pid).command_line().unwrap_or_default(),
+        }
+    }
+
+    fn session(self, plan: &RecordPlan) -> Session {
+        match self.target {
+            Some(target) if !plan.subprocesses => Session::new(target, plan.sampler),
+            target => Session::of_tree(self.pid, target, plan.sampler),
+        }
+    }
+}
+
 fn no_python(command: &RunningCommand, end: CommandEnd) -> anyhow::Error {
     let how = match end {
         CommandEnd::Exited(status) => format!("with exit status {status}"),
         CommandEnd::Killed(signal) => format!("by signal {signal}"),
     };
     Failure::new(format!("the command {} ended {how} before a Python came up in it", command.title()))
-        .with_advice("the Python interpreter itself as the command: child processes are not followed yet")
+        .with_advice("--subprocesses, if the command starts Python as another process")
         .into()
 }
 
@@ -175,18 +228,18 @@ impl Recording {
     /// Samples until the time is over, a signal comes or the target ends.
     fn of(
         plan: &RecordPlan,
-        target: Target,
+        source: Source,
         signals: &Signals,
         mut command: Option<&mut RunningCommand>,
     ) -> Self {
-        say(format_args!("{}", beginning(&target, plan)));
-        let title = target.command_line().to_owned();
+        say(format_args!("{}", beginning(&source, plan)));
+        let title = source.command_line();
         let mut profile =
             if plan.format.needs_timeline() { Profile::with_timeline() } else { Profile::new() };
         let limit = plan.duration.map(Nanos::from);
         let mut line = ProgressLine::on_stderr();
         let mut stop = None;
-        let end = Session::new(target, plan.sampler).run(&mut profile, limit, &mut |progress, _| {
+        let end = source.session(plan).run(&mut profile, limit, &mut |progress, _| {
             line.update(progress);
             stop = take_end_signal(signals, command.as_deref_mut());
             if stop.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -224,17 +277,19 @@ impl Recording {
 }
 
 /// In py-spy's words, which people and scripts know.
-fn beginning(target: &Target, plan: &RecordPlan) -> String {
+fn beginning(source: &Source, plan: &RecordPlan) -> String {
     let times = match plan.sampler.rate_hz {
         1.0 => "once".to_owned(),
         rate => format!("{rate} times"),
     };
     let duration =
         plan.duration.map(|time| format!(" for {} seconds", time.as_secs_f64())).unwrap_or_default();
+    let version = source.target.as_ref().map(|target| format!(" (Python {})", target.version_text()));
+    let children = if plan.subprocesses { " and its child processes" } else { "" };
     format!(
-        "Sampling process {} (Python {}) {times} a second{duration}. Press Control-C to exit.",
-        target.pid(),
-        target.version_text()
+        "Sampling process {}{}{children} {times} a second{duration}. Press Control-C to exit.",
+        source.pid,
+        version.unwrap_or_default(),
     )
 }
 
@@ -244,6 +299,9 @@ fn no_samples(ledger: &Ledger, options: &SamplerOptions) -> Failure {
         let reasons: Vec<String> =
             ledger.losses().iter().map(|(reason, times)| format!("{times} {reason}")).collect();
         Failure::new(format!("no samples, so nothing was written; lost were: {}", reasons.join(", ")))
+    } else if ledger.processes.is_some_and(|processes| processes.sampled == 0) {
+        Failure::new("no samples, so nothing was written: none of the processes had a Python that was up")
+            .with_advice("a longer recording, if one is still to come up")
     } else if ledger.not_asked_for() == 0 {
         Failure::new("no samples, so nothing was written: the recording ended before the first one")
             .with_advice("a higher --rate, or a longer --duration")

@@ -27,13 +27,15 @@ pub enum LossReason {
     ProcessEnded,
     /// The process has no Python runtime (yet, or after `exec`).
     NoRuntime,
+    /// The process, a child of a Python, ended before it was looked at.
+    ShortLived,
     /// The thread state has no kernel thread that could be found.
     UnknownThread,
 }
 
 impl LossReason {
     /// All reasons, in the order in which they are shown.
-    pub const ALL: [LossReason; 12] = [
+    pub const ALL: [LossReason; 13] = [
         LossReason::Late,
         LossReason::Moved,
         LossReason::GilMoved,
@@ -45,6 +47,7 @@ impl LossReason {
         LossReason::ThreadEnded,
         LossReason::ProcessEnded,
         LossReason::NoRuntime,
+        LossReason::ShortLived,
         LossReason::UnknownThread,
     ];
 }
@@ -63,6 +66,7 @@ impl fmt::Display for LossReason {
             LossReason::ThreadEnded => "thread ended",
             LossReason::ProcessEnded => "process ended",
             LossReason::NoRuntime => "no Python runtime",
+            LossReason::ShortLived => "process ended before it was looked at",
             LossReason::UnknownThread => "thread not found",
         })
     }

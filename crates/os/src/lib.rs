@@ -3,17 +3,24 @@
 //!
 //! The only crate beside `bpf` that may hold `unsafe` code; each block says why it is sound.
 
+pub mod children;
 pub mod clock;
 pub mod file;
 pub mod launch;
+pub mod limits;
 pub mod memory;
 pub mod permission;
 pub mod priority;
 pub mod proc;
+pub mod process_events;
 pub mod ptrace;
 pub mod signals;
+pub mod thread_clock;
 
+pub use children::ChildFinder;
 pub use file::MappedFile;
 pub use memory::ProcessMemory;
 pub use proc::{Activity, Mapping, ProcView, Process, Schedule, ThreadFiles, proc_view};
+pub use process_events::{EventsError, ProcessEvent, ProcessEvents};
 pub use ptrace::{StopError, StoppedThread, Tracer};
+pub use thread_clock::ThreadClock;

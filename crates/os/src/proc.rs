@@ -1,5 +1,6 @@
 //! What `/proc` tells of processes and threads.
 
+use std::cell::OnceCell;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -7,6 +8,8 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 use profiler_model::{Nanos, NsTid, Pid, RemoteAddr, ThreadState, Tid, WaitReason};
+
+use crate::limits::KeepingRight;
 
 /// One line of `/proc/PID/maps`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -263,12 +266,37 @@ pub struct Schedule {
     pub times_run: u64,
 }
 
-/// A thread's files in `/proc`, kept open: they are read for every sample.
+/// A small file of `/proc` that is read again and again: kept open, unless too many are.
+#[derive(Debug)]
+struct KeptFile {
+    path: String,
+    file: Option<(File, KeepingRight)>,
+}
+
+impl KeptFile {
+    fn open(path: String) -> io::Result<Self> {
+        let file = match KeepingRight::take() {
+            Some(right) => Some((File::open(&path)?, right)),
+            None if fs::exists(&path)? => None,
+            None => return Err(io::Error::from(io::ErrorKind::NotFound)),
+        };
+        Ok(KeptFile { path, file })
+    }
+
+    fn read(&self, into: &mut [u8]) -> io::Result<usize> {
+        match &self.file {
+            Some((file, _)) => file.read_at(into, 0),
+            None => File::open(&self.path)?.read_at(into, 0),
+        }
+    }
+}
+
+/// A thread's files in `/proc`: they are read for every sample.
 #[derive(Debug)]
 pub struct ThreadFiles {
-    schedstat: File,
-    stat: File,
-    syscall: Option<File>,
+    folder: String,
+    schedstat: KeptFile,
+    syscall: OnceCell<KeptFile>,
 }
 
 impl ThreadFiles {
@@ -278,11 +306,8 @@ impl ThreadFiles {
     /// When the thread is gone.
     pub fn open(pid: Pid, tid: Tid) -> io::Result<Self> {
         let folder = format!("/proc/{pid}/task/{tid}");
-        Ok(ThreadFiles {
-            schedstat: File::open(format!("{folder}/schedstat"))?,
-            stat: File::open(format!("{folder}/stat"))?,
-            syscall: File::open(format!("{folder}/syscall")).ok(),
-        })
+        let schedstat = KeptFile::open(format!("{folder}/schedstat"))?;
+        Ok(ThreadFiles { folder, schedstat, syscall: OnceCell::new() })
     }
 
     /// What the scheduler has counted.
@@ -291,7 +316,7 @@ impl ThreadFiles {
     /// When the thread is gone.
     pub fn schedule(&self) -> io::Result<Schedule> {
         let mut text = [0u8; 96];
-        let length = self.schedstat.read_at(&mut text, 0)?;
+        let length = self.schedstat.read(&mut text)?;
         let mut numbers =
             text[..length].split(|b| !b.is_ascii_digit()).filter(|w| !w.is_empty()).map(decimal);
         match (numbers.next(), numbers.next(), numbers.next()) {
@@ -307,9 +332,8 @@ impl ThreadFiles {
     /// # Errors
     /// When the thread is gone.
     pub fn activity(&self) -> io::Result<Activity> {
-        let Some(file) = &self.syscall else { return Err(io::Error::from(io::ErrorKind::Unsupported)) };
         let mut text = [0u8; 192];
-        let length = file.read_at(&mut text, 0)?;
+        let length = self.syscall()?.read(&mut text)?;
         match parse_activity(&text[..length]) {
             // Not on a CPU and in no system call: what that is only the state tells.
             Activity::Blocked { call: None, .. } => self.activity_outside_calls(),
@@ -317,9 +341,17 @@ impl ThreadFiles {
         }
     }
 
+    fn syscall(&self) -> io::Result<&KeptFile> {
+        if let Some(file) = self.syscall.get() {
+            return Ok(file);
+        }
+        let file = KeptFile::open(format!("{}/syscall", self.folder))?;
+        Ok(self.syscall.get_or_init(|| file))
+    }
+
     fn activity_outside_calls(&self) -> io::Result<Activity> {
         let mut text = [0u8; 512];
-        let length = self.stat.read_at(&mut text, 0)?;
+        let length = File::open(format!("{}/stat", self.folder))?.read_at(&mut text, 0)?;
         match parse_stat_state(&text[..length]) {
             // `t`: it was stopped by us and let go, and is about to run on.
             Some(b'R' | b't') => Ok(Activity::Running),

@@ -80,7 +80,11 @@ impl Tracer {
             return Err(StopError::TimedOut);
         }
         seize(tid)?;
-        interrupt(tid)?;
+        // One that has ended since it was seized would stay a zombie until its tracer has taken note.
+        if let Err(error) = interrupt(tid) {
+            let _ = poll(tid);
+            return Err(error);
+        }
         match wait_until_stopped(tid) {
             Ok(Waited { stop: Stop::Group, .. }) => {
                 detach(tid, 0);
@@ -122,6 +126,11 @@ pub struct StoppedThread {
 }
 
 impl StoppedThread {
+    /// Whether it did not stop at once: it was ready to run, but other threads had the CPUs.
+    pub fn had_to_be_waited_for(&self) -> bool {
+        self.waited.slept
+    }
+
     /// Lets the thread run on; returns how long it stood still at most. `files` are those of the thread, and
     /// `before` what its scheduler had counted before the stop: a thread that had to wait for a CPU first did
     /// not stand still on our account while it waited.

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use profiler_model::Nanos;
-use profiler_profile::Ledger;
+use profiler_profile::{Ledger, ProcessCounts};
 
 /// How many samples were taken in which time, and how many were lost for which reasons, in one line.
 pub fn summary(ledger: &Ledger) -> String {
@@ -20,6 +20,9 @@ pub fn summary(ledger: &Ledger) -> String {
 /// The closing lines of a run.
 pub fn write_ledger(ledger: &Ledger, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "{}", summary(ledger))?;
+    if let Some(counts) = &ledger.processes {
+        writeln!(out, "{}", processes(counts))?;
+    }
     writeln!(out, "{}", stops(ledger))?;
     writeln!(out, "{}", cost(ledger))
 }
@@ -33,6 +36,19 @@ fn losses(ledger: &Ledger) -> String {
         ledger.losses().iter().map(|(reason, times)| format!("{} {reason}", grouped(*times))).collect();
     let share = 100.0 * ledger.lost() as f64 / ledger.attempts() as f64;
     format!("lost {} ({share:.2} %): {}", grouped(ledger.lost()), reasons.join(", "))
+}
+
+/// `processes: 1,001, of which 990 were sampled, 8 had no Python, 3 ended before they were looked at`
+fn processes(counts: &ProcessCounts) -> String {
+    let parts = [
+        (counts.sampled, "were sampled"),
+        (counts.without_python, "had no Python"),
+        (counts.not_permitted, "could not be looked into (not permitted)"),
+        (counts.missed, "ended before they were looked at"),
+    ];
+    let told = parts.iter().enumerate().filter(|(index, (count, _))| *index == 0 || *count > 0);
+    let told: Vec<String> = told.map(|(_, (count, what))| format!("{} {what}", grouped(*count))).collect();
+    format!("processes: {}, of which {}", grouped(counts.found()), told.join(", "))
 }
 
 /// `target stopped 12,034 times, 241.00 ms in all (0.2 %), 85.0 µs at most`
@@ -163,6 +179,16 @@ mod tests {
              target stopped 1,001 times, 20.09 ms in all (0.0 %), 85.0 µs at most; 1,000 instants needed no stop\n\
              profiler used 1.100 s of CPU (0.9 % of a core), 14 MB; target used 119.8 s of CPU\n"
         );
+    }
+
+    #[test]
+    fn a_tree_tells_of_its_processes() {
+        let counts = ProcessCounts { sampled: 1_001, without_python: 2, not_permitted: 0, missed: 4 };
+        assert_eq!(
+            processes(&counts),
+            "processes: 1,007, of which 1,001 were sampled, 2 had no Python, 4 ended before they were looked at"
+        );
+        assert_eq!(processes(&ProcessCounts::default()), "processes: 0, of which 0 were sampled");
     }
 
     #[test]

@@ -5,6 +5,34 @@
 
 use profiler_model::{LossReason, Nanos, Timestamp};
 
+/// How many processes a tree had, by what became of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProcessCounts {
+    /// Those that were sampled.
+    pub sampled: u64,
+    /// Those that had no Python, as far as was seen.
+    pub without_python: u64,
+    /// Those that the operating system did not let us look into.
+    pub not_permitted: u64,
+    /// Those that ended before they were looked at.
+    pub missed: u64,
+}
+
+impl ProcessCounts {
+    /// All of them.
+    pub fn found(&self) -> u64 {
+        self.sampled + self.without_python + self.not_permitted + self.missed
+    }
+
+    /// Adds others.
+    fn add(&mut self, other: ProcessCounts) {
+        self.sampled += other.sampled;
+        self.without_python += other.without_python;
+        self.not_permitted += other.not_permitted;
+        self.missed += other.missed;
+    }
+}
+
 /// What became of every attempt to sample a thread, and what the attempts cost.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
@@ -25,6 +53,8 @@ pub struct Ledger {
     pub own_memory: u64,
     /// The CPU time that the targets used while they were sampled.
     pub target_cpu: Nanos,
+    /// What became of the processes, where a tree of them was sampled.
+    pub processes: Option<ProcessCounts>,
 }
 
 impl Ledger {
@@ -151,6 +181,9 @@ impl Ledger {
         self.own_cpu += other.own_cpu;
         self.own_memory = self.own_memory.max(other.own_memory);
         self.target_cpu += other.target_cpu;
+        if let Some(others) = other.processes {
+            self.processes.get_or_insert_default().add(others);
+        }
     }
 }
 
@@ -181,6 +214,18 @@ mod tests {
         assert_eq!(ledger.attempts(), 6);
         assert_eq!(ledger.attempts(), ledger.shown() + ledger.not_asked_for() + ledger.lost());
         assert_eq!(ledger.losses(), [(LossReason::Late, 3), (LossReason::Moved, 1)]);
+    }
+
+    #[test]
+    fn processes_are_added_where_a_tree_was_sampled() {
+        let counts = ProcessCounts { sampled: 1, without_python: 2, not_permitted: 3, missed: 4 };
+        let tree = Ledger { processes: Some(counts), ..Ledger::default() };
+        let mut merged = Ledger::default();
+        merged.merge(&Ledger::default());
+        assert_eq!(merged.processes, None);
+        merged.merge(&tree);
+        merged.merge(&tree);
+        assert_eq!(merged.processes.map(|counts| counts.found()), Some(20));
     }
 
     #[test]

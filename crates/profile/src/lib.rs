@@ -22,7 +22,7 @@ mod timeline;
 pub use dump::{FrameDetails, ProcessDump, ThreadDump, Variables};
 pub use handle::{FrameId, ProcessId, StackId, ThreadId};
 pub use hot::{Function, Hot, Line};
-pub use ledger::Ledger;
+pub use ledger::{Ledger, ProcessCounts};
 pub use process::{ProcessInfo, ThreadInfo};
 pub use profile::Profile;
 pub use sample::{Sample, Weights};

@@ -5,20 +5,31 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use profiler_memory::ReadError;
 use profiler_model::{Pid, RemoteAddr};
 use profiler_os::{MappedFile, Mapping, Process, ProcessMemory};
-use profiler_python::{FindError, Module, ModuleMapping, NotPython, Offsets, Runtime, Version, find};
+use profiler_python::{
+    FindError, Module, ModuleMapping, NotPython, Offsets, Runtime, Version, find, interpreters, thread_states,
+};
 
 /// A process whose Python was found.
 #[derive(Debug)]
 pub struct Target {
     process: Process,
     memory: ProcessMemory,
-    runtime: Runtime,
-    executable: String,
+    runtime: Arc<Runtime>,
+    executable: Arc<str>,
     command_line: String,
+    start_time: u64,
+}
+
+/// What a process shares with the children that it forks: where its Python is.
+#[derive(Clone, Debug)]
+pub(crate) struct Heritage {
+    runtime: Arc<Runtime>,
+    executable: Arc<str>,
 }
 
 /// Why a process cannot be sampled.
@@ -71,6 +82,36 @@ impl Target {
     /// When there is no such process, it may not be read or has no Python that is known.
     pub fn attach(pid: Pid) -> Result<Self, AttachError> {
         Search::new(pid).attach()
+    }
+
+    /// What its children will share with it until they run another program.
+    pub(crate) fn heritage(&self) -> Heritage {
+        Heritage { runtime: Arc::clone(&self.runtime), executable: Arc::clone(&self.executable) }
+    }
+
+    /// Process `pid`, if it still has the Python of the process that forked it: it has the same executable, and
+    /// interpreters and threads that belong together where that one has them.
+    pub(crate) fn inherit(heritage: &Heritage, pid: Pid) -> Option<Self> {
+        let process = Process::new(pid);
+        let stat = process.stat().ok().filter(|stat| !matches!(stat.state, b'Z' | b'X'))?;
+        let executable = process.executable().ok()?;
+        if executable.to_str() != Some(&heritage.executable) {
+            return None;
+        }
+        let memory = ProcessMemory::new(pid);
+        let found = interpreters(&memory, &heritage.runtime).ok()?;
+        let main = found.last()?;
+        if thread_states(&memory, &heritage.runtime.offsets, main).ok()?.is_empty() {
+            return None;
+        }
+        let command_line = process.command_line().unwrap_or_default();
+        let Heritage { runtime, executable } = heritage.clone();
+        Some(Target { process, memory, runtime, executable, command_line, start_time: stat.start_time })
+    }
+
+    /// When it was started, in the kernel's ticks since boot: with the id, what tells it from a later process.
+    pub(crate) fn start_time(&self) -> u64 {
+        self.start_time
     }
 
     /// Its id.
@@ -150,7 +191,8 @@ impl Search {
         match find(&files.modules(), &memory) {
             Ok(runtime) => {
                 let command_line = process.command_line().unwrap_or_default();
-                Ok(Target { process, memory, runtime, executable, command_line })
+                let (runtime, executable) = (Arc::new(runtime), executable.into());
+                Ok(Target { process, memory, runtime, executable, command_line, start_time: stat.start_time })
             }
             Err(error) => {
                 // Of a file that cannot be read the memory was searched, and that changes.

@@ -1,7 +1,7 @@
 //! Taking samples: targets, the schedule, and the ways of taking a sample.
 //!
-//! A [`Target`] is a process whose Python was found. A [`Session`] samples it on a schedule into a
-//! [`Profile`](profiler_profile::Profile) and its ledger; [`dump`] takes one look. What the two samplers do
+//! A [`Target`] is a process whose Python was found. A [`Session`] samples it, or a tree of processes,
+//! on a schedule into a [`Profile`](profiler_profile::Profile) and its ledger; [`dump`] takes one look. What the two samplers do
 //! differently is in `pause` and `peek`; everything else they share.
 #![forbid(unsafe_code)]
 
@@ -13,18 +13,22 @@ mod dump;
 mod forecast;
 mod gil;
 mod instant;
+mod members;
 mod names;
 mod objects;
 mod pause;
 mod peek;
 mod probe;
+mod process_sampler;
 mod roster;
 mod schedule;
 mod session;
 mod short_file;
 mod sources;
+mod tree;
 
 pub use attach::{AttachError, Search, Target};
 pub use dump::{DumpOptions, dump};
 pub use profiler_python::ReprLimits;
 pub use session::{End, Progress, SamplerKind, SamplerOptions, Session};
+pub use tree::family;

@@ -5,7 +5,8 @@
 //! - while the stopped thread holds the GIL, nobody can change any stack;
 //! - otherwise a thread whose stack changed has taken the GIL, which leaves a trace in the count of
 //!   switches unless it had held it last, and the one that held it last is the one that is stopped;
-//! - a thread that is asleep and has not been put on a CPU since has not run.
+//! - a thread that is asleep and has not been put on a CPU since has not run; neither has one that waits for a
+//!   CPU, while its exact clock stands.
 //!
 //! Without a GIL each running thread is stopped for itself.
 
@@ -46,26 +47,26 @@ pub fn capture(
     let mut stops = Vec::new();
     for attempt in 1..=MAX_ATTEMPTS {
         let last_holder = roster.find(before.last_holder);
-        let stop = stop_last_holder(roster, last_holder, tracer);
+        let still = hold(roster, last_holder, tracer);
         let now = reader.begin_with_gil(target.memory(), gil)?;
         if now.last_holder != before.last_holder {
             // It passed on before the stop took effect: another one is to be stopped.
-            stops.extend(release(roster, last_holder, stop.ok().flatten()));
+            stops.extend(release(roster, last_holder, still));
             before = now;
             continue;
         }
-        let proof_of_holder = match &stop {
-            Ok(Some(_)) => Ok(()),
-            Ok(None) => Err(LossReason::Moved),
-            Err(reason) => Err(*reason),
-        };
         let mut instant = read_stacks(target, roster, wanted, reader)?;
         if reader.objects.is_any() {
-            let is_stopped = matches!(stop, Ok(Some(_)));
             let mut objects = copy_objects(target, reader.objects, instant.read())?;
+            let is_stopped = still.proof(roster, last_holder).is_ok();
             let stood_still = nobody_ran(target, roster, gil, &now, is_stopped)?;
             objects.doubt = (!stood_still).then_some(LossReason::GilMoved);
             instant.objects = Some(objects);
+        }
+        let proof_of_holder = still.proof(roster, last_holder);
+        if matches!(still, Still::Queued(_)) && proof_of_holder.is_err() && attempt < MAX_ATTEMPTS {
+            // It has got a CPU meanwhile, and there it is quickly stopped.
+            continue;
         }
         let nobody_can_move = proof_of_holder.is_ok() && now.locked;
         let proof_of_others =
@@ -73,7 +74,7 @@ pub fn capture(
                 true => Ok(()),
                 false => Err(LossReason::GilMoved),
             };
-        stops.extend(release(roster, last_holder, stop.ok().flatten()));
+        stops.extend(release(roster, last_holder, still));
         for index in wanted {
             let proof = if Some(*index) == last_holder { proof_of_holder } else { proof_of_others };
             if let Err(reason) = proof
@@ -94,15 +95,52 @@ pub fn capture(
     Ok(Instant { stops, ..Instant::lost(wanted, LossReason::GilMoved) })
 }
 
-/// Stops the thread that holds the GIL or held it last, if it runs: asleep it cannot move.
-fn stop_last_holder(
-    roster: &Roster,
-    last_holder: Option<usize>,
-    tracer: &mut Tracer,
-) -> Result<Option<StoppedThread>, LossReason> {
-    match last_holder.map(|index| &roster.threads[index]) {
-        Some(thread) if thread.is_running() => tracer.stop(thread.tid).map(Some).map_err(refusal),
-        _ => Ok(None),
+/// Why a thread stands still, as far as it does.
+enum Still {
+    /// It was stopped.
+    Stopped(StoppedThread),
+    /// It waits for a CPU; its clock said this before anything was read.
+    Queued(Nanos),
+    /// It sleeps, or there is none.
+    Asleep,
+    /// It could not be stopped.
+    Not(LossReason),
+}
+
+impl Still {
+    /// Whether the thread `index` has stood still until now.
+    fn proof(&self, roster: &Roster, index: Option<usize>) -> Result<(), LossReason> {
+        match self {
+            Still::Stopped(_) => Ok(()),
+            Still::Queued(before) => {
+                let now = index.and_then(|index| roster.threads[index].clock_now());
+                if now == Some(*before) { Ok(()) } else { Err(LossReason::Moved) }
+            }
+            Still::Asleep => Err(LossReason::Moved),
+            Still::Not(reason) => Err(*reason),
+        }
+    }
+}
+
+/// Holds the thread `index`, which holds the GIL or held it last: asleep it cannot move, and waiting for a CPU it
+/// does not. Otherwise stops it. A thread that waits for a CPU could only be stopped when its turn comes, which
+/// takes longer than the time between two samples where many threads want to run.
+fn hold(roster: &Roster, index: Option<usize>, tracer: &mut Tracer) -> Still {
+    let Some(thread) = index.map(|index| &roster.threads[index]) else { return Still::Asleep };
+    if !thread.is_running() {
+        return Still::Asleep;
+    }
+    if let Some(clock) = thread.clock_while_queued() {
+        return Still::Queued(clock);
+    }
+    match tracer.stop(thread.tid) {
+        Ok(stopped) => {
+            if stopped.had_to_be_waited_for() {
+                thread.shares_its_cpu();
+            }
+            Still::Stopped(stopped)
+        }
+        Err(error) => Still::Not(refusal(error)),
     }
 }
 
@@ -118,10 +156,10 @@ pub fn capture_alone(
     tracer: &mut Tracer,
 ) -> Result<Instant, ReadError> {
     let thread = &roster.threads[index];
-    let stopped = match thread.is_running().then(|| tracer.stop(thread.tid)).transpose() {
-        Ok(stopped) => stopped,
-        Err(error) => return Ok(Instant::lost(&[index], refusal(error))),
-    };
+    let still = hold(roster, Some(index), tracer);
+    if let Still::Not(reason) = still {
+        return Ok(Instant::lost(&[index], reason));
+    }
     reader.begin(target.memory())?;
     let mut instant = read_stacks(target, roster, &[index], reader)?;
     if reader.objects.is_any() {
@@ -132,10 +170,12 @@ pub fn capture_alone(
         objects.doubt = (!others_slept).then_some(LossReason::Moved);
         instant.objects = Some(objects);
     }
-    if stopped.is_none() && !thread.slept_since_look() {
-        instant.lose(index, LossReason::Moved);
+    if let Err(reason) = still.proof(roster, Some(index))
+        && !thread.slept_since_look()
+    {
+        instant.lose(index, reason);
     }
-    instant.stops.extend(release(roster, Some(index), stopped));
+    instant.stops.extend(release(roster, Some(index), still));
     finish(target, &mut instant, reader)?;
     Ok(instant)
 }
@@ -148,9 +188,12 @@ fn finish(target: &Target, instant: &mut Instant, reader: &mut StackReader) -> R
 }
 
 /// Lets the thread `index` run on; returns how long it stood still.
-fn release(roster: &Roster, index: Option<usize>, stopped: Option<StoppedThread>) -> Option<Nanos> {
+fn release(roster: &Roster, index: Option<usize>, still: Still) -> Option<Nanos> {
     let thread = &roster.threads[index?];
-    stopped.map(|stopped| stopped.release(&thread.files, &thread.schedule))
+    match still {
+        Still::Stopped(stopped) => Some(stopped.release(&thread.files, &thread.schedule)),
+        Still::Queued(_) | Still::Asleep | Still::Not(_) => None,
+    }
 }
 
 fn refusal(error: StopError) -> LossReason {

@@ -140,6 +140,11 @@ impl Probe {
         self.tracer.release_late();
     }
 
+    /// Whether there still are such threads.
+    pub fn has_late(&self) -> bool {
+        self.tracer.has_late()
+    }
+
     /// The same, waiting for them.
     pub fn release_all(&mut self) {
         let deadline = clock::now() + MAX_LATE_WAIT;

@@ -1,10 +1,11 @@
 //! The threads of a target: each thread state with its kernel thread, and what was last seen of it.
 
+use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 
 use profiler_memory::{ReadError, ReadMemory, ReadRequest};
 use profiler_model::{Nanos, NsTid, Pid, RemoteAddr, ThreadState, Tid, Timestamp};
-use profiler_os::{Activity, Process, Schedule, ThreadFiles};
+use profiler_os::{Activity, Process, Schedule, ThreadClock, ThreadFiles};
 use profiler_profile::{StackId, ThreadId};
 use profiler_python::{GilAddresses, Interpreter, Runtime, interpreters, native_ids, thread_states};
 
@@ -12,6 +13,13 @@ use crate::gil::{self, GilSpan, GilState};
 
 /// How often a list that changes while it is read is read again.
 const MAX_ATTEMPTS: usize = 3;
+
+/// How often the lists are read anew when a thread state has no kernel thread: right after a `fork`, the only
+/// thread of the child still has the id of the one in the parent. Some states never get one.
+const MAX_DOUBTS: u32 = 16;
+
+/// A thread that has waited for a CPU for longer than this in all shares it with others.
+const NEGLIGIBLE_QUEUE: Nanos = Nanos::from_nanos(1_000_000);
 
 /// How soon a list is read again in which a thread state has no kernel thread of its own yet. CPython puts the
 /// state of a new thread into the list before the thread runs: it has the id of the thread that made it (up to
@@ -41,6 +49,8 @@ pub struct Thread {
     pub id: Option<ThreadId>,
     /// The stack that was proved last: still true while the thread sleeps and has not run since.
     pub known: Option<KnownStack>,
+    /// Its exact clock, once it turned out to share its CPU with others; `None` where there is none.
+    clock: OnceCell<Option<ThreadClock>>,
     /// CPU time up to its last sample.
     pub counted_cpu: Nanos,
     /// The instant up to which its wall time has been counted.
@@ -75,6 +85,31 @@ impl Thread {
         }
         self.schedule = schedule;
         Ok(())
+    }
+
+    /// Notes that the thread has to wait for a CPU now and then, so that it is worth to know when it does.
+    pub fn shares_its_cpu(&self) {
+        self.clock.get_or_init(|| ThreadClock::open(self.tid).ok());
+    }
+
+    /// What its exact clock says, if the thread waits for a CPU: as long as the clock says the same, it has not
+    /// run.
+    pub fn clock_while_queued(&self) -> Option<Nanos> {
+        let now = self.clock_now()?;
+        (self.clock_now() == Some(now)).then_some(now)
+    }
+
+    /// What its exact clock says, where it has one.
+    pub fn clock_now(&self) -> Option<Nanos> {
+        if self.schedule.queued > NEGLIGIBLE_QUEUE {
+            self.shares_its_cpu();
+        }
+        self.clock.get()?.as_ref()?.read().ok()
+    }
+
+    /// Has its first sample stand for all that it did since it was born at `born`.
+    pub fn count_from_birth(&mut self, born: Timestamp) {
+        (self.counted_cpu, self.counted_until) = (Nanos::ZERO, born);
     }
 
     /// Whether the thread has not run since the last look, at which it was asleep.
@@ -114,6 +149,8 @@ pub struct Roster {
     by_address: HashMap<RemoteAddr, usize>,
     /// The heads of the lists when they were read: the interpreters', then each interpreter's threads'.
     heads: Vec<RemoteAddr>,
+    /// How often in a row some thread state had no kernel thread.
+    doubts: u32,
     /// Whether some kernel thread has several thread states: it runs in a sub-interpreter now and then.
     pub has_nested: bool,
     /// When the lists are read again although they start where they did, and the gap that this came after.
@@ -176,7 +213,8 @@ impl Roster {
     /// # Errors
     /// When they cannot be read.
     pub fn look(&mut self, memory: &impl ReadMemory, runtime: &Runtime) -> Result<bool, ReadError> {
-        if self.heads.is_empty() {
+        let is_in_doubt = self.threads.is_empty() || (1..MAX_DOUBTS).contains(&self.doubts);
+        if self.heads.is_empty() || is_in_doubt {
             return Ok(false);
         }
         Ok(self.read_heads(memory, runtime)? == self.heads)
@@ -239,9 +277,14 @@ impl Roster {
         let ids = ThreadIds::of(process, memory, &found);
         let mut known: HashMap<RemoteAddr, Thread> =
             self.threads.drain(..).map(|thread| (thread.python.address, thread)).collect();
+        let doubts = self.doubts + 1;
+        self.doubts = 0;
         let states = found.len();
         for (interpreter, python) in found {
-            let Some(tid) = ids.kernel_thread(&python) else { continue };
+            let Some(tid) = ids.kernel_thread(&python) else {
+                self.doubts = doubts;
+                continue;
+            };
             let before =
                 known.remove(&python.address).filter(|thread| thread.python == python && thread.tid == tid);
             let thread = match before {
@@ -303,6 +346,7 @@ fn new_thread(
         activity,
         id: None,
         known: None,
+        clock: OnceCell::new(),
         counted_cpu: schedule.cpu,
         counted_until: now,
     })

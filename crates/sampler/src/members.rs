@@ -1,0 +1,452 @@
+//! The processes of a session: which are sampled, which have no Python (yet), and what became of each.
+//!
+//! A process whose Python is not up is tried again, at once after an `exec` and else ever less often. A child
+//! of a sampled process shares all addresses with it until it runs another program, so its Python need not be
+//! found again, only proved.
+
+use std::collections::HashMap;
+
+use profiler_model::{LossReason, Nanos, Pid, Timestamp};
+use profiler_os::{Process, clock};
+use profiler_profile::{Ledger, ProcessCounts, ProcessId, ProcessInfo, Profile};
+
+use crate::attach::{Heritage, Search};
+use crate::probe::Probe;
+use crate::process_sampler::{ProcessSampler, Sampled};
+use crate::tree::{Change, Tree};
+use crate::{AttachError, SamplerOptions, Target};
+
+/// While a process has no Python, it is looked for after this time at first, and ever less often.
+const FIRST_ATTACH_GAP: Nanos = Nanos::from_nanos(5_000_000);
+/// The longest gap where each `exec` is told: only an interpreter that starts late in a running program is
+/// still to be noticed.
+const LONGEST_TOLD_GAP: Nanos = Nanos::from_nanos(8_000_000_000);
+/// The longest gap elsewhere.
+const LONGEST_GAP: Nanos = Nanos::from_nanos(500_000_000);
+
+/// So much of one instant may go into finding the Pythons of new processes: the samples of the others wait
+/// meanwhile.
+const MAX_ATTACH_TIME: Nanos = Nanos::from_nanos(3_000_000);
+
+/// A process that is younger than this may still become a Python: a tree whose other members have ended waits
+/// for it.
+const TIME_TO_COME_UP: Nanos = Nanos::from_nanos(2_000_000_000);
+
+/// The processes of a session.
+#[derive(Debug)]
+pub struct Members {
+    options: SamplerOptions,
+    root: Pid,
+    /// The tree, where children are followed.
+    tree: Option<Tree>,
+    members: HashMap<Pid, Member>,
+    /// In the order in which they are sampled, the first one being another one at each instant.
+    order: Vec<Pid>,
+    turn: usize,
+    /// What became of those that are gone.
+    counts: ProcessCounts,
+    /// CPU time of those that are gone.
+    cpu_of_gone: Nanos,
+    /// With threads that were asked to stop and have not yet.
+    leaving: Vec<Probe>,
+}
+
+/// A process.
+#[derive(Debug)]
+struct Member {
+    parent: Option<Pid>,
+    /// The parent in the profile, once the parent is gone.
+    parent_process: Option<ProcessId>,
+    /// The process in the profile, once it is there.
+    process: Option<ProcessId>,
+    /// When it was born, if that was while it was watched and it has not been sampled yet.
+    born: Option<Timestamp>,
+    /// When it was started, in the kernel's ticks: what tells it from a later one of the same number.
+    start_time: Option<u64>,
+    /// What it has from the process that forked it.
+    heritage: Option<Heritage>,
+    was_sampled: bool,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Sampled(Box<ProcessSampler>),
+    Waiting(Waiting),
+}
+
+/// A process that has no Python (yet).
+#[derive(Debug)]
+struct Waiting {
+    /// The search for its Python.
+    search: Search,
+    /// Since when.
+    since: Timestamp,
+    /// When its Python is looked for next, and the gap after that.
+    next: Timestamp,
+    gap: Nanos,
+    /// Why there was none at the last look.
+    why: Option<AttachError>,
+    /// Instants at which it was not sampled.
+    instants: u64,
+    /// Whether it is known that it began to run this program at `since`.
+    is_new_program: bool,
+}
+
+impl Waiting {
+    fn from(pid: Pid, now: Timestamp, is_new_program: bool) -> Self {
+        Waiting {
+            search: Search::new(pid),
+            since: now,
+            next: now,
+            gap: FIRST_ATTACH_GAP,
+            why: None,
+            instants: 0,
+            is_new_program,
+        }
+    }
+}
+
+impl Member {
+    fn waiting(pid: Pid, parent: Option<Pid>, born: Option<Timestamp>, now: Timestamp) -> Self {
+        Member {
+            parent,
+            parent_process: None,
+            process: None,
+            born,
+            start_time: None,
+            heritage: None,
+            was_sampled: false,
+            state: State::Waiting(Waiting::from(pid, born.unwrap_or(now), false)),
+        }
+    }
+
+    fn heritage(&self) -> Option<Heritage> {
+        match &self.state {
+            State::Sampled(sampler) => Some(sampler.target().heritage()),
+            State::Waiting(_) => self.heritage.clone(),
+        }
+    }
+}
+
+/// Filling.
+impl Members {
+    /// One process, of which `target` is known; with all its descendants if `with_children`.
+    pub fn new(root: Pid, target: Option<Target>, with_children: bool, options: SamplerOptions) -> Self {
+        let now = clock::now();
+        let mut members = Members {
+            options,
+            root,
+            tree: with_children.then(|| Tree::below(root)),
+            members: HashMap::from([(root, Member::waiting(root, None, None, now))]),
+            order: vec![root],
+            turn: 0,
+            counts: ProcessCounts::default(),
+            cpu_of_gone: Nanos::ZERO,
+            leaving: Vec::new(),
+        };
+        if let (Some(member), Some(target)) = (members.members.get_mut(&root), target) {
+            member.heritage = Some(target.heritage());
+        }
+        members
+    }
+
+    /// Learns who was born, has become another program or has ended. `due` is the instant that is sampled next
+    /// or just now.
+    pub fn follow_tree(&mut self, profile: &mut Profile, due: Timestamp, now: Timestamp) {
+        let changes = self.tree.as_mut().map(|tree| tree.changes(now)).unwrap_or_default();
+        for change in changes {
+            match change {
+                Change::Born { pid, parent, at } => self.add(pid, parent, at, now),
+                Change::Executed { pid, at } => self.program_changed(pid, at, true),
+                Change::Ended { pid, at } => {
+                    self.count_short_life(profile, pid, due, at);
+                    self.remove(profile, pid);
+                }
+            }
+        }
+    }
+
+    fn add(&mut self, pid: Pid, parent: Pid, born: Option<Timestamp>, now: Timestamp) {
+        let mut member = Member::waiting(pid, Some(parent), born, now);
+        member.heritage = self.members.get(&parent).and_then(Member::heritage);
+        if self.members.insert(pid, member).is_none() {
+            self.order.push(pid);
+        }
+    }
+
+    /// The process runs another program: whatever was known of its Python is void.
+    fn program_changed(&mut self, pid: Pid, at: Timestamp, is_new_program: bool) {
+        let Some(member) = self.members.get_mut(&pid) else { return };
+        member.heritage = None;
+        let waiting = State::Waiting(Waiting::from(pid, at, is_new_program));
+        let before = std::mem::replace(&mut member.state, waiting);
+        if let State::Sampled(sampler) = before {
+            self.give_up(*sampler);
+        }
+    }
+
+    fn give_up(&mut self, mut sampler: ProcessSampler) {
+        sampler.look_at_clock();
+        self.cpu_of_gone += sampler.cpu_used();
+        let mut probe = sampler.into_probe();
+        probe.release_late();
+        if probe.has_late() {
+            self.leaving.push(probe);
+        }
+    }
+
+    /// A Python that ended before it was looked at was missed, if the instant `due` was in its life.
+    fn count_short_life(&self, profile: &mut Profile, pid: Pid, due: Timestamp, ended: Timestamp) {
+        let Some(Member { state: State::Waiting(waiting), heritage: Some(_), .. }) = self.members.get(&pid)
+        else {
+            return;
+        };
+        let also_this_one = u64::from((waiting.since..=ended).contains(&due));
+        profile.ledger_mut().count_lost_times(LossReason::ShortLived, waiting.instants + also_this_one);
+    }
+
+    fn remove(&mut self, profile: &mut Profile, pid: Pid) {
+        // Its children are still to be shown as its children.
+        let has_children = self.members.values().any(|other| other.parent == Some(pid));
+        let process = has_children.then(|| self.process_id(profile, pid));
+        let Some(member) = self.members.remove(&pid) else { return };
+        for orphan in self.members.values_mut().filter(|other| other.parent == Some(pid)) {
+            (orphan.parent, orphan.parent_process) = (None, process);
+        }
+        member.count(&mut self.counts);
+        if let State::Sampled(sampler) = member.state {
+            self.give_up(*sampler);
+        }
+        self.order.retain(|other| *other != pid);
+        if let Some(tree) = &mut self.tree {
+            tree.forget(pid);
+        }
+    }
+
+    /// The process in the profile; if it is not there yet, as a process without Python.
+    fn process_id(&mut self, profile: &mut Profile, pid: Pid) -> ProcessId {
+        let mut line = vec![pid];
+        while let Some(member) = self.members.get(&line[line.len() - 1])
+            && let (None, Some(parent)) = (member.process, member.parent)
+            && self.members.contains_key(&parent)
+            && !line.contains(&parent)
+        {
+            line.push(parent);
+        }
+        let mut parent = None;
+        for pid in line.into_iter().rev() {
+            let Some(member) = self.members.get_mut(&pid) else { continue };
+            let above = parent.or(member.parent_process);
+            parent = Some(*member.process.get_or_insert_with(|| profile.process(bare_info(pid, above))));
+        }
+        parent.unwrap_or_else(|| profile.process(bare_info(pid, None)))
+    }
+}
+
+/// Sampling.
+impl Members {
+    /// Takes one sample of every thread of every process that is wanted; the instant was due at `due`.
+    pub fn sample(&mut self, profile: &mut Profile, due: Timestamp) {
+        let began = clock::now();
+        self.follow_tree(profile, due, began);
+        self.turn = self.turn.wrapping_add(1);
+        let mut order = self.order.clone();
+        let first = self.turn % order.len().max(1);
+        order.rotate_left(first);
+        let mut attaching = Nanos::ZERO;
+        for pid in order {
+            let now = clock::now();
+            if matches!(self.members.get(&pid), Some(Member { state: State::Waiting(_), .. })) {
+                if attaching <= MAX_ATTACH_TIME {
+                    self.try_to_attach(profile, pid, now);
+                    attaching += clock::now().since(now);
+                }
+                self.count_missed_instant(profile, pid);
+            }
+            self.sample_one(profile, pid, now);
+        }
+    }
+
+    fn sample_one(&mut self, profile: &mut Profile, pid: Pid, now: Timestamp) {
+        let Some(member) = self.members.get_mut(&pid) else { return };
+        let State::Sampled(sampler) = &mut member.state else { return };
+        let outcome = sampler.sample(profile, now);
+        member.was_sampled |= sampler.has_threads();
+        match outcome {
+            Sampled::Going => {}
+            Sampled::Ended => self.remove(profile, pid),
+            Sampled::WithoutRuntime => {
+                self.program_changed(pid, now, false);
+                self.try_to_attach(profile, pid, now);
+            }
+        }
+    }
+
+    /// A single process that has no Python for the moment loses its samples; of a tree, only what turns out to
+    /// be a Python does.
+    fn count_missed_instant(&mut self, profile: &mut Profile, pid: Pid) {
+        if let Some(Member { state: State::Waiting(waiting), .. }) = self.members.get_mut(&pid) {
+            match &self.tree {
+                Some(_) => waiting.instants += 1,
+                None => profile.ledger_mut().count_lost(LossReason::NoRuntime),
+            }
+        }
+    }
+
+    /// Looks for the Python of a process that has none, if it is time to.
+    fn try_to_attach(&mut self, profile: &mut Profile, pid: Pid, now: Timestamp) {
+        let heritage = self.heritage_of(pid);
+        let Some(member) = self.members.get_mut(&pid) else { return };
+        let Member { state: State::Waiting(waiting), start_time, heritage: heritage_kept, .. } = member
+        else {
+            return;
+        };
+        if now < waiting.next {
+            return;
+        }
+        let inherited = heritage.and_then(|heritage| Target::inherit(&heritage, pid));
+        match inherited.map_or_else(|| waiting.search.attach(), Ok) {
+            // The same process that it was, and no later one with its number.
+            Ok(target) if *start_time.get_or_insert(target.start_time()) == target.start_time() => {
+                self.attached(profile, pid, target);
+            }
+            Ok(_) | Err(AttachError::NoSuchProcess(_) | AttachError::ProcessEnded(_)) => {
+                self.count_short_life(profile, pid, now, now);
+                self.remove(profile, pid);
+            }
+            Err(error) => {
+                let is_told = self.tree.as_ref().is_some_and(Tree::is_told);
+                let longest = if is_told { LONGEST_TOLD_GAP } else { LONGEST_GAP };
+                waiting.why = Some(error);
+                waiting.next = clock::now() + waiting.gap;
+                waiting.gap = Nanos::from_nanos((waiting.gap.as_nanos() * 2).min(longest.as_nanos()));
+                if !is_told {
+                    // It may have become another program.
+                    *heritage_kept = None;
+                }
+            }
+        }
+    }
+
+    /// What the process may share with the one that forked it.
+    fn heritage_of(&self, pid: Pid) -> Option<Heritage> {
+        let member = self.members.get(&pid)?;
+        let is_new_program = matches!(&member.state, State::Waiting(waiting) if waiting.is_new_program);
+        if is_new_program {
+            return None;
+        }
+        let of_parent = || self.members.get(&member.parent?)?.heritage();
+        member.heritage.clone().or_else(of_parent)
+    }
+
+    fn attached(&mut self, profile: &mut Profile, pid: Pid, target: Target) {
+        let parent = self.members.get(&pid).and_then(|member| member.parent);
+        let parent = parent.filter(|parent| self.members.contains_key(parent));
+        let parent = parent.map(|parent| self.process_id(profile, parent));
+        let Some(member) = self.members.get_mut(&pid) else { return };
+        if let State::Waiting(waiting) = &member.state
+            && waiting.is_new_program
+        {
+            profile.ledger_mut().count_lost_times(LossReason::NoRuntime, waiting.instants);
+        }
+        let process = profile.process(ProcessInfo {
+            pid,
+            parent: parent.or(member.parent_process),
+            command_line: target.command_line().to_owned(),
+            python_version: Some(target.version_text()),
+            executable: target.executable().to_owned(),
+        });
+        member.process = Some(process);
+        let sampler = ProcessSampler::new(target, self.options, process, member.born.take());
+        member.state = State::Sampled(Box::new(sampler));
+    }
+
+    /// Lets go of threads that stopped only after they had been given up.
+    pub fn release_late(&mut self) {
+        self.samplers().for_each(ProcessSampler::release_late);
+        self.leaving.iter_mut().for_each(Probe::release_late);
+        self.leaving.retain(Probe::has_late);
+    }
+
+    /// The same at the end, waiting for them.
+    pub fn release_all(&mut self) {
+        for member in std::mem::take(&mut self.members).into_values() {
+            member.count(&mut self.counts);
+            if let State::Sampled(sampler) = member.state {
+                self.give_up(*sampler);
+            }
+        }
+        self.order.clear();
+        self.leaving.iter_mut().for_each(Probe::release_all);
+    }
+
+    fn samplers(&mut self) -> impl Iterator<Item = &mut ProcessSampler> {
+        self.members.values_mut().filter_map(|member| match &mut member.state {
+            State::Sampled(sampler) => Some(&mut **sampler),
+            State::Waiting(_) => None,
+        })
+    }
+}
+
+/// Telling.
+impl Members {
+    /// Whether nothing is left to sample: the process has ended, and all of its descendants that are Python or
+    /// may become one.
+    pub fn are_gone(&self, now: Timestamp) -> bool {
+        !self.members.contains_key(&self.root)
+            && self.members.values().all(|member| match &member.state {
+                State::Sampled(_) => false,
+                State::Waiting(waiting) => now.since(waiting.since) > TIME_TO_COME_UP,
+            })
+    }
+
+    /// How many processes are sampled.
+    pub fn sampled(&self) -> usize {
+        self.members.values().filter(|member| matches!(member.state, State::Sampled(_))).count()
+    }
+
+    /// Notes in the ledger how many processes there were, and what those that are sampled have used.
+    pub fn settle(&mut self, ledger: &mut Ledger) {
+        let mut cpu = self.cpu_of_gone;
+        for sampler in self.samplers() {
+            sampler.look_at_clock();
+            cpu += sampler.cpu_used();
+        }
+        ledger.target_cpu = cpu;
+        if self.tree.is_some() {
+            let mut counts = self.counts;
+            self.members.values().for_each(|member| member.count(&mut counts));
+            ledger.processes = Some(counts);
+        }
+    }
+}
+
+impl Member {
+    /// Counts the process by what became of it.
+    fn count(&self, counts: &mut ProcessCounts) {
+        match &self.state {
+            _ if self.was_sampled => counts.sampled += 1,
+            State::Sampled(_) => counts.missed += 1,
+            State::Waiting(Waiting { why: None, .. }) => counts.missed += 1,
+            // It was a Python like its parent, and just about to be gone.
+            State::Waiting(_) if self.heritage.is_some() => counts.missed += 1,
+            State::Waiting(Waiting { why: Some(AttachError::NotPermitted(_)), .. }) => {
+                counts.not_permitted += 1;
+            }
+            State::Waiting(_) => counts.without_python += 1,
+        }
+    }
+}
+
+/// What is known of a process without Python.
+fn bare_info(pid: Pid, parent: Option<ProcessId>) -> ProcessInfo {
+    let process = Process::new(pid);
+    ProcessInfo {
+        pid,
+        parent,
+        command_line: process.command_line().unwrap_or_default(),
+        python_version: None,
+        executable: process.executable().map(|path| path.display().to_string()).unwrap_or_default(),
+    }
+}

@@ -1,0 +1,320 @@
+//! Sampling one process: at each instant, every thread that is wanted. When that is, and which processes
+//! there are, is the business of `session` and `tree`.
+
+use profiler_memory::ReadError;
+use profiler_model::{Frame, FrameKind, LossReason, Nanos, ThreadKey, ThreadState, Timestamp};
+use profiler_profile::{FrameId, ProcessId, Profile, Sample, StackId, ThreadId, ThreadInfo};
+use profiler_python::{GilAddresses, RawStack};
+
+use crate::code_names::CodeNames;
+use crate::codes::Capture;
+use crate::instant::Instant;
+use crate::names::ThreadNames;
+use crate::probe::{GilGroup, Probe};
+use crate::roster::{KnownStack, Thread};
+use crate::{SamplerOptions, Target};
+
+/// A process that is being sampled.
+#[derive(Debug)]
+pub struct ProcessSampler {
+    probe: Probe,
+    options: SamplerOptions,
+    code_names: CodeNames<FrameId>,
+    names: ThreadNames,
+    process: ProcessId,
+    /// When it was born, if that was while it was watched: its first samples count from then.
+    born: Option<Timestamp>,
+    /// What its process clock said last, and when sampling began.
+    cpu_before: Nanos,
+    cpu_last: Nanos,
+    /// Whether it turned out to have ended.
+    ended: bool,
+}
+
+/// What became of a process that was to be sampled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sampled {
+    /// It was sampled and goes on.
+    Going,
+    /// Its Python is gone: it is being replaced by `exec`.
+    WithoutRuntime,
+    /// It has ended.
+    Ended,
+}
+
+impl ProcessSampler {
+    /// For `target`, which is `process` in the profile. `born` is when, if that was while it was watched.
+    pub fn new(target: Target, options: SamplerOptions, process: ProcessId, born: Option<Timestamp>) -> Self {
+        let cpu_before = match born {
+            Some(_) => Nanos::ZERO,
+            None => target.process().cpu_time().unwrap_or_default(),
+        };
+        ProcessSampler {
+            code_names: CodeNames::new(*target.process()),
+            probe: Probe::new(target, options.kind),
+            options,
+            names: ThreadNames::default(),
+            process,
+            born,
+            cpu_before,
+            cpu_last: cpu_before,
+            ended: false,
+        }
+    }
+
+    /// The process.
+    pub fn target(&self) -> &Target {
+        &self.probe.target
+    }
+
+    /// Whether any of its threads was ever found.
+    pub fn has_threads(&self) -> bool {
+        !self.probe.roster.threads.is_empty()
+    }
+
+    /// Lets go of threads that stopped only after they had been given up.
+    pub fn release_late(&mut self) {
+        self.probe.release_late();
+    }
+
+    /// Gives up sampling; what is still to be let go of is in the probe.
+    pub fn into_probe(self) -> Probe {
+        self.probe
+    }
+
+    /// Notes the process's clock while there is one.
+    pub fn look_at_clock(&mut self) {
+        let now = self.probe.target.process().cpu_time().unwrap_or(self.cpu_last);
+        self.cpu_last = self.cpu_last.max(now);
+    }
+
+    /// The CPU time that it used while it was sampled, as last seen.
+    pub fn cpu_used(&self) -> Nanos {
+        self.cpu_last.saturating_sub(self.cpu_before)
+    }
+
+    /// Takes one sample of every thread that is wanted.
+    pub fn sample(&mut self, profile: &mut Profile, now: Timestamp) -> Sampled {
+        let result = self.look(now).and_then(|()| self.sample_threads(profile, now));
+        match result {
+            Ok(()) => self.names.update(&self.probe.target, &self.probe.roster, profile, now),
+            // It has no memory any more: `exec` leaves no process without, not for a moment.
+            Err(ReadError::ProcessEnded) => self.ended = true,
+            Err(_) => {
+                profile.ledger_mut().count_lost(LossReason::NoRuntime);
+                return Sampled::WithoutRuntime;
+            }
+        }
+        if self.ended { Sampled::Ended } else { Sampled::Going }
+    }
+
+    /// Looks at what its threads are doing.
+    fn look(&mut self, now: Timestamp) -> Result<(), ReadError> {
+        self.probe.look(now)?;
+        if let Some(born) = self.born
+            && self.has_threads()
+        {
+            self.born = None;
+            self.probe.roster.threads.iter_mut().for_each(|thread| thread.count_from_birth(born));
+        }
+        Ok(())
+    }
+
+    fn sample_threads(&mut self, profile: &mut Profile, now: Timestamp) -> Result<(), ReadError> {
+        let suspended = self.probe.suspended()?;
+        for group in GilGroup::all(&self.probe.roster) {
+            let mut wanted = Vec::new();
+            for index in group.threads {
+                let thread = &self.probe.roster.threads[index];
+                if suspended.contains(&index) {
+                    self.not_asked_for(profile, index, now);
+                } else if thread.is_running()
+                    || (self.options.include_idle && thread.unchanged_stack().is_none())
+                {
+                    wanted.push(index);
+                } else {
+                    self.settle_asleep(profile, index, group.gil.as_ref(), now);
+                }
+            }
+            if let (true, Some(gil)) = (self.options.gil_only, group.gil.as_ref()) {
+                self.keep_holder(profile, gil, &mut wanted, now);
+            }
+            if wanted.is_empty() {
+                profile.ledger_mut().count_without_stop();
+                continue;
+            }
+            for instant in self.probe.capture(group.gil.as_ref(), &wanted)? {
+                self.settle(profile, instant, group.gil.as_ref(), now);
+            }
+        }
+        Ok(())
+    }
+
+    /// Of the threads `wanted`, keeps the one that may hold the GIL: no other will be shown.
+    fn keep_holder(
+        &mut self,
+        profile: &mut Profile,
+        gil: &GilAddresses,
+        wanted: &mut Vec<usize>,
+        now: Timestamp,
+    ) {
+        let state = self.probe.roster.gil_state(gil).filter(|state| state.exists);
+        if let Some(state) = state {
+            let holder = self.probe.roster.find(state.last_holder);
+            let others: Vec<usize> = wanted.extract_if(.., |index| Some(*index) != holder).collect();
+            others.into_iter().for_each(|index| self.not_asked_for(profile, index, now));
+        }
+    }
+
+    /// Records what is known without reading anything: the thread sleeps, as it did before.
+    fn settle_asleep(
+        &mut self,
+        profile: &mut Profile,
+        index: usize,
+        gil: Option<&GilAddresses>,
+        now: Timestamp,
+    ) {
+        let known = self.probe.roster.threads[index].unchanged_stack();
+        match known {
+            Some(known) if self.options.include_idle && !self.options.gil_only => {
+                let state = self.probe.roster.threads[index].state(gil);
+                self.record(profile, index, known.stack, state, false, now);
+            }
+            _ => self.not_asked_for(profile, index, now),
+        }
+    }
+
+    /// Resolves and records what was captured; counts what was lost.
+    fn settle(
+        &mut self,
+        profile: &mut Profile,
+        instant: Instant,
+        gil: Option<&GilAddresses>,
+        now: Timestamp,
+    ) {
+        let ledger = profile.ledger_mut();
+        instant.stops.iter().for_each(|stop| ledger.count_stop(*stop));
+        if instant.stops.is_empty() {
+            ledger.count_without_stop();
+        }
+        let holder = instant.holder;
+        for (index, stack) in instant.stacks {
+            let holds_gil = holder == Some(self.probe.roster.threads[index].python.address);
+            let resolved = match stack {
+                Ok(_) if self.options.gil_only && !holds_gil => {
+                    self.not_asked_for(profile, index, now);
+                    continue;
+                }
+                Ok(raw) => self.resolve(profile, &raw, &instant.capture),
+                Err(reason) => Err(reason),
+            };
+            match resolved {
+                Ok(stack) => {
+                    let state = self.keep_stack(index, stack, gil);
+                    self.record(profile, index, stack, state, holds_gil, now);
+                }
+                Err(reason) => {
+                    profile.ledger_mut().count_lost(reason);
+                    self.check_after_loss(reason);
+                }
+            }
+        }
+    }
+
+    /// Remembers a proved stack for as long as its thread sleeps; returns the thread's state.
+    fn keep_stack(
+        &mut self,
+        index: usize,
+        stack: Option<StackId>,
+        gil: Option<&GilAddresses>,
+    ) -> ThreadState {
+        let thread = &mut self.probe.roster.threads[index];
+        if thread.is_running() {
+            // It goes on running, and may fall asleep elsewhere without being put on a CPU again.
+            thread.known = None;
+            if let Ok(schedule) = thread.files.schedule() {
+                // Exact, if a stop has just taken the thread off its CPU.
+                thread.schedule = schedule;
+            }
+        } else {
+            thread.known = Some(KnownStack { stack, times_run: thread.schedule.times_run });
+        }
+        thread.state(gil)
+    }
+
+    fn resolve(
+        &mut self,
+        profile: &mut Profile,
+        raw: &RawStack,
+        capture: &Capture,
+    ) -> Result<Option<StackId>, LossReason> {
+        let named =
+            self.code_names.root_first(&self.probe.target, capture, raw, &mut |frame| profile.frame(frame));
+        self.probe.learn_code(capture, raw, named.is_ok());
+        let ids = named?;
+        let mark = raw.truncated.then(|| profile.frame(&truncation_mark()));
+        Ok(profile.stack(mark.into_iter().chain(ids)))
+    }
+
+    fn record(
+        &mut self,
+        profile: &mut Profile,
+        index: usize,
+        stack: Option<StackId>,
+        state: ThreadState,
+        holds_gil: bool,
+        at: Timestamp,
+    ) {
+        if stack.is_none() {
+            // A thread that has a thread state but runs no Python: there is nothing to show.
+            self.not_asked_for(profile, index, at);
+            return;
+        }
+        let thread = self.thread_id(profile, index);
+        let known = &mut self.probe.roster.threads[index];
+        let cpu = known.schedule.cpu.saturating_sub(known.counted_cpu);
+        let wall = at.since(known.counted_until);
+        known.counted_cpu = known.schedule.cpu;
+        known.counted_until = at;
+        profile.record(Sample { at, thread, stack, state, holds_gil, cpu, wall });
+    }
+
+    fn not_asked_for(&mut self, profile: &mut Profile, index: usize, at: Timestamp) {
+        self.probe.roster.threads[index].counted_until = at;
+        profile.ledger_mut().count_not_asked_for();
+    }
+
+    fn thread_id(&mut self, profile: &mut Profile, index: usize) -> ThreadId {
+        if let Some(id) = self.probe.roster.threads[index].id {
+            return id;
+        }
+        let thread = &mut self.probe.roster.threads[index];
+        let id = profile.thread(thread_info(&self.probe.target, thread, self.process));
+        thread.id = Some(id);
+        id
+    }
+
+    /// After a loss that can mean that the process is another one by now.
+    fn check_after_loss(&mut self, reason: LossReason) {
+        if matches!(reason, LossReason::ProcessEnded | LossReason::ThreadEnded) {
+            // Or `exec` put another Python exactly where the old one was.
+            self.probe.roster.distrust();
+            self.ended = !self.probe.target.process().is_alive();
+        }
+    }
+}
+
+fn thread_info(target: &Target, thread: &Thread, process: ProcessId) -> ThreadInfo {
+    ThreadInfo {
+        key: ThreadKey { pid: target.pid(), tid: thread.tid },
+        process,
+        pthread_id: Some(thread.python.pthread_id),
+        name: None,
+        is_main: thread.tid.as_u32() == target.pid().as_u32(),
+    }
+}
+
+/// Stands at the root of a stack whose outermost frames were left out.
+fn truncation_mark() -> Frame {
+    Frame { kind: FrameKind::Marker, function: "<truncated>".into(), ..Frame::default() }
+}

@@ -1,0 +1,231 @@
+//! Which processes belong to a tree: told by the kernel where it tells, else looked for now and then.
+//!
+//! A process belongs to the tree from its birth by a member to its end, whoever adopts it meanwhile. What is
+//! done with the members is the business of `members`.
+
+use std::collections::HashMap;
+
+use profiler_model::{Nanos, Pid, Timestamp};
+use profiler_os::{ChildFinder, Process, ProcessEvent, ProcessEvents, clock};
+
+/// Where the kernel tells no events, children are looked for this often at most ...
+const SHORTEST_LOOK_GAP: Nanos = Nanos::from_nanos(10_000_000);
+
+/// ... and looking takes at most one part in so many of our time.
+const LOOK_SHARE: u64 = 50;
+
+/// The process `root` and all its descendants at this moment, parents before their children.
+pub fn family(root: Pid) -> Vec<Pid> {
+    let (mut family, mut new) = (vec![root], vec![root]);
+    let mut finder = ChildFinder::default();
+    while !new.is_empty() {
+        new = finder.children_of(&new).into_iter().map(|(_, child)| child).collect();
+        new.retain(|child| !family.contains(child));
+        family.extend(&new);
+    }
+    family
+}
+
+/// Something that happened in the tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A process was born, or found.
+    Born {
+        /// The process.
+        pid: Pid,
+        /// The member that started it.
+        parent: Pid,
+        /// When, if it was born while the tree was watched.
+        at: Option<Timestamp>,
+    },
+    /// It runs another program now.
+    Executed {
+        /// The process.
+        pid: Pid,
+        /// When.
+        at: Timestamp,
+    },
+    /// It has ended.
+    Ended {
+        /// The process.
+        pid: Pid,
+        /// When it was noticed, or when it was where that is told.
+        at: Timestamp,
+    },
+}
+
+/// How changes are learned of.
+#[derive(Debug)]
+enum Source {
+    /// The kernel tells.
+    Events(ProcessEvents),
+    /// They are looked for; when next.
+    Looks(Timestamp),
+}
+
+/// The members of a tree of processes.
+#[derive(Debug)]
+pub struct Tree {
+    /// The members, each with when it started (in the kernel's ticks), once that is known.
+    members: HashMap<Pid, Option<u64>>,
+    source: Source,
+    finder: ChildFinder,
+    began: bool,
+}
+
+impl Tree {
+    /// The tree below `root`. Watches it from now on.
+    pub fn below(root: Pid) -> Self {
+        let source = ProcessEvents::listen().map_or(Source::Looks(Timestamp::default()), Source::Events);
+        Tree { members: HashMap::from([(root, None)]), source, finder: ChildFinder::default(), began: false }
+    }
+
+    /// Whether every birth, `exec` and end is told.
+    pub fn is_told(&self) -> bool {
+        matches!(self.source, Source::Events(_))
+    }
+
+    /// What has happened since this was last asked; at first, who is there.
+    pub fn changes(&mut self, now: Timestamp) -> Vec<Change> {
+        let mut changes = Vec::new();
+        if !self.began {
+            self.began = true;
+            self.find_children(None, &mut changes);
+        }
+        match &mut self.source {
+            Source::Events(events) => match events.take() {
+                Ok(told) => told.into_iter().for_each(|event| self.follow(event, &mut changes)),
+                Err(_) => self.look_again(now, &mut changes),
+            },
+            Source::Looks(next) if now >= *next => {
+                if self.finder.anything_new() {
+                    self.find_children(Some(now), &mut changes);
+                }
+                let after = clock::now();
+                let pause = Nanos::from_nanos(after.since(now).as_nanos() * LOOK_SHARE);
+                self.source = Source::Looks(after + pause.max(SHORTEST_LOOK_GAP));
+            }
+            Source::Looks(_) => {}
+        }
+        changes
+    }
+
+    /// Learns from elsewhere that a member has ended.
+    pub fn forget(&mut self, pid: Pid) {
+        self.members.remove(&pid);
+    }
+
+    fn follow(&mut self, event: ProcessEvent, changes: &mut Vec<Change>) {
+        match event {
+            ProcessEvent::Forked { parent, child, at } => {
+                if self.members.contains_key(&parent) && !self.members.contains_key(&child) {
+                    self.members.insert(child, None);
+                    changes.push(Change::Born { pid: child, parent, at: Some(at) });
+                }
+            }
+            ProcessEvent::Executed { pid, at } if self.members.contains_key(&pid) => {
+                changes.push(Change::Executed { pid, at });
+            }
+            ProcessEvent::Ended { pid, at } if self.members.remove(&pid).is_some() => {
+                changes.push(Change::Ended { pid, at });
+            }
+            ProcessEvent::Executed { .. } | ProcessEvent::Ended { .. } => {}
+        }
+    }
+
+    /// Adds the descendants of all members, parents before their children.
+    fn find_children(&mut self, born: Option<Timestamp>, changes: &mut Vec<Change>) {
+        let mut parents: Vec<Pid> = self.members.keys().copied().collect();
+        while !parents.is_empty() {
+            let found = self.finder.children_of(&parents);
+            parents.clear();
+            for (parent, child) in found {
+                if let std::collections::hash_map::Entry::Vacant(entry) = self.members.entry(child) {
+                    entry.insert(Process::new(child).stat().ok().map(|stat| stat.start_time));
+                    changes.push(Change::Born { pid: child, parent, at: born });
+                    parents.push(child);
+                }
+            }
+        }
+    }
+
+    /// Some events are missing: finds out by looking.
+    fn look_again(&mut self, now: Timestamp, changes: &mut Vec<Change>) {
+        let is_same = |pid: &Pid, start: &mut Option<u64>| {
+            let stat = Process::new(*pid).stat().ok().filter(|stat| !matches!(stat.state, b'Z' | b'X'));
+            stat.is_some_and(|stat| start.is_none_or(|start| start == stat.start_time))
+        };
+        self.members.retain(|pid, start| {
+            let stays = is_same(pid, start);
+            if !stays {
+                changes.push(Change::Ended { pid: *pid, at: now });
+            }
+            stays
+        });
+        self.find_children(Some(now), changes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::process::{Child, Command, Stdio};
+
+    use super::*;
+
+    /// A shell that starts a child of its own when it reads a line, tells its pid, and waits for it.
+    fn shell() -> Child {
+        let script = "read go; sleep 60 & echo $!; read end; kill $!; wait";
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+    }
+
+    fn follows_a_child(mut tree: Tree, mut shell: Child) {
+        let root = Pid::new(shell.id());
+        // That the shell became a shell may still be told.
+        assert!(!tree.changes(clock::now()).iter().any(|change| matches!(change, Change::Born { .. })));
+        let mut stdin = shell.stdin.take().unwrap();
+        stdin.write_all(b"go\n").unwrap();
+        let mut line = String::new();
+        BufReader::new(shell.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let child = Pid::new(line.trim().parse().unwrap());
+        let changes = tree.changes(Timestamp::MAX);
+        assert!(
+            matches!(changes[0], Change::Born { pid, parent, at: Some(_) } if (pid, parent) == (child, root)),
+            "{changes:?}"
+        );
+        stdin.write_all(b"end\n").unwrap();
+        shell.wait().unwrap();
+        if tree.is_told() {
+            let changes = tree.changes(Timestamp::MAX);
+            assert!(
+                changes.iter().any(|change| matches!(change, Change::Ended { pid, .. } if *pid == child))
+            );
+            assert!(changes.iter().any(|change| matches!(change, Change::Ended { pid, .. } if *pid == root)));
+        }
+    }
+
+    #[test]
+    fn children_are_found_by_events_and_by_looking() {
+        let told = shell();
+        follows_a_child(Tree::below(Pid::new(told.id())), told);
+        let looked_at = shell();
+        let mut tree = Tree::below(Pid::new(looked_at.id()));
+        tree.source = Source::Looks(Timestamp::default());
+        follows_a_child(tree, looked_at);
+    }
+
+    #[test]
+    fn after_missed_events_those_that_are_gone_are_noticed() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = Pid::new(child.id());
+        let own = Pid::new(std::process::id());
+        let mut tree = Tree::below(own);
+        assert!(tree.changes(clock::now()).contains(&Change::Born { pid, parent: own, at: None }));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let (mut changes, now) = (Vec::new(), clock::now());
+        tree.look_again(now, &mut changes);
+        assert!(changes.contains(&Change::Ended { pid, at: now }), "{changes:?}");
+    }
+}
