@@ -24,6 +24,16 @@ impl Failure {
         self
     }
 
+    /// What failed.
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+
+    /// What may help, one thing to try each.
+    pub fn advice(&self) -> &[String] {
+        &self.advice
+    }
+
     /// The process may not be read. `again` is the command line that does the same again.
     pub fn not_permitted(pid: Pid, refusal: &Refusal, again: &str) -> Self {
         let reasons: Vec<String> = refusal.obstacles.iter().map(reason).collect();
@@ -146,7 +156,8 @@ pub fn own_command_line() -> String {
     words.map(|word| quoted(&word.to_string_lossy())).collect::<Vec<_>>().join(" ")
 }
 
-fn quoted(word: &str) -> String {
+/// A word as a shell takes it.
+pub fn quoted(word: &str) -> String {
     let is_plain = |c: char| c.is_alphanumeric() || "-_./:=,@%+".contains(c);
     if !word.is_empty() && word.chars().all(is_plain) {
         word.to_owned()

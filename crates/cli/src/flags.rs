@@ -33,8 +33,12 @@ pub enum Command {
     #[command(after_help = RECORD_EXAMPLES)]
     Record(RecordFlags),
     /// Prints the stack of every thread of a process
-    #[command(after_help = DUMP_EXAMPLES)]
+    // `d` was its abbreviation before `doctor` came, and is py-spy's.
+    #[command(after_help = DUMP_EXAMPLES, alias = "d")]
     Dump(DumpFlags),
+    /// Tells whether this host, and a process, can be profiled, and what is missing
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor(DoctorFlags),
     /// Shows live where the time goes
     #[command(hide = true, disable_help_flag = true)]
     Top(LaterFlags),
@@ -50,6 +54,14 @@ Ctrl-C ends the recording, not the data: what was sampled until then is written.
 const DUMP_EXAMPLES: &str = "Examples:
   profiler dump -p 4711           print where every thread is
   profiler dump -p 4711 --json    the same for programs";
+
+const DOCTOR_EXAMPLES: &str = "Examples:
+  profiler doctor                 what does this host allow?
+  profiler doctor --pid 4711      can this process be recorded? if not, what gives the right?
+
+Nothing is stopped: a process is only read. To see what this host allows, doctor tries it on a child
+process of its own.
+Exit status: 0 when record would work, 1 when it would not, 2 on wrong usage.";
 
 /// What `record` takes.
 #[derive(Debug, Default, Args)]
@@ -144,6 +156,17 @@ pub struct DumpFlags {
     pub native: bool,
 }
 
+/// What `doctor` takes.
+#[derive(Debug, Default, Args)]
+pub struct DoctorFlags {
+    /// Process to look into, its number in decimal or 0xhex
+    #[arg(short, long, allow_negative_numbers = true)]
+    pub pid: Option<String>,
+    /// Print JSON
+    #[arg(short, long)]
+    pub json: bool,
+}
+
 /// What a subcommand takes that is only recognised: anything.
 #[derive(Debug, Default, Args)]
 pub struct LaterFlags {
@@ -200,6 +223,7 @@ mod tests {
             assert!(matches!(command(word), Command::Dump(_)), "{word}");
         }
         assert!(matches!(command("t"), Command::Top(_)));
+        assert!(matches!(command("do"), Command::Doctor(_)));
     }
 
     #[test]

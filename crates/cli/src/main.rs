@@ -1,10 +1,11 @@
 //! The binary `profiler`: what was typed (`flags`) becomes what is meant (`plan`), which is then run
-//! (`record`, `dump`). Errors are printed here, once.
+//! (`record`, `dump`, `doctor`). Errors are printed here, once.
 #![forbid(unsafe_code)]
 
 mod attach;
 mod command;
 mod destination;
+mod doctor;
 mod dump;
 mod failure;
 mod flags;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
     let done = match plan::plan(flags, SystemTime::now()) {
         Ok(Plan::Record(plan)) => record::run(&plan),
         Ok(Plan::Dump(plan)) => dump::run(&plan),
+        Ok(Plan::Doctor(plan)) => doctor::run(&plan),
         Err(error) => {
             say(format_args!("error: {error}\n\nFor more information, try 'profiler --help'."));
             return ExitCode::from(MISUSED);

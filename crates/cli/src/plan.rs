@@ -26,6 +26,8 @@ pub enum Plan {
     Record(RecordPlan),
     /// Look once and print.
     Dump(DumpPlan),
+    /// Say what can be profiled here.
+    Doctor(DoctorPlan),
 }
 
 /// A recording.
@@ -66,6 +68,15 @@ pub struct DumpPlan {
     pub json: bool,
     /// How to show it.
     pub view: ViewOptions,
+}
+
+/// An examination of this host, and of a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DoctorPlan {
+    /// The process, if one was asked about.
+    pub pid: Option<Pid>,
+    /// Whether JSON is printed.
+    pub json: bool,
 }
 
 /// What is profiled.
@@ -128,6 +139,10 @@ pub fn plan(flags: Flags, now: SystemTime) -> Result<Plan, UsageError> {
     match flags.command {
         Command::Record(flags) => record_plan(flags, now).map(Plan::Record),
         Command::Dump(flags) => dump_plan(flags).map(Plan::Dump),
+        Command::Doctor(flags) => {
+            let pid = flags.pid.as_deref().map(parse_pid).transpose()?;
+            Ok(Plan::Doctor(DoctorPlan { pid, json: flags.json }))
+        }
         Command::Top(_) => Err(UsageError::NotYet("top", "show a live view; use record or dump")),
     }
 }
@@ -324,7 +339,7 @@ mod tests {
     fn record(arguments: &str) -> RecordPlan {
         match planned(&format!("record {arguments}")) {
             Ok(Plan::Record(plan)) => plan,
-            Ok(Plan::Dump(_)) => panic!("{arguments}: a dump"),
+            Ok(_) => panic!("{arguments}: no recording"),
             Err(error) => panic!("{arguments}: {error}"),
         }
     }

@@ -6,6 +6,7 @@
 pub mod children;
 pub mod clock;
 pub mod file;
+pub mod host;
 pub mod launch;
 pub mod limits;
 pub mod memory;
@@ -14,6 +15,7 @@ pub mod priority;
 pub mod proc;
 pub mod process_events;
 pub mod ptrace;
+pub mod rehearsal;
 pub mod signals;
 pub mod thread_clock;
 

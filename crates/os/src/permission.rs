@@ -98,8 +98,7 @@ pub fn diagnose(pid: Pid) -> Refusal {
         obstacles: obstacles(&own, &target, situation),
         is_root: own.uids.first() == Some(&0),
         has_capability: own.is_capable(),
-        in_container: ["/.dockerenv", "/run/.containerenv"].iter().any(|mark| Path::new(mark).exists())
-            || std::env::var_os("KUBERNETES_SERVICE_HOST").is_some(),
+        in_container: crate::host::container().is_some(),
     }
 }
 
@@ -202,7 +201,13 @@ fn obstacles(own: &Status, target: &Status, situation: Situation) -> Vec<Obstacl
 }
 
 impl UserName {
-    fn of(uid: u32) -> UserName {
+    /// Who we are.
+    pub fn own() -> UserName {
+        UserName::of(Uid::effective().as_raw())
+    }
+
+    /// The user of this number.
+    pub fn of(uid: u32) -> UserName {
         UserName { uid, name: User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|user| user.name) }
     }
 }

@@ -163,9 +163,30 @@ impl Process {
 
     /// Whether the profiler and the process are in the same PID namespace, so that ids need no translation.
     pub fn shares_pid_namespace(&self) -> bool {
-        let own = fs::read_link("/proc/self/ns/pid");
-        let its = fs::read_link(self.path("ns/pid"));
-        matches!((own, its), (Ok(own), Ok(its)) if own == its)
+        self.shares_namespace("pid") == Some(true)
+    }
+
+    /// Whether the profiler and the process are in the same namespace of a kind (`pid`, `mnt`, `user`);
+    /// `None` where that may not be seen.
+    pub fn shares_namespace(&self, kind: &str) -> Option<bool> {
+        let own = fs::read_link(format!("/proc/self/ns/{kind}")).ok()?;
+        let its = fs::read_link(self.path(&format!("ns/{kind}"))).ok()?;
+        Some(own == its)
+    }
+
+    /// Its root folder, seen from here: `/`, unless it is in a `chroot`.
+    ///
+    /// # Errors
+    /// When the process is gone or may not be looked at.
+    pub fn root_folder(&self) -> io::Result<PathBuf> {
+        fs::read_link(self.path("root"))
+    }
+
+    /// The user that it runs as.
+    pub fn user(&self) -> Option<u32> {
+        let status = fs::read_to_string(self.path("status")).ok()?;
+        let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+        ids.split_ascii_whitespace().nth(1)?.parse().ok()
     }
 
     /// State, parent and start time.

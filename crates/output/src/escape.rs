@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::fmt::Write;
 
 /// The name with everything that is no visible character written as its escape: `\n`, `\u{1b}`.
-pub(crate) fn plain(name: &str) -> Cow<'_, str> {
+pub fn plain(name: &str) -> Cow<'_, str> {
     if !name.chars().any(is_unsafe) {
         return Cow::Borrowed(name);
     }
@@ -28,7 +28,7 @@ pub(crate) fn frame(name: &str) -> String {
 
 /// JSON text with the controls that JSON allows but terminals obey written as escapes. They occur in no other
 /// place than inside of strings.
-pub(crate) fn json(text: &str) -> Cow<'_, str> {
+pub fn json(text: &str) -> Cow<'_, str> {
     if !text.chars().any(|char| is_unsafe(char) && char != '\n') {
         return Cow::Borrowed(text);
     }

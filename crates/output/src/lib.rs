@@ -24,6 +24,7 @@ pub use chrometrace::ChromeTrace;
 pub use collapsed::Collapsed;
 pub use dump_json::write_dumps_json;
 pub use dump_text::write_dump_text;
+pub use escape::{json as escaped_json, plain as escaped_text};
 pub use flamegraph::FlameGraph;
 pub use format::{FORMATS, Format, OutputError, format_named, format_of_ending, format_of_file};
 pub use ledger_text::{summary, write_ledger};

@@ -6,8 +6,9 @@
 //! leads to an interpreter, its thread state and back. A process can hold libpython twice (`import _ctypes`
 //! of another build, `dlmopen`); the one with a live thread is taken.
 //!
-//! This module decides; [`image`] knows ELF, [`version`] recognises versions, [`scan`] searches data.
+//! This module decides, [`evidence`] tells afterwards by what; [`image`] knows ELF, [`version`] recognises versions, [`scan`] searches data.
 
+mod evidence;
 mod image;
 mod scan;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use profiler_model::RemoteAddr;
 use crate::debug_offsets::{COOKIE, MAX_DEBUG_OFFSETS_BYTES, parse};
 use crate::offsets::{GilOffsets, Offsets, OffsetsError, Version};
 use crate::versions::offsets_for;
+pub use evidence::{Evidence, Whereabouts, whereabouts};
 use image::{Depth, Image};
 
 /// Interpreters that are looked at for a live thread: the first is alive in all but odd moments.

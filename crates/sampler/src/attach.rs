@@ -249,10 +249,10 @@ struct MappedModule {
 }
 
 /// The files that a process has mapped, its executable first.
-struct MappedModules(Vec<MappedModule>);
+pub(crate) struct MappedModules(Vec<MappedModule>);
 
 impl MappedModules {
-    fn open(process: &Process, executable: &str, mappings: &[Mapping]) -> Self {
+    pub(crate) fn open(process: &Process, executable: &str, mappings: &[Mapping]) -> Self {
         let mut modules: Vec<MappedModule> = Vec::new();
         let mut by_path: HashMap<&str, usize> = HashMap::new();
         // The module whose mapping has just ended: an anonymous one right behind it is its zeroed data.
@@ -284,7 +284,7 @@ impl MappedModules {
         self.0.iter().all(|module| module.file.is_some())
     }
 
-    fn modules(&self) -> Vec<Module<'_>> {
+    pub(crate) fn modules(&self) -> Vec<Module<'_>> {
         self.0.iter().map(MappedModule::as_module).collect()
     }
 }

@@ -1,8 +1,9 @@
 //! Taking samples: targets, the schedule, and the ways of taking a sample.
 //!
-//! A [`Target`] is a process whose Python was found. A [`Session`] samples it, or a tree of processes,
-//! on a schedule into a [`Profile`](profiler_profile::Profile) and its ledger; [`dump`] takes one look. What the two samplers do
-//! differently is in `pause` and `peek`; everything else they share.
+//! A [`Target`] is a process whose Python was found. A [`Session`] samples it, or a tree of processes, on a
+//! schedule into a [`Profile`](profiler_profile::Profile) and its ledger; [`dump`] takes one look; [`examine`]
+//! tells what kind of Python a target has. What the two samplers do differently is in `pause` and `peek`;
+//! everything else they share.
 #![forbid(unsafe_code)]
 
 mod attach;
@@ -10,6 +11,7 @@ mod capture;
 mod code_names;
 mod codes;
 mod dump;
+mod examine;
 mod forecast;
 mod gil;
 mod instant;
@@ -29,6 +31,7 @@ mod tree;
 
 pub use attach::{AttachError, Search, Target};
 pub use dump::{DumpOptions, dump};
+pub use examine::{Examination, ExaminedThread, Gils, Location, examine};
 pub use profiler_python::ReprLimits;
 pub use session::{End, Progress, SamplerKind, SamplerOptions, Session};
 pub use tree::family;

@@ -126,8 +126,13 @@ impl<'a> Image<'a> {
         }
     }
 
+    /// Whether the table that stripping removes is there.
+    pub(super) fn has_symbol_table(&self) -> bool {
+        !self.elf.elf_symbol_table().is_empty()
+    }
+
     /// The address of a section.
-    fn section(&self, name: &str) -> Option<u64> {
+    pub(super) fn section(&self, name: &str) -> Option<u64> {
         let (_, section) = self.elf.elf_section_table().section_by_name(LittleEndian, name.as_bytes())?;
         Some(section.sh_addr(LittleEndian)).filter(|address| *address != 0)
     }

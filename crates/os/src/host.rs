@@ -1,0 +1,205 @@
+//! What this host allows a profiler: its kernel, our own rights in it, and what its settings forbid.
+//!
+//! Facts for people who look for what is missing. Nothing here decides whether anything is tried, and why one
+//! process may not be read is the business of `permission`.
+
+use std::fs;
+use std::path::Path;
+
+use nix::errno::Errno;
+
+use crate::permission::UserName;
+
+/// The capabilities that matter to a profiler, with their numbers in the kernel's sets.
+pub const CAPABILITIES: [(&str, u32); 5] = [
+    // Looking into processes of others.
+    ("CAP_SYS_PTRACE", 19),
+    // Not having to wait for a CPU while a thread is stopped.
+    ("CAP_SYS_NICE", 23),
+    // Perf events and BPF; before Linux 5.8 it was all SYS_ADMIN.
+    ("CAP_PERFMON", 38),
+    ("CAP_BPF", 39),
+    ("CAP_SYS_ADMIN", 21),
+];
+
+/// A set of capabilities.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CapabilitySet(u64);
+
+impl CapabilitySet {
+    /// Whether the capability of this number is in it.
+    pub fn has(self, number: u32) -> bool {
+        self.0 >> number & 1 == 1
+    }
+}
+
+/// What the kernel says to a system call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It may be called.
+    Allowed,
+    /// It may not: by a system call filter, or for want of a capability.
+    Refused,
+    /// The kernel was built without it.
+    Missing,
+}
+
+/// How `/proc` shows the processes of others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProcMount {
+    /// The value of the option `hidepid`, where it is set.
+    pub hidepid: Option<String>,
+    /// Whether only processes are shown (`subset=pid`), and no settings of the kernel.
+    pub only_processes: bool,
+}
+
+/// What this host allows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// The kernel's release.
+    pub kernel: String,
+    /// Who we are.
+    pub user: UserName,
+    /// Whether we are in the first user namespace, where capabilities count everywhere.
+    pub in_first_user_namespace: bool,
+    /// The kind of container that we are in, as far as there is a sign of one.
+    pub container: Option<&'static str>,
+    /// Whether a system call filter (seccomp) is on for us.
+    pub has_filter: bool,
+    /// The capabilities that we have.
+    pub effective: CapabilitySet,
+    /// The capabilities that programs which we start can have at all.
+    pub bounding: CapabilitySet,
+    /// `kernel.yama.ptrace_scope`; `None` where there is no Yama.
+    pub ptrace_scope: Option<i32>,
+    /// `kernel.perf_event_paranoid`.
+    pub perf_event_paranoid: Option<i32>,
+    /// `kernel.unprivileged_bpf_disabled`.
+    pub unprivileged_bpf_disabled: Option<i32>,
+    /// `perf_event_open`.
+    pub perf_event_open: Answer,
+    /// `bpf`.
+    pub bpf: Answer,
+    /// Whether the kernel describes its types (`/sys/kernel/btf/vmlinux`).
+    pub has_btf: bool,
+    /// `/proc`; `None` where it cannot be seen how it is mounted.
+    pub proc_mount: Option<ProcMount>,
+}
+
+impl Host {
+    /// Looks at this host.
+    pub fn look() -> Self {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let set = |name| CapabilitySet(u64::from_str_radix(field(&status, name), 16).unwrap_or(0));
+        Host {
+            kernel: setting("kernel/osrelease").unwrap_or_else(|| "?".to_owned()),
+            user: UserName::own(),
+            in_first_user_namespace: is_whole_range(&text("/proc/self/uid_map")),
+            container: container(),
+            has_filter: field(&status, "Seccomp") == "2",
+            effective: set("CapEff"),
+            bounding: set("CapBnd"),
+            ptrace_scope: number("kernel/yama/ptrace_scope"),
+            perf_event_paranoid: number("kernel/perf_event_paranoid"),
+            unprivileged_bpf_disabled: number("kernel/unprivileged_bpf_disabled"),
+            perf_event_open: answer(libc::SYS_perf_event_open),
+            bpf: answer(libc::SYS_bpf),
+            has_btf: Path::new("/sys/kernel/btf/vmlinux").exists(),
+            proc_mount: proc_mount(&text("/proc/self/mountinfo")),
+        }
+    }
+}
+
+/// The kind of container that we are in, by the marks that container runtimes leave.
+pub fn container() -> Option<&'static str> {
+    if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() {
+        return Some("Kubernetes");
+    }
+    [("/.dockerenv", "Docker"), ("/run/.containerenv", "Podman")]
+        .into_iter()
+        .find_map(|(mark, kind)| Path::new(mark).exists().then_some(kind))
+}
+
+fn text(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+fn setting(name: &str) -> Option<String> {
+    Some(fs::read_to_string(format!("/proc/sys/{name}")).ok()?.trim().to_owned())
+}
+
+fn number(name: &str) -> Option<i32> {
+    setting(name)?.parse().ok()
+}
+
+/// The value of a line of a `status` file; empty where there is no such line.
+fn field<'a>(status: &'a str, name: &str) -> &'a str {
+    let lines = status.lines().filter_map(|line| line.split_once(':'));
+    lines.filter(|(found, _)| *found == name).map(|(_, value)| value.trim()).next().unwrap_or_default()
+}
+
+/// Whether a map of ids maps all of them to themselves, as in the first user namespace only.
+fn is_whole_range(map: &str) -> bool {
+    map.split_ascii_whitespace().eq(["0", "0", "4294967295"])
+}
+
+/// Calls `number` with arguments that no kernel accepts, and sees whether it got as far as looking at them.
+fn answer(number: libc::c_long) -> Answer {
+    // SAFETY: with a null pointer as its structure neither `bpf` nor `perf_event_open` does anything but fail,
+    // whatever the other arguments are; no memory of ours is passed.
+    let result = unsafe { libc::syscall(number, 0, 0, 0, 0, 0) };
+    match (result, Errno::last()) {
+        (-1, Errno::ENOSYS) => Answer::Missing,
+        (-1, Errno::EPERM | Errno::EACCES) => Answer::Refused,
+        _ => Answer::Allowed,
+    }
+}
+
+/// The mount of `/proc` in a `mountinfo` file: the last one, which hides those before it.
+fn proc_mount(mountinfo: &str) -> Option<ProcMount> {
+    let line = mountinfo.lines().rfind(|line| line.split(' ').nth(4) == Some("/proc"))?;
+    // What the file system itself was told stands at the very end.
+    let options = line.rsplit(' ').next()?;
+    let hidepid = options.split(',').find_map(|option| option.strip_prefix("hidepid="));
+    Some(ProcMount {
+        // 0 and `off` hide nothing.
+        hidepid: hidepid.filter(|value| !matches!(*value, "0" | "off")).map(str::to_owned),
+        only_processes: options.split(',').any(|option| option == "subset=pid"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_proc_is_mounted() {
+        let line = "22 28 0:20 / /proc rw,nosuid shared:5 - proc proc rw";
+        let hidden = "91 28 0:20 / /proc rw - proc proc rw,gid=4,hidepid=invisible,subset=pid";
+        let mount = |hidepid: Option<&str>, only_processes| {
+            Some(ProcMount { hidepid: hidepid.map(str::to_owned), only_processes })
+        };
+        assert_eq!(proc_mount(line), mount(None, false));
+        assert_eq!(proc_mount(&format!("{line}\n{hidden}\n")), mount(Some("invisible"), true));
+        assert_eq!(proc_mount(&format!("{line},hidepid=0")), mount(None, false));
+        assert_eq!(proc_mount("1 2 0:3 / / rw - ext4 /dev/sda rw"), None);
+    }
+
+    #[test]
+    fn sets_and_maps_are_read_bit_by_bit() {
+        let status = "Name:\tSeccomp: 2\nSeccomp:\t0\nCapEff:\t0000000000080000\n";
+        assert_eq!((field(status, "Seccomp"), field(status, "NoNewPrivs")), ("0", ""));
+        let set = CapabilitySet(u64::from_str_radix(field(status, "CapEff"), 16).unwrap());
+        assert!(set.has(19) && !set.has(18) && !set.has(20));
+        assert!(is_whole_range("         0          0 4294967295\n"));
+        assert!(!is_whole_range("         0       1000          1\n") && !is_whole_range(""));
+    }
+
+    #[test]
+    fn this_host_is_understood() {
+        let host = Host::look();
+        assert!(host.kernel.starts_with(|first: char| first.is_ascii_digit()), "{}", host.kernel);
+        assert_eq!(host.user.uid, nix::unistd::geteuid().as_raw());
+        assert!(host.proc_mount.is_some());
+    }
+}
