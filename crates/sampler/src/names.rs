@@ -13,6 +13,13 @@ use crate::roster::Roster;
 /// and may be renamed, but walking Python's dictionaries for every sample would cost more than the samples.
 const LOOKUP_GAP: Nanos = Nanos::from_nanos(500_000_000);
 
+/// The first look after a change comes too early for a thread that has only just started: the next one comes
+/// so soon that a thread of some tenths of a second still gets its name.
+const SECOND_LOOK: Nanos = Nanos::from_nanos(20_000_000);
+
+/// Looks after a change in the number of threads: at once, soon, and when all is quiet.
+const LOOKS: u32 = 3;
+
 /// Looks names up from time to time.
 #[derive(Debug, Default)]
 pub struct ThreadNames {
@@ -29,13 +36,13 @@ impl ThreadNames {
         let sampled = roster.threads.iter().filter(|thread| thread.id.is_some()).count();
         if sampled != self.threads {
             self.threads = sampled;
-            self.looks = 2;
+            self.looks = LOOKS;
         }
         if self.looks == 0 || now < self.next {
             return;
         }
         self.looks -= 1;
-        self.next = now + LOOKUP_GAP;
+        self.next = now + if self.looks + 1 == LOOKS { SECOND_LOOK } else { LOOKUP_GAP };
         let names = names(target, roster);
         for thread in &roster.threads {
             if let (Some(id), Some(name)) = (thread.id, names.get(&thread.python.pthread_id)) {

@@ -62,8 +62,9 @@ struct Recorded {
     /// Attach to the program, or to a child it announces, once it is ready; without it the program is
     /// launched by the profiler.
     attach: Option<Attach>,
-    /// Only samples with this function of the program's own file, or of the driver's, count.
-    inside: String,
+    /// Only samples with this function of the program's own file, or of the driver's, count; all where there
+    /// is none.
+    inside: Option<String>,
     /// Fewer samples than this prove nothing.
     least_samples: f64,
     checks: Vec<Check>,
@@ -181,6 +182,15 @@ impl Recorded {
         Ok((shown / weight).min(self.rate))
     }
 
+    fn is_inside(&self, sample: &WeightedSample) -> bool {
+        let Some(inside) = &self.inside else { return true };
+        let is_ours = |file: &String| file.ends_with(&self.program) || file.ends_with(DRIVER);
+        sample
+            .frames
+            .iter()
+            .any(|frame| frame.plain_name() == inside && frame.file.as_ref().is_some_and(is_ours))
+    }
+
     fn check(&self, topic: &str, interpreter: &Interpreter, recordings: usize) -> Result<()> {
         let program = format!("{topic}/{}", self.program);
         let (text, account) = self.record(interpreter, &program)?;
@@ -189,12 +199,7 @@ impl Recorded {
         for sample in &mut samples {
             sample.frames.retain(|frame| frame.function != "<gc>");
         }
-        let is_ours = |file: &str| file.ends_with(&self.program) || file.ends_with(DRIVER);
-        samples.retain(|sample| {
-            sample.frames.iter().any(|frame| {
-                frame.plain_name() == self.inside && frame.file.as_ref().is_some_and(|file| is_ours(file))
-            })
-        });
+        samples.retain(|sample| self.is_inside(sample));
         let number = samples_per_second * samples.iter().map(|sample| sample.weight).sum::<f64>();
         ensure!(number >= self.least_samples, "only {number:.0} samples");
         let evidence =

@@ -17,6 +17,8 @@ pub(super) struct Selector {
     leaf: Vec<String>,
     /// All of these are on the stack.
     has: Vec<String>,
+    /// One of these is on the stack.
+    any: Vec<String>,
     /// None of these is on the stack.
     lacks: Vec<String>,
     /// These stand on top of each other, callers first, somewhere on the stack.
@@ -80,6 +82,7 @@ impl Selector {
         let whole = (self.leaf.is_empty()
             || names.last().is_some_and(|name| self.leaf.iter().any(|l| l == name)))
             && self.has.iter().all(has)
+            && (self.any.is_empty() || self.any.iter().any(has))
             && !self.lacks.iter().any(has)
             && (self.run.is_empty() || names.windows(self.run.len()).any(|part| stands(part, &self.run)))
             && (names.len() >= self.ends.len()
