@@ -234,7 +234,7 @@ impl ProcessSampler {
             thread.known = None;
             if let Ok(schedule) = thread.files.schedule() {
                 // Exact, if a stop has just taken the thread off its CPU.
-                thread.schedule = schedule;
+                thread.count(schedule);
             }
         } else {
             thread.known = Some(KnownStack { stack, times_run: thread.schedule.times_run });

@@ -1,6 +1,6 @@
 //! The threads of a target: each thread state with its kernel thread, and what was last seen of it.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::collections::{HashMap, HashSet};
 
 use profiler_memory::{ReadError, ReadMemory, ReadRequest};
@@ -18,8 +18,8 @@ const MAX_ATTEMPTS: usize = 3;
 /// thread of the child still has the id of the one in the parent. Some states never get one.
 const MAX_DOUBTS: u32 = 16;
 
-/// A thread that has waited for a CPU for longer than this in all shares it with others.
-const NEGLIGIBLE_QUEUE: Nanos = Nanos::from_nanos(1_000_000);
+/// A thread that has waited for a CPU for longer than this since its last sample shares it with others.
+const NEGLIGIBLE_QUEUE: Nanos = Nanos::from_nanos(100_000);
 
 /// How soon a list is read again in which a thread state has no kernel thread of its own yet. CPython puts the
 /// state of a new thread into the list before the thread runs: it has the id of the thread that made it (up to
@@ -49,7 +49,9 @@ pub struct Thread {
     pub id: Option<ThreadId>,
     /// The stack that was proved last: still true while the thread sleeps and has not run since.
     pub known: Option<KnownStack>,
-    /// Its exact clock, once it turned out to share its CPU with others; `None` where there is none.
+    /// Whether it had to wait for a CPU when it was sampled last.
+    waits_for_cpu: Cell<bool>,
+    /// Its exact clock, once it had to wait for a CPU; `None` where there is none.
     clock: OnceCell<Option<ThreadClock>>,
     /// CPU time up to its last sample.
     pub counted_cpu: Nanos,
@@ -87,9 +89,16 @@ impl Thread {
         Ok(())
     }
 
-    /// Notes that the thread has to wait for a CPU now and then, so that it is worth to know when it does.
+    /// Notes that the thread has to wait for a CPU, so that it is worth to know when it does.
     pub fn shares_its_cpu(&self) {
-        self.clock.get_or_init(|| ThreadClock::open(self.tid).ok());
+        self.waits_for_cpu.set(true);
+    }
+
+    /// Takes what the scheduler has counted by now.
+    pub fn count(&mut self, schedule: Schedule) {
+        let waited = schedule.queued.saturating_sub(self.schedule.queued);
+        self.waits_for_cpu.set(waited > NEGLIGIBLE_QUEUE);
+        self.schedule = schedule;
     }
 
     /// What its exact clock says, if the thread waits for a CPU: as long as the clock says the same, it has not
@@ -101,10 +110,11 @@ impl Thread {
 
     /// What its exact clock says, where it has one.
     pub fn clock_now(&self) -> Option<Nanos> {
-        if self.schedule.queued > NEGLIGIBLE_QUEUE {
-            self.shares_its_cpu();
+        if !self.waits_for_cpu.get() {
+            // To read the clock of a thread that runs interrupts it.
+            return None;
         }
-        self.clock.get()?.as_ref()?.read().ok()
+        self.clock.get_or_init(|| ThreadClock::open(self.tid).ok()).as_ref()?.read().ok()
     }
 
     /// Has its first sample stand for all that it did since it was born at `born`.
@@ -346,6 +356,7 @@ fn new_thread(
         activity,
         id: None,
         known: None,
+        waits_for_cpu: Cell::new(schedule.queued > NEGLIGIBLE_QUEUE),
         clock: OnceCell::new(),
         counted_cpu: schedule.cpu,
         counted_until: now,
