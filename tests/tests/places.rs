@@ -315,6 +315,35 @@ fn wrappers_that_become_python_are_recorded_and_attached_to() {
     }
 }
 
+/// Commands that start a Python as another process and wait for it, as `uv run` and the like do.
+fn parents() -> Vec<(&'static str, Vec<OsString>)> {
+    let python = one_interpreter().words().remove(0);
+    vec![
+        ("a shell", vec!["sh".into(), "-c".into(), "\"$0\" \"$@\"; exit $?".into(), python.clone()]),
+        ("timeout", vec!["timeout".into(), "60".into(), python]),
+    ]
+}
+
+#[test]
+fn a_wrapper_that_waits_for_its_python_says_what_to_do() {
+    let scratch = Scratch::new().unwrap();
+    for (name, words) in parents() {
+        let command = |source: &str| [&words[..], &["-c".into(), source.into()]].concat();
+        let record = || Profiler::new("record").words("-f raw -r 500 -o").arg(scratch.file("out.txt"));
+        let run = record().command(&command(WORK)).fail(&["--subprocesses"]).context(name).unwrap();
+        run.must_say(&["has started python"]).context(name).unwrap();
+        assert!(!scratch.file("out.txt").exists(), "{name}");
+        record().words("-s").command(&command(WORK)).succeed().context(name).unwrap();
+        must_show_work(&profile_of(&scratch).unwrap()).context(name).unwrap();
+        fs::remove_file(scratch.file("out.txt")).unwrap();
+        let fixture = Fixture::command(&command(WORKER)).context(name).unwrap();
+        let child = format!("--pid {}", fixture.only_child().unwrap());
+        let run = Profiler::new("dump").pid(&fixture).fail(&[&child]).context(name).unwrap();
+        run.must_say(&["--subprocesses"]).context(name).unwrap();
+        Profiler::new("dump").words(&child).succeed().context(name).unwrap();
+    }
+}
+
 #[test]
 fn one_process_that_is_each_interpreter_in_turn() {
     let here: Vec<&Interpreter> = interpreters().iter().filter(|one| one.root().is_none()).collect();

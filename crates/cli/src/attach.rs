@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use profiler_model::Pid;
 use profiler_os::launch::CommandEnd;
 use profiler_os::signals::Signals;
-use profiler_os::{ProcView, Process, permission, proc_view};
+use profiler_os::{ChildFinder, ProcView, Process, permission, proc_view};
 use profiler_python::NotPython;
 use profiler_sampler::{AttachError, SamplerKind, Search, Target};
 
 use crate::command::RunningCommand;
 use crate::failure::{CONTAINER_ADVICE, Failure, own_command_line};
 use crate::messages::say;
+use crate::offspring::{PythonChild, first_python_below};
 
 /// The first wait for Python to come up. An interpreter takes some ten milliseconds to start, and its
 /// start-up belongs to what is profiled.
@@ -112,10 +113,7 @@ fn explain(pid: Pid, error: &AttachError) -> Failure {
         AttachError::NoSuchProcess(_) | AttachError::ProcessEnded(_) => {
             failure.with_advice("pgrep -a python, which lists what runs")
         }
-        AttachError::NotPython { what: NotPython::NoModule, .. } => Failure::new(format!(
-            "{error}, and native code cannot be profiled yet"
-        ))
-        .with_advice(format!("pgrep -aP {pid}, which lists its children: it may have started a Python")),
+        AttachError::NotPython { what: NotPython::NoModule, .. } => without_python(pid, error),
         AttachError::UnknownVersion { .. } => {
             failure.with_advice("a newer version of the profiler, which may know it")
         }
@@ -123,6 +121,17 @@ fn explain(pid: Pid, error: &AttachError) -> Failure {
             failure.with_advice("again in a moment: the interpreter is just starting or ending")
         }
         AttachError::NotPython { .. } | AttachError::Unreadable { .. } => failure,
+    }
+}
+
+/// A process without Python may have started one, which is what was meant then.
+fn without_python(pid: Pid, error: &AttachError) -> Failure {
+    let failure = Failure::new(format!("{error}, and native code cannot be profiled yet"));
+    match first_python_below(pid, &mut ChildFinder::default()) {
+        Some(child) => failure
+            .with_advice(format!("--pid {}: it has started {child}", child.pid))
+            .with_advice("--subprocesses, which includes child processes"),
+        None => failure.with_advice(format!("pgrep -aP {pid}, which lists its children")),
     }
 }
 
@@ -150,13 +159,16 @@ pub fn await_python(command: &mut RunningCommand, signals: &Signals) -> anyhow::
     let mut wait = FIRST_WAIT;
     let pid = command.launched().pid();
     let mut search = Search::new(pid);
+    let mut children = Children::default();
     loop {
         match search.attach() {
             Ok(target) => return Ok(Awaited::Python(Box::new(target))),
             Err(error) if may_come_up(&error, began.elapsed()) => {}
             Err(error) => return Ok(Awaited::Failed(explain(pid, &error))),
         }
+        children.look(pid);
         if let Some(end) = command.end()? {
+            children.tell(command);
             return Ok(Awaited::Ended(end));
         }
         if let Some(received) = signals.take() {
@@ -169,7 +181,36 @@ pub fn await_python(command: &mut RunningCommand, signals: &Signals) -> anyhow::
             told = true;
             say(format_args!("Waiting for Python to come up in {}.", command.title()));
         }
+        if told {
+            children.tell(command);
+        }
         thread::sleep(wait);
         wait = (wait * 3 / 2).min(LONGEST_WAIT);
+    }
+}
+
+/// The Python that a command has started instead of becoming one, as shells do with all commands but the last.
+/// It is not taken for what was meant at once: scripts start one for this or that before they become another.
+#[derive(Default)]
+struct Children {
+    finder: ChildFinder,
+    python: Option<PythonChild>,
+    told: bool,
+}
+
+impl Children {
+    fn look(&mut self, command: Pid) {
+        if self.python.is_none() {
+            self.python = first_python_below(command, &mut self.finder);
+        }
+    }
+
+    /// Tells of it, once.
+    fn tell(&mut self, command: &RunningCommand) {
+        if let (Some(child), false) = (&self.python, self.told) {
+            self.told = true;
+            let title = command.title();
+            say(format_args!("{title} has started {child}; child processes need --subprocesses"));
+        }
     }
 }

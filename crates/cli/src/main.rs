@@ -10,6 +10,7 @@ mod dump;
 mod failure;
 mod flags;
 mod messages;
+mod offspring;
 mod plan;
 mod progress;
 mod record;
