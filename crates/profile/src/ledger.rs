@@ -153,6 +153,35 @@ impl Ledger {
         self.period.map_or(Nanos::ZERO, |(start, end)| end.since(start))
     }
 
+    /// What was counted since this ledger was as `earlier`. The longest stop is that of the whole run: which
+    /// stop it was is not kept.
+    pub fn since(&self, earlier: &Ledger) -> Ledger {
+        let mut lost = self.lost;
+        lost.iter_mut().zip(earlier.lost).for_each(|(now, before)| *now = now.saturating_sub(before));
+        let begun = earlier.period.map(|(_, end)| end);
+        Ledger {
+            shown: self.shown.saturating_sub(earlier.shown),
+            not_asked_for: self.not_asked_for.saturating_sub(earlier.not_asked_for),
+            lost,
+            stops: self.stops.saturating_sub(earlier.stops),
+            without_stop: self.without_stop.saturating_sub(earlier.without_stop),
+            stopped_total: self.stopped_total.saturating_sub(earlier.stopped_total),
+            stopped_longest: self.stopped_longest,
+            period: self.period.map(|(start, end)| (begun.unwrap_or(start), end)),
+            interval: self.interval,
+            own_cpu: self.own_cpu.saturating_sub(earlier.own_cpu),
+            own_memory: self.own_memory,
+            target_cpu: self.target_cpu.saturating_sub(earlier.target_cpu),
+        }
+    }
+
+    /// Counts so many of the samples that are shown as not asked for: a view leaves them out.
+    pub fn leave_out(&mut self, samples: u64) {
+        let left_out = samples.min(self.shown);
+        self.shown -= left_out;
+        self.not_asked_for += left_out;
+    }
+
     /// Adds what another run counted. The period becomes the one that covers both; the interval is kept only
     /// where both asked for the same; memory is the larger of the two, as they may have been one after the
     /// other.
@@ -238,6 +267,25 @@ mod tests {
             (ledger.stops(), ledger.stopped_total(), ledger.stopped_longest()),
             (3, Nanos::from_nanos(135), Nanos::from_nanos(85))
         );
+    }
+
+    #[test]
+    fn what_was_counted_since_is_the_difference() {
+        let at = Timestamp::from_nanos;
+        let mut ledger = Ledger { period: Some((at(10), at(20))), ..Ledger::default() };
+        ledger.count_shown();
+        ledger.count_lost(LossReason::Late);
+        let earlier = ledger.clone();
+        ledger.count_shown();
+        ledger.count_shown();
+        ledger.count_lost(LossReason::Moved);
+        ledger.count_stop(Nanos::from_nanos(5));
+        ledger.period = Some((at(10), at(50)));
+        let mut since = ledger.since(&earlier);
+        assert_eq!((since.shown(), since.lost(), since.stops()), (2, 1, 1));
+        assert_eq!((since.lost_for(LossReason::Late), since.duration()), (0, Nanos::from_nanos(30)));
+        since.leave_out(1);
+        assert_eq!((since.shown(), since.not_asked_for(), since.attempts()), (1, 1, 3));
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod merge;
 mod process;
 mod profile;
 mod sample;
+mod select;
 mod stack_table;
 mod tally;
 mod thread_table;

@@ -105,6 +105,29 @@ impl Profile {
         &mut self.ledger
     }
 
+    pub(crate) fn parts(&self) -> (&TallyTable, Option<&Timeline>) {
+        (&self.tallies, self.timeline.as_ref())
+    }
+
+    /// The same frames, stacks, processes, threads and ledger with other samples.
+    pub(crate) fn with_samples(&self, tallies: TallyTable, timeline: Option<Timeline>) -> Profile {
+        Profile {
+            frames: self.frames.clone(),
+            stacks: self.stacks.clone(),
+            processes: self.processes.clone(),
+            threads: self.threads.clone(),
+            tallies,
+            timeline,
+            recent: None,
+            ledger: self.ledger.clone(),
+        }
+    }
+
+    /// Forgets when samples were taken, and keeps their sums.
+    pub fn drop_timeline(&mut self) {
+        self.timeline = None;
+    }
+
     pub(crate) fn add_tally(&mut self, tally: Tally) -> TallyId {
         self.tallies.add(tally)
     }
@@ -191,6 +214,11 @@ impl Profile {
     /// Whether this profile keeps when each sample was taken.
     pub fn keeps_timeline(&self) -> bool {
         self.timeline.is_some()
+    }
+
+    /// How many runs of equal samples the timeline holds.
+    pub fn timeline_len(&self) -> usize {
+        self.timeline.as_ref().map_or(0, Timeline::len)
     }
 
     /// The samples of one thread in order of time, or `None` where this profile keeps sums only.

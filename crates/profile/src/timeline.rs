@@ -111,6 +111,18 @@ impl Timeline {
         own.sort_by_key(|entry| entry.first);
     }
 
+    /// The runs of the tallies that `renamed` has a new handle for, by index.
+    pub(crate) fn select(&self, renamed: &[Option<TallyId>]) -> Timeline {
+        let selected = |entry: &Entry| Some(Entry { tally: renamed[entry.tally.index()]?, ..*entry });
+        let threads = self.threads.iter().map(|entries| entries.iter().filter_map(selected).collect());
+        Timeline { threads: threads.collect() }
+    }
+
+    /// How many runs it holds.
+    pub(crate) fn len(&self) -> usize {
+        self.threads.iter().map(Vec::len).sum()
+    }
+
     /// The runs of one thread in order of time.
     pub(crate) fn runs<'a>(&'a self, thread: ThreadId, rows: &'a [Tally]) -> impl Iterator<Item = Run> + 'a {
         self.threads.get(thread.index()).into_iter().flatten().map(|entry| entry.run(rows))

@@ -317,3 +317,20 @@ fn recent_samples_are_handed_over_once_and_summed_all_the_same() {
     assert!(profile.take_recent().is_empty());
     assert_eq!(profile.tallies()[0].weights.samples, 3);
 }
+
+#[test]
+fn a_selection_has_the_wanted_samples_under_the_same_handles_and_accounts_for_the_rest() {
+    let seen = |thread, is_running| Seen { thread, stack: vec![(0, 1)], is_running, cpu: 1, wall: 10 };
+    let all = [seen(1, true), seen(2, false), seen(1, true), seen(2, true)];
+    let profile = recorded(&all, true);
+    let running = profile.select(|tally| tally.state.is_running());
+    assert_eq!(running.tallies().iter().map(|tally| tally.weights.samples).collect::<Vec<_>>(), [2, 1]);
+    assert_eq!((running.ledger().shown(), running.ledger().not_asked_for()), (3, 1));
+    assert_eq!(running.ledger().attempts(), profile.ledger().attempts());
+    assert_eq!(running.threads().len(), 2);
+    let second = profile.threads().nth(1).unwrap().0;
+    let runs: Vec<_> = running.timeline(second).unwrap().collect();
+    assert_eq!(runs.len(), 1);
+    assert!(runs[0].state.is_running() && runs[0].weights.samples == 1);
+    assert_eq!((profile.timeline_len(), running.timeline_len()), (3, 2));
+}
