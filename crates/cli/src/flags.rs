@@ -16,6 +16,7 @@ use profiler_output::FORMATS;
 #[command(after_help = "Examples:
   profiler record -o flame.svg -- python3 train.py    run a command and draw where its time goes
   profiler record --pid 4711 --duration 30            the same for a running process, for 30 seconds
+  profiler top --pid 4711                             look at it live
   profiler dump --pid 4711                            where is it stuck?
 
 Subcommands may be abbreviated: `profiler r` is `profiler record`.
@@ -40,8 +41,8 @@ pub enum Command {
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(DoctorFlags),
     /// Shows live where the time goes
-    #[command(hide = true, disable_help_flag = true)]
-    Top(LaterFlags),
+    #[command(after_help = TOP_EXAMPLES)]
+    Top(TopFlags),
 }
 
 const RECORD_EXAMPLES: &str = "Examples:
@@ -50,6 +51,13 @@ const RECORD_EXAMPLES: &str = "Examples:
   profiler record -p 4711 -t -i -o idle.json          all threads, waiting ones too, for speedscope.app
 
 Ctrl-C ends the recording, not the data: what was sampled until then is written.";
+
+const TOP_EXAMPLES: &str = "Examples:
+  profiler top -p 4711                    look at a process until q
+  profiler top -- python3 train.py        run a command and look at it
+  profiler top -p 4711 -i --delay 5       threads that wait too, a new picture every 5 seconds
+
+? shows the keys, w writes what is seen to a file.";
 
 const DUMP_EXAMPLES: &str = "Examples:
   profiler dump -p 4711           print where every thread is
@@ -121,6 +129,49 @@ fn format_names() -> PossibleValuesParser {
     FORMATS.into_iter().map(|format| PossibleValue::new(format.name())).collect::<Vec<_>>().into()
 }
 
+/// What `top` takes.
+#[derive(Debug, Default, Args)]
+#[command(override_usage = "profiler top [OPTIONS] --pid <PID>
+       profiler top [OPTIONS] -- <COMMAND>...")]
+pub struct TopFlags {
+    /// Process to look at, its number in decimal or 0xhex
+    #[arg(short, long, allow_negative_numbers = true)]
+    pub pid: Option<String>,
+    /// Samples per second
+    #[arg(short, long, default_value = "100", allow_negative_numbers = true)]
+    pub rate: String,
+    /// Seconds between two pictures (fractions too)
+    #[arg(short, long, value_name = "SECONDS", default_value = "1", allow_negative_numbers = true)]
+    pub delay: String,
+    /// In files that are written, merge the lines of a function
+    #[arg(short = 'F', long)]
+    pub function: bool,
+    /// Show no line numbers
+    #[arg(long)]
+    pub nolineno: bool,
+    /// Show whole file names, not only the part that tells the package
+    #[arg(long)]
+    pub full_filenames: bool,
+    /// Only samples of threads that hold the GIL; g switches
+    #[arg(short, long)]
+    pub gil: bool,
+    /// Also samples of threads that are idle: waiting or asleep; i switches
+    #[arg(short, long)]
+    pub idle: bool,
+    /// Never stop the target, not for microseconds: samples that cannot be proved true are counted as lost
+    #[arg(long)]
+    pub nonblocking: bool,
+    /// Also its child processes, and theirs, those that come later too
+    #[arg(short, long)]
+    pub subprocesses: bool,
+    /// Later: native frames.
+    #[arg(short, long, hide = true)]
+    pub native: bool,
+    /// Command to run and look at
+    #[arg(trailing_var_arg = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
 /// What `dump` takes.
 #[derive(Debug, Default, Args)]
 #[command(override_usage = "profiler dump [OPTIONS] --pid <PID>")]
@@ -165,14 +216,6 @@ pub struct DoctorFlags {
     /// Print JSON
     #[arg(short, long)]
     pub json: bool,
-}
-
-/// What a subcommand takes that is only recognised: anything.
-#[derive(Debug, Default, Args)]
-pub struct LaterFlags {
-    /// Whatever follows.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub anything: Vec<OsString>,
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! The binary `profiler`: what was typed (`flags`) becomes what is meant (`plan`), which is then run
-//! (`record`, `dump`, `doctor`). Errors are printed here, once.
+//! (`record`, `top`, `dump`, `doctor`). Errors are printed here, once.
 #![forbid(unsafe_code)]
 
 mod attach;
@@ -14,6 +14,9 @@ mod offspring;
 mod plan;
 mod progress;
 mod record;
+mod source;
+mod top;
+mod window;
 
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
     };
     let done = match plan::plan(flags, SystemTime::now()) {
         Ok(Plan::Record(plan)) => record::run(&plan),
+        Ok(Plan::Top(plan)) => top::run(&plan),
         Ok(Plan::Dump(plan)) => dump::run(&plan),
         Ok(Plan::Doctor(plan)) => doctor::run(&plan),
         Err(error) => {

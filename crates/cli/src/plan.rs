@@ -7,8 +7,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use profiler_model::Pid;
 use profiler_output::{FORMATS, Format, Lines, ViewOptions, Weight, format_named, format_of_file};
 use profiler_sampler::{ReprLimits, SamplerKind, SamplerOptions};
+use profiler_tui::Settings;
 
-use crate::flags::{Command, DumpFlags, Flags, RecordFlags};
+use crate::flags::{Command, DumpFlags, Flags, RecordFlags, TopFlags};
 
 /// The most samples a second. A sample takes some ten microseconds of the target's time at best: at this
 /// rate there is nothing left to measure.
@@ -17,6 +18,10 @@ const MAX_RATE_HZ: f64 = 100_000.0;
 const MIN_RATE_HZ: f64 = 0.001;
 /// The longest recording that can be asked for: a hundred years, which keeps sums of instants in range.
 const MAX_DURATION: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+/// The shortest time between two pictures: nobody reads more.
+const MIN_DELAY: Duration = Duration::from_millis(100);
+/// The longest one.
+const MAX_DELAY: Duration = Duration::from_secs(3_600);
 /// The largest process id that Linux gives (`PID_MAX_LIMIT`).
 const MAX_PID: u32 = 1 << 22;
 
@@ -24,6 +29,8 @@ const MAX_PID: u32 = 1 << 22;
 pub enum Plan {
     /// Sample and write.
     Record(RecordPlan),
+    /// Sample and show.
+    Top(TopPlan),
     /// Look once and print.
     Dump(DumpPlan),
     /// Say what can be profiled here.
@@ -50,6 +57,20 @@ pub struct RecordPlan {
 
 /// How many characters of a value are shown for each `-l`, as in py-spy.
 const CHARACTERS_OF_VALUES: usize = 128;
+
+/// A live view.
+pub struct TopPlan {
+    /// Of what.
+    pub subject: Subject,
+    /// Whether the descendants are shown as well.
+    pub subprocesses: bool,
+    /// How to sample.
+    pub sampler: SamplerOptions,
+    /// How the view begins.
+    pub settings: Settings,
+    /// How files that it writes are to look.
+    pub view: ViewOptions,
+}
 
 /// A look at a process.
 #[derive(Debug)]
@@ -126,6 +147,9 @@ pub enum UsageError {
     /// Not a rate.
     #[error("{0:?} is no rate: a number of samples per second from {min} to {max} is", min = MIN_RATE_HZ, max = MAX_RATE_HZ)]
     BadRate(String),
+    /// Not a delay between pictures.
+    #[error("{0:?} is no delay: a number of seconds from {min} to {max} is", min = MIN_DELAY.as_secs_f64(), max = MAX_DELAY.as_secs())]
+    BadDelay(String),
     /// Not a duration.
     #[error("{0:?} is no duration: a number of seconds above 0 or \"unlimited\" is")]
     BadDuration(String),
@@ -143,7 +167,7 @@ pub fn plan(flags: Flags, now: SystemTime) -> Result<Plan, UsageError> {
             let pid = flags.pid.as_deref().map(parse_pid).transpose()?;
             Ok(Plan::Doctor(DoctorPlan { pid, json: flags.json }))
         }
-        Command::Top(_) => Err(UsageError::NotYet("top", "show a live view; use record or dump")),
+        Command::Top(flags) => top_plan(flags, now).map(Plan::Top),
     }
 }
 
@@ -166,6 +190,31 @@ fn record_plan(flags: RecordFlags, now: SystemTime) -> Result<RecordPlan, UsageE
     let sampler = SamplerOptions { rate_hz, kind, include_idle: flags.idle, gil_only: flags.gil };
     let subprocesses = flags.subprocesses;
     Ok(RecordPlan { subject, output, format, duration, subprocesses, sampler, view })
+}
+
+fn top_plan(flags: TopFlags, now: SystemTime) -> Result<TopPlan, UsageError> {
+    refuse_what_comes_later(&[(flags.native, "-n, --native", "show native frames")])?;
+    let rate_hz = parse_rate(&flags.rate)?;
+    let interval = parse_delay(&flags.delay)?;
+    let subject = parse_subject(flags.pid.as_deref(), flags.command)?;
+    let settings = Settings {
+        interval: interval.into(),
+        include_idle: flags.idle,
+        gil_only: flags.gil,
+        line_numbers: !flags.nolineno,
+        full_filenames: flags.full_filenames,
+        file: default_name(&subject, FORMATS[0], now).display().to_string(),
+    };
+    let view = ViewOptions {
+        line_numbers: choose_lines(flags.function, flags.nolineno),
+        full_filenames: flags.full_filenames,
+        processes: flags.subprocesses,
+        ..ViewOptions::default()
+    };
+    // Every thread, always: what is shown of it is chosen while looking.
+    let kind = sampler_kind(flags.nonblocking);
+    let sampler = SamplerOptions { rate_hz, kind, include_idle: true, gil_only: false };
+    Ok(TopPlan { subject, subprocesses: flags.subprocesses, sampler, settings, view })
 }
 
 /// What a sample counts for. Threads that run are shown by the CPU time that they used, as the kernel counts
@@ -261,8 +310,15 @@ fn parse_duration(text: &str) -> Result<Option<Duration>, UsageError> {
     }
 }
 
+fn parse_delay(text: &str) -> Result<Duration, UsageError> {
+    let seconds = text.parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    seconds
+        .filter(|delay| (MIN_DELAY..=MAX_DELAY).contains(delay))
+        .ok_or_else(|| UsageError::BadDelay(text.to_owned()))
+}
+
 /// What `-f` says, else what the file's ending says, else a flame graph; on stdout, text.
-fn choose_format(name: Option<&str>, output: Option<&Path>) -> &'static dyn Format {
+pub fn choose_format(name: Option<&str>, output: Option<&Path>) -> &'static dyn Format {
     let by_name = || format_named(name?);
     let by_place = || match output? {
         stdout if stdout == Path::new("-") => format_named("raw"),
@@ -388,6 +444,23 @@ mod tests {
     }
 
     #[test]
+    fn a_live_view_samples_every_thread_and_chooses_what_it_shows() {
+        let top = |arguments: &str| match planned(&format!("top {arguments}")) {
+            Ok(Plan::Top(plan)) => plan,
+            _ => panic!("{arguments}: no live view"),
+        };
+        let plan = top("-p 4711 -r 50 --delay 2.5 -g");
+        assert!(plan.sampler.include_idle && !plan.sampler.gil_only);
+        assert!(!plan.settings.include_idle && plan.settings.gil_only && plan.settings.line_numbers);
+        assert_eq!((plan.sampler.rate_hz, plan.settings.interval.as_nanos()), (50.0, 2_500_000_000));
+        assert_eq!(plan.settings.file, "4711-2026-11-21T06:02:01Z.svg");
+        assert!(!top("-i --nolineno -- python3 x.py").settings.line_numbers);
+        for text in ["0", "0.01", "-1", "nan", "4000", "soon"] {
+            assert_eq!(refused(&format!("top -p 1 --delay {text}")), UsageError::BadDelay(text.into()));
+        }
+    }
+
+    #[test]
     fn format_follows_the_name_then_the_ending() {
         let cases = [
             ("-o x.svg", "flamegraph"),
@@ -454,7 +527,7 @@ mod tests {
 
     #[test]
     fn what_comes_later_is_refused_by_name() {
-        let lines = ["record -p 1 --native", "dump --core core.1", "dump -p 1 -n", "top --pid 1 --delay 2"];
+        let lines = ["record -p 1 --native", "dump --core core.1", "dump -p 1 -n", "top --pid 1 --native"];
         for line in lines {
             assert!(matches!(refused(line), UsageError::NotYet(..)), "{line}");
         }

@@ -7,22 +7,22 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
-use profiler_model::{Nanos, Pid};
-use profiler_os::Process;
-use profiler_os::launch::{CommandEnd, InvokingUser, Launched};
+use profiler_model::Nanos;
+use profiler_os::launch::{CommandEnd, InvokingUser, Launched, Streams};
 use profiler_os::signals::{Received, Signals, UserSignal};
 use profiler_output::{ViewOptions, write_ledger};
 use profiler_profile::{Ledger, Profile};
-use profiler_sampler::{AttachError, End, SamplerOptions, Session, Target};
+use profiler_sampler::{End, SamplerOptions};
 
 use crate::FAILED;
-use crate::attach::{Awaited, attach, await_python, expect_free, expect_own_proc, expect_tracing};
+use crate::attach::{Awaited, await_python, expect_free, expect_own_proc, expect_tracing};
 use crate::command::RunningCommand;
 use crate::destination::Destination;
 use crate::failure::Failure;
 use crate::messages::{counted, report, say};
 use crate::plan::{RecordPlan, Subject};
 use crate::progress::ProgressLine;
+use crate::source::Source;
 
 /// Records as planned; returns the exit status.
 ///
@@ -35,7 +35,7 @@ pub fn run(plan: &RecordPlan) -> anyhow::Result<u8> {
     let destination = Destination::prove(&plan.output, user.as_ref())?;
     match &plan.subject {
         Subject::Process(pid) => {
-            let source = source_of(*pid, plan)?;
+            let source = Source::of(*pid, plan.subprocesses)?;
             expect_free(*pid, plan.sampler.kind)?;
             Recording::of(plan, source, &signals, None).write(plan, destination)?;
             Ok(0)
@@ -54,8 +54,19 @@ fn launch(
     user: Option<InvokingUser>,
     signals: &Signals,
 ) -> anyhow::Result<RunningCommand> {
+    launch_with(program, arguments, user, signals, Streams::own())
+}
+
+/// Starts the command with these streams.
+pub fn launch_with(
+    program: &OsStr,
+    arguments: &[OsString],
+    user: Option<InvokingUser>,
+    signals: &Signals,
+    streams: Streams,
+) -> anyhow::Result<RunningCommand> {
     let name = Path::new(program).file_name().unwrap_or(program).display().to_string();
-    let launched = Launched::start(program, arguments, user, signals.ignored_before())?;
+    let launched = Launched::start_with(program, arguments, user, signals.ignored_before(), streams)?;
     Ok(RunningCommand::new(launched, name))
 }
 
@@ -67,12 +78,12 @@ fn record_command(
 ) -> anyhow::Result<u8> {
     if plan.subprocesses {
         // The command need not become a Python itself.
-        let source = Source { pid: command.launched().pid(), target: None };
+        let source = Source::root(command.launched().pid());
         return record_source(plan, source, command, signals, destination);
     }
     match await_python(&mut command, signals)? {
         Awaited::Python(target) => {
-            let source = Source { pid: target.pid(), target: Some(*target) };
+            let source = Source::python(*target);
             record_source(plan, source, command, signals, destination)
         }
         Awaited::Ended(end) => status_of(Some(end), Err(no_python(&command, end))),
@@ -104,43 +115,8 @@ fn record_source(
     status_of(end, written)
 }
 
-/// What is sampled.
-struct Source {
-    /// The process, or the root of a tree.
-    pid: Pid,
-    /// Its Python; the root of a tree need not have one.
-    target: Option<Target>,
-}
-
-/// The process `pid`. With its descendants, it may be one that has no Python and only starts some.
-fn source_of(pid: Pid, plan: &RecordPlan) -> Result<Source, Failure> {
-    match Target::attach(pid) {
-        Err(AttachError::NotPython { .. } | AttachError::NotInitialised(_)) if plan.subprocesses => {
-            Ok(Source { pid, target: None })
-        }
-        Ok(target) => Ok(Source { pid, target: Some(target) }),
-        Err(_) => attach(pid).map(|target| Source { pid, target: Some(target) }),
-    }
-}
-
-impl Source {
-    /// The command that it was started with.
-    fn command_line(&self) -> String {
-        match &self.target {
-            Some(target) => target.command_line().to_owned(),
-            None => Process::new(self.pid).command_line().unwrap_or_default(),
-        }
-    }
-
-    fn session(self, plan: &RecordPlan) -> Session {
-        match self.target {
-            Some(target) if !plan.subprocesses => Session::new(target, plan.sampler),
-            target => Session::of_tree(self.pid, target, plan.sampler),
-        }
-    }
-}
-
-fn no_python(command: &RunningCommand, end: CommandEnd) -> anyhow::Error {
+/// Why there was nothing to profile in a command.
+pub fn no_python(command: &RunningCommand, end: CommandEnd) -> anyhow::Error {
     let how = match end {
         CommandEnd::Exited(status) => format!("with exit status {status}"),
         CommandEnd::Killed(signal) => format!("by signal {signal}"),
@@ -169,7 +145,7 @@ fn end_of_command(
 }
 
 /// The command's own exit status when it failed, else ours.
-fn status_of(end: Option<CommandEnd>, recorded: anyhow::Result<()>) -> anyhow::Result<u8> {
+pub fn status_of(end: Option<CommandEnd>, recorded: anyhow::Result<()>) -> anyhow::Result<u8> {
     match (end.map_or(0, CommandEnd::exit_status), recorded) {
         (0, recorded) => recorded.map(|()| 0),
         (failed, Ok(())) => Ok(failed),
@@ -182,7 +158,7 @@ fn status_of(end: Option<CommandEnd>, recorded: anyhow::Result<()>) -> anyhow::R
 
 /// Why a recording ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stop {
+pub enum Stop {
     /// The time that the user has set is over.
     TimeOver(Duration),
     /// What was recorded has ended.
@@ -208,7 +184,7 @@ impl std::fmt::Display for Stop {
 }
 
 /// Passes on what came in; says so when it asks for an end.
-fn take_end_signal(signals: &Signals, command: Option<&mut RunningCommand>) -> Option<Stop> {
+pub fn take_end_signal(signals: &Signals, command: Option<&mut RunningCommand>) -> Option<Stop> {
     let received = signals.take()?;
     if let Some(command) = command {
         command.pass_on(received);
@@ -239,11 +215,12 @@ impl Recording {
         let limit = plan.duration.map(Nanos::from);
         let mut line = ProgressLine::on_stderr();
         let mut stop = None;
-        let end = source.session(plan).run(&mut profile, limit, &mut |progress, _| {
-            line.update(progress);
-            stop = take_end_signal(signals, command.as_deref_mut());
-            if stop.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
+        let end =
+            source.session(plan.subprocesses, plan.sampler).run(&mut profile, limit, &mut |progress, _| {
+                line.update(progress);
+                stop = take_end_signal(signals, command.as_deref_mut());
+                if stop.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
         match end {
             // Ctrl-C on the terminal ends a command sooner than it is noticed here.
             End::TargetEnded => stop = take_end_signal(signals, None),

@@ -10,7 +10,7 @@ use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use nix::unistd::{Gid, Uid, User, geteuid, getgrouplist, setgid, setgroups, setuid};
 use profiler_model::Pid;
@@ -106,6 +106,24 @@ impl InvokingUser {
     }
 }
 
+/// Where a command reads and writes.
+#[derive(Debug)]
+pub struct Streams {
+    /// What it reads.
+    pub stdin: Stdio,
+    /// Where its results go.
+    pub stdout: Stdio,
+    /// Where its messages go.
+    pub stderr: Stdio,
+}
+
+impl Streams {
+    /// Where we read and write ourselves.
+    pub fn own() -> Self {
+        Streams { stdin: Stdio::inherit(), stdout: Stdio::inherit(), stderr: Stdio::inherit() }
+    }
+}
+
 /// A command that was launched. Dropping it leaves the command running.
 #[derive(Debug)]
 pub struct Launched {
@@ -125,8 +143,22 @@ impl Launched {
         user: Option<InvokingUser>,
         ignored: &[UserSignal],
     ) -> Result<Self, LaunchError> {
+        Self::start_with(program, arguments, user, ignored, Streams::own())
+    }
+
+    /// The same with other streams.
+    ///
+    /// # Errors
+    /// When it cannot be started; nothing runs then.
+    pub fn start_with(
+        program: &OsStr,
+        arguments: &[OsString],
+        user: Option<InvokingUser>,
+        ignored: &[UserSignal],
+        streams: Streams,
+    ) -> Result<Self, LaunchError> {
         let mut command = Command::new(program);
-        command.args(arguments);
+        command.args(arguments).stdin(streams.stdin).stdout(streams.stdout).stderr(streams.stderr);
         if let Some(user) = &user {
             user.adapt_environment(&mut command);
         }

@@ -218,6 +218,14 @@ impl Process {
         (tracer != 0).then_some(Pid::new(tracer))
     }
 
+    /// Its resident memory in bytes.
+    pub fn resident_memory(&self) -> Option<u64> {
+        let text = fs::read_to_string(self.path("statm")).ok()?;
+        let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
+        let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
+        Some(pages * u64::try_from(page).ok()?)
+    }
+
     /// CPU time that all its threads, past and present, have used.
     pub fn cpu_time(&self) -> Option<Nanos> {
         let pid = nix::unistd::Pid::from_raw(self.pid.as_u32() as i32);

@@ -4,8 +4,8 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
-pub use profiler_model::plain;
 use profiler_model::is_unsafe;
+pub use profiler_model::plain;
 
 /// The name as a frame of a collapsed stack: `plain`, with `:` for the `;` that would end the frame, and
 /// without spaces around it, which readers strip from some frames of a line and not from others.

@@ -153,8 +153,8 @@ impl Ledger {
         self.period.map_or(Nanos::ZERO, |(start, end)| end.since(start))
     }
 
-    /// What was counted since this ledger was as `earlier`. The longest stop is that of the whole run: which
-    /// stop it was is not kept.
+    /// What was counted since this ledger was as `earlier`. The longest stop and the
+    /// processes are those of the whole run.
     pub fn since(&self, earlier: &Ledger) -> Ledger {
         let mut lost = self.lost;
         lost.iter_mut().zip(earlier.lost).for_each(|(now, before)| *now = now.saturating_sub(before));
@@ -172,6 +172,7 @@ impl Ledger {
             own_cpu: self.own_cpu.saturating_sub(earlier.own_cpu),
             own_memory: self.own_memory,
             target_cpu: self.target_cpu.saturating_sub(earlier.target_cpu),
+            processes: self.processes,
         }
     }
 

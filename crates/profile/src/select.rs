@@ -2,6 +2,7 @@
 
 use crate::handle::TallyId;
 use crate::tally::TallyTable;
+use crate::timeline::Timeline;
 use crate::{Profile, Tally};
 
 impl Profile {
@@ -25,6 +26,14 @@ impl Profile {
         let timeline = timeline.map(|timeline| timeline.select(&renamed));
         let mut profile = self.with_samples(selected, timeline);
         profile.ledger_mut().leave_out(left_out);
+        profile
+    }
+
+    /// The same frames, stacks, processes and threads under the same handles, no samples yet, and an empty
+    /// timeline.
+    pub fn without_samples(&self) -> Profile {
+        let mut profile = self.with_samples(TallyTable::default(), Some(Timeline::default()));
+        *profile.ledger_mut() = Default::default();
         profile
     }
 }

@@ -1,0 +1,263 @@
+//! `profiler top`: samples here, while another thread shows what comes in; the sampling thread has to stay the
+//! same, as the kernel lets go of what another one holds.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::ops::ControlFlow;
+use std::os::unix::fs::FileExt;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::Context;
+use profiler_model::{Nanos, Timestamp};
+use profiler_os::launch::{CommandEnd, InvokingUser, Streams};
+use profiler_os::signals::{Signals, UserSignal};
+use profiler_os::{Process, clock};
+use profiler_output::{ViewOptions, write_ledger};
+use profiler_profile::{Ledger, ProcessInfo, Profile};
+use profiler_tui::{Feed, Update};
+
+use crate::FAILED;
+use crate::attach::{Awaited, await_python, expect_free, expect_own_proc, expect_tracing};
+use crate::command::RunningCommand;
+use crate::failure::Failure;
+use crate::messages::{counted, report, say};
+use crate::plan::{Subject, TopPlan};
+use crate::record::{launch_with, no_python, status_of, take_end_signal};
+use crate::source::Source;
+use crate::window::Window;
+
+/// The view is handed what is new this often: what it shows changes less often still.
+const UPDATE_GAP: Nanos = Nanos::from_nanos(100_000_000);
+/// The memory of the target is looked at this often.
+const MEMORY_GAP: Nanos = Nanos::from_nanos(500_000_000);
+/// When sampling is over, requests and signals are looked for this often.
+const GLANCE: Duration = Duration::from_millis(20);
+/// How much of what a command wrote is shown at the end. More is in nobody's terminal anyway.
+const MAX_SHOWN_OUTPUT: u64 = 1 << 20;
+
+/// Shows live as planned; returns the exit status.
+///
+/// # Errors
+/// When nothing could be shown.
+pub fn run(plan: &TopPlan) -> anyhow::Result<u8> {
+    expect_terminal(&plan.subject)?;
+    expect_tracing(plan.sampler.kind)?;
+    let signals = Signals::install().context("cannot handle signals")?;
+    match &plan.subject {
+        Subject::Process(pid) => {
+            let source = Source::of(*pid, plan.subprocesses)?;
+            expect_free(*pid, plan.sampler.kind)?;
+            Watched::of(plan, source, &signals, None)?.tell();
+            Ok(0)
+        }
+        Subject::Command { .. } => {
+            expect_own_proc()?;
+            watch_command(plan, &signals)
+        }
+    }
+}
+
+/// Makes sure that there is somebody to look and to press keys.
+fn expect_terminal(subject: &Subject) -> Result<(), Failure> {
+    let missing = if !io::stdin().is_terminal() {
+        "stdin is no terminal, so there are no keys to be read"
+    } else if !io::stdout().is_terminal() {
+        "stdout is no terminal, so there is nothing to draw on"
+    } else if std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb") {
+        "the terminal cannot be drawn on: TERM is not set, or dumb"
+    } else {
+        return Ok(());
+    };
+    let failure = Failure::new(format!("top needs a terminal, and {missing}"));
+    Err(match subject {
+        Subject::Process(pid) => failure
+            .with_advice(format!("profiler record --pid {pid} -d 10 -o flame.svg, which writes to a file"))
+            .with_advice(format!("profiler dump --pid {pid}, which prints where each thread is")),
+        Subject::Command { .. } => {
+            failure.with_advice("profiler record -o flame.svg -- command, which writes to a file")
+        }
+    })
+}
+
+fn watch_command(plan: &TopPlan, signals: &Signals) -> anyhow::Result<u8> {
+    let Subject::Command { program, arguments } = &plan.subject else {
+        return Err(Failure::new("there is no command").into());
+    };
+    let output = CommandOutput::new()?;
+    let user = InvokingUser::behind_sudo();
+    let mut command = launch_with(program, arguments, user, signals, output.streams()?)?;
+    if plan.subprocesses {
+        // The command need not become a Python itself.
+        let source = Source::root(command.launched().pid());
+        return watch_source(plan, source, command, &output, signals);
+    }
+    match await_python(&mut command, signals)? {
+        Awaited::Python(target) => watch_source(plan, Source::python(*target), command, &output, signals),
+        Awaited::Ended(end) => {
+            output.show();
+            status_of(Some(end), Err(no_python(&command, end)))
+        }
+        Awaited::Interrupted => {
+            let failure = Failure::new(format!("interrupted before a Python came up in {}", command.title()));
+            status_of(Some(command.wait(signals)?), Err(failure.into()))
+        }
+        Awaited::Failed(failure) => {
+            report(&failure.into());
+            command.end_now(signals)?;
+            Ok(FAILED)
+        }
+    }
+}
+
+fn watch_source(
+    plan: &TopPlan,
+    source: Source,
+    mut command: RunningCommand,
+    output: &CommandOutput,
+    signals: &Signals,
+) -> anyhow::Result<u8> {
+    let watched = Watched::of(plan, source, signals, Some(&mut command));
+    let by_signal = watched.as_ref().is_ok_and(|watched| watched.by_signal);
+    let end = end_of_command(&mut command, by_signal, signals)?;
+    output.show();
+    status_of(Some(end), watched.map(|watched| watched.tell()))
+}
+
+/// Whoever ends the view has seen enough of the command as well: it is interrupted as by Ctrl-C, and waited for.
+fn end_of_command(
+    command: &mut RunningCommand,
+    has_signal: bool,
+    signals: &Signals,
+) -> anyhow::Result<CommandEnd> {
+    if let Some(end) = command.end()? {
+        return Ok(end);
+    }
+    if !has_signal {
+        command.launched().send(UserSignal::Interrupt);
+    }
+    say(format_args!("waiting for {} to end", command.title()));
+    command.wait(signals)
+}
+
+/// What a command writes while the view has the terminal.
+struct CommandOutput {
+    file: File,
+}
+
+impl CommandOutput {
+    fn new() -> anyhow::Result<Self> {
+        let folder = std::env::temp_dir();
+        let file = profiler_os::file::unnamed_file(&folder)
+            .with_context(|| format!("cannot keep in {} what the command writes", folder.display()))?;
+        Ok(CommandOutput { file })
+    }
+
+    /// The terminal is the view's: the command reads nothing, and what it would write there is kept.
+    fn streams(&self) -> io::Result<Streams> {
+        let kept = || self.file.try_clone().map(Stdio::from);
+        let stderr = if io::stderr().is_terminal() { kept()? } else { Stdio::inherit() };
+        Ok(Streams { stdin: Stdio::null(), stdout: kept()?, stderr })
+    }
+
+    /// Writes what was kept, now that the terminal is free. If it cannot be, it is lost, as it would have been.
+    fn show(&self) {
+        let _ = self.copy_to(&mut io::stdout());
+    }
+
+    fn copy_to(&self, out: &mut dyn Write) -> io::Result<()> {
+        let length = self.file.metadata()?.len();
+        let skipped = length.saturating_sub(MAX_SHOWN_OUTPUT);
+        if skipped > 0 {
+            writeln!(out, "(the command wrote {} before this)", counted(skipped, "byte"))?;
+        }
+        // Read by position: the command may be writing, and shares the file's own.
+        let mut rest = vec![0; usize::try_from(length - skipped).unwrap_or_default()];
+        self.file.read_exact_at(&mut rest, skipped)?;
+        out.write_all(&rest)?;
+        out.flush()
+    }
+}
+
+/// What was seen.
+struct Watched {
+    ledger: Ledger,
+    /// Whether a signal ended it, which the command has got as well.
+    by_signal: bool,
+}
+
+impl Watched {
+    /// Samples and shows until the user or a signal ends it.
+    fn of(
+        plan: &TopPlan,
+        source: Source,
+        signals: &Signals,
+        mut command: Option<&mut RunningCommand>,
+    ) -> anyhow::Result<Self> {
+        let view = ViewOptions { title: source.command_line(), ..plan.view.clone() };
+        let window = Window::open(plan, view)?;
+        let mut profile = Profile::new();
+        profile.keep_recent();
+        let mut feeder = Feeder::default();
+        let mut by_signal = false;
+        source.session(plan.subprocesses, plan.sampler).run(&mut profile, None, &mut |_, profile| {
+            window.show(feeder.update_if_due(profile));
+            window.serve(Duration::ZERO);
+            by_signal = take_end_signal(signals, command.as_deref_mut()).is_some();
+            if by_signal || window.is_closed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        if !by_signal && !window.is_closed() {
+            window.show(Some(feeder.last_update(&mut profile)));
+        }
+        // What is on the screen stays there until the user has seen enough.
+        while !by_signal && !window.is_closed() {
+            window.serve(GLANCE);
+            by_signal = take_end_signal(signals, command.as_deref_mut()).is_some();
+        }
+        window.close()?;
+        Ok(Watched { ledger: profile.ledger().clone(), by_signal })
+    }
+
+    /// Tells how it went.
+    fn tell(&self) {
+        // A stderr that cannot be written is no reason to fail.
+        let _ = write_ledger(&self.ledger, &mut io::stderr());
+    }
+}
+
+/// What the view is to be handed, and when.
+#[derive(Default)]
+struct Feeder {
+    feed: Feed,
+    next: Timestamp,
+    next_memory: Timestamp,
+}
+
+impl Feeder {
+    /// What is new, if it is time for that.
+    fn update_if_due(&mut self, profile: &mut Profile) -> Option<Update> {
+        let now = clock::now();
+        if now < self.next {
+            return None;
+        }
+        self.next = now + UPDATE_GAP;
+        let mut update = self.feed.update(profile, now);
+        if now >= self.next_memory {
+            self.next_memory = now + MEMORY_GAP;
+            update.memory = resident_memory(profile);
+        }
+        Some(update)
+    }
+
+    /// What was new when sampling ended by itself.
+    fn last_update(&mut self, profile: &mut Profile) -> Update {
+        let end = Some("the process has ended".to_owned());
+        Update { end, ..self.feed.update(profile, clock::now()) }
+    }
+}
+
+/// What the processes hold together; pages that they share count for each.
+fn resident_memory(profile: &Profile) -> Option<u64> {
+    let of = |process: &ProcessInfo| Process::new(process.pid).resident_memory();
+    profile.processes().filter_map(|(_, process)| of(process)).reduce(|one, other| one + other)
+}

@@ -1,0 +1,97 @@
+//! Which key or click means which action.
+
+use ratatui::crossterm::event::{
+    Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEvent, MouseEventKind,
+};
+
+use crate::state::{Action, Mode, State, Tab};
+use crate::view::View;
+
+/// The rows that one notch of the wheel moves.
+const NOTCH: isize = 3;
+
+/// What an event means, if anything.
+pub fn action(event: &Event, state: &State, view: &View) -> Option<Action> {
+    match event {
+        Event::Key(key) if key.kind != KeyEventKind::Release => key_action(key, state, view),
+        Event::Mouse(mouse) if *state.mode() == Mode::Look => mouse_action(mouse, view),
+        Event::Mouse(MouseEvent { kind: MouseEventKind::Down(_), .. }) if *state.mode() == Mode::Help => {
+            Some(Action::Back)
+        }
+        _ => None,
+    }
+}
+
+fn key_action(key: &KeyEvent, state: &State, view: &View) -> Option<Action> {
+    if key.modifiers.contains(KeyModifiers::CONTROL) {
+        return match key.code {
+            KeyCode::Char('c') => Some(Action::Quit),
+            KeyCode::Char('z') => Some(Action::Suspend),
+            KeyCode::Char('h') => Some(Action::Erase),
+            _ => None,
+        };
+    }
+    match (state.mode(), key.code) {
+        (_, KeyCode::Enter) => Some(Action::Enter),
+        (_, KeyCode::Esc) => Some(Action::Back),
+        (_, KeyCode::Backspace) => Some(Action::Erase),
+        (Mode::TypeFilter | Mode::TypeFile(_), KeyCode::Char(char)) => Some(Action::Type(char)),
+        (Mode::TypeFilter | Mode::TypeFile(_), _) => None,
+        (_, KeyCode::Char(char)) => char_action(char),
+        (_, code) => movement(code, view),
+    }
+}
+
+fn char_action(char: char) -> Option<Action> {
+    Some(match char {
+        'q' | 'Q' => Action::Quit,
+        '1'..='5' => Action::Show(Tab::ALL[char as usize - '1' as usize]),
+        'j' => Action::Move(1),
+        'k' => Action::Move(-1),
+        'h' | '?' => Action::Help,
+        '/' => Action::AskFilter,
+        'w' => Action::AskFile,
+        't' => Action::NextThread,
+        's' => Action::SwitchSpan,
+        'm' => Action::SwitchMeasure,
+        'i' => Action::SwitchIdle,
+        'g' => Action::SwitchGil,
+        'o' => Action::Reverse,
+        '<' | ',' => Action::SortNext(-1),
+        '>' => Action::SortNext(1),
+        'f' | ' ' => Action::SwitchFreeze,
+        'n' | '.' => Action::Step,
+        'p' => Action::SwitchPause,
+        'r' | 'R' => Action::Reset,
+        '+' | '*' => Action::OpenHottest,
+        '-' => Action::CloseAll,
+        _ => return None,
+    })
+}
+
+fn movement(code: KeyCode, view: &View) -> Option<Action> {
+    Some(match code {
+        KeyCode::Tab => Action::ShowNext(1),
+        KeyCode::BackTab => Action::ShowNext(-1),
+        KeyCode::Up => Action::Move(-1),
+        KeyCode::Down => Action::Move(1),
+        KeyCode::PageUp => Action::Move(-view.page()),
+        KeyCode::PageDown => Action::Move(view.page()),
+        KeyCode::Home => Action::First,
+        KeyCode::End => Action::Last,
+        KeyCode::Left => Action::Left,
+        KeyCode::Right => Action::Right,
+        KeyCode::F(1) => Action::Help,
+        _ => return None,
+    })
+}
+
+fn mouse_action(mouse: &MouseEvent, view: &View) -> Option<Action> {
+    match mouse.kind {
+        MouseEventKind::Down(MouseButton::Left) => view.clicked(mouse.column, mouse.row),
+        MouseEventKind::Down(MouseButton::Right) => Some(Action::Back),
+        MouseEventKind::ScrollUp => Some(Action::Move(-NOTCH)),
+        MouseEventKind::ScrollDown => Some(Action::Move(NOTCH)),
+        _ => None,
+    }
+}

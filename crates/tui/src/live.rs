@@ -1,0 +1,84 @@
+//! The loop of the live view: what comes in is folded, what is done is done, and what has changed is drawn.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+use ratatui::crossterm::event;
+
+use crate::Update;
+use crate::input::action;
+use crate::screen::{Screen, Waited};
+use crate::state::{Effect, SaveRequest, Settings, State};
+use crate::view::View;
+
+/// Updates, the size of the terminal and requests to end are looked for this often. Keys are answered at once.
+const GLANCE: Duration = Duration::from_millis(200);
+
+/// What the view asks of the program around it.
+pub trait Host {
+    /// Writes what is seen; returns what to tell the user.
+    fn save(&mut self, request: SaveRequest) -> String;
+
+    /// Stops the program; returns when the shell lets it go on.
+    fn suspend(&mut self);
+}
+
+/// Shows what comes in until the user or `should_end` ends it.
+///
+/// # Errors
+/// When the terminal cannot be used.
+pub fn run(
+    settings: Settings,
+    updates: &Receiver<Update>,
+    host: &mut dyn Host,
+    should_end: &AtomicBool,
+) -> io::Result<()> {
+    let mut state = State::new(settings);
+    let mut view = View::default();
+    let mut screen = Screen::enter()?;
+    while !should_end.load(Ordering::Relaxed) {
+        updates.try_iter().for_each(|update| state.fold(update));
+        let was_taken = screen.was_taken();
+        if was_taken {
+            screen.enter_again()?;
+        }
+        if state.take_dirty() | screen.was_resized() | was_taken {
+            screen.draw(|buffer| view.draw(&state, buffer))?;
+        }
+        match screen.wait(GLANCE)? {
+            Waited::Nothing => {}
+            Waited::Gone => break,
+            Waited::Input => {
+                if answer(&mut state, &view, &mut screen, host)?.is_break() {
+                    break;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Does what the user has asked for since the last time.
+fn answer(
+    state: &mut State,
+    view: &View,
+    screen: &mut Screen,
+    host: &mut dyn Host,
+) -> io::Result<std::ops::ControlFlow<()>> {
+    while event::poll(Duration::ZERO)? {
+        let Some(action) = action(&event::read()?, state, view) else { continue };
+        match state.act(action) {
+            None => {}
+            Some(Effect::Quit) => return Ok(std::ops::ControlFlow::Break(())),
+            Some(Effect::Save(request)) => state.say(host.save(*request)),
+            Some(Effect::Suspend) => {
+                screen.leave();
+                host.suspend();
+                screen.enter_again()?;
+            }
+        }
+    }
+    Ok(std::ops::ControlFlow::Continue(()))
+}

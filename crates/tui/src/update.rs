@@ -1,0 +1,78 @@
+//! What the sampling side hands to the live view: everything that is new in its profile since the last time.
+//!
+//! Frames, stacks, processes and threads come in the order of their handles, so that the view's own profile
+//! gives them the same handles, and samples mean the same on both sides.
+
+use std::sync::Arc;
+
+use profiler_model::{Frame, Timestamp};
+use profiler_profile::{FrameId, Ledger, ProcessInfo, Profile, Sample, StackId, ThreadInfo};
+
+/// What is new.
+#[derive(Clone, Debug, Default)]
+pub struct Update {
+    /// When it was put together.
+    pub at: Timestamp,
+    /// New frames.
+    pub frames: Vec<Frame>,
+    /// New stacks: what each stands on, and its innermost frame.
+    pub stacks: Vec<(Option<StackId>, FrameId)>,
+    /// New processes.
+    pub processes: Vec<ProcessInfo>,
+    /// New threads, and those that have a new name.
+    pub threads: Vec<ThreadInfo>,
+    /// New samples, in order of time.
+    pub samples: Vec<Sample>,
+    /// The ledger as it is now.
+    pub ledger: Ledger,
+    /// The resident memory of the targets in bytes, where it was looked at.
+    pub memory: Option<u64>,
+    /// Why sampling has ended, if it has.
+    pub end: Option<String>,
+}
+
+/// Remembers what of a profile was handed over already.
+#[derive(Debug, Default)]
+pub struct Feed {
+    frames: usize,
+    stacks: usize,
+    processes: usize,
+    names: Vec<Option<Arc<str>>>,
+}
+
+impl Feed {
+    /// What is new in the profile, which must [keep its recent samples](Profile::keep_recent) and be the same
+    /// at every call.
+    pub fn update(&mut self, profile: &mut Profile, at: Timestamp) -> Update {
+        let mut stacks: Vec<_> = profile
+            .stacks()
+            .rev()
+            .take(profile.stacks().len() - self.stacks)
+            .map(|(_, parent, frame)| (parent, frame))
+            .collect();
+        stacks.reverse();
+        let frames: Vec<Frame> = profile.frames().skip(self.frames).map(|(_, frame)| frame.clone()).collect();
+        let processes: Vec<ProcessInfo> =
+            profile.processes().skip(self.processes).map(|(_, process)| process.clone()).collect();
+        let threads = self.new_threads(profile);
+        self.frames += frames.len();
+        self.stacks += stacks.len();
+        self.processes += processes.len();
+        let samples = profile.take_recent();
+        let ledger = profile.ledger().clone();
+        Update { at, frames, stacks, processes, threads, samples, ledger, memory: None, end: None }
+    }
+
+    fn new_threads(&mut self, profile: &Profile) -> Vec<ThreadInfo> {
+        let mut new = Vec::new();
+        for (id, thread) in profile.threads() {
+            match self.names.get_mut(id.index()) {
+                Some(known) if *known == thread.name => continue,
+                Some(known) => known.clone_from(&thread.name),
+                None => self.names.push(thread.name.clone()),
+            }
+            new.push(thread.clone());
+        }
+        new
+    }
+}
