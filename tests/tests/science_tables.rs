@@ -1,4 +1,5 @@
-//! The workloads of scientific Python: data frames, arrays, compiled code, in an environment of their own.
+//! The workloads that need packages: data frames, arrays, compiled code, HTTP, worker processes, in an
+//! environment of their own.
 
 use profiler_tests::check_table;
 
@@ -35,4 +36,14 @@ fn a_lazy_pipeline_with_statistics() {
 #[test]
 fn one_kernel_behind_many_bindings() {
     check_table("bindings");
+}
+
+#[test]
+fn requests_to_a_server_that_takes_its_time() {
+    check_table("http");
+}
+
+#[test]
+fn workers_of_libraries() {
+    check_table("process_trees");
 }

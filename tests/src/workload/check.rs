@@ -74,6 +74,8 @@ struct Threads {
     part: Selector,
     least: Option<f64>,
     most: Option<f64>,
+    /// As many as this entry of the account has entries: the program says who took part.
+    account: Option<String>,
 }
 
 fn selected<'a>(evidence: &'a Evidence, selector: &Selector) -> Result<Vec<&'a WeightedSample>> {
@@ -149,6 +151,11 @@ impl Threads {
     fn check(&self, evidence: &Evidence) -> Result<()> {
         let samples = selected(evidence, &self.part)?;
         let threads: BTreeSet<&str> = samples.iter().map(|sample| sample.profile.as_str()).collect();
+        if let Some(account) = &self.account {
+            let told = evidence.account[account].as_object().context("no such entry of the account")?.len();
+            ensure!(threads.len() == told, "{} threads, {told} in the account", threads.len());
+            return Ok(());
+        }
         within("threads", threads.len() as f64, self.least, self.most)
     }
 }
