@@ -42,6 +42,7 @@ fn options(plan: &DumpPlan) -> DumpOptions {
         kind: plan.sampler,
         variables: plan.variables,
         source: plan.source.unwrap_or_else(|| !plan.json && io::stdout().is_terminal()),
+        tasks: plan.tasks.unwrap_or_else(|| plan.json || io::stdout().is_terminal()),
     }
 }
 

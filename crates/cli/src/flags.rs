@@ -196,6 +196,11 @@ pub struct DumpFlags {
     #[arg(long, value_name = "WHEN", value_parser = ["auto", "always", "never"], num_args = 0..=1,
           require_equals = true, default_missing_value = "always", hide_possible_values = true)]
     pub source: Option<String>,
+    /// Show asyncio's tasks: what each stands at and which it waits for (3.14+)
+    /// [default: auto: in JSON and at a terminal]
+    #[arg(long = "async", value_name = "WHEN", value_parser = ["auto", "always", "never"], num_args = 0..=1,
+          require_equals = true, default_missing_value = "always", hide_possible_values = true)]
+    pub tasks: Option<String>,
     /// Later: core files.
     #[arg(short, long, hide = true)]
     pub core: Option<PathBuf>,

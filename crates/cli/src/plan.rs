@@ -85,6 +85,8 @@ pub struct DumpPlan {
     pub variables: Option<ReprLimits>,
     /// Whether lines of source are shown; `None`: where the output is read at a terminal.
     pub source: Option<bool>,
+    /// Whether asyncio's tasks are shown; `None`: in JSON and where the output is read at a terminal.
+    pub tasks: Option<bool>,
     /// Whether JSON is printed.
     pub json: bool,
     /// How to show it.
@@ -240,14 +242,20 @@ fn dump_plan(flags: DumpFlags) -> Result<DumpPlan, UsageError> {
         sampler: sampler_kind(flags.nonblocking),
         variables: (flags.locals > 0)
             .then(|| ReprLimits { characters: CHARACTERS_OF_VALUES * usize::from(flags.locals) }),
-        source: match flags.source.as_deref() {
-            Some("always") => Some(true),
-            Some("never") => Some(false),
-            _ => None,
-        },
+        source: when(flags.source.as_deref()),
+        tasks: when(flags.tasks.as_deref()),
         json: flags.json,
         view,
     })
+}
+
+/// `always`, `never`, or neither.
+fn when(word: Option<&str>) -> Option<bool> {
+    match word {
+        Some("always") => Some(true),
+        Some("never") => Some(false),
+        _ => None,
+    }
 }
 
 fn refuse_what_comes_later(options: &[(bool, &'static str, &'static str)]) -> Result<(), UsageError> {

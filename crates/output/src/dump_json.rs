@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 
 use profiler_model::{Frame, FrameKind, Pid, Variable};
-use profiler_profile::{FrameDetails, ProcessDump, ThreadDump, Variables};
+use profiler_profile::{FrameDetails, ProcessDump, TaskDump, Tasks, ThreadDump, Variables};
 use serde::Serialize;
 
 use crate::label::{file_shown, frame_name};
@@ -37,12 +37,64 @@ struct ThreadView<'a> {
     interpreter: u32,
     truncated: bool,
     lost: Option<String>,
+    /// Not there without asyncio.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tasks: Vec<TaskView<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tasks_lost: Option<String>,
+}
+
+#[derive(Serialize)]
+struct TaskView<'a> {
+    name: Option<&'a str>,
+    id: u64,
+    state: String,
+    thread_ended: bool,
+    /// The ids of the tasks that await this one.
+    awaited_by: Vec<u64>,
+    frames: Vec<FrameView<'a>>,
+    truncated: bool,
+}
+
+impl<'a> TaskView<'a> {
+    fn new(task: &'a TaskDump, options: &ViewOptions) -> Self {
+        TaskView {
+            name: task.name.as_deref(),
+            id: task.address.as_u64(),
+            state: task.state.to_string(),
+            thread_ended: task.tid.is_none(),
+            awaited_by: task.awaited_by.iter().map(|address| address.as_u64()).collect(),
+            frames: task.frames.iter().map(|frame| FrameView::new(frame, None, false, options)).collect(),
+            truncated: task.truncated,
+        }
+    }
+
+    /// Those of `thread`; the first thread has those of threads that have ended, too.
+    fn of_thread(
+        dump: &'a ProcessDump,
+        thread: &ThreadDump,
+        options: &ViewOptions,
+    ) -> (Vec<Self>, Option<String>) {
+        let is_first = dump.threads.first().is_some_and(|first| std::ptr::eq(first, thread));
+        match &dump.tasks {
+            Tasks::Read { tasks, .. } => {
+                let its = tasks.iter().filter(|task| match task.tid {
+                    Some(tid) => thread.tid == Some(tid),
+                    None => is_first,
+                });
+                (its.map(|task| TaskView::new(task, options)).collect(), None)
+            }
+            Tasks::Lost(reason) if is_first => (Vec::new(), Some(reason.to_string())),
+            Tasks::Lost(_) | Tasks::None => (Vec::new(), None),
+        }
+    }
 }
 
 impl<'a> ThreadView<'a> {
     fn new(dump: &'a ProcessDump, thread: &'a ThreadDump, options: &ViewOptions) -> Self {
         let outermost = thread.frames.len().checked_sub(1).filter(|_| !thread.truncated);
         let frames = thread.frames.iter().enumerate();
+        let (tasks, tasks_lost) = TaskView::of_thread(dump, thread, options);
         ThreadView {
             pid: dump.pid.as_u32(),
             thread_id: thread.pthread_id,
@@ -62,6 +114,8 @@ impl<'a> ThreadView<'a> {
             interpreter: thread.interpreter.as_u32(),
             truncated: thread.truncated,
             lost: thread.lost.map(|reason| reason.to_string()),
+            tasks,
+            tasks_lost,
         }
     }
 }

@@ -9,6 +9,7 @@ use profiler_model::{Frame, InterpreterId, ThreadState, WaitReason};
 use profiler_profile::{FrameDetails, ProcessDump, ThreadDump, Variables};
 use unicode_width::UnicodeWidthStr;
 
+use crate::dump_tasks::write_tasks;
 use crate::label::{file_shown, frame_name, line_shown};
 use crate::{ViewOptions, escape};
 
@@ -21,7 +22,7 @@ pub fn write_dump_text(dump: &ProcessDump, options: &ViewOptions, out: &mut dyn 
     for thread in &dump.threads {
         write_thread(thread, options, out)?;
     }
-    Ok(())
+    write_tasks(&dump.tasks, options, out)
 }
 
 fn write_thread(thread: &ThreadDump, options: &ViewOptions, out: &mut dyn Write) -> io::Result<()> {

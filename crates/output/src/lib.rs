@@ -7,6 +7,7 @@
 mod chrometrace;
 mod collapsed;
 mod dump_json;
+mod dump_tasks;
 mod dump_text;
 mod escape;
 mod flamegraph;

@@ -1,6 +1,8 @@
 //! What `dump` shows: every thread of a process at one instant. Not a profile, because nothing is summed.
 
-use profiler_model::{Frame, InterpreterId, LossReason, Pid, ThreadState, Tid, Variable};
+use std::fmt;
+
+use profiler_model::{Frame, InterpreterId, LossReason, Pid, RemoteAddr, ThreadState, Tid, Variable};
 
 /// A process and its threads at one instant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,6 +17,72 @@ pub struct ProcessDump {
     pub executable: String,
     /// Its threads, in the order in which they are shown.
     pub threads: Vec<ThreadDump>,
+    /// asyncio's tasks.
+    pub tasks: Tasks,
+}
+
+/// asyncio's tasks in a process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Tasks {
+    /// They were not asked for, or the process does not use asyncio, or not one that tells.
+    #[default]
+    None,
+    /// These.
+    Read {
+        /// The tasks, those of one thread next to each other.
+        tasks: Vec<TaskDump>,
+        /// Whether there are more than are read.
+        truncated: bool,
+    },
+    /// They were changing while they were read.
+    Lost(LossReason),
+}
+
+/// An asyncio task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskDump {
+    /// Where it is: what `awaited_by` of others refers to.
+    pub address: RemoteAddr,
+    /// Its name; `None` where it could not be read.
+    pub name: Option<String>,
+    /// The kernel thread whose event loop it belongs to; `None` where that thread has ended.
+    pub tid: Option<Tid>,
+    /// What it was doing.
+    pub state: TaskState,
+    /// The frames of the coroutines that await each other, innermost first; of a task that runs, those that
+    /// are not on its thread's stack, and the outermost that is.
+    pub frames: Vec<Frame>,
+    /// Whether there were more coroutines than are read.
+    pub truncated: bool,
+    /// The tasks that await it, themselves or through other futures.
+    pub awaited_by: Vec<RemoteAddr>,
+}
+
+/// What a task was doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaskState {
+    /// It had not started.
+    Created,
+    /// Its thread was running it.
+    Running,
+    /// It waited.
+    Suspended,
+    /// It had ended.
+    Ended,
+    /// It could not be read.
+    Unknown,
+}
+
+impl fmt::Display for TaskState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TaskState::Created => "not started",
+            TaskState::Running => "running",
+            TaskState::Suspended => "waiting",
+            TaskState::Ended => "ended",
+            TaskState::Unknown => "not read",
+        })
+    }
 }
 
 /// A thread at one instant.

@@ -11,6 +11,7 @@
 
 use profiler_memory::{Field, Scalar};
 
+use crate::GeneratorOffsets;
 use crate::offsets::{
     BytesOffsets, CodeOffsets, DictOffsets, FrameLayout, FrameOffsets, GilOffsets, InstructionPointer,
     InterpreterOffsets, LineTableFormat, LongOffsets, ManagedAttributes, ObjectOffsets, Offsets,
@@ -123,6 +124,13 @@ const ENTRIES: &[(u8, &str)] = &[
     (15, "unicode_object.compactunicodeobject_size"),
     (13, "gc.size"),
     (13, "gc.collecting"),
+    (15, "gc.frame"),
+    (15, "gc.generation_stats_size"),
+    (15, "gc.generation_stats"),
+    (14, "gen_object.size"),
+    (14, "gen_object.gi_name"),
+    (14, "gen_object.gi_iframe"),
+    (14, "gen_object.gi_frame_state"),
 ];
 
 /// `_PyRuntimeState` and `PyInterpreterState` measure some 350 KB in 3.15, most of it static objects and
@@ -187,6 +195,8 @@ pub fn parse(bytes: &[u8]) -> Result<Offsets, OffsetsError> {
             tag_bits: 3,
             digits: described.field::<u32>("long_object.ob_digit")?.offset(),
         },
+        // Only asyncio's tasks need them.
+        generators: described.generators(),
         values: described.values()?,
     };
     Ok(offsets.with_sizes())
@@ -393,6 +403,23 @@ impl Described<'_> {
             ascii_data,
             compact_data: data.offset(),
             data,
+        })
+    }
+
+    /// `None` where they are not described, or not as they can be.
+    fn generators(&self) -> Option<GeneratorOffsets> {
+        let is_first = self.version.minor == 14;
+        Some(GeneratorOffsets {
+            frame: self.field::<u64>("gen_object.gi_iframe").ok()?.offset(),
+            state: self.field("gen_object.gi_frame_state").ok()?,
+            // `enum _framestate`: signed in 3.14, and not any more.
+            delegating: if is_first { &[0xFF] } else { &[2, 3] },
+            created: if is_first { 0xFD } else { 0 },
+            executing: if is_first { 0 } else { 4 },
+            ended: if is_first { &[1, 4] } else { &[5] },
+            stack_pointer: self.field("interpreter_frame.stackpointer").ok()?,
+            // 3.15 keeps an index above it.
+            awaited_depth: if is_first { 1 } else { 2 },
         })
     }
 

@@ -126,6 +126,26 @@ impl RawFrame {
         }
     }
 
+    /// Reads the interpreter frame at `place`, which is on no stack: that of a coroutine.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(crate) fn read(
+        memory: &impl ReadMemory,
+        offsets: &Offsets,
+        place: RemoteAddr,
+    ) -> Result<Self, ReadError> {
+        let frame = &offsets.frame;
+        let tagged: RemoteAddr = memory.field(place, frame.code)?;
+        let copy = frame.bytecode_copy.map(|field| memory.field(place, field)).transpose()?;
+        Ok(RawFrame {
+            code: tagged.without_tag(frame.code_tag_bits),
+            instruction: memory.scalar(place.offset(frame.instruction.into()))?,
+            bytecode_copy: copy.and_then(|index| u32::try_from(index).ok()).unwrap_or(0),
+            is_entry: false,
+        })
+    }
+
     /// Where the bytecode is that the frame runs.
     fn bytecode(&self, memory: &impl ReadMemory, offsets: &Offsets) -> Result<RemoteAddr, ReadError> {
         match offsets.code.bytecode_copies {

@@ -5,6 +5,7 @@
 //! whoever uses this crate never sees a version number decide anything.
 #![forbid(unsafe_code)]
 
+mod asyncio;
 mod code;
 mod debug_offsets;
 mod dict;
@@ -27,6 +28,10 @@ mod thread_names;
 mod value_offsets;
 mod versions;
 
+pub use asyncio::{
+    AsyncioOffsets, CoroutineState, GeneratorOffsets, MAX_COROUTINES, MAX_TASKS, RawTask, read_task,
+    running_task,
+};
 pub use code::{CodeError, CodeHead, CodeObject, MAX_CODE_HEAD_BYTES, MAX_LINE_TABLE_BYTES, code_type};
 pub use debug_offsets::{COOKIE, MAX_DEBUG_OFFSETS_BYTES, parse as parse_debug_offsets};
 pub use find::{

@@ -8,7 +8,7 @@ use std::fmt;
 use profiler_memory::Field;
 use profiler_model::RemoteAddr;
 
-use crate::ValueOffsets;
+use crate::{GeneratorOffsets, ValueOffsets};
 
 /// A CPython version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,6 +76,8 @@ pub struct Offsets {
     pub dict: DictOffsets,
     /// `PyLongObject`.
     pub long: LongOffsets,
+    /// Generators and coroutines, where the interpreter describes them (3.14+).
+    pub generators: Option<GeneratorOffsets>,
     /// What is read only to show variables.
     pub values: ValueOffsets,
 }

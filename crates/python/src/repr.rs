@@ -162,6 +162,23 @@ impl<'a, M: ReadMemory> Values<'a, M> {
         Ok(self.type_of(at)?.kind == Kind::Cell)
     }
 
+    /// Whether the object's type is one of these, which are built in.
+    pub(crate) fn is_one_of(&self, at: RemoteAddr, names: &[&str]) -> Result<bool, ReadError> {
+        Ok(names.contains(&&*self.type_of(at)?.name))
+    }
+
+    /// The name of an asyncio task: a string, or a number where it was not given one.
+    pub(crate) fn task_name(&self, at: RemoteAddr, longest: usize) -> Result<String, ReadError> {
+        match self.type_of(at)?.kind {
+            Kind::Int => Ok(format!("Task-{}", self.integer(at)?)),
+            _ => match read_start(self.memory, self.offsets, at, longest) {
+                Ok((name, true)) => Ok(name),
+                Ok((start, false)) => Ok(start + "..."),
+                Err(_) => Err(ReadError::Unmapped(at)),
+            },
+        }
+    }
+
     /// The items of the tuple at `at`, which may not have more than `limit`.
     pub(crate) fn tuple(&self, at: RemoteAddr, limit: u64) -> Result<Vec<RemoteAddr>, ReadError> {
         let count = self.memory.field(at, self.offsets.values.item_count)? as u64;
@@ -331,7 +348,7 @@ impl<'a, M: ReadMemory> Values<'a, M> {
         Ok(())
     }
 
-    fn set_items(&self, at: RemoteAddr) -> Result<Vec<RemoteAddr>, ReadError> {
+    pub(crate) fn set_items(&self, at: RemoteAddr) -> Result<Vec<RemoteAddr>, ReadError> {
         let offsets = &self.offsets.values;
         let entries = self.memory.field(at, offsets.set_mask)?.max(0) as u64 + 1;
         let table = self.memory.field(at, offsets.set_table)?;

@@ -139,6 +139,7 @@ fn python_3_6() -> Offsets {
             values_start: 0,
         },
         long: LongOffsets { size: Field::at(16), tag_bits: 0, digits: 24 },
+        generators: None,
         values: ValueOffsets::of_minor(6),
     }
 }

@@ -11,7 +11,8 @@ use profiler_memory::ReadError;
 use profiler_model::{Pid, RemoteAddr};
 use profiler_os::{MappedFile, Mapping, Process, ProcessMemory};
 use profiler_python::{
-    FindError, Module, ModuleMapping, NotPython, Offsets, Runtime, Version, find, interpreters, thread_states,
+    AsyncioOffsets, FindError, Module, ModuleMapping, NotPython, Offsets, Runtime, Version, find,
+    interpreters, thread_states,
 };
 
 /// A process whose Python was found.
@@ -145,6 +146,22 @@ impl Target {
 
     pub(crate) fn runtime(&self) -> &Runtime {
         &self.runtime
+    }
+
+    /// Where asyncio keeps its tasks, if the process has loaded it and its version tells.
+    pub(crate) fn asyncio(&self) -> Option<AsyncioOffsets> {
+        self.offsets().generators?;
+        // Its C part is a module of its own, or built into what holds the runtime.
+        let may_have_it = |path: &str| {
+            let name = path.rsplit('/').next().unwrap_or_default();
+            name.starts_with("_asyncio.") || name.starts_with("libpython3.") || path == self.executable
+        };
+        let mut mappings = self.process.mappings().ok()?;
+        mappings.retain(|mapping| may_have_it(&mapping.path));
+        mappings.dedup_by(|one, before| one.path == before.path);
+        mappings.iter().find_map(|mapping| {
+            AsyncioOffsets::of_file(&open_module(&self.process, &self.executable, mapping)?)
+        })
     }
 
     pub(crate) fn offsets(&self) -> &Offsets {

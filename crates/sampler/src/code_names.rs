@@ -1,5 +1,7 @@
 //! From captured stacks to frames with names: the resolver, with the target's files for short names.
 
+use std::sync::Arc;
+
 use profiler_model::{Frame, LossReason, RemoteAddr};
 use profiler_os::Process;
 use profiler_python::{CodeHead, RawStack};
@@ -20,6 +22,11 @@ impl<Id: Copy> CodeNames<Id> {
     /// For the code of `process`.
     pub fn new(process: Process) -> Self {
         CodeNames { resolver: Resolver::new(), short_files: ShortFiles::new(process) }
+    }
+
+    /// The short form of a file's path.
+    pub fn shorten(&mut self, file: &Arc<str>) -> Arc<str> {
+        self.short_files.shorten(file)
     }
 
     /// The ids of the frames of `stack`, root first; `intern` gives an id to a frame that is met for the first

@@ -3,7 +3,7 @@
 use profiler_memory::ReadError;
 use profiler_model::{Frame, LossReason, ThreadState, Timestamp, WaitReason};
 use profiler_os::clock;
-use profiler_profile::{FrameDetails, ProcessDump, ThreadDump, Variables};
+use profiler_profile::{FrameDetails, ProcessDump, Tasks, ThreadDump, Variables};
 use profiler_python::{RawStack, ReprLimits};
 
 use crate::code_names::CodeNames;
@@ -14,6 +14,7 @@ use crate::objects::{ObjectCopy, ObjectsWanted, stack_variables};
 use crate::probe::{GilGroup, Probe};
 use crate::roster::Thread;
 use crate::sources::Sources;
+use crate::tasks::{TaskReader, task_dumps};
 use crate::{SamplerKind, Target};
 
 /// How often threads whose stack was lost are looked at again.
@@ -31,12 +32,14 @@ pub fn dump(target: Target, options: DumpOptions) -> Result<ProcessDump, ReadErr
         sources: Sources::new(process),
         options,
         frames: Vec::new(),
+        tasks: Tasks::None,
         is_stopped: false,
     };
-    look.probe.want_objects(ObjectsWanted { variables: options.variables });
+    let asyncio = if options.tasks { look.probe.target.asyncio() } else { None };
+    look.probe.want_objects(ObjectsWanted { variables: options.variables, tasks: asyncio });
     let mut threads = look.threads(clock::now())?;
     for _ in 1..MAX_LOOKS {
-        if threads.iter().all(is_whole) {
+        if threads.iter().all(is_whole) && !matches!(look.tasks, Tasks::Lost(_)) {
             break;
         }
         threads = look.threads(clock::now())?;
@@ -53,6 +56,7 @@ pub fn dump(target: Target, options: DumpOptions) -> Result<ProcessDump, ReadErr
         python_version: target.version_text(),
         executable: target.executable().to_owned(),
         threads,
+        tasks: look.tasks,
     })
 }
 
@@ -65,12 +69,14 @@ pub struct DumpOptions {
     pub variables: Option<ReprLimits>,
     /// Show the line of source that each frame is at.
     pub source: bool,
+    /// Show asyncio's tasks.
+    pub tasks: bool,
 }
 
 impl DumpOptions {
     /// Stacks and nothing else.
     pub const fn of_stacks(kind: SamplerKind) -> Self {
-        DumpOptions { kind, variables: None, source: false }
+        DumpOptions { kind, variables: None, source: false, tasks: false }
     }
 
     fn details(&self) -> bool {
@@ -105,6 +111,7 @@ struct Look {
     /// Frames are numbered as they are met.
     code_names: CodeNames<usize>,
     frames: Vec<Frame>,
+    tasks: Tasks,
     /// Whether the process is under a stop signal or a debugger: its threads wait for that, whatever
     /// they waited for before.
     is_stopped: bool,
@@ -117,8 +124,12 @@ impl Look {
         self.is_stopped =
             self.probe.target.process().stat().is_ok_and(|stat| matches!(stat.state, b'T' | b't'));
         let mut dumps: Vec<(usize, ThreadDump)> = Vec::new();
+        self.tasks = Tasks::None;
         for group in GilGroup::all(&self.probe.roster) {
             for instant in self.probe.capture(group.gil.as_ref(), &group.threads)? {
+                if let Some(objects) = &instant.objects {
+                    self.add_tasks(objects);
+                }
                 self.add(&group, instant, &mut dumps);
             }
         }
@@ -190,6 +201,29 @@ impl Look {
             }
         }
         Ok((frames, details))
+    }
+
+    /// Adds the tasks that were copied with the stacks.
+    fn add_tasks(&mut self, objects: &ObjectCopy) {
+        let Some(asyncio) = self.probe.objects().tasks else { return };
+        match (&mut self.tasks, objects.doubt) {
+            _ if objects.tasks.is_empty() => {}
+            (Tasks::Lost(_), _) => {}
+            (tasks, Some(doubt)) => *tasks = Tasks::Lost(doubt),
+            (all, None) => {
+                let mut reader = TaskReader::new(self.probe.target.offsets(), &asyncio);
+                let (mut tasks, mut truncated) = match std::mem::take(all) {
+                    Tasks::Read { tasks, truncated } => (tasks, truncated),
+                    Tasks::None | Tasks::Lost(_) => (Vec::new(), false),
+                };
+                for list in &objects.tasks {
+                    let shorten = &mut |file: &_| self.code_names.shorten(file);
+                    tasks.extend(task_dumps(&mut reader, &objects.memory, list, shorten));
+                    truncated |= list.is_truncated();
+                }
+                *all = Tasks::Read { tasks, truncated };
+            }
+        }
     }
 
     fn is_collecting(&self, thread: &Thread) -> bool {

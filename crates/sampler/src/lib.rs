@@ -27,6 +27,7 @@ mod schedule;
 mod session;
 mod short_file;
 mod sources;
+mod tasks;
 mod tree;
 
 pub use attach::{AttachError, Search, Target};

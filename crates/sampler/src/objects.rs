@@ -5,16 +5,24 @@
 //! so that a thread's own stillness proves its stack and not its objects: nobody may have run Python
 //! meanwhile.
 
+use std::sync::Arc;
+
 use profiler_memory::{ReadError, ReadMemory, RoundCopy};
-use profiler_model::{LossReason, Variable};
-use profiler_python::{GilAddresses, RawFrame, RawStack, ReprLimits, Values, variables};
+use profiler_model::{LossReason, RemoteAddr, Variable};
+use profiler_python::{AsyncioOffsets, GilAddresses, RawFrame, RawStack, ReprLimits, Values, variables};
 
 use crate::Target;
 use crate::gil::{self, GilState};
+use crate::instant::Instant;
 use crate::roster::Roster;
+use crate::tasks::{TaskList, TaskReader, task_lists};
 
 /// The most rounds. A value takes some four, and three for each container that it is in.
 const MAX_ROUNDS: usize = 24;
+
+/// The most rounds for tasks: each coroutine that awaits the next takes some four, each code object that is new
+/// some seven.
+const MAX_TASK_ROUNDS: usize = 128;
 
 /// How many frames of a stack have their variables read, from the innermost on: a deeper stack mostly repeats
 /// itself, and is not worth standing still for.
@@ -25,12 +33,14 @@ pub const MAX_FRAMES_WITH_VARIABLES: usize = 1024;
 pub struct ObjectsWanted {
     /// The values of variables, at most so much of each.
     pub variables: Option<ReprLimits>,
+    /// asyncio's tasks.
+    pub tasks: Option<AsyncioOffsets>,
 }
 
 impl ObjectsWanted {
     /// Whether there are any.
     pub fn is_any(&self) -> bool {
-        self.variables.is_some()
+        self.variables.is_some() || self.tasks.is_some()
     }
 }
 
@@ -39,22 +49,30 @@ impl ObjectsWanted {
 pub struct ObjectCopy {
     /// Their memory.
     pub memory: RoundCopy,
+    /// Where the tasks are.
+    pub tasks: Vec<TaskList>,
     /// Why they may not be believed.
     pub doubt: Option<LossReason>,
 }
 
-/// Copies the objects that the stacks lead to.
+/// Copies the objects that the stacks of `instant` lead to, and the tasks of its threads.
 ///
 /// # Errors
 /// When nothing of the process can be read any more.
-pub fn copy_objects<'a>(
+pub fn copy_objects(
     target: &Target,
+    roster: &Roster,
     wanted: ObjectsWanted,
-    stacks: impl Iterator<Item = &'a RawStack>,
+    instant: &Instant,
 ) -> Result<ObjectCopy, ReadError> {
     let mut copy = ObjectCopy::default();
+    if let Some(asyncio) = &wanted.tasks {
+        let threads: Vec<usize> = instant.stacks.iter().map(|(index, _)| *index).collect();
+        copy.tasks = task_lists(target, roster, &threads, asyncio);
+        copy_tasks(target, &mut copy, asyncio)?;
+    }
     let Some(limits) = wanted.variables else { return Ok(copy) };
-    let mut places: Vec<_> = stacks.flat_map(frames_with_variables).collect();
+    let mut places: Vec<_> = instant.read().flat_map(frames_with_variables).collect();
     for _ in 0..MAX_ROUNDS {
         let memory = &copy.memory;
         let values = Values::new(memory, target.offsets(), limits);
@@ -70,7 +88,24 @@ pub fn copy_objects<'a>(
     Ok(copy)
 }
 
-fn frames_with_variables(stack: &RawStack) -> impl Iterator<Item = (profiler_model::RemoteAddr, &RawFrame)> {
+fn copy_tasks(target: &Target, copy: &mut ObjectCopy, asyncio: &AsyncioOffsets) -> Result<(), ReadError> {
+    let mut left: Vec<RemoteAddr> = copy.tasks.iter().flat_map(TaskList::addresses).collect();
+    for _ in 0..MAX_TASK_ROUNDS {
+        let memory = &copy.memory;
+        let mut reader = TaskReader::new(target.offsets(), asyncio);
+        left.retain(|task| {
+            let before = memory.missing();
+            let _ = reader.read(memory, *task, &mut Arc::clone);
+            memory.missing() > before
+        });
+        if !copy.memory.fetch(target.memory())? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn frames_with_variables(stack: &RawStack) -> impl Iterator<Item = (RemoteAddr, &RawFrame)> {
     stack.places().zip(&stack.frames).take(MAX_FRAMES_WITH_VARIABLES)
 }
 

@@ -57,7 +57,7 @@ pub fn capture(
         }
         let mut instant = read_stacks(target, roster, wanted, reader)?;
         if reader.objects.is_any() {
-            let mut objects = copy_objects(target, reader.objects, instant.read())?;
+            let mut objects = copy_objects(target, roster, reader.objects, &instant)?;
             let is_stopped = still.proof(roster, last_holder).is_ok();
             let stood_still = nobody_ran(target, roster, gil, &now, is_stopped)?;
             objects.doubt = (!stood_still).then_some(LossReason::GilMoved);
@@ -163,7 +163,7 @@ pub fn capture_alone(
     reader.begin(target.memory())?;
     let mut instant = read_stacks(target, roster, &[index], reader)?;
     if reader.objects.is_any() {
-        let mut objects = copy_objects(target, reader.objects, instant.read())?;
+        let mut objects = copy_objects(target, roster, reader.objects, &instant)?;
         // No GIL keeps the others from changing them.
         let others_slept =
             (0..roster.threads.len()).all(|other| other == index || roster.threads[other].slept_since_look());

@@ -56,7 +56,7 @@ fn capture_once(
     reader.begin(target.memory())?;
     let mut instant = read_stacks(target, roster, wanted, reader)?;
     if reader.objects.is_any() {
-        let mut objects = copy_objects(target, reader.objects, instant.read())?;
+        let mut objects = copy_objects(target, roster, reader.objects, &instant)?;
         let stood_still = match (gil, &before) {
             (Some(gil), Some(before)) => nobody_ran(target, roster, gil, before, false)?,
             _ => roster.threads.iter().all(|thread| thread.slept_since_look()),

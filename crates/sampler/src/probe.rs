@@ -40,6 +40,11 @@ impl Probe {
         self.reader.objects = objects;
     }
 
+    /// Which objects are copied with all stacks.
+    pub fn objects(&self) -> ObjectsWanted {
+        self.reader.objects
+    }
+
     /// Brings the roster up to date and looks at what each thread is doing.
     ///
     /// # Errors

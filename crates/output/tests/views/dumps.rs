@@ -5,7 +5,7 @@ use profiler_model::{
     Frame, InterpreterId, LossReason, Pid, Position, RemoteAddr, ThreadState, Tid, Variable, WaitReason,
 };
 use profiler_output::{ViewOptions, write_dump_text, write_dumps_json};
-use profiler_profile::{FrameDetails, ProcessDump, ThreadDump, Variables};
+use profiler_profile::{FrameDetails, ProcessDump, TaskDump, TaskState, Tasks, ThreadDump, Variables};
 use serde_json::Value;
 
 use crate::profiles::frame;
@@ -34,6 +34,7 @@ fn process(threads: Vec<ThreadDump>) -> ProcessDump {
         python_version: "3.11.7".to_owned(),
         executable: "/usr/bin/python3.11".to_owned(),
         threads,
+        tasks: Tasks::None,
     }
 }
 

@@ -1,0 +1,152 @@
+//! asyncio's tasks in a dump: copied with the stacks, named afterwards.
+
+use std::sync::Arc;
+
+use profiler_memory::{ReadError, RoundCopy};
+use profiler_model::{Frame, RemoteAddr, Tid};
+use profiler_profile::{TaskDump, TaskState};
+use profiler_python::{
+    AsyncioOffsets, CodeHead, CoroutineState, MAX_TASKS, Offsets, RawFrame, RawTask, ReprLimits, Values,
+    read_task, running_task,
+};
+use profiler_stack::{Describe, Resolver};
+
+use crate::Target;
+use crate::roster::Roster;
+
+/// The tasks of one thread.
+#[derive(Debug)]
+pub struct TaskList {
+    /// The thread; `None` of tasks whose thread has ended.
+    tid: Option<Tid>,
+    /// Where the tasks are.
+    tasks: Vec<RemoteAddr>,
+    /// The one that runs.
+    running: RemoteAddr,
+}
+
+impl TaskList {
+    /// Whether there may be more tasks than were read.
+    pub fn is_truncated(&self) -> bool {
+        self.tasks.len() >= MAX_TASKS
+    }
+
+    /// Where the tasks are.
+    pub fn addresses(&self) -> impl Iterator<Item = RemoteAddr> {
+        self.tasks.iter().copied()
+    }
+}
+
+/// The lists of the threads `wanted`, and of their interpreters.
+pub fn task_lists(
+    target: &Target,
+    roster: &Roster,
+    wanted: &[usize],
+    asyncio: &AsyncioOffsets,
+) -> Vec<TaskList> {
+    let memory = target.memory();
+    let mut lists = Vec::new();
+    for index in wanted {
+        let thread = &roster.threads[*index];
+        let address = thread.python.address;
+        let Ok(tasks) = asyncio.thread_tasks(memory, address) else { continue };
+        let running = running_task(memory, asyncio, address).unwrap_or_default();
+        lists.push(TaskList { tid: Some(thread.tid), tasks, running });
+    }
+    for (number, interpreter) in roster.interpreters.iter().enumerate() {
+        // Without a GIL each thread comes by itself: the first one brings the interpreter's.
+        let first = roster.threads.iter().position(|thread| thread.interpreter == number);
+        if first.is_some_and(|first| wanted.contains(&first)) {
+            let tasks = asyncio.left_tasks(memory, interpreter.address).unwrap_or_default();
+            lists.push(TaskList { tid: None, tasks, running: RemoteAddr::NULL });
+        }
+    }
+    lists.retain(|list| !list.tasks.is_empty());
+    lists
+}
+
+/// Reads one task and names its frames.
+pub struct TaskReader<'a> {
+    offsets: &'a Offsets,
+    asyncio: &'a AsyncioOffsets,
+    resolver: Resolver<usize>,
+    frames: Vec<Frame>,
+}
+
+impl<'a> TaskReader<'a> {
+    /// A reader that knows no code yet.
+    pub fn new(offsets: &'a Offsets, asyncio: &'a AsyncioOffsets) -> Self {
+        TaskReader { offsets, asyncio, resolver: Resolver::new(), frames: Vec::new() }
+    }
+
+    /// The task at `at` and its frames.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn read(
+        &mut self,
+        memory: &RoundCopy,
+        at: RemoteAddr,
+        shorten: &mut dyn FnMut(&Arc<str>) -> Arc<str>,
+    ) -> Result<(RawTask, Vec<Frame>), ReadError> {
+        let values = Values::new(memory, self.offsets, ReprLimits { characters: 0 });
+        let task = read_task(&values, self.asyncio, at)?;
+        // All of them, before any is given up: what is missing is to be noted.
+        let frames: Vec<_> = task.frames.iter().map(|frame| self.frame(memory, frame, shorten)).collect();
+        let frames = frames.into_iter().collect::<Option<Vec<_>>>();
+        frames.map(|frames| (task, frames)).ok_or(ReadError::Unmapped(at))
+    }
+
+    fn frame(
+        &mut self,
+        memory: &RoundCopy,
+        raw: &RawFrame,
+        shorten: &mut dyn FnMut(&Arc<str>) -> Arc<str>,
+    ) -> Option<Frame> {
+        let head = CodeHead::read(memory, self.offsets, raw.code).ok()?;
+        let known = &mut self.frames;
+        let intern = &mut |frame: &Frame| {
+            known.push(frame.clone());
+            known.len() - 1
+        };
+        let describe = &mut Describe { shorten, intern };
+        let id = self.resolver.resolve(memory, self.offsets, raw, &head, describe).ok()??;
+        self.frames.get(id).cloned()
+    }
+}
+
+/// The tasks of a list.
+pub fn task_dumps(
+    reader: &mut TaskReader<'_>,
+    memory: &RoundCopy,
+    list: &TaskList,
+    shorten: &mut dyn FnMut(&Arc<str>) -> Arc<str>,
+) -> Vec<TaskDump> {
+    let dump = |address: &RemoteAddr| {
+        let unread = TaskDump {
+            address: *address,
+            name: None,
+            tid: list.tid,
+            state: TaskState::Unknown,
+            frames: Vec::new(),
+            truncated: false,
+            awaited_by: Vec::new(),
+        };
+        let Ok((task, frames)) = reader.read(memory, *address, shorten) else { return unread };
+        TaskDump {
+            name: task.name,
+            state: match task.state {
+                _ if *address == list.running => TaskState::Running,
+                CoroutineState::Created => TaskState::Created,
+                CoroutineState::Running => TaskState::Running,
+                CoroutineState::Suspended => TaskState::Suspended,
+                CoroutineState::Ended => TaskState::Ended,
+            },
+            frames,
+            truncated: task.is_truncated,
+            awaited_by: task.awaited_by,
+            ..unread
+        }
+    };
+    list.tasks.iter().map(dump).collect()
+}
