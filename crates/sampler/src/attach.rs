@@ -154,7 +154,7 @@ impl Target {
         // Its C part is a module of its own, or built into what holds the runtime.
         let may_have_it = |path: &str| {
             let name = path.rsplit('/').next().unwrap_or_default();
-            name.starts_with("_asyncio.") || name.starts_with("libpython3.") || path == self.executable
+            name.starts_with("_asyncio.") || name.starts_with("libpython3.") || *path == *self.executable
         };
         let mut mappings = self.process.mappings().ok()?;
         mappings.retain(|mapping| may_have_it(&mapping.path));

@@ -226,3 +226,65 @@ fn variables_and_source_as_json() {
     );
     assert_eq!(frames[5]["locals_lost"], "not read");
 }
+
+/// Tasks that await each other in a tree, in a circle and from two sides, one of them unreadable.
+fn process_with_tasks() -> ProcessDump {
+    let task = |number: u64, name: &str, awaited_by: &[u64]| TaskDump {
+        address: RemoteAddr::new(number),
+        name: Some(name.to_owned()),
+        tid: Some(Tid::new(14215)),
+        state: TaskState::Suspended,
+        frames: vec![frame(name, "f.py", 1, 2)],
+        truncated: false,
+        awaited_by: awaited_by.iter().copied().map(RemoteAddr::new).collect(),
+    };
+    let unread =
+        TaskDump { name: None, state: TaskState::Unknown, frames: Vec::new(), ..task(0x70, "", &[]) };
+    let running = TaskDump { state: TaskState::Running, truncated: true, ..task(0x10, "root", &[0x999]) };
+    let tasks = vec![
+        running,
+        task(0x20, "left", &[0x10]),
+        task(0x30, "right", &[0x10]),
+        task(0x40, "both\u{1b}[2J", &[0x20, 0x30]),
+        task(0x50, "egg", &[0x60]),
+        task(0x60, "hen", &[0x50]),
+        unread,
+        TaskDump { tid: None, state: TaskState::Created, ..task(0x80, "left over", &[]) },
+    ];
+    let main = thread(14215, "MainThread", ThreadState::Running, vec![frame("f", "f.py", 1, 2)]);
+    ProcessDump { tasks: Tasks::Read { tasks, truncated: true }, ..process(vec![main]) }
+}
+
+#[test]
+fn tasks_as_text() {
+    let text = text(&process_with_tasks());
+    assert!(!text.chars().any(|char| char.is_control() && char != '\n'), "{text:?}");
+    assert_snapshot!(text);
+}
+
+#[test]
+fn tasks_as_json() {
+    let (text, json) = json(process_with_tasks());
+    assert!(!text.chars().any(|char| char.is_control() && char != '\n'), "{text:?}");
+    let tasks = json[0]["tasks"].as_array().unwrap();
+    assert_eq!(tasks.len(), 8);
+    assert_eq!(tasks[3]["name"], "both\u{1b}[2J");
+    assert_eq!(tasks[3]["awaited_by"], serde_json::json!([0x20, 0x30]));
+    assert_eq!((&tasks[0]["state"], &tasks[7]["thread_ended"]), (&"running".into(), &true.into()));
+    let lost = ProcessDump { tasks: Tasks::Lost(LossReason::Moved), ..plain_process() };
+    assert_eq!(self::json(lost).1[0]["tasks_lost"], "thread ran while it was read");
+}
+
+#[test]
+fn a_long_chain_of_tasks_is_drawn_within_bounds() {
+    let ProcessDump { tasks: Tasks::Read { tasks, .. }, .. } = process_with_tasks() else { panic!() };
+    let chain = (1..5000u64).map(|number| TaskDump {
+        address: RemoteAddr::new(number),
+        awaited_by: vec![RemoteAddr::new(number - 1)],
+        ..tasks[1].clone()
+    });
+    let tasks = Tasks::Read { tasks: chain.collect(), truncated: false };
+    let text = text(&ProcessDump { tasks, ..process(Vec::new()) });
+    assert_eq!(text.matches("(waiting)").count(), 4999);
+    assert!(text.lines().all(|line| line.len() < 250));
+}
