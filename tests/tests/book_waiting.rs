@@ -37,3 +37,8 @@ fn darts_thrown_by_processes_and_by_threads() {
 fn a_c_function_with_and_without_the_gil() {
     check_table("c_binding");
 }
+
+#[test]
+fn callbacks_of_an_event_loop() {
+    check_table("event_loop");
+}

@@ -1,7 +1,7 @@
 //! The statements of a table: bounds of shares, shares that the program has counted itself, threads, frames
 //! that must not be.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
@@ -76,6 +76,9 @@ struct Threads {
     most: Option<f64>,
     /// As many as this entry of the account has entries: the program says who took part.
     account: Option<String>,
+    /// Each of them has at least this share of the part.
+    #[serde(default)]
+    each_at_least: f64,
 }
 
 fn selected<'a>(evidence: &'a Evidence, selector: &Selector) -> Result<Vec<&'a WeightedSample>> {
@@ -150,7 +153,14 @@ impl Seconds {
 impl Threads {
     fn check(&self, evidence: &Evidence) -> Result<()> {
         let samples = selected(evidence, &self.part)?;
-        let threads: BTreeSet<&str> = samples.iter().map(|sample| sample.profile.as_str()).collect();
+        let mut threads: BTreeMap<&str, f64> = BTreeMap::new();
+        for sample in &samples {
+            *threads.entry(sample.profile.as_str()).or_default() += sample.weight;
+        }
+        let whole: f64 = threads.values().sum();
+        for (thread, weight) in &threads {
+            within(thread, weight / whole, Some(self.each_at_least), None)?;
+        }
         if let Some(account) = &self.account {
             let told = evidence.account[account].as_object().context("no such entry of the account")?.len();
             ensure!(threads.len() == told, "{} threads, {told} in the account", threads.len());
@@ -184,5 +194,94 @@ impl Check {
         }
         ensure!(said > 0, "a statement that says nothing");
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::Frame;
+
+    fn sample(profile: &str, stack: &[&str], weight: f64) -> WeightedSample {
+        let frames = stack.iter().map(|name| Frame {
+            function: (*name).to_owned(),
+            file: Some("julia/julia.py".to_owned()),
+            line: Some(14),
+        });
+        WeightedSample { profile: profile.to_owned(), frames: frames.collect(), weight }
+    }
+
+    /// Four seconds at 100 Hz: three in `a`, one in `b` under `a`, by two threads.
+    fn evidence(account: serde_json::Value) -> Evidence {
+        Evidence {
+            samples: vec![
+                sample("Thread 1", &["top", "C.a"], 3.0),
+                sample("Thread 2", &["top", "a", "b"], 1.0),
+            ],
+            account,
+            lines: super::super::selector::Lines::of("julia/julia.py".to_owned()),
+            samples_per_second: 100.0,
+            recordings: 1,
+        }
+    }
+
+    fn holds(check: serde_json::Value, account: serde_json::Value) -> bool {
+        let check: Check = serde_json::from_value(check).unwrap();
+        check.check(&evidence(account)).is_ok()
+    }
+
+    #[test]
+    fn shares_have_bounds_on_both_sides() {
+        let share = |least, most| json!({"says": "", "share": {"part": {"leaf": ["b"]}, "least": least, "most": most}});
+        assert!(holds(share(0.2, 0.3), json!({})));
+        assert!(!holds(share(0.3, 0.4), json!({})));
+        assert!(!holds(share(0.1, 0.2), json!({})));
+        assert!(!holds(json!({"says": "", "share": {"part": {}}}), json!({})), "no bounds");
+        assert!(!holds(json!({"says": "nothing"}), json!({})));
+    }
+
+    #[test]
+    fn counted_shares_are_held_against_the_account() {
+        let counted = json!({"says": "", "counted": {"account": "spent", "parts": {"a": {"leaf": ["a"]}, "b": {"leaf": ["b"]}}}});
+        assert!(holds(counted.clone(), json!({"spent": {"a": 0.74, "b": 0.26}})));
+        assert!(!holds(counted.clone(), json!({"spent": {"a": 0.4, "b": 0.6}})));
+        assert!(!holds(counted, json!({"spent": {"a": 0.75}})), "b is not in the account");
+    }
+
+    #[test]
+    fn selectors_read_stacks() {
+        let never = |selector| json!({"says": "", "never": selector});
+        for found in [
+            json!({"run": ["top", "a"]}),
+            json!({"ends": ["a", "b"]}),
+            json!({"has": ["top", "b"], "lacks": ["c"]}),
+            json!({"any": ["c", "b"]}),
+            json!({"thread": "2"}),
+            json!({"leaf": ["a"], "leaf_file": "julia.py"}),
+        ] {
+            assert!(!holds(never(found.clone()), json!({})), "{found}");
+        }
+        for absent in [
+            json!({"run": ["top", "b"]}),
+            json!({"ends": ["top", "a", "b", "b"]}),
+            json!({"ends": ["top"]}),
+            json!({"has": ["a"], "lacks": ["top"]}),
+            json!({"any": ["c"]}),
+            json!({"leaf": ["a"], "lines": ["n += 1"]}),
+        ] {
+            assert!(holds(never(absent.clone()), json!({})), "{absent}");
+        }
+    }
+
+    #[test]
+    fn threads_and_seconds() {
+        let threads =
+            |each| json!({"says": "", "threads": {"part": {}, "least": 2, "most": 2, "each_at_least": each}});
+        assert!(holds(threads(0.25), json!({})) && !holds(threads(0.3), json!({})));
+        let seconds =
+            |most| json!({"says": "", "seconds": {"part": {"has": ["b"]}, "account": "wall", "most": most}});
+        assert!(holds(seconds(0.5), json!({"wall": 2.0})) && !holds(seconds(0.4), json!({"wall": 2.0})));
     }
 }
