@@ -43,6 +43,8 @@ impl Frame {
 /// A stack with how often it was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stack {
+    /// The processes that leading `process PID:"command"` frames name, outermost first.
+    pub processes: Vec<u32>,
     /// The thread that a leading `thread (...): name` frame names.
     pub thread: Option<String>,
     /// The frames, root first.
@@ -55,17 +57,20 @@ impl Stack {
     fn parse(line: &str) -> Result<Self> {
         let (stack, count) = line.rsplit_once(' ').context("a line without a count")?;
         let mut frames = Vec::new();
-        let mut thread = None;
+        let (mut processes, mut thread) = (Vec::new(), None);
         for text in stack.split(';') {
             let frame = Frame::parse(text);
             let whole = Frame { function: text.to_owned(), file: None, line: None };
             if whole.is_root_mark() && frames.is_empty() {
+                let process = text.strip_prefix("process ").and_then(|text| text.split_once(':'));
+                processes.extend(process.and_then(|(pid, _)| pid.parse::<u32>().ok()));
                 thread = text.split_once("): ").map(|(_, name)| name.to_owned()).or(thread);
             } else {
                 frames.push(frame);
             }
         }
-        Ok(Stack { thread, frames, count: count.parse().with_context(|| format!("count in {line:?}"))? })
+        let count = count.parse().with_context(|| format!("count in {line:?}"))?;
+        Ok(Stack { processes, thread, frames, count })
     }
 
     /// Whether a function of this plain name is on the stack.
@@ -127,6 +132,14 @@ mod tests {
         assert_eq!(stack.frames[0], Frame::parse("<module> (a b.py:3)"));
         assert_eq!((stack.frames[1].file.as_deref(), stack.frames[1].line), (Some("x/y.py"), Some(12)));
         assert_eq!(stack.frames[2].function, "<gc>");
+    }
+
+    #[test]
+    fn a_stack_below_processes() {
+        let line = "process 7:\"python a.py\";process 12:\"sh -c b: c\";thread (13): MainThread;f (a.py:1) 3";
+        let stack = &Collapsed::parse(line).unwrap().stacks[0];
+        assert_eq!(stack.processes, [7, 12]);
+        assert_eq!((stack.thread.as_deref(), stack.frames.len()), (Some("MainThread"), 1));
     }
 
     #[test]

@@ -169,7 +169,10 @@ impl Members {
 
     fn add(&mut self, pid: Pid, parent: Pid, born: Option<Timestamp>, now: Timestamp) {
         let mut member = Member::waiting(pid, Some(parent), born, now);
-        member.heritage = self.members.get(&parent).and_then(Member::heritage);
+        // One that was found and not told of may have become another program since.
+        if born.is_some() && self.tree.as_ref().is_some_and(Tree::is_told) {
+            member.heritage = self.members.get(&parent).and_then(Member::heritage);
+        }
         if self.members.insert(pid, member).is_none() {
             self.order.push(pid);
         }
@@ -298,10 +301,7 @@ impl Members {
     fn try_to_attach(&mut self, profile: &mut Profile, pid: Pid, now: Timestamp) {
         let heritage = self.heritage_of(pid);
         let Some(member) = self.members.get_mut(&pid) else { return };
-        let Member { state: State::Waiting(waiting), start_time, heritage: heritage_kept, .. } = member
-        else {
-            return;
-        };
+        let Member { state: State::Waiting(waiting), start_time, .. } = member else { return };
         if now < waiting.next {
             return;
         }
@@ -321,10 +321,6 @@ impl Members {
                 waiting.why = Some(error);
                 waiting.next = clock::now() + waiting.gap;
                 waiting.gap = Nanos::from_nanos((waiting.gap.as_nanos() * 2).min(longest.as_nanos()));
-                if !is_told {
-                    // It may have become another program.
-                    *heritage_kept = None;
-                }
             }
         }
     }

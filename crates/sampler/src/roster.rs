@@ -14,16 +14,13 @@ use crate::gil::{self, GilSpan, GilState};
 /// How often a list that changes while it is read is read again.
 const MAX_ATTEMPTS: usize = 3;
 
-/// How often the lists are read anew when a thread state has no kernel thread: right after a `fork`, the only
-/// thread of the child still has the id of the one in the parent. Some states never get one.
-const MAX_DOUBTS: u32 = 16;
-
 /// A thread that has waited for a CPU for longer than this since its last sample shares it with others.
 const NEGLIGIBLE_QUEUE: Nanos = Nanos::from_nanos(100_000);
 
 /// How soon a list is read again in which a thread state has no kernel thread of its own yet. CPython puts the
 /// state of a new thread into the list before the thread runs: it has the id of the thread that made it (up to
-/// 3.11) or none, and gets its own without the list changing.
+/// 3.11) or none, and gets its own without the list changing. So does the only thread of a forked child, which at
+/// first has the id of the one in the parent.
 const FIRST_RECHECK: Nanos = Nanos::from_nanos(1_000_000);
 
 /// The gap doubles up to this: some states never have a thread of their own (those of sub-interpreters), and
@@ -159,8 +156,6 @@ pub struct Roster {
     by_address: HashMap<RemoteAddr, usize>,
     /// The heads of the lists when they were read: the interpreters', then each interpreter's threads'.
     heads: Vec<RemoteAddr>,
-    /// How often in a row some thread state had no kernel thread.
-    doubts: u32,
     /// Whether some kernel thread has several thread states: it runs in a sub-interpreter now and then.
     pub has_nested: bool,
     /// When the lists are read again although they start where they did, and the gap that this came after.
@@ -223,8 +218,7 @@ impl Roster {
     /// # Errors
     /// When they cannot be read.
     pub fn look(&mut self, memory: &impl ReadMemory, runtime: &Runtime) -> Result<bool, ReadError> {
-        let is_in_doubt = self.threads.is_empty() || (1..MAX_DOUBTS).contains(&self.doubts);
-        if self.heads.is_empty() || is_in_doubt {
+        if self.heads.is_empty() {
             return Ok(false);
         }
         Ok(self.read_heads(memory, runtime)? == self.heads)
@@ -287,14 +281,9 @@ impl Roster {
         let ids = ThreadIds::of(process, memory, &found);
         let mut known: HashMap<RemoteAddr, Thread> =
             self.threads.drain(..).map(|thread| (thread.python.address, thread)).collect();
-        let doubts = self.doubts + 1;
-        self.doubts = 0;
         let states = found.len();
         for (interpreter, python) in found {
-            let Some(tid) = ids.kernel_thread(&python) else {
-                self.doubts = doubts;
-                continue;
-            };
+            let Some(tid) = ids.kernel_thread(&python) else { continue };
             let before =
                 known.remove(&python.address).filter(|thread| thread.python == python && thread.tid == tid);
             let thread = match before {

@@ -18,6 +18,9 @@ Cases (all of them when none is named):
   labyrinth   slowdown, CPU, lost and torn at 1 kHz, all profilers
   matrix      lost and torn at 100 Hz, 1 kHz and 10 kHz on every interpreter, ours
   threads     160 idle threads beside a busy one, 100 Hz, all threads
+  many_threads  271 threads, 30 of them running, 100 Hz, all threads
+  tree        100 processes in a tree, 10 of them busy, 100 Hz each
+  storm       1,000 children in 10 s, each living for some milliseconds, 100 Hz
   dump        the time of `dump` on a stack 500 deep
   memory      resident memory of `record` on the labyrinth
   shares      sampled shares of CPU time against the true ones

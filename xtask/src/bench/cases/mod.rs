@@ -5,6 +5,7 @@ mod matrix;
 mod memory;
 mod shares;
 mod slowdown;
+mod tree;
 
 use anyhow::Result;
 
@@ -20,6 +21,12 @@ pub enum Case {
     Matrix,
     /// Idle threads beside a busy one.
     Threads,
+    /// Hundreds of threads, many of them running.
+    ManyThreads,
+    /// A hundred processes.
+    Tree,
+    /// Short-lived processes.
+    Storm,
     /// `dump` of a deep stack.
     Dump,
     /// Resident memory of `record`.
@@ -30,8 +37,17 @@ pub enum Case {
 
 impl Case {
     /// All cases.
-    pub const ALL: [Case; 6] =
-        [Case::Labyrinth, Case::Matrix, Case::Threads, Case::Dump, Case::Memory, Case::Shares];
+    pub const ALL: [Case; 9] = [
+        Case::Labyrinth,
+        Case::Matrix,
+        Case::Threads,
+        Case::ManyThreads,
+        Case::Tree,
+        Case::Storm,
+        Case::Dump,
+        Case::Memory,
+        Case::Shares,
+    ];
 
     /// What it is called on the command line.
     pub fn name(self) -> &'static str {
@@ -39,6 +55,9 @@ impl Case {
             Case::Labyrinth => "labyrinth",
             Case::Matrix => "matrix",
             Case::Threads => "threads",
+            Case::ManyThreads => "many_threads",
+            Case::Tree => "tree",
+            Case::Storm => "storm",
             Case::Dump => "dump",
             Case::Memory => "memory",
             Case::Shares => "shares",
@@ -51,6 +70,9 @@ impl Case {
             Case::Labyrinth => slowdown::labyrinth(options),
             Case::Matrix => matrix::run(options),
             Case::Threads => slowdown::idle_threads(options),
+            Case::ManyThreads => slowdown::many_threads(options),
+            Case::Tree => tree::hundred_processes(options),
+            Case::Storm => tree::storm(options),
             Case::Dump => dump::run(options),
             Case::Memory => memory::run(options),
             Case::Shares => shares::run(options),

@@ -43,6 +43,19 @@ pub fn idle_threads(options: &Options) -> Result<Vec<Table>> {
     tables.collect()
 }
 
+/// 30 threads that all want to run and 240 idle ones beside the main thread, 100 Hz, all of them asked for.
+pub fn many_threads(options: &Options) -> Result<Vec<Table>> {
+    const THREADS: u32 = 271;
+    let shape = ["--threads", "30", "--idle-threads", "240"];
+    let tables = options.some_interpreters()?.into_iter().map(|interpreter| {
+        let usual = comparison(options, interpreter);
+        let comparison = Comparison { rate: 100, shape: &shape, all_threads: true, ..usual };
+        let title = format!("{THREADS} threads, 30 of them running, 100 Hz, CPython {}", interpreter.id);
+        table_of(title, &comparison, &Tool::for_target(interpreter), THREADS)
+    });
+    tables.collect()
+}
+
 fn comparison<'a>(options: &Options, interpreter: &'a Interpreter) -> Comparison<'a> {
     Comparison {
         interpreter,

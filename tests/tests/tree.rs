@@ -1,0 +1,231 @@
+//! `--subprocesses`: whole trees of processes, however their members are started and however they end.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use profiler_os::ProcessEvents;
+use profiler_tests::{
+    Collapsed, Fixture, Interpreter, Profiler, Run, Scratch, Stack, cpu_nanos, dumped_json,
+    every_interpreter, expectation, is_root, missing, one_interpreter, process_state, tracer_of,
+};
+
+const PROGRAM: &str = "tree/tree.py";
+
+/// No test waits longer for a process to have worked.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// CPU time after which a process has been sampled for certain.
+const ENOUGH_WORK: u64 = 300_000_000;
+
+fn profile_of(scratch: &Scratch) -> Result<Collapsed> {
+    Collapsed::parse(&std::fs::read_to_string(scratch.file("out.txt")).context("no data was written")?)
+}
+
+/// A recording of a tree as collapsed stacks.
+fn record(scratch: &Scratch) -> Profiler {
+    Profiler::new("record").words("-s -f raw -r 200 -o").arg(scratch.file("out.txt"))
+}
+
+/// What half a second of a tree shows.
+fn recorded(fixture: &Fixture) -> Result<Collapsed> {
+    let scratch = Scratch::new()?;
+    record(&scratch).words("-d 0.5").pid(fixture).succeed()?;
+    profile_of(&scratch)
+}
+
+/// How often the process was seen in this function, with so many processes on the way to it.
+fn seen(profile: &Collapsed, pid: u32, function: &str, processes: usize) -> u64 {
+    let is_its = |stack: &Stack| stack.processes.last() == Some(&pid) && stack.processes.len() == processes;
+    profile.count(|stack| is_its(stack) && stack.contains(function))
+}
+
+fn at_least() -> Result<u64> {
+    expectation("tree")?["samples_of_each_at_least"].as_u64().context("samples_of_each_at_least")
+}
+
+fn must_see(profile: &Collapsed, pid: u32, function: &str, processes: usize) -> Result<()> {
+    let count = seen(profile, pid, function, processes);
+    ensure!(count >= at_least()?, "process {pid}: {count} samples in {function}: {:?}", profile.ledger);
+    Ok(())
+}
+
+#[test]
+fn workers_are_seen_however_they_are_started() {
+    every_interpreter(|interpreter| {
+        let expected = expectation("tree")?;
+        for (mode, worker) in expected["modes"].as_object().context("modes")? {
+            let fixture = Fixture::start(interpreter, PROGRAM, &[mode, "2"])?;
+            let profile = recorded(&fixture)?;
+            let function = worker["function"].as_str().context("function")?;
+            let processes = worker["processes"].as_u64().context("processes")? as usize;
+            ensure!(fixture.children().len() == 2, "{mode}: children {:?}", fixture.children());
+            for pid in fixture.children() {
+                must_see(&profile, *pid, function, processes).with_context(|| mode.clone())?;
+            }
+            let root = Some(&fixture.pid());
+            ensure!(profile.stacks.iter().all(|stack| stack.processes.first() == root), "{mode}: no root");
+            fixture.finish()?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_server_that_forks_its_workers_in_a_recording_and_in_a_dump() {
+    every_interpreter(|interpreter| {
+        let fixture = Fixture::start(interpreter, PROGRAM, &["prefork", "2"])?;
+        let (workers, grandchildren) = fixture.children().split_at(2);
+        let profile = recorded(&fixture)?;
+        for pid in workers {
+            must_see(&profile, *pid, "work_until_told", 2)?;
+        }
+        for pid in grandchildren {
+            must_see(&profile, *pid, "work_of_fork", 3)?;
+        }
+        let json = Profiler::new("dump").words("-s --json").pid(&fixture).succeed()?.stdout;
+        let threads = dumped_json(&json)?;
+        let pids: Vec<u32> = threads.iter().filter_map(|thread| thread.pid).collect();
+        ensure!(pids.len() == 5 && pids[0] == fixture.pid(), "dumped were {pids:?}");
+        ensure!(fixture.children().iter().all(|child| pids.contains(child)), "dumped were {pids:?}");
+        Ok(())
+    });
+}
+
+/// Waits until a process has worked for a while.
+fn wait_for_work(pid: u32) -> Result<()> {
+    let limit = Instant::now() + LONGEST_WAIT;
+    let before = cpu_nanos(pid)?;
+    while cpu_nanos(pid)? < before + ENOUGH_WORK {
+        ensure!(Instant::now() < limit, "process {pid} does not work");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_child_that_becomes_python_while_it_is_watched() {
+    every_interpreter(|interpreter| {
+        let scratch = Scratch::new()?;
+        let mut fixture = Fixture::start(interpreter, PROGRAM, &["exec"])?;
+        let mut running = record(&scratch).pid(&fixture).spawn()?;
+        running.wait_until_sampling()?;
+        ensure!(fixture.ask("go")? == "up");
+        let child = fixture.children()[0];
+        wait_for_work(child)?;
+        running.signal(Signal::SIGINT)?;
+        let run = running.wait()?;
+        ensure!(run.code() == Some(0), "{run:?}");
+        must_see(&profile_of(&scratch)?, child, "work_after_exec", 2)
+    });
+}
+
+#[test]
+fn children_without_python_spoil_nothing() {
+    let scratch = Scratch::new().unwrap();
+    let fixture = Fixture::start(one_interpreter(), PROGRAM, &["strangers", "3"]).unwrap();
+    let run = record(&scratch).words("-d 0.5").pid(&fixture).succeed().unwrap();
+    assert!(run.stderr.contains("processes: 4, of which 1 were sampled, 3 had no Python"), "{}", run.stderr);
+    must_see(&profile_of(&scratch).unwrap(), fixture.pid(), "run_strangers", 1).unwrap();
+    let json = Profiler::new("dump").words("-s --json").pid(&fixture).succeed().unwrap().stdout;
+    let pids: Vec<_> = dumped_json(&json).unwrap().iter().map(|thread| thread.pid).collect();
+    assert_eq!(pids, [Some(fixture.pid())]);
+}
+
+#[test]
+fn a_root_without_python() {
+    let scratch = Scratch::new().unwrap();
+    let mut words = vec!["sh".into(), "-c".into(), "\"$@\"; exit 5".into(), "sh".into()];
+    words.extend(one_interpreter().fixture_words(PROGRAM, &["work", "--seconds", "0.5"]));
+    let run = record(&scratch).command(&words).run().unwrap();
+    assert_eq!(run.code(), Some(5), "{run:?}");
+    let profile = profile_of(&scratch).unwrap();
+    let of_the_child = profile.count(|stack| stack.processes.len() == 2 && stack.contains("short_work"));
+    assert!(of_the_child >= at_least().unwrap(), "{run:?}");
+    let nothing = record(&scratch).command(&["sh", "-c", "true; true"]).run().unwrap();
+    assert_eq!(nothing.code(), Some(1), "{nothing:?}");
+    nothing.must_say(&["none of the processes had a Python"]).unwrap();
+}
+
+#[test]
+fn children_outlive_their_parent() {
+    let scratch = Scratch::new().unwrap();
+    let words = one_interpreter().fixture_words(PROGRAM, &["orphan", "2", "--seconds", "0.4"]);
+    let run = record(&scratch).command(&words).succeed().unwrap();
+    let profile = profile_of(&scratch).unwrap();
+    let mut orphans: Vec<u32> = profile
+        .stacks
+        .iter()
+        .filter(|stack| stack.contains("work_as_orphan") && stack.processes.len() == 2)
+        .map(|stack| stack.processes[1])
+        .collect();
+    orphans.sort_unstable();
+    orphans.dedup();
+    assert_eq!(orphans.len(), 2, "{run:?}");
+    for pid in orphans {
+        must_see(&profile, pid, "work_as_orphan", 2).unwrap();
+    }
+}
+
+#[test]
+fn a_child_in_a_pid_namespace_of_its_own() {
+    if !is_root() {
+        return missing("a PID namespace: making one needs root");
+    }
+    every_interpreter(|interpreter| {
+        let scratch = Scratch::new()?;
+        let mut words = vec!["unshare".into(), "--pid".into(), "--fork".into()];
+        words.extend(interpreter.fixture_words(PROGRAM, &["work", "--seconds", "0.4"]));
+        let run = record(&scratch).command(&words).succeed()?;
+        let count = profile_of(&scratch)?.count(|stack| stack.contains("short_work"));
+        ensure!(count >= at_least()?, "{count} samples: {}", run.stderr);
+        Ok(())
+    });
+}
+
+/// The numbers of the ledger's line on processes: all, and those that were sampled.
+fn counts(run: &Run) -> Result<(u64, u64)> {
+    let line =
+        run.stderr.lines().find_map(|line| line.strip_prefix("processes: ")).context("no processes")?;
+    let (all, rest) = line.split_once(", of which ").context("no parts")?;
+    let sampled = rest.split(' ').next().context("no number")?;
+    Ok((all.replace(',', "").parse()?, sampled.replace(',', "").parse()?))
+}
+
+/// A storm of short-lived children leaves nothing behind, and the ledger knows of them.
+fn storm(interpreter: &Interpreter, profiler: Profiler, is_told: bool) -> Result<()> {
+    const CHILDREN: u64 = 200;
+    let scratch = Scratch::new()?;
+    let mut fixture =
+        Fixture::start(interpreter, PROGRAM, &["storm", &CHILDREN.to_string(), "--seconds", "2"])?;
+    let profiler = profiler.words("-s -f raw -r 200 -o").arg(scratch.file("out.txt"));
+    let mut running = profiler.pid(&fixture).spawn()?;
+    running.wait_until_sampling()?;
+    // It waits for each child: one that a tracer does not let go of would keep it for ever.
+    ensure!(fixture.ask("go")? == format!("done {CHILDREN}"));
+    running.signal(Signal::SIGINT)?;
+    let run = running.wait()?;
+    ensure!(run.code() == Some(0), "{run:?}");
+    ensure!(tracer_of(fixture.pid())? == 0 && process_state(fixture.pid())? != 't', "not let go");
+    let (all, sampled) = counts(&run)?;
+    ensure!(sampled > CHILDREN / 10, "{}", run.stderr);
+    ensure!(if is_told { all == CHILDREN + 1 } else { all <= CHILDREN + 1 }, "{}", run.stderr);
+    ensure!(profile_of(&scratch)?.count(|stack| stack.contains("short_work")) > 0, "{}", run.stderr);
+    Ok(())
+}
+
+#[test]
+fn a_storm_of_children_is_counted_and_left_alone() {
+    let is_told = ProcessEvents::listen().is_ok();
+    storm(one_interpreter(), Profiler::new("record"), is_told).unwrap();
+    storm(one_interpreter(), Profiler::new("record").words("--nonblocking"), is_told).unwrap();
+}
+
+#[test]
+fn where_the_kernel_tells_nothing_children_are_looked_for() {
+    if !is_root() {
+        return missing("a network namespace: making one needs root");
+    }
+    // The kernel tells of processes only in the machine's own network namespace.
+    storm(one_interpreter(), Profiler::within(&["unshare".into(), "--net".into()], "record"), false).unwrap();
+}
