@@ -93,8 +93,12 @@ impl Thread {
 
     /// Takes what the scheduler has counted by now.
     pub fn count(&mut self, schedule: Schedule) {
-        let waited = schedule.queued.saturating_sub(self.schedule.queued);
-        self.waits_for_cpu.set(waited > NEGLIGIBLE_QUEUE);
+        // The wait for a CPU is counted when it is over.
+        let waits_on = schedule.times_run == self.schedule.times_run && schedule.cpu == self.schedule.cpu;
+        if !waits_on {
+            let waited = schedule.queued.saturating_sub(self.schedule.queued);
+            self.waits_for_cpu.set(waited > NEGLIGIBLE_QUEUE);
+        }
         self.schedule = schedule;
     }
 
