@@ -5,6 +5,8 @@ use std::io::Write;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::{Interpreter, Lines};
@@ -99,6 +101,12 @@ impl Fixture {
         let last = self.lines.last_line()?;
         self.child.wait()?;
         Ok(serde_json::from_str(&last)?)
+    }
+
+    /// Sends it a signal that ends it, and waits until it has.
+    pub fn end_by(&mut self, signal: Signal) -> Result<ExitStatus> {
+        kill(Pid::from_raw(self.child.id() as i32), signal)?;
+        Ok(self.child.wait()?)
     }
 
     /// Kills it.

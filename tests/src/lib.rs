@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod collapsed;
+pub mod core_file;
 pub mod damage;
 mod dump;
 mod environment;

@@ -13,7 +13,7 @@ use profiler_tests::snapshot::StoredProcess;
 
 use crate::run;
 
-const TARGETS: [&str; 4] = ["walk", "line_table", "debug_offsets", "find_elf"];
+const TARGETS: [&str; 5] = ["walk", "line_table", "debug_offsets", "find_elf", "core_file"];
 
 const DEFAULT_SECONDS: u64 = 60;
 
@@ -116,6 +116,15 @@ fn seed(target: &str, corpus: &Path) -> Result<()> {
                 let modules = process.modules()?;
                 let file = modules.last().context("a process without modules")?.file();
                 seeds.push([&[choice], file].concat());
+            }
+        }
+        // A library that says that it is a core file.
+        "core_file" => {
+            for process in StoredProcess::all()? {
+                let modules = process.modules()?;
+                let mut file = modules.last().context("a process without modules")?.file().to_vec();
+                *file.get_mut(16).context("an empty module")? = 4;
+                seeds.push(file);
             }
         }
         _ => seeds.extend((0..3).map(|format| [[format, 1, 0, 0, 0], [2, 1, 4, 255, 6]].concat())),

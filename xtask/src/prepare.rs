@@ -34,6 +34,13 @@ pub fn forbids_skipping(arguments: &[String]) -> bool {
 
 /// Prepares everything; what cannot be had without root is named and left out, unless that is forbidden.
 pub fn prepare(no_skip: bool) -> Result<()> {
+    // It makes core files of processes that run on.
+    if let Err(error) = package("gdb") {
+        if no_skip {
+            return Err(error);
+        }
+        eprintln!("xtask: SKIPPED: core files by gdb: {error:#}");
+    }
     let root = run::target_folder().join("roots/sid");
     if let Err(error) = root_folder(&root) {
         if no_skip {

@@ -34,6 +34,13 @@ impl Failure {
         &self.advice
     }
 
+    /// The same with one more thing that explains it.
+    pub fn with_detail(mut self, detail: impl AsRef<str>) -> Self {
+        self.what.push_str("; ");
+        self.what.push_str(detail.as_ref());
+        self
+    }
+
     /// The process may not be read. `again` is the command line that does the same again.
     pub fn not_permitted(pid: Pid, refusal: &Refusal, again: &str) -> Self {
         let reasons: Vec<String> = refusal.obstacles.iter().map(reason).collect();

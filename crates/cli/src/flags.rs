@@ -61,7 +61,8 @@ const TOP_EXAMPLES: &str = "Examples:
 
 const DUMP_EXAMPLES: &str = "Examples:
   profiler dump -p 4711           print where every thread is
-  profiler dump -p 4711 --json    the same for programs";
+  profiler dump -p 4711 --json    the same for programs
+  profiler dump -c core.4711      print where every thread was when the core file was made";
 
 const DOCTOR_EXAMPLES: &str = "Examples:
   profiler doctor                 what does this host allow?
@@ -174,7 +175,8 @@ pub struct TopFlags {
 
 /// What `dump` takes.
 #[derive(Debug, Default, Args)]
-#[command(override_usage = "profiler dump [OPTIONS] --pid <PID>")]
+#[command(override_usage = "profiler dump [OPTIONS] --pid <PID>
+       profiler dump [OPTIONS] --core <FILE>")]
 pub struct DumpFlags {
     /// Process to look into, its number in decimal or 0xhex
     #[arg(short, long, allow_negative_numbers = true)]
@@ -201,9 +203,12 @@ pub struct DumpFlags {
     #[arg(long = "async", value_name = "WHEN", value_parser = ["auto", "always", "never"], num_args = 0..=1,
           require_equals = true, default_missing_value = "always", hide_possible_values = true)]
     pub tasks: Option<String>,
-    /// Later: core files.
-    #[arg(short, long, hide = true)]
+    /// Core file to look into instead of a process
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["pid", "subprocesses", "source", "tasks"])]
     pub core: Option<PathBuf>,
+    /// Folder with the files that the core's process had, if they are not where it had them (a container's)
+    #[arg(long, value_name = "FOLDER", requires = "core", conflicts_with = "pid")]
+    pub sysroot: Option<PathBuf>,
     /// Also its child processes, and theirs
     #[arg(short, long)]
     pub subprocesses: bool,

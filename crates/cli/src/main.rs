@@ -4,6 +4,7 @@
 
 mod attach;
 mod command;
+mod core_file;
 mod destination;
 mod doctor;
 mod dump;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         Ok(Plan::Top(plan)) => top::run(&plan),
         Ok(Plan::Dump(plan)) => dump::run(&plan),
         Ok(Plan::Doctor(plan)) => doctor::run(&plan),
+        Ok(Plan::Core(plan)) => core_file::run(&plan),
         Err(error) => {
             say(format_args!("error: {error}\n\nFor more information, try 'profiler --help'."));
             return ExitCode::from(MISUSED);

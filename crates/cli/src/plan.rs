@@ -35,6 +35,8 @@ pub enum Plan {
     Dump(DumpPlan),
     /// Say what can be profiled here.
     Doctor(DoctorPlan),
+    /// Look into a core file and print.
+    Core(CorePlan),
 }
 
 /// A recording.
@@ -102,6 +104,21 @@ pub struct DoctorPlan {
     pub json: bool,
 }
 
+/// A look at a core file.
+#[derive(Debug)]
+pub struct CorePlan {
+    /// The core file.
+    pub file: PathBuf,
+    /// Where the files lie that were mapped, if not where they were.
+    pub sysroot: Option<PathBuf>,
+    /// Whether the values of variables are shown, and how much of each.
+    pub variables: Option<ReprLimits>,
+    /// Whether JSON is printed.
+    pub json: bool,
+    /// How to show it.
+    pub view: ViewOptions,
+}
+
 /// What is profiled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
@@ -138,7 +155,7 @@ pub enum UsageError {
     #[error("give either --pid or a command to run, not both")]
     TwoSubjects,
     /// `dump` without a process.
-    #[error("nothing to look into: give --pid")]
+    #[error("nothing to look into: give --pid or --core")]
     NoPid,
     /// No process has such a number.
     #[error("{0:?} is no process id: a number from 1 to {max}, decimal or 0xhex, is", max = MAX_PID)]
@@ -164,7 +181,10 @@ pub enum UsageError {
 pub fn plan(flags: Flags, now: SystemTime) -> Result<Plan, UsageError> {
     match flags.command {
         Command::Record(flags) => record_plan(flags, now).map(Plan::Record),
-        Command::Dump(flags) => dump_plan(flags).map(Plan::Dump),
+        Command::Dump(mut flags) => match flags.core.take() {
+            Some(file) => core_plan(file, flags).map(Plan::Core),
+            None => dump_plan(flags).map(Plan::Dump),
+        },
         Command::Doctor(flags) => {
             let pid = flags.pid.as_deref().map(parse_pid).transpose()?;
             Ok(Plan::Doctor(DoctorPlan { pid, json: flags.json }))
@@ -230,18 +250,14 @@ fn choose_weight(format: &dyn Format, waiting_counts: bool) -> Weight {
 }
 
 fn dump_plan(flags: DumpFlags) -> Result<DumpPlan, UsageError> {
-    refuse_what_comes_later(&[
-        (flags.core.is_some(), "-c, --core", "read core files"),
-        (flags.native, "-n, --native", "show native frames"),
-    ])?;
+    refuse_what_comes_later(&[(flags.native, "-n, --native", "show native frames")])?;
     let pid = parse_pid(flags.pid.as_deref().ok_or(UsageError::NoPid)?)?;
     let view = ViewOptions { full_filenames: flags.full_filenames, ..ViewOptions::default() };
     Ok(DumpPlan {
         pid,
         subprocesses: flags.subprocesses,
         sampler: sampler_kind(flags.nonblocking),
-        variables: (flags.locals > 0)
-            .then(|| ReprLimits { characters: CHARACTERS_OF_VALUES * usize::from(flags.locals) }),
+        variables: choose_variables(flags.locals),
         source: when(flags.source.as_deref()),
         tasks: when(flags.tasks.as_deref()),
         json: flags.json,
@@ -256,6 +272,18 @@ fn when(word: Option<&str>) -> Option<bool> {
         Some("never") => Some(false),
         _ => None,
     }
+}
+
+fn choose_variables(locals: u8) -> Option<ReprLimits> {
+    (locals > 0).then(|| ReprLimits { characters: CHARACTERS_OF_VALUES * usize::from(locals) })
+}
+
+/// Nothing can be stopped in a core file, so that `--nonblocking` changes nothing.
+fn core_plan(file: PathBuf, flags: DumpFlags) -> Result<CorePlan, UsageError> {
+    refuse_what_comes_later(&[(flags.native, "-n, --native", "show native frames")])?;
+    let view = ViewOptions { full_filenames: flags.full_filenames, ..ViewOptions::default() };
+    let variables = choose_variables(flags.locals);
+    Ok(CorePlan { file, sysroot: flags.sysroot, variables, json: flags.json, view })
 }
 
 fn refuse_what_comes_later(options: &[(bool, &'static str, &'static str)]) -> Result<(), UsageError> {

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod copied;
+mod core_file;
 mod field;
 mod pages;
 mod read;
@@ -13,6 +14,10 @@ mod rounds;
 mod snapshot;
 
 pub use copied::{CopiedPages, Copying};
+pub use core_file::{
+    CoreActivity, CoreError, CoreFile, CoreMapping, CoreMemory, CoreProcess, CoreSegment, CoreThread,
+    FileMatch, compare as compare_with_core,
+};
 pub use field::{Field, Scalar};
 pub use pages::{PAGE_BYTES, PageCopy};
 pub use read::{ReadError, ReadMemory, ReadRequest};

@@ -37,13 +37,28 @@ impl MappedFile {
         }
     }
 
+    /// Maps the file at `path` if it is a regular one. Nothing else is even waited for: a name that comes from
+    /// elsewhere may lead to a pipe.
+    ///
+    /// # Errors
+    /// When it cannot be opened or mapped, or is no regular file.
+    pub fn open_regular(path: &Path) -> io::Result<Self> {
+        let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+        match file.metadata()?.file_type() {
+            kind if kind.is_file() => MappedFile::map(&file),
+            kind if kind.is_dir() => Err(io::Error::from(io::ErrorKind::IsADirectory)),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")),
+        }
+    }
+
     fn map(file: &File) -> io::Result<Self> {
         if file.metadata()?.len() == 0 {
             return Ok(MappedFile(None));
         }
         // SAFETY: the mapping is private and read-only. Executables and libraries are replaced by renaming,
         // never rewritten in place (writing to one that runs fails with ETXTBSY, and package managers
-        // rename), so the bytes do not change underneath; the mapping is dropped after the look.
+        // rename), and core files are written once, so the bytes do not change underneath; the mapping is
+        // dropped after the look.
         let map = unsafe { Mmap::map(file) }?;
         Ok(MappedFile(Some(map)))
     }

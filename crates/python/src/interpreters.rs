@@ -65,13 +65,33 @@ impl ThreadState {
 /// # Errors
 /// When the list cannot be read.
 pub fn interpreters(memory: &impl ReadMemory, runtime: &Runtime) -> Result<Vec<Interpreter>, ReadError> {
-    let mut found: Vec<Interpreter> = Vec::new();
+    match first_interpreters(memory, runtime) {
+        (found, None) => Ok(found),
+        (_, Some(error)) => Err(error),
+    }
+}
+
+/// The interpreters of the runtime up to where the list ends, or cannot be followed for the reason given.
+pub fn first_interpreters(
+    memory: &impl ReadMemory,
+    runtime: &Runtime,
+) -> (Vec<Interpreter>, Option<ReadError>) {
+    let mut found = Vec::new();
+    let followed = follow_interpreters(memory, runtime, &mut found);
+    (found, followed.err())
+}
+
+fn follow_interpreters(
+    memory: &impl ReadMemory,
+    runtime: &Runtime,
+    found: &mut Vec<Interpreter>,
+) -> Result<(), ReadError> {
     let mut at: RemoteAddr = memory.scalar(runtime.interpreters_head)?;
     while !at.is_null() && found.len() < MAX_INTERPRETERS && found.iter().all(|known| known.address != at) {
         found.push(interpreter(memory, runtime, at)?);
         at = memory.field(at, runtime.offsets.interpreter.next)?;
     }
-    Ok(found)
+    Ok(())
 }
 
 fn interpreter(
@@ -126,7 +146,30 @@ pub fn thread_states(
     offsets: &Offsets,
     interpreter: &Interpreter,
 ) -> Result<Vec<ThreadState>, ReadError> {
+    match first_thread_states(memory, offsets, interpreter) {
+        (found, None) => Ok(found),
+        (_, Some(error)) => Err(error),
+    }
+}
+
+/// The thread states of an interpreter up to where its list ends, or cannot be followed for the reason given:
+/// for memory that does not change, of which a part may be missing.
+pub fn first_thread_states(
+    memory: &impl ReadMemory,
+    offsets: &Offsets,
+    interpreter: &Interpreter,
+) -> (Vec<ThreadState>, Option<ReadError>) {
     let mut found = Vec::new();
+    let followed = follow_thread_states(memory, offsets, interpreter, &mut found);
+    (found, followed.err())
+}
+
+fn follow_thread_states(
+    memory: &impl ReadMemory,
+    offsets: &Offsets,
+    interpreter: &Interpreter,
+    found: &mut Vec<ThreadState>,
+) -> Result<(), ReadError> {
     let mut known = HashSet::new();
     let mut copy = vec![0u8; offsets.thread.size as usize];
     let mut at: RemoteAddr = memory.scalar(interpreter.threads_head)?;
@@ -139,7 +182,7 @@ pub fn thread_states(
         found.push(state);
         at = offsets.thread.next.get(&copy).unwrap_or_default();
     }
-    Ok(found)
+    Ok(())
 }
 
 #[cfg(test)]

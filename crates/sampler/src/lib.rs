@@ -10,6 +10,7 @@ mod attach;
 mod capture;
 mod code_names;
 mod codes;
+mod core_file;
 mod dump;
 mod examine;
 mod forecast;
@@ -31,6 +32,7 @@ mod tasks;
 mod tree;
 
 pub use attach::{AttachError, Search, Target};
+pub use core_file::{CoreFailure, CoreTarget, FileTrouble, MissingFile, dump_core};
 pub use dump::{DumpOptions, dump};
 pub use examine::{Examination, ExaminedThread, Gils, Location, examine};
 pub use profiler_python::ReprLimits;

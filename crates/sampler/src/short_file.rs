@@ -4,7 +4,7 @@
 //! belong to the package as long as they hold an `__init__.py`, looked for in the target's own root.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use profiler_os::Process;
@@ -15,14 +15,20 @@ const MAX_NESTED_PACKAGES: usize = 64;
 /// Shortens paths, looking each folder up once.
 #[derive(Debug)]
 pub struct ShortFiles {
-    process: Process,
+    /// Where the target's `/` is.
+    root: PathBuf,
     is_package: HashMap<String, bool>,
 }
 
 impl ShortFiles {
     /// For the files of `process`.
     pub fn new(process: Process) -> Self {
-        ShortFiles { process, is_package: HashMap::new() }
+        ShortFiles::below(process.in_its_root(""))
+    }
+
+    /// For files whose paths begin at the folder `root`.
+    pub fn below(root: PathBuf) -> Self {
+        ShortFiles { root, is_package: HashMap::new() }
     }
 
     /// The short form of `file`; names that are no absolute path stay as they are.
@@ -51,7 +57,7 @@ impl ShortFiles {
         if let Some(known) = self.is_package.get(folder) {
             return *known;
         }
-        let is_package = self.process.in_its_root(folder).join("__init__.py").exists();
+        let is_package = self.root.join(folder.trim_start_matches('/')).join("__init__.py").exists();
         self.is_package.insert(folder.to_owned(), is_package);
         is_package
     }
