@@ -3,6 +3,7 @@
 //! machine (mostly root) is asked for by `requirement`.
 
 use std::ffi::OsString;
+use std::process::Command;
 
 use nix::errno::Errno;
 use nix::libc::c_long;
@@ -38,6 +39,18 @@ pub fn in_own_namespaces() -> Vec<OsString> {
 /// In a PID namespace of its own that kept the `/proc` of the outer one.
 pub fn in_own_namespace_with_foreign_proc() -> Vec<OsString> {
     words("unshare --pid --fork --kill-child")
+}
+
+/// Under the user nobody as the root of a user namespace, as in a rootless container: with all capabilities,
+/// which count inside only. `None` where the machine does not allow that; says so.
+pub fn as_root_of_nobodys_namespace() -> Option<Vec<OsString>> {
+    let place = within(as_nobody(), words("unshare --user --map-root-user"));
+    let is_allowed = Command::new(&place[0]).args(&place[1..]).arg("true").status();
+    if is_allowed.is_ok_and(|status| status.success()) {
+        return Some(place);
+    }
+    missing("user namespaces of ordinary users: forbidden here");
+    None
 }
 
 /// As root, but without this capability (`sys_ptrace`).

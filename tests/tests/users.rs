@@ -222,3 +222,33 @@ fn hidden_processes_do_not_hide_ones_own() {
     run.arg(scratch.file("out.txt")).command(&[SYSTEM_PYTHON, "-c", source]).succeed().unwrap();
     must_show_work(&profile_of(&scratch).unwrap()).unwrap();
 }
+
+#[test]
+fn a_rootless_container_from_outside_and_from_inside() {
+    if !can_put_elsewhere() {
+        return;
+    }
+    let Some(fake_root) = place::as_root_of_nobodys_namespace() else { return };
+    let scratch = Scratch::new().unwrap();
+    let binary = scratch.file("profiler");
+    fs::copy(profiler_tests::profiler_path(), &binary).unwrap();
+    // `unshare` makes all namespaces at once.
+    let inside: Vec<_> =
+        ["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"].map(Into::into).to_vec();
+    let container = place::within(fake_root.clone(), inside);
+    let words = |source: &str| [SYSTEM_PYTHON, "-c", source].map(Into::into).to_vec();
+    let fixture = Fixture::command(&place::within(container.clone(), words(WORKER))).unwrap();
+    let option = format!("--json --pid {}", fixture.only_child().unwrap());
+    // By root, and by the user who made it.
+    for profiler in [Profiler::new("dump"), Profiler::as_nobody("dump", &scratch).unwrap()] {
+        let json = profiler.words(&option).succeed().unwrap().stdout;
+        assert!(dumped_json(&json).unwrap().iter().any(|thread| thread.leaf() == "work"), "{json}");
+    }
+    let source = "def work():\n    for _ in range(5000000): pass\nwork()";
+    let run = Profiler::binary_within(&container, &binary, "record").words("-f raw -r 500 -o -");
+    let run = run.command(&words(source)).succeed().unwrap();
+    must_show_work(&Collapsed::parse(&run.stdout).unwrap()).unwrap();
+    // The capabilities of its root count for nothing outside.
+    let outside = Fixture::command(&place::within(place::as_nobody(), words(WORKER))).unwrap();
+    must_be_refused(&fake_root, &outside, &["user namespace", "outside of all containers"]).unwrap();
+}
