@@ -23,6 +23,7 @@ pub mod snapshot;
 mod speedscope;
 pub mod statistics;
 pub mod survey;
+mod terminal;
 mod workload;
 
 pub use collapsed::{Collapsed, Frame, Stack};
@@ -37,4 +38,5 @@ pub use profiler::{Profiler, Run, Running, profiler_path};
 pub use requirement::{is_root, missing};
 pub use scratch::Scratch;
 pub use speedscope::{WeightedSample, read_speedscope};
+pub use terminal::{Terminal, USUAL_SIZE};
 pub use workload::check_table;

@@ -77,7 +77,7 @@ impl Deref for MappedFile {
 /// # Errors
 /// When the folder cannot be written, or its file system has no such files.
 pub fn unnamed_file(folder: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).custom_flags(libc::O_TMPFILE).open(folder)
+    OpenOptions::new().read(true).write(true).custom_flags(libc::O_TMPFILE).open(folder)
 }
 
 /// Gives an unnamed file its name, on the same file system.

@@ -16,7 +16,7 @@ use ratatui::crossterm::cursor::Show;
 use ratatui::crossterm::event::{DisableMouseCapture, EnableMouseCapture};
 use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{
-    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+    Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
 
 /// Whether the terminal is ours. It is one for the whole process, and so is this.
@@ -24,8 +24,10 @@ static IS_OURS: AtomicBool = AtomicBool::new(false);
 
 /// The terminal.
 pub struct Screen {
-    terminal: Terminal<CrosstermBackend<BufWriter<Stdout>>>,
+    terminal: Drawn,
 }
+
+type Drawn = Terminal<CrosstermBackend<BufWriter<Stdout>>>;
 
 /// What came of waiting for the user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +48,7 @@ impl Screen {
     pub fn enter() -> io::Result<Self> {
         restore_on_panic();
         take()?;
-        let terminal = Terminal::new(CrosstermBackend::new(BufWriter::new(io::stdout())));
-        terminal.map(|terminal| Screen { terminal }).inspect_err(|_| give_back())
+        blank().map(|terminal| Screen { terminal }).inspect_err(|_| give_back())
     }
 
     /// Draws, unless the terminal was given back because of a panic.
@@ -103,7 +104,10 @@ impl Screen {
     pub fn enter_again(&mut self) -> io::Result<()> {
         give_back();
         take()?;
-        self.terminal.clear()
+        // Not `clear`, which asks the terminal where its cursor is: what the user types meanwhile may stand
+        // before the answer, and not every terminal has one.
+        self.terminal = blank()?;
+        Ok(())
     }
 }
 
@@ -111,6 +115,12 @@ impl Drop for Screen {
     fn drop(&mut self) {
         give_back();
     }
+}
+
+/// A terminal on which nothing is drawn yet.
+fn blank() -> io::Result<Drawn> {
+    execute!(io::stdout(), Clear(ClearType::All))?;
+    Terminal::new(CrosstermBackend::new(BufWriter::new(io::stdout())))
 }
 
 fn take() -> io::Result<()> {

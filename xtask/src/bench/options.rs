@@ -24,6 +24,7 @@ Cases (all of them when none is named):
   dump        the time of `dump` on a stack 500 deep
   memory      resident memory of `record` on the labyrinth
   shares      sampled shares of CPU time against the true ones
+  top         CPU of `top` on the labyrinth at 100 Hz, and the time from a key to its picture
 
 Options:
   --quick             short and few: to try the benchmark, not to believe it

@@ -5,6 +5,7 @@ mod matrix;
 mod memory;
 mod shares;
 mod slowdown;
+mod top;
 mod tree;
 
 use anyhow::Result;
@@ -33,11 +34,13 @@ pub enum Case {
     Memory,
     /// Shares of CPU time.
     Shares,
+    /// The live view.
+    Top,
 }
 
 impl Case {
     /// All cases.
-    pub const ALL: [Case; 9] = [
+    pub const ALL: [Case; 10] = [
         Case::Labyrinth,
         Case::Matrix,
         Case::Threads,
@@ -47,6 +50,7 @@ impl Case {
         Case::Dump,
         Case::Memory,
         Case::Shares,
+        Case::Top,
     ];
 
     /// What it is called on the command line.
@@ -61,6 +65,7 @@ impl Case {
             Case::Dump => "dump",
             Case::Memory => "memory",
             Case::Shares => "shares",
+            Case::Top => "top",
         }
     }
 
@@ -76,6 +81,7 @@ impl Case {
             Case::Dump => dump::run(options),
             Case::Memory => memory::run(options),
             Case::Shares => shares::run(options),
+            Case::Top => top::run(options),
         }
     }
 }

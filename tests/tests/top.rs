@@ -1,0 +1,211 @@
+//! `top` in real pseudo-terminals: what is on the screen, what keys do, and that the terminal is whole
+//! afterwards whatever happened.
+
+use std::ffi::OsString;
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use profiler_tests::{
+    Fixture, Interpreter, Profiler, Scratch, Terminal, USUAL_SIZE, interpreters, one_interpreter,
+    profiler_path,
+};
+
+fn top_words(arguments: &str) -> Vec<OsString> {
+    let words = arguments.split_whitespace().map(OsString::from);
+    [profiler_path().into(), "top".into()].into_iter().chain(words).collect()
+}
+
+fn top(fixture: &Fixture, size: (u16, u16)) -> Result<Terminal> {
+    Terminal::start(&top_words(&format!("--delay 0.3 --pid {}", fixture.pid())), size)
+}
+
+fn labyrinth(interpreter: &Interpreter) -> Result<Fixture> {
+    Fixture::start(interpreter, "labyrinth/labyrinth.py", &[])
+}
+
+/// An old one, a new one, and those without symbols.
+fn some_interpreters() -> Vec<&'static Interpreter> {
+    let mut some: Vec<_> = interpreters().iter().filter(|one| [8, 13].contains(&one.minor)).collect();
+    some.extend(interpreters().last().filter(|newest| newest.minor > 13));
+    some
+}
+
+#[test]
+fn every_tab_shows_what_runs() {
+    for interpreter in some_interpreters() {
+        let look = || -> Result<()> {
+            let fixture = labyrinth(interpreter)?;
+            let mut terminal = top(&fixture, USUAL_SIZE)?;
+            let functions = terminal.wait_for("functions", |screen| screen.contains("_from_"))?;
+            for word in
+                ["GIL", "CPU", "RSS", "rate", "own%", "samples", "maze.py", &fixture.pid().to_string()]
+            {
+                ensure!(functions.contains(word), "no {word:?} in\n{functions}");
+            }
+            terminal.press_for("2", " line ")?;
+            let threads = terminal.press_for("3", "waits for")?;
+            ensure!(threads.contains("MainThread") && threads.contains("runs"), "{threads}");
+            let calls = terminal.press_for("4", "n0_from_outside_at_0")?;
+            ensure!(calls.contains("drive_plain"), "{calls}");
+            terminal.press_for("5", "arrows or the mouse")?;
+            let flame = terminal.press_for("\x1b[B\x1b[B", "own 0.0% ")?;
+            ensure!(flame.contains("▏n0_from_outside_at_0"), "{flame}");
+            terminal.press_for("?", "write what is seen")?;
+            terminal.press("xq")?;
+            ensure!(terminal.wait()?.code() == Some(0), "{}", terminal.screen());
+            ensure!(terminal.screen().contains("samples in"), "no ledger:\n{}", terminal.screen());
+            fixture.finish().map(drop)
+        };
+        look().with_context(|| interpreter.id.clone()).unwrap();
+    }
+}
+
+#[test]
+fn small_terminals_and_other_sizes() {
+    let fixture = labyrinth(one_interpreter()).unwrap();
+    let mut terminal = top(&fixture, (12, 60)).unwrap();
+    let small = terminal.wait_for_text("_from_").unwrap();
+    assert!(small.contains("own%") && small.contains("samples") && small.contains("q quit"), "{small}");
+    terminal.resize((20, 140)).unwrap();
+    terminal.wait_for("both times side by side", |screen| screen.contains("TOT wall")).unwrap();
+    terminal.resize((3, 10)).unwrap();
+    terminal.wait_for("what fits", |screen| !screen.contains("TOT wall")).unwrap();
+    terminal.resize((12, 60)).unwrap();
+    terminal.wait_for_text("q quit").unwrap();
+    terminal.press("\x03").unwrap();
+    assert_eq!(terminal.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn what_is_seen_is_filtered_frozen_reset_and_written() {
+    let scratch = Scratch::new().unwrap();
+    let fixture = labyrinth(one_interpreter()).unwrap();
+    let mut terminal = top(&fixture, USUAL_SIZE).unwrap();
+    terminal.wait_for_text("_from_").unwrap();
+    terminal.press_for("/drive_plain\r", "/drive_plain").unwrap();
+    let is_filtered = |screen: &str| screen.contains("drive_plain ") && !screen.contains("n0_from");
+    terminal.wait_for("only the one function", is_filtered).unwrap();
+    for (name, start) in [("out.svg", "<?xml"), ("out.txt", ""), ("out.json", "{")] {
+        let file = scratch.file(name);
+        // The proposed name is taken back first.
+        let keys = format!("w{}{}\r", "\x7f".repeat(80), file.display());
+        terminal.press_for(&keys, &format!("{name}: ")).unwrap();
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.starts_with(start) && text.contains("drive_plain"), "{name}");
+    }
+    terminal.press_for("\x1b", "maze.py").unwrap();
+    terminal.press_for("f", "FROZEN").unwrap();
+    terminal.press_for("fp", "PAUSED").unwrap();
+    terminal.press_for("r", "0 samples").unwrap();
+    terminal.press_for("pm", "wall").unwrap();
+    terminal.wait_for_text("_from_").unwrap();
+    terminal.press("q").unwrap();
+    assert_eq!(terminal.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn the_mouse_chooses_tabs_and_columns() {
+    let fixture = labyrinth(one_interpreter()).unwrap();
+    let mut terminal = top(&fixture, USUAL_SIZE).unwrap();
+    terminal.wait_for_text("own%▾").unwrap();
+    // A click on the second title of the table, and one on the third tab.
+    terminal.press_for("\x1b[<0;9;4M\x1b[<0;9;4m", "tot%▾").unwrap();
+    terminal.press_for("\x1b[<0;30;3M\x1b[<0;30;3m", "waits for").unwrap();
+    terminal.press("q").unwrap();
+    assert_eq!(terminal.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn control_z_gives_the_shell_its_terminal_and_fg_comes_back() {
+    let fixture = labyrinth(one_interpreter()).unwrap();
+    let shell = ["bash", "--norc", "--noprofile", "-i"].map(OsString::from);
+    let mut terminal = Terminal::start(&shell, USUAL_SIZE).unwrap();
+    terminal.wait_for("a prompt", |screen| screen.contains(['$', '#'])).unwrap();
+    let words: Vec<String> = top_words(&format!("--delay 0.3 --pid {}", fixture.pid()))
+        .iter()
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    terminal.press_for(&format!("{}\r", words.join(" ")), "own%").unwrap();
+    terminal.press_for("\x1a", "Stopped").unwrap();
+    terminal.press_for("echo on the $((40 + 2))th line\r", "on the 42th line").unwrap();
+    terminal.press_for("fg\r", "own%").unwrap();
+    terminal.wait_for_text("_from_").unwrap();
+    terminal.press_for("q", "samples in").unwrap();
+    terminal.press("exit 5\r").unwrap();
+    assert_eq!(terminal.wait().unwrap().code(), Some(5));
+}
+
+#[test]
+fn a_target_that_dies_leaves_the_last_picture() {
+    let mut fixture = labyrinth(one_interpreter()).unwrap();
+    let mut terminal = top(&fixture, USUAL_SIZE).unwrap();
+    terminal.wait_for_text("_from_").unwrap();
+    fixture.kill().unwrap();
+    let last = terminal.wait_for_text("ENDED").unwrap();
+    assert!(last.contains("_from_"), "{last}");
+    terminal.press_for("4", "n0_from_outside_at_0").unwrap();
+    terminal.press("q").unwrap();
+    assert_eq!(terminal.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn signals_end_it_and_leave_the_terminal_whole() {
+    let fixture = labyrinth(one_interpreter()).unwrap();
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut terminal = top(&fixture, USUAL_SIZE).unwrap();
+        terminal.wait_for_text("_from_").unwrap();
+        terminal.signal(signal).unwrap();
+        assert_eq!(terminal.wait().unwrap().code(), Some(0), "{signal}");
+    }
+}
+
+#[test]
+fn a_command_keeps_its_status_and_its_words_come_at_the_end() {
+    let source = "import sys, time\nprint('words of the command')\nend = time.time() + 60\n\
+                  def work():\n    while time.time() < end: pass\n\
+                  try:\n    work()\nexcept KeyboardInterrupt:\n    sys.exit(7)\n";
+    let mut words = top_words("--delay 0.3 --");
+    words.extend(one_interpreter().inline_words(source));
+    let mut terminal = Terminal::start(&words, USUAL_SIZE).unwrap();
+    let screen = terminal.wait_for_text("work").unwrap();
+    assert!(!screen.contains("words of the command"), "{screen}");
+    terminal.press("q").unwrap();
+    assert_eq!(terminal.wait().unwrap().code(), Some(7), "{}", terminal.screen());
+    assert!(terminal.screen().contains("words of the command"), "{}", terminal.screen());
+}
+
+#[test]
+fn names_of_a_target_never_command_the_terminal() {
+    let source = "import sys, threading\nevil = 'e\\x1b]0;owned\\x07\\n\\x9b2J\\u202evil'\n\
+                  def work():\n    while True: pass\n\
+                  try:\n    work.__code__ = work.__code__.replace(co_name=evil)\nexcept AttributeError:\n    pass\n\
+                  if hasattr(work.__code__, 'co_qualname'):\n    work.__code__ = work.__code__.replace(co_qualname=evil)\n\
+                  thread = threading.Thread(target=work, name='t\\x1b]0;owned\\x07\\nread', daemon=True)\nthread.start()\n\
+                  print('ready', flush=True)\nsys.stdin.read()\n";
+    let fixture = Fixture::inline(one_interpreter(), source).unwrap();
+    let mut terminal = top(&fixture, USUAL_SIZE).unwrap();
+    terminal.wait_for_text(r"e\u{1b}]0;owned").unwrap();
+    terminal.press_for("3", r"t\u{1b}]0;owned").unwrap();
+    for tab in ["4", "5"] {
+        terminal.press_for(tab, r"e\u{1b}]0;owned").unwrap();
+    }
+    terminal.press("q").unwrap();
+    terminal.wait().unwrap();
+    let bytes = terminal.bytes();
+    assert!(!bytes.windows(4).any(|four| four == b"\x1b]0;"), "a title was set");
+    assert!(!bytes.windows(2).any(|two| two == b"\xc2\x9b"), "a C1 control got through");
+}
+
+#[test]
+fn without_a_terminal_it_says_what_to_use_instead() {
+    let fixture = labyrinth(one_interpreter()).unwrap();
+    let run = Profiler::new("top").pid(&fixture).fail(&["terminal"]).unwrap();
+    for word in ["profiler record --pid", "profiler dump --pid"] {
+        assert!(run.stderr.contains(word), "{}", run.stderr);
+    }
+    let dumb = ["env", "TERM=dumb"].map(OsString::from).into_iter();
+    let words: Vec<OsString> = dumb.chain(top_words(&format!("--pid {}", fixture.pid()))).collect();
+    let mut terminal = Terminal::start(&words, USUAL_SIZE).unwrap();
+    assert_eq!(terminal.wait().unwrap().code(), Some(1));
+    assert!(terminal.screen().contains("profiler record"), "{}", terminal.screen());
+}
