@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod bpf;
 mod environments;
 mod fuzz;
 mod layers;
@@ -28,6 +29,7 @@ The project's own tasks: cargo xtask TASK
   check-offsets [--no-skip] what we know of CPython's structures is what the headers of the interpreters
                             on this machine say
   bench [--help]            what we and our peers cost and give, as ratios
+  bpf [--check]             build the in-kernel program with clang; --check: it is the one that is checked in
   fuzz [--seconds N] [TARGETS]
                             memory, files and tables that lie, for N seconds in all (60)
   snapshots                 store snapshots of a process of every CPython on this machine, for the tests of
@@ -59,6 +61,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         "fuzz" => fuzz::run(rest),
         "snapshots" => snapshots::run(),
         "bench" => bench::run(rest),
+        "bpf" => bpf::run(rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
             Ok(())

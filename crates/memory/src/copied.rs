@@ -31,6 +31,11 @@ impl CopiedPages {
         Copying { memory, pages: &self.0 }
     }
 
+    /// Puts bytes into the copy that were got elsewhere, see [`PageCopy::put`].
+    pub fn put(&self, at: RemoteAddr, bytes: &[u8]) {
+        self.0.borrow_mut().put(at, bytes);
+    }
+
     /// Copies the pages that these pieces, given by place and length, touch; in one batch.
     ///
     /// # Errors
@@ -62,7 +67,8 @@ impl ReadMemory for CopiedPages {
 }
 
 /// Memory of which nothing can be read.
-struct Nothing;
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Nothing;
 
 impl ReadMemory for Nothing {
     fn read(&self, at: RemoteAddr, _: &mut [u8]) -> Result<(), ReadError> {

@@ -13,7 +13,7 @@ mod recorder;
 mod rounds;
 mod snapshot;
 
-pub use copied::{CopiedPages, Copying};
+pub use copied::{CopiedPages, Copying, Nothing};
 pub use core_file::{
     CoreActivity, CoreError, CoreFile, CoreMapping, CoreMemory, CoreProcess, CoreSegment, CoreThread,
     FileMatch, compare as compare_with_core,

@@ -167,6 +167,35 @@ impl PageCopy {
         Ok(filled)
     }
 
+    /// Puts bytes into the copy that were got elsewhere. What else lies on their pages counts as held too, and
+    /// reads as zeroes: only for readers that know what was put.
+    pub fn put(&mut self, at: RemoteAddr, bytes: &[u8]) {
+        let mut done = 0;
+        while done < bytes.len() {
+            let here = at.offset(done as u64);
+            let start = (here.as_u64() % self.page_bytes as u64) as usize;
+            let length = (bytes.len() - done).min(self.page_bytes - start);
+            let slot = self.page_to_put(self.page_number(here)) as usize * self.page_bytes;
+            self.slots[slot + start..slot + start + length].copy_from_slice(&bytes[done..done + length]);
+            done += length;
+        }
+    }
+
+    fn page_to_put(&mut self, number: u64) -> u32 {
+        match self.slot_of(number) {
+            Ok(slot) => slot,
+            Err(place) => {
+                self.reserve(self.used + 1);
+                let start = self.used * self.page_bytes;
+                self.slots[start..start + self.page_bytes].fill(0);
+                let slot = self.used as u32;
+                self.index.insert(place, (number, slot));
+                self.used += 1;
+                slot
+            }
+        }
+    }
+
     /// Fills all of `into` with the bytes at `at`, from the copy, reading pages that it lacks.
     ///
     /// # Errors

@@ -47,6 +47,13 @@ pub fn want_exact_wakeups() {
     let _ = nix::sys::prctl::set_timerslack(1);
 }
 
+/// How many CPUs may ever be on line: their numbers lie below it.
+pub fn cpus() -> u32 {
+    let possible = std::fs::read_to_string("/sys/devices/system/cpu/possible").unwrap_or_default();
+    let last = possible.trim().rsplit(['-', ',']).next().and_then(|last| last.parse().ok());
+    last.map_or(1, |last: u32| last + 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

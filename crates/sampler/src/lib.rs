@@ -16,6 +16,7 @@ mod examine;
 mod forecast;
 mod gil;
 mod instant;
+pub mod kernel;
 mod members;
 mod names;
 mod objects;

@@ -1,0 +1,92 @@
+//! What user space tells the program: how a process's CPython is laid out, and which thread state a thread has.
+//! The same structures as in `program/records.h`.
+
+use aya::Pod;
+
+/// Stands for a field that does not exist in a version.
+pub const NO_OFFSET: u32 = u32::MAX;
+
+/// The most bytes of a code object's head that are hashed (`HEAD_BYTES`).
+const HEAD_BYTES: usize = 128;
+
+/// Everything that the walk along a process's frames needs. Offsets that do not exist are [`NO_OFFSET`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Layout {
+    /// Bytes of a thread state that are copied.
+    pub thread_size: u32,
+    /// Where a thread state names its interpreter.
+    pub thread_interpreter: u32,
+    /// Where it names its thread (`pthread_self()`).
+    pub thread_id: u32,
+    /// Where it points to its frame, or to what points to it.
+    pub thread_frame: u32,
+    /// Where that points to the frame, in the versions that have it.
+    pub cframe_current_frame: u32,
+    /// Where a thread state points to the sentinel at the root of its stack.
+    pub thread_base_frame: u32,
+    /// Bytes of a frame that are copied.
+    pub frame_size: u32,
+    /// A frame's caller.
+    pub frame_previous: u32,
+    /// A frame's code object.
+    pub frame_code: u32,
+    /// A frame's owner.
+    pub frame_owner: u32,
+    /// Bit N: an owner of N has no code object.
+    pub shim_owners: u32,
+    /// Where the bytes start that identify a code object.
+    pub head_start: u32,
+    /// How many they are.
+    pub head_length: u32,
+    /// A code object's name, ...
+    pub code_name: u32,
+    /// ... the qualified name, ...
+    pub code_qualname: u32,
+    /// ... the file ...
+    pub code_filename: u32,
+    /// ... and the line table.
+    pub code_line_table: u32,
+    /// Where a bytes object has its length.
+    pub bytes_length: u32,
+    /// 1 to have names sent with every sample.
+    pub always_send_names: u32,
+    /// Always 0.
+    pub padding: u32,
+    /// Which bits of a frame's code object are its address.
+    pub code_mask: u64,
+    /// Address of the GIL's last holder, or 0.
+    pub gil_last_holder: u64,
+    /// Address of the GIL's lock, or 0.
+    pub gil_locked: u64,
+    /// Address of the number of freed code objects, or 0.
+    pub freed_codes: u64,
+}
+
+/// The thread state of a thread, and what must stand in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ThreadEntry {
+    /// Its address.
+    pub state: u64,
+    /// Its interpreter.
+    pub interpreter: u64,
+    /// Its `pthread_self()`.
+    pub thread_id: u64,
+}
+
+// SAFETY: plain numbers without gaps (the padding is a field), for which every bit pattern is a value.
+unsafe impl Pod for Layout {}
+// SAFETY: three numbers of eight bytes, for which every bit pattern is a value.
+unsafe impl Pod for ThreadEntry {}
+
+/// The hash by which the program identifies a code object with these bytes.
+pub fn head_hash(head: &[u8]) -> u64 {
+    let mut padded = [0u8; HEAD_BYTES];
+    let length = head.len().min(HEAD_BYTES);
+    padded[..length].copy_from_slice(&head[..length]);
+    padded.as_chunks::<8>().0.iter().fold(0u64, |result, word| {
+        let result = (result ^ u64::from_le_bytes(*word)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        result ^ (result >> 29)
+    })
+}

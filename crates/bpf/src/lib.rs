@@ -1,0 +1,13 @@
+//! The in-kernel sampler: a small program that a perf event runs at the very instant, on the very CPU, and what
+//! loads it and reads what it sends.
+//!
+//! The program is C (`src/program/`), built by `cargo xtask bpf` to the object that is checked in beside it. It
+//! copies addresses and bytes; what they mean is for the crates above: this one knows no version of CPython.
+
+mod layout;
+mod loader;
+mod records;
+
+pub use layout::{Layout, NO_OFFSET, ThreadEntry, head_hash};
+pub use loader::{BpfError, Counters, KernelSampler};
+pub use records::{FrameRecord, NamesRecord, Outcome, Record, StackRecord};

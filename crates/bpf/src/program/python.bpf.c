@@ -1,0 +1,284 @@
+/* Takes the Python stack of the thread that runs on this CPU at this instant.
+ *
+ * Runs at each tick of a perf event (the CPU clock of a thread). The thread is interrupted and cannot go on
+ * meanwhile, so nothing that is read here can be torn: frames are only changed by their own thread. Memory
+ * that is not there (a page that was never touched or was swapped out) cannot be waited for here; such a
+ * stack is lost, and says why.
+ *
+ * Frames are copied as they are, and interpreted by user space with the same walker as any other memory. Of
+ * each code object a hash of the bytes that identify it is sent along, and on first sight its names. */
+#include "records.h"
+
+struct {
+    MAP_NUMBER(type, BPF_MAP_TYPE_HASH);
+    MAP_NUMBER(max_entries, MAX_PROCESSES);
+    MAP_TYPE(key, u32);
+    MAP_TYPE(value, struct layout);
+} layouts SECTION(".maps");
+
+struct {
+    MAP_NUMBER(type, BPF_MAP_TYPE_HASH);
+    MAP_NUMBER(max_entries, MAX_THREADS);
+    MAP_TYPE(key, u32);
+    MAP_TYPE(value, struct thread);
+} threads SECTION(".maps");
+
+/* Too large for the stack: one of each for every CPU. No event interrupts another on the same CPU. */
+struct {
+    MAP_NUMBER(type, BPF_MAP_TYPE_ARRAY);
+    MAP_NUMBER(max_entries, MAX_CPUS);
+    MAP_TYPE(key, u32);
+    MAP_TYPE(value, struct stack_record);
+} stacks SECTION(".maps");
+
+struct {
+    MAP_NUMBER(type, BPF_MAP_TYPE_ARRAY);
+    MAP_NUMBER(max_entries, MAX_CPUS);
+    MAP_TYPE(key, u32);
+    MAP_TYPE(value, struct names_record);
+} names SECTION(".maps");
+
+struct {
+    MAP_NUMBER(type, BPF_MAP_TYPE_ARRAY);
+    MAP_NUMBER(max_entries, SENT_SLOTS);
+    MAP_TYPE(key, u32);
+    MAP_TYPE(value, u64);
+} sent SECTION(".maps");
+
+struct {
+    MAP_NUMBER(type, BPF_MAP_TYPE_ARRAY);
+    MAP_NUMBER(max_entries, COUNTERS);
+    MAP_TYPE(key, u32);
+    MAP_TYPE(value, u64);
+} counters SECTION(".maps");
+
+/* 4 MiB; user space may ask for another size. */
+struct {
+    MAP_NUMBER(type, BPF_MAP_TYPE_RINGBUF);
+    MAP_NUMBER(max_entries, 4 * 1024 * 1024);
+} ring SECTION(".maps");
+
+char program_license[] SECTION("license") = "Dual MIT/GPL";
+
+static ALWAYS_INLINE void count(u32 counter) {
+    u64 *value = bpf_map_lookup_elem(&counters, &counter);
+    if (value)
+        __sync_fetch_and_add(value, 1);
+}
+
+static ALWAYS_INLINE const void *at(u64 address) { return (const void *)address; }
+
+static ALWAYS_INLINE u64 read_pointer(u64 address) {
+    u64 value = 0;
+    bpf_probe_read_user(&value, sizeof value, at(address));
+    return value;
+}
+
+/* A number that stands at `offset` of a copy, or 0 where the copy has no such place. */
+static ALWAYS_INLINE u64 field(const u8 *copy, u32 offset, u32 size) {
+    if (offset > size - 8)
+        return 0;
+    return *(const u64 *)(copy + offset);
+}
+
+/* Hashes the head of a code object, padded with zeroes: `head_hash` of user space does the same. */
+static ALWAYS_INLINE u64 hash(const u64 *words) {
+    u64 result = 0;
+#pragma unroll
+    for (int i = 0; i < HEAD_BYTES / 8; i++) {
+        result = (result ^ words[i]) * 0x9e3779b97f4a7c15ull;
+        result ^= result >> 29;
+    }
+    return result;
+}
+
+/* Copies an object, or as much of it as lies on its first page; returns how much that was. */
+static ALWAYS_INLINE u32 copy_object(u8 *into, u32 size, u64 address) {
+    if (bpf_probe_read_user(into, size, at(address)) == 0)
+        return size;
+    u64 rest = KEEP(4096 - (address & 4095));
+    if (rest < size && bpf_probe_read_user(into, rest, at(address)) == 0)
+        return rest;
+    return 0;
+}
+
+/* Returns whether there was room for them. */
+static ALWAYS_INLINE int send_names(const struct layout *layout, u32 process, u64 code, u64 head_hash) {
+    u32 cpu = bpf_get_smp_processor_id();
+    struct names_record *record = bpf_map_lookup_elem(&names, &cpu);
+    if (!record)
+        return 0;
+    record->kind = RECORD_NAMES;
+    record->process = process;
+    record->code = code;
+    record->head_hash = head_hash;
+    record->object_copied = copy_object(record->object_copy, OBJECT_BYTES, code);
+    record->name = field(record->object_copy, layout->code_name, OBJECT_BYTES);
+    record->filename = field(record->object_copy, layout->code_filename, OBJECT_BYTES);
+    record->line_table = field(record->object_copy, layout->code_line_table, OBJECT_BYTES);
+    record->qualname = 0;
+    record->qualname_copied = 0;
+    record->name_copied = copy_object(record->name_copy, NAME_BYTES, record->name);
+    record->filename_copied = copy_object(record->filename_copy, FILE_BYTES, record->filename);
+    if (layout->code_qualname != NO_OFFSET) {
+        record->qualname = field(record->object_copy, layout->code_qualname, OBJECT_BYTES);
+        record->qualname_copied = copy_object(record->qualname_copy, NAME_BYTES, record->qualname);
+    }
+    /* The head of the bytes object, its content and the zero behind it. */
+    u64 length = read_pointer(record->line_table + layout->bytes_length) + 33;
+    u32 copied = length < LINE_TABLE_BYTES ? (u32)length : LINE_TABLE_BYTES;
+    if (bpf_probe_read_user(record->line_table_copy, copied, at(record->line_table)) != 0)
+        copied = 0;
+    record->line_table_copied = copied;
+    u64 size = __builtin_offsetof(struct names_record, line_table_copy) + copied;
+    if (size > sizeof *record)
+        return 0;
+    if (bpf_ringbuf_output(&ring, record, size, BPF_RB_NO_WAKEUP) == 0)
+        return 1;
+    count(COUNTER_NAMES_LOST);
+    return 0;
+}
+
+struct walk {
+    const struct layout *layout;
+    struct stack_record *record;
+    u64 next;
+    u64 end;
+    u32 process;
+    u32 outcome;
+};
+
+/* The code object of a frame: its hash, and its names if they were not sent yet. */
+static ALWAYS_INLINE int identify(struct walk *walk, struct frame_copy *frame) {
+    const struct layout *layout = walk->layout;
+    u64 head[HEAD_BYTES / 8] = {};
+    u32 length = layout->head_length;
+    if (length > HEAD_BYTES)
+        length = HEAD_BYTES;
+    if (bpf_probe_read_user(head, length, at(frame->code + layout->head_start)) != 0)
+        return -1;
+    frame->head_hash = hash(head);
+    u64 key = frame->head_hash ^ (frame->code * 0x9e3779b97f4a7c15ull) ^ walk->process;
+    u32 slot = (u32)(key >> 32) & (SENT_SLOTS - 1);
+    u64 *known = bpf_map_lookup_elem(&sent, &slot);
+    if (known && (*known != key || layout->always_send_names)) {
+        /* What found no room is sent again with the next frame of this code. */
+        if (send_names(layout, walk->process, frame->code, frame->head_hash))
+            *known = key;
+    }
+    return 0;
+}
+
+/* One frame of the walk; returns 1 when it is over. */
+static long step(u32 index, void *context) {
+    struct walk *walk = context;
+    const struct layout *layout = walk->layout;
+    u64 address = walk->next;
+    if (address == 0 || address == walk->end)
+        return 1;
+    if (index >= MAX_FRAMES) {
+        walk->outcome = OUTCOME_TRUNCATED;
+        return 1;
+    }
+    /* Says again what was checked, where the verifier sees it. */
+    u64 slot = KEEP(index) & (MAX_FRAMES - 1);
+    struct frame_copy *frame = &walk->record->frames[slot];
+    u32 size = layout->frame_size;
+    if (size > FRAME_BYTES)
+        size = FRAME_BYTES;
+    frame->address = address;
+    if (bpf_probe_read_user(frame->bytes, size, at(address)) != 0) {
+        walk->outcome = OUTCOME_UNREADABLE;
+        return 1;
+    }
+    walk->record->frame_count = index + 1;
+    walk->next = field(frame->bytes, layout->frame_previous, FRAME_BYTES);
+    frame->code = 0;
+    frame->head_hash = 0;
+    u32 owner = layout->frame_owner;
+    if (owner < FRAME_BYTES && (layout->shim_owners >> (frame->bytes[owner] & 31)) & 1)
+        return 0;
+    frame->code = field(frame->bytes, layout->frame_code, FRAME_BYTES) & layout->code_mask;
+    if (identify(walk, frame) != 0) {
+        walk->outcome = OUTCOME_UNREADABLE;
+        return 1;
+    }
+    return 0;
+}
+
+static ALWAYS_INLINE u32 walk_thread(const struct layout *layout, struct stack_record *record) {
+    u32 tid = record->thread;
+    struct thread *thread = bpf_map_lookup_elem(&threads, &tid);
+    if (!thread)
+        return OUTCOME_UNKNOWN_THREAD;
+    record->thread_state = thread->state;
+    u32 size = layout->thread_size;
+    if (size > THREAD_BYTES)
+        size = THREAD_BYTES;
+    if (bpf_probe_read_user(record->thread_copy, size, at(thread->state)) != 0)
+        return OUTCOME_UNREADABLE;
+    if (field(record->thread_copy, layout->thread_interpreter, THREAD_BYTES) != thread->interpreter ||
+        field(record->thread_copy, layout->thread_id, THREAD_BYTES) != thread->thread_id)
+        return OUTCOME_CHANGED_THREAD;
+    u64 leaf = field(record->thread_copy, layout->thread_frame, THREAD_BYTES);
+    if (layout->cframe_current_frame != NO_OFFSET && leaf) {
+        record->cframe = leaf + layout->cframe_current_frame;
+        record->leaf = leaf = read_pointer(record->cframe);
+    }
+    struct walk walk = {
+        .layout = layout,
+        .record = record,
+        .next = leaf,
+        .end = layout->thread_base_frame == NO_OFFSET
+                   ? 0
+                   : field(record->thread_copy, layout->thread_base_frame, THREAD_BYTES),
+        .process = record->process,
+        .outcome = OUTCOME_WHOLE,
+    };
+    bpf_loop(MAX_FRAMES + 1, step, &walk, 0);
+    return walk.outcome;
+}
+
+/* Wakes user space once a good part of the ring is full; it looks by itself now and then otherwise. */
+static ALWAYS_INLINE u64 wakeup(void) {
+    return bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) > 1024 * 1024 ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
+}
+
+SECTION("perf_event")
+int sample(void *context) {
+    u64 start = bpf_ktime_get_ns();
+    u64 ids = bpf_get_current_pid_tgid();
+    u32 process = ids >> 32;
+    count(COUNTER_EVENTS);
+    const struct layout *layout = bpf_map_lookup_elem(&layouts, &process);
+    if (!layout) {
+        count(COUNTER_FOREIGN);
+        return 0;
+    }
+    u32 cpu = bpf_get_smp_processor_id();
+    struct stack_record *record = bpf_map_lookup_elem(&stacks, &cpu);
+    if (!record)
+        return 0;
+    struct perf_event_value value = {};
+    bpf_perf_prog_read_value(context, &value, sizeof value);
+    record->kind = RECORD_STACK;
+    record->time = start;
+    record->cpu = value.counter;
+    record->process = process;
+    record->thread = (u32)ids;
+    record->thread_state = 0;
+    record->frame_count = 0;
+    record->cframe = 0;
+    record->gil_last_holder = layout->gil_last_holder ? read_pointer(layout->gil_last_holder) : 0;
+    record->gil_locked = layout->gil_locked ? (u32)read_pointer(layout->gil_locked) : 0;
+    record->freed_codes = layout->freed_codes ? read_pointer(layout->freed_codes) : 0;
+    record->outcome = walk_thread(layout, record);
+    record->took = (u32)(bpf_ktime_get_ns() - start);
+    u64 frames = KEEP(record->frame_count);
+    if (frames > MAX_FRAMES)
+        frames = MAX_FRAMES;
+    u64 size = __builtin_offsetof(struct stack_record, frames) + frames * sizeof(struct frame_copy);
+    if (bpf_ringbuf_output(&ring, record, size, wakeup()) != 0)
+        count(COUNTER_RING_FULL);
+    return 0;
+}

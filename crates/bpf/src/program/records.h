@@ -1,0 +1,140 @@
+/* What user space and the program tell each other. `layout.rs` and `records.rs` have the same structures; loading
+ * compares the sizes of those in maps. */
+#ifndef PROFILER_RECORDS_H
+#define PROFILER_RECORDS_H
+
+#include "bpf.h"
+
+/* More frames than this are left out at the root. */
+#define MAX_FRAMES 1024
+/* The most bytes of a frame, a thread state and a code object's head that are copied. */
+#define FRAME_BYTES 128
+#define THREAD_BYTES 384
+#define HEAD_BYTES 128
+/* Strings and line tables beyond these are read by user space, which then has to prove them itself. */
+#define OBJECT_BYTES 192
+#define NAME_BYTES 256
+#define FILE_BYTES 384
+#define LINE_TABLE_BYTES 8192
+#define MAX_PROCESSES 1024
+#define MAX_THREADS 65536
+/* Slots of the table that says which code objects' names were sent: a collision only sends some again. */
+#define SENT_SLOTS 65536
+#define MAX_CPUS 512
+#define NO_OFFSET 0xffffffffu
+
+/* How a process's CPython is laid out: everything the walk needs. Offsets that do not exist are NO_OFFSET. */
+struct layout {
+    /* PyThreadState: bytes to copy; where it names its interpreter and its thread, which prove it. */
+    u32 thread_size;
+    u32 thread_interpreter;
+    u32 thread_id;
+    u32 thread_frame;
+    u32 cframe_current_frame;
+    u32 thread_base_frame;
+    /* The frame: bytes to copy; its caller; its code, of which `code_mask` leaves the address. */
+    u32 frame_size;
+    u32 frame_previous;
+    u32 frame_code;
+    u32 frame_owner;
+    /* Bit N: an owner of N is a shim, which has no code object. */
+    u32 shim_owners;
+    /* The code object: the bytes that identify it, and its names. */
+    u32 head_start;
+    u32 head_length;
+    u32 code_name;
+    u32 code_qualname;
+    u32 code_filename;
+    u32 code_line_table;
+    u32 bytes_length;
+    /* 1: names are sent with every sample, as one address has had different ones. */
+    u32 always_send_names;
+    u32 padding;
+    u64 code_mask;
+    /* Addresses of the GIL's fields and of the number of freed code objects; 0 where there are none. */
+    u64 gil_last_holder;
+    u64 gil_locked;
+    u64 freed_codes;
+};
+
+/* A thread's thread state, and what must stand in it. */
+struct thread {
+    u64 state;
+    u64 interpreter;
+    u64 thread_id;
+};
+
+enum record_kind { RECORD_STACK = 1, RECORD_NAMES = 2 };
+
+enum outcome {
+    OUTCOME_WHOLE = 0,
+    /* The root is missing: there were more frames than MAX_FRAMES. */
+    OUTCOME_TRUNCATED = 1,
+    /* User space knows no thread state of this thread. */
+    OUTCOME_UNKNOWN_THREAD = 2,
+    /* The thread state is another's by now. */
+    OUTCOME_CHANGED_THREAD = 3,
+    /* A page was not in memory, or a pointer is none. */
+    OUTCOME_UNREADABLE = 4,
+};
+
+/* A frame as it lies in memory. */
+struct frame_copy {
+    u64 address;
+    u64 code;
+    u64 head_hash;
+    u8 bytes[FRAME_BYTES];
+};
+
+/* A stack of the thread that ran. Only `frame_count` frames are sent. */
+struct stack_record {
+    u32 kind;
+    u32 outcome;
+    u64 time;
+    /* CPU time that the thread had used by the event's count, in nanoseconds. */
+    u64 cpu;
+    u32 process;
+    u32 thread;
+    u64 thread_state;
+    /* How long the program took so far, in nanoseconds. */
+    u32 took;
+    u32 frame_count;
+    u64 gil_last_holder;
+    u32 gil_locked;
+    u32 padding;
+    u64 freed_codes;
+    /* 3.11 and 3.12: where the thread state points, and what stands there. */
+    u64 cframe;
+    u64 leaf;
+    u8 thread_copy[THREAD_BYTES];
+    struct frame_copy frames[MAX_FRAMES];
+};
+
+/* What the names of a code object are made of. Only as much of the line table is sent as there is. */
+struct names_record {
+    u32 kind;
+    u32 process;
+    u64 code;
+    u64 head_hash;
+    u64 name;
+    u64 qualname;
+    u64 filename;
+    u64 line_table;
+    /* How many bytes of each were there. */
+    u32 object_copied;
+    u32 name_copied;
+    u32 qualname_copied;
+    u32 filename_copied;
+    u32 line_table_copied;
+    u32 padding;
+    u8 object_copy[OBJECT_BYTES];
+    u8 name_copy[NAME_BYTES];
+    u8 qualname_copy[NAME_BYTES];
+    u8 filename_copy[FILE_BYTES];
+    u8 line_table_copy[LINE_TABLE_BYTES];
+};
+
+/* Counts that user space reads: what was lost before it could be told otherwise. */
+enum counter { COUNTER_EVENTS, COUNTER_FOREIGN, COUNTER_RING_FULL, COUNTER_NAMES_LOST, COUNTERS };
+
+#endif

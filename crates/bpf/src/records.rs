@@ -1,0 +1,201 @@
+//! What the program sends: stacks and names, as they lie in the ring. The same structures as in
+//! `program/records.h`.
+
+use profiler_model::{RemoteAddr, Timestamp};
+
+const STACK_HEAD_BYTES: usize = 88;
+const THREAD_BYTES: usize = 384;
+const FRAME_BYTES: usize = 128;
+const FRAME_RECORD_BYTES: usize = 24 + FRAME_BYTES;
+const OBJECT_BYTES: usize = 192;
+const NAME_BYTES: usize = 256;
+const FILE_BYTES: usize = 384;
+const NAMES_HEAD_BYTES: usize = 80;
+const LINE_TABLE_AT: usize = NAMES_HEAD_BYTES + OBJECT_BYTES + 2 * NAME_BYTES + FILE_BYTES;
+
+/// How a walk ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// At the root.
+    Whole,
+    /// Before the root: there were too many frames.
+    Truncated,
+    /// The thread has no known thread state.
+    UnknownThread,
+    /// The thread state is another thread's by now.
+    ChangedThread,
+    /// A page was not in memory, or a pointer is none.
+    Unreadable,
+}
+
+/// One record of the ring.
+#[derive(Clone, Copy, Debug)]
+pub enum Record<'a> {
+    /// The stack of the thread that ran.
+    Stack(StackRecord<'a>),
+    /// The names of a code object that was met for the first time.
+    Names(NamesRecord<'a>),
+}
+
+impl<'a> Record<'a> {
+    /// The record in these bytes; `None` where they are none.
+    pub fn parse(bytes: &'a [u8]) -> Option<Self> {
+        match number(bytes, 0)? as u32 {
+            1 if bytes.len() >= STACK_HEAD_BYTES + THREAD_BYTES => Some(Record::Stack(StackRecord(bytes))),
+            2 if bytes.len() >= LINE_TABLE_AT => Some(Record::Names(NamesRecord(bytes))),
+            _ => None,
+        }
+    }
+}
+
+fn number(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
+}
+
+/// The stack of the thread that ran at an instant.
+#[derive(Clone, Copy, Debug)]
+pub struct StackRecord<'a>(&'a [u8]);
+
+/// A frame as it lay in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameRecord<'a> {
+    /// Where it lay.
+    pub address: RemoteAddr,
+    /// Its code object; null for a shim.
+    pub code: RemoteAddr,
+    /// [`crate::head_hash`] of the code object.
+    pub head_hash: u64,
+    /// Its bytes.
+    pub bytes: &'a [u8],
+}
+
+impl<'a> StackRecord<'a> {
+    fn wide(&self, at: usize) -> u64 {
+        number(self.0, at).unwrap_or(0)
+    }
+
+    fn narrow(&self, at: usize) -> u32 {
+        self.wide(at) as u32
+    }
+
+    /// How the walk ended.
+    pub fn outcome(&self) -> Outcome {
+        match self.narrow(4) {
+            0 => Outcome::Whole,
+            1 => Outcome::Truncated,
+            2 => Outcome::UnknownThread,
+            3 => Outcome::ChangedThread,
+            _ => Outcome::Unreadable,
+        }
+    }
+
+    /// The instant.
+    pub fn time(&self) -> Timestamp {
+        Timestamp::from_nanos(self.wide(8))
+    }
+
+    /// What the event had counted: CPU time of the thread, in nanoseconds.
+    pub fn cpu(&self) -> u64 {
+        self.wide(16)
+    }
+
+    /// The process.
+    pub fn process(&self) -> u32 {
+        self.narrow(24)
+    }
+
+    /// The thread.
+    pub fn thread(&self) -> u32 {
+        self.narrow(28)
+    }
+
+    /// The thread state.
+    pub fn thread_state(&self) -> RemoteAddr {
+        RemoteAddr::new(self.wide(32))
+    }
+
+    /// How long the program took, in nanoseconds.
+    pub fn took(&self) -> u32 {
+        self.narrow(40)
+    }
+
+    /// The thread state that held the GIL, if it was held.
+    pub fn gil_holder(&self) -> Option<RemoteAddr> {
+        (self.narrow(56) == 1).then(|| RemoteAddr::new(self.wide(48)))
+    }
+
+    /// How many code objects had been freed; 0 where that is not told.
+    pub fn freed_codes(&self) -> u64 {
+        self.wide(64)
+    }
+
+    /// Where the pointer to the running frame stood, and the pointer, in versions that have it outside of the
+    /// thread state.
+    pub fn leaf_pointer(&self) -> Option<(RemoteAddr, RemoteAddr)> {
+        let at = RemoteAddr::new(self.wide(72));
+        (!at.is_null()).then(|| (at, RemoteAddr::new(self.wide(80))))
+    }
+
+    /// The thread state's bytes.
+    pub fn thread_copy(&self) -> &'a [u8] {
+        &self.0[STACK_HEAD_BYTES..STACK_HEAD_BYTES + THREAD_BYTES]
+    }
+
+    /// The frames that were walked, leaf first, shims included.
+    pub fn frames(&self) -> impl Iterator<Item = FrameRecord<'a>> + use<'a> {
+        let frames = self.0.get(STACK_HEAD_BYTES + THREAD_BYTES..).unwrap_or_default();
+        frames.chunks_exact(FRAME_RECORD_BYTES).map(|frame| FrameRecord {
+            address: RemoteAddr::new(number(frame, 0).unwrap_or(0)),
+            code: RemoteAddr::new(number(frame, 8).unwrap_or(0)),
+            head_hash: number(frame, 16).unwrap_or(0),
+            bytes: &frame[24..],
+        })
+    }
+}
+
+/// What the names of a code object are made of.
+#[derive(Clone, Copy, Debug)]
+pub struct NamesRecord<'a>(&'a [u8]);
+
+impl<'a> NamesRecord<'a> {
+    fn wide(&self, at: usize) -> u64 {
+        number(self.0, at).unwrap_or(0)
+    }
+
+    /// The process.
+    pub fn process(&self) -> u32 {
+        (self.wide(0) >> 32) as u32
+    }
+
+    /// The code object.
+    pub fn code(&self) -> RemoteAddr {
+        RemoteAddr::new(self.wide(8))
+    }
+
+    /// [`crate::head_hash`] of the code object.
+    pub fn head_hash(&self) -> u64 {
+        self.wide(16)
+    }
+
+    /// Pieces of memory: the code object, its name, qualified name, file and line table.
+    pub fn pieces(&self) -> impl Iterator<Item = (RemoteAddr, &'a [u8])> + use<'a> {
+        let bytes = self.0;
+        let line_table = bytes.len() - LINE_TABLE_AT;
+        // Where each one's address and copied length stand, and the room for its copy.
+        let places = [
+            (8, 56, OBJECT_BYTES),
+            (24, 60, NAME_BYTES),
+            (32, 64, NAME_BYTES),
+            (40, 68, FILE_BYTES),
+            (48, 72, line_table),
+        ];
+        let mut start = NAMES_HEAD_BYTES;
+        let pieces = places.map(|(address, length, room)| {
+            let copied = (number(bytes, length).unwrap_or(0) as u32 as usize).min(room);
+            let piece = &bytes[start..start + copied];
+            start += room;
+            (RemoteAddr::new(number(bytes, address).unwrap_or(0)), piece)
+        });
+        pieces.into_iter().filter(|(_, piece)| !piece.is_empty())
+    }
+}
