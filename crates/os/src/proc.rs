@@ -109,6 +109,12 @@ impl Process {
         self.path("root").join(path.trim_start_matches('/'))
     }
 
+    /// What its file descriptor is open on, as the kernel calls it: a path, `socket:[4711]`, `pipe:[4712]`.
+    pub fn opened(&self, descriptor: u32) -> Option<String> {
+        let link = fs::read_link(self.path(&format!("fd/{descriptor}"))).ok()?;
+        Some(link.to_string_lossy().into_owned())
+    }
+
     /// A relative path of the process's, from the folder it runs in, to be opened from here.
     pub fn in_its_working_directory(&self, path: &str) -> PathBuf {
         self.path("cwd").join(path)
@@ -449,6 +455,31 @@ impl Activity {
     }
 }
 
+impl Activity {
+    /// The file descriptor that the system call was given which the thread sleeps in, of calls that take one.
+    pub fn descriptor(self) -> Option<u32> {
+        let Activity::Blocked { call: Some(call), argument } = self else { return None };
+        let takes_one = match wait_reason(call) {
+            WaitReason::Socket => true,
+            // Its first argument is the folder that a path is relative to.
+            WaitReason::File => call != libc::SYS_openat as u64,
+            _ => false,
+        };
+        takes_one.then(|| u32::try_from(argument).ok()).flatten()
+    }
+
+    /// The child that the thread waits for, where it waits for one.
+    pub fn child(self) -> Option<u32> {
+        match self {
+            // Not positive: any child, or any of a group.
+            Activity::Blocked { call: Some(call), argument } if call == libc::SYS_wait4 as u64 => {
+                u32::try_from(argument as i32).ok().filter(|pid| *pid > 0)
+            }
+            _ => None,
+        }
+    }
+}
+
 fn is_futex(call: u64) -> bool {
     // 449: futex_waitv, 454-456: futex_wake, futex_wait and futex_requeue, on every architecture.
     call == libc::SYS_futex as u64 || matches!(call, 449 | 455)
@@ -495,6 +526,20 @@ fn wait_reason(call: u64) -> WaitReason {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_call_was_given_says_on_what_it_waits() {
+        let blocked = |call: i64, argument| Activity::Blocked { call: Some(call as u64), argument };
+        assert_eq!(blocked(libc::SYS_read, 5).descriptor(), Some(5));
+        assert_eq!(blocked(libc::SYS_recvfrom, 7).descriptor(), Some(7));
+        assert_eq!(blocked(libc::SYS_openat, 5).descriptor(), None);
+        assert_eq!(blocked(libc::SYS_futex, 5).descriptor(), None);
+        assert_eq!(blocked(libc::SYS_read, u64::MAX).descriptor(), None);
+        assert_eq!(blocked(libc::SYS_wait4, 4711).child(), Some(4711));
+        assert_eq!(blocked(libc::SYS_wait4, u64::from(u32::MAX)).child(), None);
+        assert_eq!(blocked(libc::SYS_read, 4711).child(), None);
+        assert_eq!((Activity::Running.descriptor(), Activity::Running.child()), (None, None));
+    }
 
     #[test]
     fn a_stat_line_with_parentheses_in_the_name() {

@@ -32,6 +32,7 @@ struct ThreadView<'a> {
     process_info: ProcessView<'a>,
     // From here on not py-spy's.
     state: String,
+    waits_on: Option<&'a str>,
     collecting_garbage: bool,
     is_main: bool,
     interpreter: u32,
@@ -109,6 +110,7 @@ impl<'a> ThreadView<'a> {
                 .collect(),
             process_info: ProcessView::new(dump),
             state: thread.state.to_string(),
+            waits_on: thread.waits_on.as_deref(),
             collecting_garbage: thread.gc,
             is_main: thread.is_main,
             interpreter: thread.interpreter.as_u32(),

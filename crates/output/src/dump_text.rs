@@ -115,6 +115,10 @@ fn state(thread: &ThreadDump) -> String {
     if !is_running && thread.state != ThreadState::Waiting(WaitReason::Unknown) {
         words.push(thread.state.to_string());
     }
+    if let Some(on) = &thread.waits_on {
+        // A parenthesis would end the state for who reads this.
+        words.push(escape::plain(on).replace(')', "\\u{29}"));
+    }
     if !is_running && thread.holds_gil {
         words.push("holds the GIL".to_owned());
     }

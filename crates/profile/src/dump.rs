@@ -96,6 +96,8 @@ pub struct ThreadDump {
     pub name: Option<String>,
     /// What it was doing.
     pub state: ThreadState,
+    /// On what it waits, where the kernel tells: a file descriptor and what it is open on, a child.
+    pub waits_on: Option<String>,
     /// Whether it held the GIL.
     pub holds_gil: bool,
     /// Whether it was collecting garbage.

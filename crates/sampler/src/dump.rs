@@ -160,6 +160,7 @@ impl Look {
                         true => ThreadState::Waiting(WaitReason::Stopped),
                         false => thread.state(group.gil.as_ref()),
                     },
+                    waits_on: self.waits_on(thread),
                     holds_gil,
                     gc: holds_gil && self.is_collecting(thread),
                     is_main: thread.tid.as_u32() == self.probe.target.pid().as_u32(),
@@ -224,6 +225,22 @@ impl Look {
                 *all = Tasks::Read { tasks, truncated };
             }
         }
+    }
+
+    /// On what the thread waits, if it has waited for that all the time.
+    fn waits_on(&self, thread: &Thread) -> Option<String> {
+        if self.is_stopped {
+            return None;
+        }
+        let waits_on = match (thread.activity.descriptor(), thread.activity.child()) {
+            (Some(descriptor), _) => {
+                format!("fd {descriptor}: {}", self.probe.target.process().opened(descriptor)?)
+            }
+            (None, Some(child)) => format!("pid {child}"),
+            (None, None) => return None,
+        };
+        // A number may be open on something else by now.
+        thread.slept_since_look().then_some(waits_on)
     }
 
     fn is_collecting(&self, thread: &Thread) -> bool {

@@ -16,6 +16,7 @@ fn thread(tid: u32, name: &str, state: ThreadState, frames: Vec<Frame>) -> Threa
         tid: Some(Tid::new(tid)),
         name: Some(name.to_owned()),
         state,
+        waits_on: None,
         holds_gil: false,
         gc: false,
         is_main: false,
@@ -116,6 +117,7 @@ fn odd_process() -> ProcessDump {
     let waiting = |reason| ThreadState::Waiting(reason);
     let deep = ThreadDump {
         truncated: true,
+        waits_on: Some("fd 7: /tmp/(a)\u{1b}b".to_owned()),
         ..thread(2, "deep", waiting(WaitReason::Socket), vec![frame("f", "f.py", 1, 2)])
     };
     let lost = ThreadDump {
