@@ -137,6 +137,7 @@ impl<'a> Look<'a> {
             tid,
             name,
             state: thread_state(interpreter, kernel),
+            waits_on: None,
             holds_gil,
             gc: holds_gil && self.is_collecting(interpreter.gc_collecting),
             is_main: tid.is_some_and(|tid| tid.as_u32() == self.target.pid().as_u32()),
