@@ -87,7 +87,8 @@ fn an_ordinary_users_launched_command_is_recorded_whole_and_without_real_time_pr
     assert_eq!(run.code(), Some(0), "{run:?}");
     let mut in_the_maze = 0;
     // What comes before the walk, from the very start of the interpreter, is not the maze's.
-    let is_of_the_maze = |stack: &&Stack| stack.frames.iter().any(|frame| frame.function.contains("_from_"));
+    let is_of_the_maze =
+        |stack: &&Stack| stack.frames.iter().any(|frame| frame.file.as_deref() == Some("maze.py"));
     for stack in profile_of(&scratch).unwrap().stacks.iter().filter(is_of_the_maze) {
         if let Place::Maze { .. } = judge(&stack.frames).unwrap() {
             in_the_maze += stack.count;
