@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use profiler_tests::{Fixture, Profiler, Scratch, missing, one_interpreter};
+use profiler_tests::{Fixture, Profiler, Scratch, missing, one_interpreter, wait_until_still};
 use serde_json::Value;
 
 /// Collapsed stacks that py-spy 0.4.3 wrote of `data/layouts.py` (`record -r 20 -d 1 -i -f raw` and the
@@ -48,15 +48,24 @@ fn collapsed_stacks_are_byte_for_byte_those_of_py_spy() {
     }
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/layouts.py");
     let mut words = interpreter.words();
-    words.push(script.into());
+    words.extend([script.clone().into(), "tree".into()]);
     let fixture = Fixture::start_words(&words).unwrap();
-    for options in ["", "-t", "-t -F", "-t --nolineno"] {
+    for pid in [fixture.pid(), fixture.children()[0]] {
+        wait_until_still(pid).unwrap();
+    }
+    let python = words[0].to_string_lossy();
+    for options in ["", "-t", "-t -F", "-t --nolineno", "-s", "-s -t"] {
         let run = Profiler::new("record").words("-r 20 -d 0.5 -i -f raw -o -").words(options);
         let text = run.pid(&fixture).succeed().unwrap().stdout;
         let lines = text.lines().filter(|line| !is_ledger(line)).map(|line| {
             let (stack, weight) = line.rsplit_once(' ').expect("a weight");
             assert!(weight.parse::<u64>().unwrap() > 0, "{line}");
-            without_numbers(&without_numbers(stack, "threading.py:", "LINE"), "thread (", "TID")
+            let stack = without_numbers(&without_numbers(stack, "threading.py:", "LINE"), "thread (", "TID");
+            let names = [(fixture.pid(), "PID"), (fixture.children()[0], "CHILD")];
+            let named = names.iter().fold(stack, |stack, (pid, name)| {
+                stack.replace(&format!("process {pid}:"), &format!("process {name}:"))
+            });
+            named.replace(&*python, "PYTHON").replace(&*script.to_string_lossy(), "SCRIPT")
         });
         assert_eq!(lines.collect::<BTreeSet<String>>(), expected(options), "[{options}]");
     }

@@ -30,7 +30,7 @@ pub struct Flags {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Samples a process or a command and writes a flame graph, collapsed stacks or a speedscope file
+    /// Samples a process or a command and writes a flame graph, collapsed stacks, a speedscope file or a trace
     #[command(after_help = RECORD_EXAMPLES)]
     Record(RecordFlags),
     /// Prints the stack of every thread of a process
@@ -40,6 +40,12 @@ pub enum Command {
     /// Tells whether this host, and a process, can be profiled, and what is missing
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(DoctorFlags),
+    /// Writes the script that makes a shell complete the command line
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions(CompletionsFlags),
+    /// Writes the manual page
+    #[command(after_help = MAN_EXAMPLES)]
+    Man,
     /// Shows live where the time goes
     #[command(after_help = TOP_EXAMPLES)]
     Top(TopFlags),
@@ -63,6 +69,16 @@ const DUMP_EXAMPLES: &str = "Examples:
   profiler dump -p 4711           print where every thread is
   profiler dump -p 4711 --json    the same for programs
   profiler dump -c core.4711      print where every thread was when the core file was made";
+
+const COMPLETIONS_EXAMPLES: &str = "Examples:
+  source <(profiler completions bash)                                  for this shell
+  profiler completions bash > ~/.local/share/bash-completion/completions/profiler
+  profiler completions zsh > ~/.zfunc/_profiler                        a folder of $fpath
+  profiler completions fish > ~/.config/fish/completions/profiler.fish";
+
+const MAN_EXAMPLES: &str = "Examples:
+  profiler man > /usr/local/share/man/man1/profiler.1
+  profiler man | man -l -";
 
 const DOCTOR_EXAMPLES: &str = "Examples:
   profiler doctor                 what does this host allow?
@@ -226,6 +242,14 @@ pub struct DoctorFlags {
     /// Print JSON
     #[arg(short, long)]
     pub json: bool,
+}
+
+/// What `completions` takes.
+#[derive(Debug, Args)]
+pub struct CompletionsFlags {
+    /// The shell
+    #[arg(value_parser = PossibleValuesParser::new(["bash", "zsh", "fish"]))]
+    pub shell: String,
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod doctor;
 mod dump;
 mod failure;
 mod flags;
+mod manual;
 mod messages;
 mod offspring;
 mod plan;
@@ -48,6 +49,8 @@ fn main() -> ExitCode {
         Ok(Plan::Dump(plan)) => dump::run(&plan),
         Ok(Plan::Doctor(plan)) => doctor::run(&plan),
         Ok(Plan::Core(plan)) => core_file::run(&plan),
+        Ok(Plan::Completions(shell)) => manual::completions(shell),
+        Ok(Plan::Man) => manual::manual(),
         Err(error) => {
             say(format_args!("error: {error}\n\nFor more information, try 'profiler --help'."));
             return ExitCode::from(MISUSED);

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use clap_complete::Shell;
 use profiler_model::Pid;
 use profiler_output::{FORMATS, Format, Lines, ViewOptions, Weight, format_named, format_of_file};
 use profiler_sampler::{ReprLimits, SamplerKind, SamplerOptions};
@@ -37,6 +38,10 @@ pub enum Plan {
     Doctor(DoctorPlan),
     /// Look into a core file and print.
     Core(CorePlan),
+    /// Write the completions of a shell.
+    Completions(Shell),
+    /// Write the manual page.
+    Man,
 }
 
 /// A recording.
@@ -189,6 +194,12 @@ pub fn plan(flags: Flags, now: SystemTime) -> Result<Plan, UsageError> {
             let pid = flags.pid.as_deref().map(parse_pid).transpose()?;
             Ok(Plan::Doctor(DoctorPlan { pid, json: flags.json }))
         }
+        Command::Completions(flags) => Ok(Plan::Completions(match flags.shell.as_str() {
+            "zsh" => Shell::Zsh,
+            "fish" => Shell::Fish,
+            _ => Shell::Bash,
+        })),
+        Command::Man => Ok(Plan::Man),
         Command::Top(flags) => top_plan(flags, now).map(Plan::Top),
     }
 }
@@ -563,7 +574,7 @@ mod tests {
 
     #[test]
     fn what_comes_later_is_refused_by_name() {
-        let lines = ["record -p 1 --native", "dump --core core.1", "dump -p 1 -n", "top --pid 1 --native"];
+        let lines = ["record -p 1 --native", "dump -p 1 -n", "top --pid 1 --native"];
         for line in lines {
             assert!(matches!(refused(line), UsageError::NotYet(..)), "{line}");
         }
