@@ -54,7 +54,7 @@ pub enum VariableLayout {
     Together {
         /// The tuple of names.
         names: Field<RemoteAddr>,
-        /// `co_localspluskinds`: a byte for each, see [`CELL`] and [`FREE`].
+        /// `co_localspluskinds`: a byte for each, see `CELL` and `FREE`.
         kinds: Field<RemoteAddr>,
     },
 }
