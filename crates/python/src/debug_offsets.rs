@@ -196,7 +196,7 @@ pub fn parse(bytes: &[u8]) -> Result<Offsets, OffsetsError> {
             digits: described.field::<u32>("long_object.ob_digit")?.offset(),
         },
         // Only asyncio's tasks need them.
-        generators: described.generators(),
+        generators: described.generators()?,
         values: described.values()?,
     };
     Ok(offsets.with_sizes())
@@ -406,18 +406,26 @@ impl Described<'_> {
         })
     }
 
-    /// `None` where they are not described, or not as they can be.
-    fn generators(&self) -> Option<GeneratorOffsets> {
+    /// `None` where they are not described (before 3.14), or not as they can be.
+    fn generators(&self) -> Result<Option<GeneratorOffsets>, OffsetsError> {
+        match self.described_generators() {
+            Ok(generators) => Ok(Some(generators)),
+            Err(OffsetsError::Truncated) => Err(OffsetsError::Truncated),
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn described_generators(&self) -> Result<GeneratorOffsets, OffsetsError> {
         let is_first = self.version.minor == 14;
-        Some(GeneratorOffsets {
-            frame: self.field::<u64>("gen_object.gi_iframe").ok()?.offset(),
-            state: self.field("gen_object.gi_frame_state").ok()?,
+        Ok(GeneratorOffsets {
+            frame: self.field::<u64>("gen_object.gi_iframe")?.offset(),
+            state: self.field("gen_object.gi_frame_state")?,
             // `enum _framestate`: signed in 3.14, and not any more.
             delegating: if is_first { &[0xFF] } else { &[2, 3] },
             created: if is_first { 0xFD } else { 0 },
             executing: if is_first { 0 } else { 4 },
             ended: if is_first { &[1, 4] } else { &[5] },
-            stack_pointer: self.field("interpreter_frame.stackpointer").ok()?,
+            stack_pointer: self.field("interpreter_frame.stackpointer")?,
             // 3.15 keeps an index above it.
             awaited_depth: if is_first { 1 } else { 2 },
         })
