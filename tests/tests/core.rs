@@ -42,12 +42,14 @@ fn dump_core(core: &Path) -> Profiler {
     Profiler::new("dump").arg("--core").arg(core)
 }
 
-/// The threads of a JSON dump without what only a core file does not tell: the whole command line.
+/// The threads of a JSON dump without what a core file does not tell: the whole command line, and what a file
+/// descriptor or a child is that a thread waits on.
 fn comparable(json: &str) -> Result<Vec<Value>> {
     let mut threads: Vec<Value> = serde_json::from_str(json)?;
     for thread in &mut threads {
         let process = thread["process_info"].as_object_mut().context("no process")?;
         process.retain(|name, _| name == "python_version" || name == "pid");
+        thread.as_object_mut().context("no thread")?.remove("waits_on");
     }
     Ok(threads)
 }
