@@ -16,10 +16,8 @@ use std::hash::BuildHasher;
 use profiler_memory::{CopiedPages, ReadError, ReadMemory, ReadRequest};
 use profiler_model::RemoteAddr;
 use profiler_python::{CodeHead, CodeObject, Offsets, RawStack};
+use profiler_stack::MAX_CODE_OBJECTS;
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
-
-/// How many code objects are remembered, at most about.
-const MAX_KNOWN_CODES: usize = 65_536;
 
 /// At how many instants a code object has to be met until it is expected to be there at the next one too.
 /// One that is gone after all costs the sample.
@@ -231,7 +229,7 @@ impl KnownCodes {
         if capture.at_instant.codes.is_empty() && capture.afterwards.codes.is_empty() {
             return;
         }
-        if self.named.len().max(self.unfreed.len()) > MAX_KNOWN_CODES {
+        if self.named.len().max(self.unfreed.len()) > MAX_CODE_OBJECTS {
             self.named.clear();
             self.unfreed.clear();
         }
@@ -257,7 +255,7 @@ impl KnownCodes {
     /// Forgets the code objects of a stack of the current instant, of which one turned out to have no certain
     /// name.
     pub fn forget(&mut self, capture: &Capture, stack: &RawStack) {
-        if self.restless.len() > MAX_KNOWN_CODES {
+        if self.restless.len() > MAX_CODE_OBJECTS {
             self.restless.clear();
         }
         for code in stack.frames.iter().map(|frame| frame.code) {

@@ -46,7 +46,8 @@ impl Instant {
     }
 }
 
-/// Copies the wanted stacks and what has to be looked at now of their code objects, with a reader that has begun a new instant.
+/// Copies the wanted stacks and what has to be looked at now of their code objects, with a reader that has begun
+/// a new instant.
 pub fn read_stacks(
     target: &Target,
     roster: &Roster,

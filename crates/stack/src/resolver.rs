@@ -47,11 +47,6 @@ impl<Id: Copy> Resolver<Id> {
         self.known.get(&code).map(|known| &known.object.head)
     }
 
-    /// Forgets a code object that turned out not to be what it was taken for.
-    pub fn forget(&mut self, code: RemoteAddr) {
-        self.known.remove(&code);
-    }
-
     /// The caller's id for the frame `raw`, whose code object had the bytes `head` when it was captured. A
     /// frame that is met for the first time is described to `describe.intern`, which gives it its id. `None`
     /// for a frame that is the interpreter's own and no function ([`CodeObject::is_shim`]).
