@@ -5,6 +5,7 @@
 //! fetched in one batch up front. A copy is of one instant: clear it before the next.
 
 use profiler_model::RemoteAddr;
+use rustc_hash::FxHashMap;
 
 use crate::{ReadError, ReadMemory, ReadRequest};
 
@@ -21,8 +22,9 @@ const MAX_PREDICTED_PAGES: usize = 1024;
 /// A local copy of pages, filled as they are asked for.
 pub struct PageCopy {
     page_bytes: usize,
-    /// Page numbers in order, each with its slot in `slots`.
-    index: Vec<(u64, u32)>,
+    /// The slot in `slots` of each page, by number. Not in order: a deep stack touches thousands of pages, one
+    /// after the other, while a thread stands still.
+    index: FxHashMap<u64, u32>,
     /// Storage of one page after the other, kept over instants; the first `used` are filled.
     slots: Vec<u8>,
     used: usize,
@@ -51,7 +53,7 @@ impl PageCopy {
         let page_bytes = page_bytes.next_power_of_two().min(MAX_PAGE_BYTES);
         PageCopy {
             page_bytes,
-            index: Vec::new(),
+            index: FxHashMap::default(),
             slots: Vec::new(),
             used: 0,
             asked_for: Vec::new(),
@@ -71,25 +73,24 @@ impl PageCopy {
     /// Forgets all pages, so that they are read anew.
     pub fn clear(&mut self) {
         self.index.clear();
+        self.asked_for[..self.used].fill(false);
         self.used = 0;
-        self.asked_for.fill(false);
         self.last = None;
     }
 
     /// The numbers of the pages that something was read from, in order: not of those that were only fetched
     /// in case they would be.
-    pub fn read_pages(&self) -> impl Iterator<Item = u64> {
+    pub fn read_pages(&self) -> Vec<u64> {
         let is_read = |slot: u32| self.asked_for.get(slot as usize).is_some_and(|asked| *asked);
-        self.index.iter().filter(move |(_, slot)| is_read(*slot)).map(|(number, _)| *number)
+        let read = self.index.iter().filter(|(_, slot)| is_read(**slot)).map(|(number, _)| *number);
+        let mut numbers: Vec<u64> = read.collect();
+        numbers.sort_unstable();
+        numbers
     }
 
     /// Whether the page with the byte at `at` is held.
     pub fn holds(&self, at: RemoteAddr) -> bool {
-        self.slot_of(self.page_number(at)).is_ok()
-    }
-
-    fn slot_of(&self, number: u64) -> Result<u32, usize> {
-        self.index.binary_search_by_key(&number, |(held, _)| *held).map(|found| self.index[found].1)
+        self.index.contains_key(&self.page_number(at))
     }
 
     /// Forgets all pages and reads those with these `numbers` in one batch, see [`PageCopy::prefetch`].
@@ -129,14 +130,13 @@ impl PageCopy {
     /// When nothing of the process can be read any more.
     pub fn prefetch(&mut self, memory: &impl ReadMemory, numbers: &[u64]) -> Result<(), ReadError> {
         let missing: Vec<u64> =
-            numbers.iter().copied().filter(|number| self.slot_of(*number).is_err()).collect();
+            numbers.iter().copied().filter(|number| !self.index.contains_key(number)).collect();
         let mut pieces: &[&[u64]] = &pieces(&missing).collect::<Vec<_>>();
         while !pieces.is_empty() {
             let filled = self.read_pieces(memory, None, pieces)?;
             // The one at which the batch ended cannot be read.
             pieces = pieces.get(filled + 1..).unwrap_or_default();
         }
-        self.index.sort_unstable();
         Ok(())
     }
 
@@ -161,8 +161,7 @@ impl PageCopy {
         }
         let filled = memory.read_batch(&mut requests)?;
         for number in pieces[..filled.saturating_sub(skip)].iter().copied().flatten() {
-            self.index.push((*number, self.used as u32));
-            self.used += 1;
+            self.add(*number);
         }
         Ok(filled)
     }
@@ -182,18 +181,13 @@ impl PageCopy {
     }
 
     fn page_to_put(&mut self, number: u64) -> u32 {
-        match self.slot_of(number) {
-            Ok(slot) => slot,
-            Err(place) => {
-                self.reserve(self.used + 1);
-                let start = self.used * self.page_bytes;
-                self.slots[start..start + self.page_bytes].fill(0);
-                let slot = self.used as u32;
-                self.index.insert(place, (number, slot));
-                self.used += 1;
-                slot
-            }
+        if let Some(slot) = self.index.get(&number) {
+            return *slot;
         }
+        self.reserve(self.used + 1);
+        let start = self.used * self.page_bytes;
+        self.slots[start..start + self.page_bytes].fill(0);
+        self.add(number)
     }
 
     /// Fills all of `into` with the bytes at `at`, from the copy, reading pages that it lacks.
@@ -224,17 +218,13 @@ impl PageCopy {
         {
             return Ok(slot);
         }
-        let slot = match self.slot_of(number) {
-            Ok(slot) => slot,
-            Err(place) => {
+        let slot = match self.index.get(&number) {
+            Some(slot) => *slot,
+            None => {
                 self.reserve(self.used + 1);
-                let at = self.page_address(number);
                 let start = self.used * self.page_bytes;
-                memory.read(at, &mut self.slots[start..start + self.page_bytes])?;
-                let slot = self.used as u32;
-                self.index.insert(place, (number, slot));
-                self.used += 1;
-                slot
+                memory.read(self.page_address(number), &mut self.slots[start..start + self.page_bytes])?;
+                self.add(number)
             }
         };
         self.last = Some((number, slot));
@@ -242,8 +232,18 @@ impl PageCopy {
         Ok(slot)
     }
 
+    /// Counts the next slot as filled with the page of this number; returns the slot.
+    fn add(&mut self, number: u64) -> u32 {
+        let slot = self.used as u32;
+        self.index.insert(number, slot);
+        self.used += 1;
+        slot
+    }
+
     fn reserve(&mut self, pages: usize) {
         if self.slots.len() < pages * self.page_bytes {
+            // In steps that grow, as what is there is moved each time.
+            let pages = pages.max(self.asked_for.len() * 2);
             self.slots.resize(pages * self.page_bytes, 0);
             self.asked_for.resize(pages, false);
         }
@@ -272,7 +272,9 @@ mod tests {
     use crate::Snapshot;
 
     fn held(copy: &PageCopy) -> Vec<u64> {
-        copy.index.iter().map(|(number, _)| *number).collect()
+        let mut numbers: Vec<u64> = copy.index.keys().copied().collect();
+        numbers.sort_unstable();
+        numbers
     }
 
     fn memory() -> Snapshot {
@@ -289,7 +291,7 @@ mod tests {
         let mut bytes = [0; 4];
         copy.read(&memory, RemoteAddr::new(2 * PAGE_BYTES as u64 - 2), &mut bytes).unwrap();
         assert_eq!(bytes, [1, 1, 2, 2]);
-        assert_eq!(copy.read_pages().collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(copy.read_pages(), [1, 2]);
         // Held pages need no memory any more.
         copy.read(&Snapshot::new(), RemoteAddr::new(PAGE_BYTES as u64), &mut bytes).unwrap();
     }
@@ -303,7 +305,7 @@ mod tests {
         copy.read(&Snapshot::new(), RemoteAddr::new(2 * PAGE_BYTES as u64), &mut bytes).unwrap();
         assert_eq!(bytes, [2]);
         // What was fetched in vain is not worth fetching again.
-        assert_eq!(copy.read_pages().collect::<Vec<_>>(), [2]);
+        assert_eq!(copy.read_pages(), [2]);
         let mut bytes = [0; 2];
         copy.read(&Snapshot::new(), RemoteAddr::new(2 * PAGE_BYTES as u64 - 1), &mut bytes).unwrap();
         assert_eq!(bytes, [1, 2]);

@@ -69,7 +69,7 @@ impl StackReader {
     /// # Errors
     /// When nothing of the process can be read any more.
     pub fn begin_again(&mut self, memory: &impl ReadMemory) -> Result<(), ReadError> {
-        let touched: Vec<u64> = self.pages.read_pages().collect();
+        let touched = self.pages.read_pages();
         self.pages.refill(memory, &touched)
     }
 
@@ -111,7 +111,7 @@ impl StackReader {
     /// Learns from this instant what the next one will need. Happens when nothing is stopped any more.
     pub fn learn<'a>(&mut self, stacks: impl Iterator<Item = &'a RawStack>) {
         stacks.for_each(|stack| self.callers.learn(stack));
-        self.forecast.learn(self.pages.read_pages());
+        self.forecast.learn(self.pages.read_pages().into_iter());
     }
 }
 

@@ -126,7 +126,10 @@ impl Look {
         let mut dumps: Vec<(usize, ThreadDump)> = Vec::new();
         self.tasks = Tasks::None;
         for group in GilGroup::all(&self.probe.roster) {
-            for instant in self.probe.capture(group.gil.as_ref(), &group.threads)? {
+            let mut wanted = group.threads.clone();
+            // Those that may hold the GIL at one instant, even if all of them are too many for one.
+            wanted.sort_by_key(|index| !self.probe.roster.threads[*index].is_running());
+            for instant in self.probe.capture(group.gil.as_ref(), &wanted)? {
                 if let Some(objects) = &instant.objects {
                     self.add_tasks(objects);
                 }

@@ -2,13 +2,21 @@
 
 use profiler_memory::ReadError;
 use profiler_model::{LossReason, Nanos, RemoteAddr};
-use profiler_python::RawStack;
+use profiler_python::{MAX_FRAMES, RawStack};
 
 use crate::Target;
 use crate::capture::StackReader;
 use crate::codes::Capture;
 use crate::objects::ObjectCopy;
 use crate::roster::Roster;
+
+/// The most threads that are captured at one instant, and so during one stop: what is left is captured at
+/// another one. More stacks than that take longer than a millisecond, and a process may have ten thousand
+/// threads, each of which is new at the first look.
+const MAX_THREADS_AT_ONCE: usize = 256;
+
+/// After so many frames no further thread is captured at the same instant: four of the deepest stacks.
+const MAX_FRAMES_AT_ONCE: usize = 4 * MAX_FRAMES;
 
 /// What was captured of some threads at one instant, and what it took.
 #[derive(Debug, Default)]
@@ -36,18 +44,20 @@ impl Instant {
         self.stacks.iter().filter_map(|(_, stack)| stack.as_ref().ok())
     }
 
-    /// Marks the stack of the thread `index` as lost, if it is there.
-    pub fn lose(&mut self, index: usize, reason: LossReason) {
+    /// Marks the stacks as lost whose thread has no proof.
+    pub fn lose_unproved(&mut self, proof: impl Fn(usize) -> Result<(), LossReason>) {
         for (thread, stack) in &mut self.stacks {
-            if *thread == index && stack.is_ok() {
+            if stack.is_ok()
+                && let Err(reason) = proof(*thread)
+            {
                 *stack = Err(reason);
             }
         }
     }
 }
 
-/// Copies the wanted stacks and what has to be looked at now of their code objects, with a reader that has begun
-/// a new instant.
+/// Copies the first of the wanted stacks, as many as one instant may take, and what has to be looked at now of
+/// their code objects, with a reader that has begun a new instant.
 pub fn read_stacks(
     target: &Target,
     roster: &Roster,
@@ -55,10 +65,15 @@ pub fn read_stacks(
     reader: &mut StackReader,
 ) -> Result<Instant, ReadError> {
     let (memory, offsets) = (target.memory(), target.offsets());
-    let stacks: Vec<_> = wanted
-        .iter()
-        .map(|index| (*index, reader.stack(memory, offsets, &roster.threads[*index].python)))
-        .collect();
+    let (mut stacks, mut frames) = (Vec::new(), 0);
+    for index in wanted.iter().take(MAX_THREADS_AT_ONCE) {
+        if frames >= MAX_FRAMES_AT_ONCE {
+            break;
+        }
+        let stack = reader.stack(memory, offsets, &roster.threads[*index].python);
+        frames += stack.as_ref().map_or(0, |stack: &RawStack| stack.frames.len());
+        stacks.push((*index, stack));
+    }
     let capture = Capture::of_stacks(
         memory,
         offsets,

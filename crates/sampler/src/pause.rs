@@ -30,8 +30,8 @@ const MAX_ATTEMPTS: usize = 3;
 /// until it runs.
 const TIME_TO_MOVE: Nanos = Nanos::from_nanos(30_000);
 
-/// Captures the stacks of the threads `wanted` (indices into the roster) that share `gil`, whose state was
-/// `before` a moment ago.
+/// Captures the stacks of the first of the threads `wanted` (indices into the roster) that share `gil`, whose
+/// state was `before` a moment ago: as many as one instant may take.
 ///
 /// # Errors
 /// When nothing of the process can be read any more.
@@ -75,14 +75,10 @@ pub fn capture(
                 false => Err(LossReason::GilMoved),
             };
         stops.extend(release(roster, last_holder, still));
-        for index in wanted {
-            let proof = if Some(*index) == last_holder { proof_of_holder } else { proof_of_others };
-            if let Err(reason) = proof
-                && !roster.threads[*index].slept_since_look()
-            {
-                instant.lose(*index, reason);
-            }
-        }
+        instant.lose_unproved(|index| {
+            let proof = if Some(index) == last_holder { proof_of_holder } else { proof_of_others };
+            if proof.is_err() && roster.threads[index].slept_since_look() { Ok(()) } else { proof }
+        });
         finish(target, &mut instant, reader)?;
         let is_between_frames = instant.stacks.iter().any(|(_, stack)| *stack == Err(LossReason::Invalid));
         if is_between_frames && attempt < MAX_ATTEMPTS {
@@ -170,10 +166,9 @@ pub fn capture_alone(
         objects.doubt = (!others_slept).then_some(LossReason::Moved);
         instant.objects = Some(objects);
     }
-    if let Err(reason) = still.proof(roster, Some(index))
-        && !thread.slept_since_look()
-    {
-        instant.lose(index, reason);
+    let proof = still.proof(roster, Some(index));
+    if proof.is_err() && !thread.slept_since_look() {
+        instant.lose_unproved(|_| proof);
     }
     instant.stops.extend(release(roster, Some(index), still));
     finish(target, &mut instant, reader)?;

@@ -22,7 +22,8 @@ const EQUAL_READINGS: usize = 4;
 /// How often that is tried.
 const MAX_ATTEMPTS: usize = 2;
 
-/// Captures the stacks of the threads `wanted` (indices into the roster) that share `gil`, or have none.
+/// Captures the stacks of the first of the threads `wanted` (indices into the roster) that share `gil`, or have
+/// none: as many as one instant may take.
 ///
 /// # Errors
 /// When nothing of the process can be read any more.

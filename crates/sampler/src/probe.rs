@@ -84,14 +84,22 @@ impl Probe {
         gil: Option<&GilAddresses>,
         wanted: &[usize],
     ) -> Result<Vec<Instant>, ReadError> {
+        let state = gil.and_then(|gil| self.roster.gil_state(gil)).filter(|state| state.exists);
         let (target, roster, reader) = (&self.target, &self.roster, &mut self.reader);
-        let state = gil.and_then(|gil| roster.gil_state(gil));
-        match (gil.zip(state.filter(|state| state.exists)), self.kind) {
-            (Some((gil, before)), SamplerKind::Pause) => {
-                Ok(vec![pause::capture(target, roster, gil, before, wanted, reader, &mut self.tracer)?])
-            }
-            (Some((gil, _)), SamplerKind::Peek) => {
-                Ok(vec![peek::capture(target, roster, Some(gil), wanted, reader)?])
+        match (gil.zip(state), self.kind) {
+            (Some((gil, before)), kind) => {
+                let (mut instants, mut rest) = (Vec::new(), wanted);
+                while !rest.is_empty() {
+                    let instant = match kind {
+                        SamplerKind::Pause => {
+                            pause::capture(target, roster, gil, before, rest, reader, &mut self.tracer)?
+                        }
+                        SamplerKind::Peek => peek::capture(target, roster, Some(gil), rest, reader)?,
+                    };
+                    rest = rest.get(instant.stacks.len()..).unwrap_or_default();
+                    instants.push(instant);
+                }
+                Ok(instants)
             }
             (None, kind) => {
                 let mut instants = wanted
