@@ -11,6 +11,9 @@ use crate::{Interpreter, missing};
 /// The folder of the environment.
 const FOLDER: &str = "venvs/3.12";
 
+/// The folder of the one that has NumPy 1 and nothing else.
+const NUMPY_1_FOLDER: &str = "venvs/3.12-numpy-1";
+
 /// The file that says that a folder is whole.
 const STAMP: &str = ".complete";
 
@@ -22,6 +25,8 @@ pub enum Environment {
     Packages,
     /// The packages and the compiled modules.
     Bindings,
+    /// The last NumPy 1 and nothing else.
+    Numpy1,
 }
 
 impl Environment {
@@ -30,8 +35,11 @@ impl Environment {
     /// # Panics
     /// When it is missing and skipping is forbidden.
     pub fn interpreter(self) -> Option<&'static Interpreter> {
-        let found =
-            packages().filter(|_| self == Environment::Packages || is_whole(&folder().join("bindings")));
+        let found = match self {
+            Environment::Packages => packages(),
+            Environment::Bindings => packages().filter(|_| is_whole(&folder(FOLDER).join("bindings"))),
+            Environment::Numpy1 => numpy_1(),
+        };
         if found.is_none() {
             missing(&format!("{self:?} of the scientific environment: `cargo xtask prepare` makes it"));
         }
@@ -39,10 +47,10 @@ impl Environment {
     }
 }
 
-fn folder() -> PathBuf {
+fn folder(name: &str) -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
-    target.join(FOLDER)
+    target.join(name)
 }
 
 fn is_whole(folder: &Path) -> bool {
@@ -51,7 +59,16 @@ fn is_whole(folder: &Path) -> bool {
 
 fn packages() -> Option<&'static Interpreter> {
     static FOUND: OnceLock<Option<Interpreter>> = OnceLock::new();
-    let python = folder().join("bin/python");
-    let find = || Interpreter::at(&python, None, Some("scientific")).ok().filter(|_| is_whole(&folder()));
-    FOUND.get_or_init(find).as_ref()
+    FOUND.get_or_init(|| interpreter_in(FOLDER, "scientific")).as_ref()
+}
+
+fn numpy_1() -> Option<&'static Interpreter> {
+    static FOUND: OnceLock<Option<Interpreter>> = OnceLock::new();
+    FOUND.get_or_init(|| interpreter_in(NUMPY_1_FOLDER, "numpy-1")).as_ref()
+}
+
+/// The interpreter of the environment in a folder, if that is whole.
+fn interpreter_in(name: &str, suffix: &str) -> Option<Interpreter> {
+    let folder = folder(name);
+    Interpreter::at(&folder.join("bin/python"), None, Some(suffix)).ok().filter(|_| is_whole(&folder))
 }

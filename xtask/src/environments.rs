@@ -1,6 +1,6 @@
-//! The virtual environment in which the scientific fixtures run, under `target/venvs/`: the packages that
-//! `fixtures/requirements.txt` pins, and the compiled modules of `fixtures/bindings/compiled`. Made once by pip and
-//! the compilers; made again when it was interrupted or when what it is made of has changed. It knows nothing
+//! The virtual environments in which the scientific fixtures run, under `target/venvs/`: one with the packages that
+//! `fixtures/requirements.txt` pins, and the compiled modules of `fixtures/bindings/compiled`; and one with the last
+//! NumPy 1, which no other package has to run with. Made once by pip and the compilers; made again when it was interrupted or when what it is made of has changed. It knows nothing
 //! of what the fixtures do.
 
 use std::fs;
@@ -19,22 +19,27 @@ const PYTHON: &str = "3.12";
 /// The packages, pinned.
 const REQUIREMENTS: &str = "fixtures/requirements.txt";
 
+/// The only package of the other environment, pinned.
+const NUMPY_1: &str = "fixtures/requirements-numpy-1.txt";
+
 /// The sources of the compiled modules, and the program that builds them.
 const BINDINGS: &str = "fixtures/bindings/compiled";
 
 /// How long pip waits for an answer, and how often it asks: without a network it must give up soon.
 const PIP_PATIENCE: [&str; 4] = ["--timeout", "20", "--retries", "2"];
 
-/// Makes the environment with its compiled modules, unless it is there, whole, and made of the same.
+/// Makes the environments, the first one with its compiled modules, unless they are there, whole, and made of the
+/// same.
 pub fn scientific() -> Result<()> {
-    let folder = run::target_folder().join("venvs").join(PYTHON);
-    packages(&folder)?;
-    compiled_modules(&folder)
+    let folder = run::target_folder().join("venvs");
+    packages(&folder.join(PYTHON), REQUIREMENTS)?;
+    compiled_modules(&folder.join(PYTHON))?;
+    packages(&folder.join(format!("{PYTHON}-numpy-1")), NUMPY_1)
 }
 
-/// The environment with its packages.
-fn packages(folder: &Path) -> Result<()> {
-    let requirements = run::workspace().join(REQUIREMENTS);
+/// An environment with the packages that a file names.
+fn packages(folder: &Path, requirements: &str) -> Result<()> {
+    let requirements = run::workspace().join(requirements);
     let python = interpreter()?;
     let made_of = format!("{}\n{}", python.display(), fs::read_to_string(&requirements)?);
     once(folder, &made_of, || {

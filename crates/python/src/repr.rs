@@ -214,10 +214,7 @@ impl<'a, M: ReadMemory> Values<'a, M> {
             Kind::List | Kind::Tuple => self.sequence(at, object_type.kind, depth, text)?,
             Kind::Set | Kind::FrozenSet => self.set(at, object_type.kind, depth, text)?,
             Kind::Dict => self.dict(at, depth, text)?,
-            Kind::Scalar(scalar) => {
-                let name = object_type.name.strip_prefix("numpy.").unwrap_or_default();
-                text.push(&format!("np.{name}({})", scalar.read(self.memory, body)?));
-            }
+            Kind::Scalar(scalar) => self.scalar(scalar, at, body, text)?,
             Kind::Array => self.array(body, text)?,
             Kind::Cell | Kind::Other => text.push(&format!("<{} object at {at}>", object_type.name)),
         }
@@ -388,6 +385,29 @@ impl<'a, M: ReadMemory> Values<'a, M> {
             text.push("}");
         } else {
             text.is_cut = true;
+        }
+        Ok(())
+    }
+
+    /// A scalar of NumPy, written as NumPy 2 does: with its type, which NumPy 1 leaves out.
+    fn scalar(
+        &self,
+        scalar: Scalar,
+        at: RemoteAddr,
+        body: RemoteAddr,
+        text: &mut Text,
+    ) -> Result<(), ReadError> {
+        if let Some(content) = scalar.read(self.memory, body)? {
+            text.push(&content);
+            return Ok(());
+        }
+        text.push(&format!("np.{}(", scalar.name()));
+        match scalar {
+            Scalar::Bytes => self.bytes(at, text)?,
+            _ => self.string(at, text)?,
+        }
+        if !text.is_cut {
+            text.push(")");
         }
         Ok(())
     }
