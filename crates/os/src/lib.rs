@@ -5,11 +5,13 @@
 
 pub mod children;
 pub mod clock;
+pub mod cpu_turns;
 pub mod file;
 pub mod host;
 pub mod launch;
 pub mod limits;
 pub mod memory;
+mod perf_event;
 pub mod permission;
 pub mod priority;
 pub mod proc;
@@ -20,6 +22,7 @@ pub mod signals;
 pub mod thread_clock;
 
 pub use children::ChildFinder;
+pub use cpu_turns::CpuTurns;
 pub use file::MappedFile;
 pub use memory::ProcessMemory;
 pub use proc::{Activity, Mapping, ProcView, Process, Schedule, ThreadFiles, proc_view};

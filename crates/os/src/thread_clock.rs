@@ -6,35 +6,14 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::mem::size_of;
-use std::os::fd::{FromRawFd, OwnedFd};
 
 use profiler_model::{Nanos, Tid};
 
 use crate::limits::KeepingRight;
+use crate::perf_event::{self, Wanted};
 
 // <linux/perf_event.h>.
-const PERF_TYPE_SOFTWARE: u32 = 1;
 const PERF_COUNT_SW_TASK_CLOCK: u64 = 1;
-const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 1 << 3;
-/// Ordinary users may count only outside of the kernel; this clock counts everything all the same.
-const EXCLUDE_KERNEL_AND_HYPERVISOR: u64 = 1 << 5 | 1 << 6;
-
-/// `struct perf_event_attr`, first version.
-#[repr(C)]
-#[derive(Default)]
-struct Attributes {
-    kind: u32,
-    size: u32,
-    config: u64,
-    sample_period: u64,
-    sample_type: u64,
-    read_format: u64,
-    flags: u64,
-    wakeup_events: u32,
-    breakpoint_type: u32,
-    config1: u64,
-}
 
 /// The clock of one thread.
 #[derive(Debug)]
@@ -51,32 +30,8 @@ impl ThreadClock {
     /// call filter).
     pub fn open(tid: Tid) -> io::Result<Self> {
         let right = KeepingRight::take().ok_or_else(|| io::Error::from(io::ErrorKind::QuotaExceeded))?;
-        let attributes = Attributes {
-            kind: PERF_TYPE_SOFTWARE,
-            size: size_of::<Attributes>() as u32,
-            config: PERF_COUNT_SW_TASK_CLOCK,
-            flags: EXCLUDE_KERNEL_AND_HYPERVISOR,
-            ..Attributes::default()
-        };
-        let (any_cpu, no_group) = (-1, -1);
-        // SAFETY: `attributes` has the layout that the call reads, says its own size and outlives the call;
-        // the other arguments are numbers.
-        let raw = unsafe {
-            libc::syscall(
-                libc::SYS_perf_event_open,
-                &raw const attributes,
-                tid.as_u32() as libc::pid_t,
-                any_cpu,
-                no_group,
-                PERF_FLAG_FD_CLOEXEC,
-            )
-        };
-        if raw < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the call has just opened this descriptor, and nobody else knows it.
-        let event = unsafe { OwnedFd::from_raw_fd(raw as i32) };
-        Ok(ThreadClock { event: File::from(event), _right: right })
+        let wanted = Wanted { config: PERF_COUNT_SW_TASK_CLOCK, ..Wanted::default() };
+        Ok(ThreadClock { event: perf_event::open(tid, wanted)?, _right: right })
     }
 
     /// The CPU time that the thread has used since the clock was opened.

@@ -14,11 +14,17 @@ use crate::probe::{GilGroup, Probe};
 use crate::roster::{KnownStack, Thread};
 use crate::{SamplerOptions, Target};
 
+/// A thread that used as much CPU time as passes in this many mean gaps between samples was met on a CPU by one of
+/// them, but for one time in hundreds of millions: otherwise what is known of its turns is wrong.
+const MAX_GAPS_KEPT_BACK: f64 = 20.0;
+
 /// A process that is being sampled.
 #[derive(Debug)]
 pub struct ProcessSampler {
     probe: Probe,
     options: SamplerOptions,
+    /// CPU time that may wait for a sample which met its thread on a CPU.
+    most_kept_back: Nanos,
     code_names: CodeNames<FrameId>,
     names: ThreadNames,
     process: ProcessId,
@@ -53,6 +59,7 @@ impl ProcessSampler {
             code_names: CodeNames::new(*target.process()),
             probe: Probe::new(target, options.kind),
             options,
+            most_kept_back: Nanos::from_nanos((MAX_GAPS_KEPT_BACK * 1e9 / options.rate_hz) as u64),
             names: ThreadNames::default(),
             process,
             born,
@@ -272,9 +279,9 @@ impl ProcessSampler {
         }
         let thread = self.thread_id(profile, index);
         let known = &mut self.probe.roster.threads[index];
-        let cpu = known.schedule.cpu.saturating_sub(known.counted_cpu);
+        let cpu = known.uncounted_cpu(at, self.most_kept_back);
         let wall = at.since(known.counted_until);
-        known.counted_cpu = known.schedule.cpu;
+        known.counted_cpu += cpu;
         known.counted_until = at;
         profile.record(Sample { at, thread, stack, state, holds_gil, cpu, wall });
     }

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use profiler_memory::{ReadError, ReadMemory, ReadRequest};
 use profiler_model::{Nanos, NsTid, Pid, RemoteAddr, ThreadState, Tid, Timestamp};
-use profiler_os::{Activity, Process, Schedule, ThreadClock, ThreadFiles};
+use profiler_os::{Activity, CpuTurns, Process, Schedule, ThreadClock, ThreadFiles};
 use profiler_profile::{StackId, ThreadId};
 use profiler_python::{GilAddresses, Interpreter, Runtime, interpreters, native_ids, thread_states};
 
@@ -16,6 +16,10 @@ const MAX_ATTEMPTS: usize = 3;
 
 /// A thread that has waited for a CPU for longer than this since its last sample shares it with others.
 const NEGLIGIBLE_QUEUE: Nanos = Nanos::from_nanos(100_000);
+
+/// A timer for an instant was seen to take the CPU from a thread as much as 10 µs before it, by the time of the
+/// kernel's record: whoever lost it no earlier than this before the instant lost it to the profiler.
+const EARLY_WAKING: Nanos = Nanos::from_nanos(20_000);
 
 /// How soon a list is read again in which a thread state has no kernel thread of its own yet. CPython puts the
 /// state of a new thread into the list before the thread runs: it has the id of the thread that made it (up to
@@ -50,6 +54,8 @@ pub struct Thread {
     waits_for_cpu: Cell<bool>,
     /// Its exact clock, once it had to wait for a CPU; `None` where there is none.
     clock: OnceCell<Option<ThreadClock>>,
+    /// When it had a CPU, from the first time on that it had to wait for one; `None` where that is not told.
+    turns: OnceCell<Option<CpuTurns>>,
     /// CPU time up to its last sample.
     pub counted_cpu: Nanos,
     /// The instant up to which its wall time has been counted.
@@ -116,6 +122,29 @@ impl Thread {
             return None;
         }
         self.clock.get_or_init(|| ThreadClock::open(self.tid).ok()).as_ref()?.read().ok()
+    }
+
+    /// Whether it was on a CPU at the instant `at`, as far as is known. One that never had to wait for a CPU was,
+    /// if it runs.
+    fn was_on_cpu(&self, at: Timestamp) -> bool {
+        if !self.waits_for_cpu.get() && self.turns.get().is_none() {
+            return true;
+        }
+        let turns = self.turns.get_or_init(|| CpuTurns::open(self.tid).ok()).as_ref();
+        let before_waking = Timestamp::from_nanos(at.as_nanos().saturating_sub(EARLY_WAKING.as_nanos()));
+        turns.and_then(|turns| turns.was_on_cpu(before_waking)).unwrap_or(true)
+    }
+
+    /// The CPU time that a sample at the instant `at` stands for: all that is not counted yet, if the thread was on
+    /// a CPU then. Where a thread loses its CPU is no accident: it is after system calls, more often than
+    /// not. A sample taken while it waits for a CPU says nothing of where its time went, so that it stands for
+    /// none; what there is, the next one that met it on a CPU stands for. More than `most` is not kept back.
+    pub fn uncounted_cpu(&self, at: Timestamp, most: Nanos) -> Nanos {
+        let uncounted = self.schedule.cpu.saturating_sub(self.counted_cpu);
+        if uncounted < most && self.is_running() && !self.was_on_cpu(at) {
+            return Nanos::ZERO;
+        }
+        uncounted
     }
 
     /// Has its first sample stand for all that it did since it was born at `born`.
@@ -351,6 +380,7 @@ fn new_thread(
         known: None,
         waits_for_cpu: Cell::new(schedule.queued > NEGLIGIBLE_QUEUE),
         clock: OnceCell::new(),
+        turns: OnceCell::new(),
         counted_cpu: schedule.cpu,
         counted_until: now,
     })

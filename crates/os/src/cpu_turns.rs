@@ -1,0 +1,155 @@
+//! When a thread got a CPU and when it lost it: whether it was on one at a given instant.
+//!
+//! Neither `/proc` nor `schedstat` tells that of the past. A perf event does: the kernel writes a record at each
+//! switch, to memory that is shared with this process, whoever asks for it and at no further cost. Only the last
+//! ones are kept.
+
+use std::fs::File;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+use memmap2::{MmapOptions, MmapRaw};
+use profiler_model::{Tid, Timestamp};
+
+use crate::limits::KeepingRight;
+use crate::perf_event::{self, Wanted};
+
+// <linux/perf_event.h>.
+const PERF_COUNT_SW_DUMMY: u64 = 9;
+const PERF_SAMPLE_TIME: u64 = 1 << 2;
+const SAMPLE_ID_ALL: u64 = 1 << 18;
+const USE_CLOCKID: u64 = 1 << 25;
+const CONTEXT_SWITCH: u64 = 1 << 26;
+/// The newest record is where the head says, older ones follow; the oldest are overwritten.
+const WRITE_BACKWARD: u64 = 1 << 27;
+const PERF_RECORD_SWITCH: u64 = 14;
+const PERF_RECORD_MISC_SWITCH_OUT: u64 = 1 << 13;
+
+/// Where the first page says how far the kernel has written.
+const HEAD_OFFSET: usize = 1024;
+
+/// A record of this event: its header and the time.
+const RECORD_BYTES: u64 = 16;
+
+/// Records that are looked through at most: more switches than this between an instant and the look at it is more
+/// than a scheduler does.
+const MAX_RECORDS: u64 = 64;
+
+/// What is known of a thread's turns on the CPUs, since this was opened.
+#[derive(Debug)]
+pub struct CpuTurns {
+    records: MmapRaw,
+    page: usize,
+    _event: File,
+    _right: KeepingRight,
+}
+
+impl CpuTurns {
+    /// The turns of thread `tid` from now on.
+    ///
+    /// # Errors
+    /// When the thread is gone, or the operating system refuses (`kernel.perf_event_paranoid` above 2, a system
+    /// call filter, too much memory locked for such events).
+    pub fn open(tid: Tid) -> io::Result<Self> {
+        let right = KeepingRight::take().ok_or_else(|| io::Error::from(io::ErrorKind::QuotaExceeded))?;
+        let wanted = Wanted {
+            config: PERF_COUNT_SW_DUMMY,
+            sample_type: PERF_SAMPLE_TIME,
+            flags: SAMPLE_ID_ALL | USE_CLOCKID | CONTEXT_SWITCH | WRITE_BACKWARD,
+            clock: libc::CLOCK_MONOTONIC,
+        };
+        let event = perf_event::open(tid, wanted)?;
+        let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)?.unwrap_or(4096) as usize;
+        // A page that says how far, and one of records.
+        let records = MmapOptions::new().len(2 * page).map_raw_read_only(&event)?;
+        Ok(CpuTurns { records, page, _event: event, _right: right })
+    }
+
+    /// A number in the shared memory.
+    fn load(&self, offset: usize) -> u64 {
+        assert!(offset.is_multiple_of(8) && offset + 8 <= 2 * self.page);
+        // SAFETY: by the line above this is inside of the mapping, which lives as long as `self`, and aligned; the
+        // kernel writes there at any time, which an atomic load allows for.
+        unsafe { &*self.records.as_ptr().add(offset).cast::<AtomicU64>() }.load(Ordering::Relaxed)
+    }
+
+    fn head(&self) -> u64 {
+        let head = self.load(HEAD_OFFSET);
+        fence(Ordering::Acquire);
+        head
+    }
+
+    /// The record `age` places behind the newest, which is at `head`: whether the thread got a CPU, and when.
+    fn record(&self, head: u64, age: u64) -> Option<(bool, Timestamp)> {
+        let place = head.wrapping_add(age * RECORD_BYTES) % self.page as u64;
+        let at = self.page + place as usize;
+        let header = self.load(at);
+        // Type (32 bits), misc (16 bits), size (16 bits).
+        let (kind, misc, size) = (header & 0xffff_ffff, header >> 32 & 0xffff, header >> 48);
+        let is_switch = kind == PERF_RECORD_SWITCH && size == RECORD_BYTES;
+        let got_it = misc & PERF_RECORD_MISC_SWITCH_OUT == 0;
+        is_switch.then(|| (got_it, Timestamp::from_nanos(self.load(at + 8))))
+    }
+
+    /// Whether the thread was on a CPU at the instant `at`; `None` where that is not known any more, or was not
+    /// yet.
+    pub fn was_on_cpu(&self, at: Timestamp) -> Option<bool> {
+        let head = self.head();
+        let written = head.wrapping_neg() / RECORD_BYTES;
+        for age in 0..written.min(MAX_RECORDS) {
+            let (got_it, when) = self.record(head, age)?;
+            if when <= at {
+                fence(Ordering::Acquire);
+                // What was overwritten meanwhile is as far as a whole page from here.
+                let since = head.wrapping_sub(self.load(HEAD_OFFSET)) / RECORD_BYTES;
+                let room = self.page as u64 / RECORD_BYTES - MAX_RECORDS;
+                return (since < room).then_some(got_it);
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::clock;
+
+    fn state(tid: Tid) -> String {
+        std::fs::read_to_string(format!("/proc/self/task/{tid}/stat")).unwrap()
+    }
+
+    fn wait_until_asleep(tid: Tid) {
+        while !state(tid).contains(") S ") {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn turns_of_a_thread_that_sleeps_works_and_sleeps() {
+        let (tell, told) = channel();
+        let (wake, woken) = channel::<()>();
+        let worker = std::thread::spawn(move || {
+            tell.send((nix::unistd::gettid().as_raw().cast_unsigned(), clock::now())).unwrap();
+            woken.recv().unwrap();
+            tell.send((0, clock::now())).unwrap();
+            let _ = woken.recv();
+        });
+        let worker_tid = Tid::new(told.recv().unwrap().0);
+        wait_until_asleep(worker_tid);
+        let Ok(turns) = CpuTurns::open(worker_tid) else { return };
+        let before = clock::now();
+        assert_eq!(turns.was_on_cpu(before), None, "it has not been switched since");
+        wake.send(()).unwrap();
+        let working = told.recv().unwrap().1;
+        wait_until_asleep(worker_tid);
+        let after = clock::now();
+        assert_eq!(turns.was_on_cpu(working), Some(true));
+        assert_eq!(turns.was_on_cpu(after), Some(false));
+        assert_eq!(turns.was_on_cpu(before), None);
+        drop(wake);
+        worker.join().unwrap();
+    }
+}
