@@ -1,8 +1,10 @@
 //! No stack of the labyrinth is ever torn, whatever its shape, on every interpreter.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use profiler_tests::labyrinth::{Place, judge};
-use profiler_tests::{Collapsed, Fixture, Interpreter, Profiler, Scratch, every_interpreter};
+use profiler_tests::{
+    Collapsed, Fixture, Interpreter, Profiler, Running, Scratch, every_interpreter, is_root, missing,
+};
 
 /// What a recording of the labyrinth consists of.
 #[derive(Debug, Default)]
@@ -30,22 +32,47 @@ fn judge_all(collapsed: &Collapsed) -> Findings {
     findings
 }
 
-/// Attaches to the labyrinth in one of its shapes, records, and insists that nothing is torn and that
-/// (nearly) everything was seen inside the maze: stacks whose rooms got lost would show as its surroundings.
-fn walk(interpreter: &Interpreter, shape: &[&str], options: &str) -> Result<Findings> {
+/// The samplers that show what they could see of a labyrinth: both at once, as they do not disturb each other.
+fn samplers() -> &'static [&'static str] {
+    if is_root() {
+        return &["pause", "bpf"];
+    }
+    missing("the in-kernel sampler needs root");
+    &["pause"]
+}
+
+/// Attaches to the labyrinth in one of its shapes, records with each of the samplers, and insists that nothing is
+/// torn and that (nearly) everything was seen inside the maze: stacks whose rooms got lost would show as its
+/// surroundings.
+fn walk(
+    interpreter: &Interpreter,
+    shape: &[&str],
+    options: &str,
+    samplers: &[&str],
+    expect: impl Fn(&Findings) -> Result<()>,
+) -> Result<()> {
     let scratch = Scratch::new()?;
-    let file = scratch.file("out.txt");
     let fixture = Fixture::start(interpreter, "labyrinth/labyrinth.py", shape)?;
-    Profiler::new("record")
-        .words("-f raw -d 1")
-        .words(options)
-        .pid(&fixture)
-        .arg("-o")
-        .arg(&file)
-        .succeed()?;
+    let file = |sampler: &str| scratch.file(&format!("{sampler}.txt"));
+    let record = |sampler: &&str| {
+        let words = format!("-f raw -d 1 {options} --sampler {sampler} -o");
+        Profiler::new("record").words(&words).arg(file(sampler)).pid(&fixture).spawn()
+    };
+    let running: Vec<Running> = samplers.iter().map(record).collect::<Result<_>>()?;
+    for (run, sampler) in running.into_iter().zip(samplers) {
+        let run = run.wait()?;
+        ensure!(run.code() == Some(0), "{sampler}: {run:?}");
+    }
     let account = fixture.finish()?;
     ensure!(account["rounds"].as_u64() > Some(0), "the walk did not go on: {account}");
-    let findings = judge_all(&Collapsed::parse(&std::fs::read_to_string(&file)?)?);
+    for sampler in samplers {
+        let findings = judge_all(&Collapsed::parse(&std::fs::read_to_string(file(sampler))?)?);
+        must_be_whole(&findings).and_then(|()| expect(&findings)).with_context(|| (*sampler).to_owned())?;
+    }
+    Ok(())
+}
+
+fn must_be_whole(findings: &Findings) -> Result<()> {
     ensure!(
         findings.torn.is_empty(),
         "{} torn, such as {:?}",
@@ -59,16 +86,19 @@ fn walk(interpreter: &Interpreter, shape: &[&str], options: &str) -> Result<Find
         findings.around,
         findings.maze
     );
-    Ok(findings)
+    Ok(())
+}
+
+fn deeper_than(depth: usize) -> impl Fn(&Findings) -> Result<()> {
+    move |findings| {
+        ensure!(findings.deepest > depth, "never deeper than {}", findings.deepest);
+        Ok(())
+    }
 }
 
 #[test]
 fn plain_calls() {
-    every_interpreter(|interpreter| {
-        let findings = walk(interpreter, &[], "-r 1000")?;
-        ensure!(findings.deepest > 15, "never deeper than {}", findings.deepest);
-        Ok(())
-    });
+    every_interpreter(|interpreter| walk(interpreter, &[], "-r 1000", samplers(), deeper_than(15)));
 }
 
 #[test]
@@ -93,34 +123,34 @@ fn plain_calls_without_stopping() {
 
 #[test]
 fn a_stack_five_hundred_deep() {
-    every_interpreter(|interpreter| {
-        let findings = walk(interpreter, &["--deep", "500"], "-r 1000")?;
-        ensure!(findings.deepest > 500, "never deeper than {}", findings.deepest);
-        Ok(())
-    });
+    let shape = ["--deep", "500"];
+    every_interpreter(|interpreter| walk(interpreter, &shape, "-r 1000", samplers(), deeper_than(500)));
 }
 
 #[test]
 fn generators() {
-    every_interpreter(|interpreter| walk(interpreter, &["--generators"], "-r 1000").map(drop));
+    every_interpreter(|interpreter| walk(interpreter, &["--generators"], "-r 1000", samplers(), |_| Ok(())));
 }
 
 #[test]
 fn callbacks_through_c() {
-    every_interpreter(|interpreter| walk(interpreter, &["--callbacks"], "-r 1000").map(drop));
+    every_interpreter(|interpreter| walk(interpreter, &["--callbacks"], "-r 1000", samplers(), |_| Ok(())));
 }
 
 #[test]
 fn three_threads() {
-    every_interpreter(|interpreter| walk(interpreter, &["--threads", "3"], "-r 1000 -i").map(drop));
+    every_interpreter(|interpreter| {
+        walk(interpreter, &["--threads", "3"], "-r 1000", samplers(), |_| Ok(()))
+    });
 }
 
 #[test]
 fn idle_threads_beside_a_busy_one() {
     every_interpreter(|interpreter| {
-        let findings = walk(interpreter, &["--idle-threads", "160"], "-r 100 -i")?;
-        let least = findings.maze * 150;
-        ensure!(findings.idle >= least, "{} samples of idle threads, not {least}", findings.idle);
-        Ok(())
+        walk(interpreter, &["--idle-threads", "160"], "-r 100 -i", &["pause"], |findings| {
+            let least = findings.maze * 150;
+            ensure!(findings.idle >= least, "{} samples of idle threads, not {least}", findings.idle);
+            Ok(())
+        })
     });
 }

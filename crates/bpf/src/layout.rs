@@ -55,29 +55,52 @@ pub struct Layout {
     pub padding: u32,
     /// Which bits of a frame's code object are its address.
     pub code_mask: u64,
-    /// Address of the GIL's last holder, or 0.
-    pub gil_last_holder: u64,
-    /// Address of the GIL's lock, or 0.
-    pub gil_locked: u64,
-    /// Address of the number of freed code objects, or 0.
-    pub freed_codes: u64,
 }
 
-/// The thread state of a thread, and what must stand in it.
+/// A thread state, and what must stand in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct ThreadEntry {
+pub struct StateEntry {
     /// Its address.
     pub state: u64,
     /// Its interpreter.
     pub interpreter: u64,
     /// Its `pthread_self()`.
     pub thread_id: u64,
+    /// Address of the last holder of its GIL, or 0.
+    pub gil_last_holder: u64,
+    /// Address of its GIL's lock, or 0.
+    pub gil_locked: u64,
+}
+
+/// How many thread states of one thread are told (`MAX_STATES`): it has more than one where it runs in several
+/// interpreters.
+pub const MAX_STATES: usize = 4;
+
+/// The thread states of a thread, the youngest first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ThreadEntry {
+    count: u32,
+    padding: u32,
+    states: [StateEntry; MAX_STATES],
+}
+
+impl ThreadEntry {
+    /// The entry of a thread with these states; those beyond [`MAX_STATES`] are left out.
+    pub fn new(states: impl IntoIterator<Item = StateEntry>) -> Self {
+        let mut entry = ThreadEntry::default();
+        for (place, state) in entry.states.iter_mut().zip(states) {
+            *place = state;
+            entry.count += 1;
+        }
+        entry
+    }
 }
 
 // SAFETY: plain numbers without gaps (the padding is a field), for which every bit pattern is a value.
 unsafe impl Pod for Layout {}
-// SAFETY: three numbers of eight bytes, for which every bit pattern is a value.
+// SAFETY: plain numbers without gaps (the padding is a field), for which every bit pattern is a value.
 unsafe impl Pod for ThreadEntry {}
 
 /// The hash by which the program identifies a code object with these bytes.

@@ -8,6 +8,6 @@ mod layout;
 mod loader;
 mod records;
 
-pub use layout::{Layout, NO_OFFSET, ThreadEntry, head_hash};
+pub use layout::{Layout, MAX_STATES, NO_OFFSET, StateEntry, ThreadEntry, head_hash};
 pub use loader::{BpfError, Counters, KernelSampler};
 pub use records::{FrameRecord, NamesRecord, Outcome, Record, StackRecord};

@@ -1,14 +1,18 @@
 //! Loads the program, tells it what it needs to know, and hands on what it sends.
 
-use std::os::fd::AsRawFd;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::error::Error;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use aya::maps::{Array, HashMap, MapData, MapError, RingBuf};
 use aya::programs::perf_event::{
     PerfEventConfig, PerfEventLinkId, PerfEventScope, SamplePolicy, SoftwareEvent,
 };
 use aya::programs::{PerfEvent, ProgramError};
+use aya::util::online_cpus;
 use aya::{Ebpf, EbpfError, EbpfLoader};
-use profiler_model::{Nanos, Pid, Tid};
+use profiler_model::{Nanos, Pid, RemoteAddr, Tid};
 
 use crate::layout::{Layout, ThreadEntry};
 use crate::records::Record;
@@ -31,18 +35,30 @@ pub enum BpfError {
     /// A map could not be read or written.
     #[error("the program's map: {0}")]
     Map(#[from] MapError),
+    /// Which CPUs there are could not be read.
+    #[error("cannot tell which CPUs are online: {0}")]
+    Cpus(std::io::Error),
     /// The object lacks something that is asked of it.
     #[error("the program has no {0}")]
     Missing(&'static str),
 }
 
+impl BpfError {
+    /// Whether the rights are missing.
+    pub fn is_permission(&self) -> bool {
+        let first: &(dyn Error + 'static) = self;
+        let causes = std::iter::successors(Some(first), |error: &&(dyn Error + 'static)| (*error).source());
+        causes
+            .filter_map(|error| error.downcast_ref::<std::io::Error>())
+            .any(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+    }
+}
+
 /// What the program counted itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// How often it ran.
+    /// How often it ran in a process that it was told of.
     pub events: u64,
-    /// How often in a process that it was told nothing of.
-    pub foreign: u64,
     /// Stacks that found the ring full.
     pub ring_full: u64,
     /// Names that found the ring full.
@@ -55,8 +71,14 @@ pub struct KernelSampler {
     ring: RingBuf<MapData>,
     layouts: HashMap<MapData, u32, Layout>,
     threads: HashMap<MapData, u32, ThreadEntry>,
+    sent: Array<MapData, u64>,
     counters: Array<MapData, u64>,
+    /// The clocks by which it is run, by CPU.
+    ticking: BTreeMap<u32, PerfEventLinkId>,
 }
+
+/// How many code objects the program remembers to have sent the names of (`SENT_SLOTS`).
+const SENT_SLOTS: u64 = 65_536;
 
 impl KernelSampler {
     /// Loads the program, which does nothing yet.
@@ -67,6 +89,7 @@ impl KernelSampler {
         let mut ebpf = EbpfLoader::new()
             .map_max_entries("stacks", cpus.max(1))
             .map_max_entries("names", cpus.max(1))
+            .map_max_entries("clocks", cpus.max(1))
             .load(OBJECT)?;
         let program: &mut PerfEvent =
             ebpf.program_mut(PROGRAM).ok_or(BpfError::Missing(PROGRAM))?.try_into()?;
@@ -75,8 +98,10 @@ impl KernelSampler {
             ring: RingBuf::try_from(take(&mut ebpf, "ring")?)?,
             layouts: HashMap::try_from(take(&mut ebpf, "layouts")?)?,
             threads: HashMap::try_from(take(&mut ebpf, "threads")?)?,
+            sent: Array::try_from(take(&mut ebpf, "sent")?)?,
             counters: Array::try_from(take(&mut ebpf, "counters")?)?,
             ebpf,
+            ticking: BTreeMap::new(),
         })
     }
 
@@ -88,7 +113,13 @@ impl KernelSampler {
         Ok(self.layouts.insert(process.as_u32(), layout, 0)?)
     }
 
-    /// Tells the thread state of a thread.
+    /// Forgets a process.
+    pub fn forget_layout(&mut self, process: Pid) {
+        // It may never have been told.
+        let _ = self.layouts.remove(&process.as_u32());
+    }
+
+    /// Tells the thread states of a thread.
     ///
     /// # Errors
     /// When there are too many threads.
@@ -102,17 +133,47 @@ impl KernelSampler {
         let _ = self.threads.remove(&thread.as_u32());
     }
 
-    /// Has a thread sampled each time it has used so much CPU time, and the threads and children that it starts
-    /// from now on as well.
+    /// Has the names of this code object, which had this hash, sent again when it is met next.
+    pub fn ask_for_names(&mut self, process: Pid, code: RemoteAddr, head_hash: u64) {
+        let key = head_hash ^ code.as_u64().wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(process.as_u32());
+        let slot = (key >> 32) & (SENT_SLOTS - 1);
+        // Should it fail, the code stays without names, and its samples are counted as lost.
+        let _ = self.sent.set(slot as u32, 0, 0);
+    }
+
+    /// Has every CPU that is online run the program after each `period`; those that have come online since the last
+    /// call as well.
     ///
     /// # Errors
-    /// When the event is refused, or the thread has ended.
-    pub fn attach(&mut self, thread: Tid, period: Nanos) -> Result<PerfEventLinkId, BpfError> {
+    /// When an event is refused.
+    pub fn tick(&mut self, period: Nanos) -> Result<(), BpfError> {
+        let online = online_cpus().map_err(|(_, error)| BpfError::Cpus(error))?;
         let program: &mut PerfEvent =
             self.ebpf.program_mut(PROGRAM).ok_or(BpfError::Missing(PROGRAM))?.try_into()?;
-        let scope = PerfEventScope::OneProcess { pid: thread.as_u32(), cpu: None };
+        // An event does not come back with its CPU.
+        let gone: Vec<u32> = self.ticking.keys().copied().filter(|cpu| !online.contains(cpu)).collect();
+        for link in gone.iter().filter_map(|cpu| self.ticking.remove(cpu)) {
+            program.detach(link)?;
+        }
         let event = PerfEventConfig::Software(SoftwareEvent::CpuClock);
-        Ok(program.attach(event, scope, SamplePolicy::Period(period.as_nanos()), true)?)
+        for cpu in online {
+            if let Entry::Vacant(place) = self.ticking.entry(cpu) {
+                let scope = PerfEventScope::AllProcessesOneCpu { cpu };
+                let policy = SamplePolicy::Period(period.as_nanos());
+                place.insert(program.attach(event, scope, policy, false)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the program rest.
+    pub fn stop_ticking(&mut self) {
+        if let Some(Ok(program)) = self.ebpf.program_mut(PROGRAM).map(<&mut PerfEvent>::try_from) {
+            for link in std::mem::take(&mut self.ticking).into_values() {
+                // An event that is gone does not tick either.
+                let _ = program.detach(link);
+            }
+        }
     }
 
     /// Hands what has been sent since the last time to `take`.
@@ -130,12 +191,12 @@ impl KernelSampler {
     /// When its map cannot be read.
     pub fn counters(&self) -> Result<Counters, BpfError> {
         let count = |index| self.counters.get(&index, 0);
-        Ok(Counters { events: count(0)?, foreign: count(1)?, ring_full: count(2)?, names_lost: count(3)? })
+        Ok(Counters { events: count(0)?, ring_full: count(1)?, names_lost: count(2)? })
     }
 
     /// The descriptor that can be waited on: it is ready when much has been sent.
-    pub fn descriptor(&self) -> i32 {
-        self.ring.as_raw_fd()
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.ring.as_fd()
     }
 }
 

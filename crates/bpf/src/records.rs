@@ -1,9 +1,9 @@
 //! What the program sends: stacks and names, as they lie in the ring. The same structures as in
 //! `program/records.h`.
 
-use profiler_model::{RemoteAddr, Timestamp};
+use profiler_model::{Nanos, Pid, RemoteAddr, Tid, Timestamp};
 
-const STACK_HEAD_BYTES: usize = 88;
+const STACK_HEAD_BYTES: usize = 72;
 const THREAD_BYTES: usize = 384;
 const FRAME_BYTES: usize = 128;
 const FRAME_RECORD_BYTES: usize = 24 + FRAME_BYTES;
@@ -94,19 +94,19 @@ impl<'a> StackRecord<'a> {
         Timestamp::from_nanos(self.wide(8))
     }
 
-    /// What the event had counted: CPU time of the thread, in nanoseconds.
-    pub fn cpu(&self) -> u64 {
-        self.wide(16)
+    /// For how much CPU time the stack stands.
+    pub fn weight(&self) -> Nanos {
+        Nanos::from_nanos(self.wide(16))
     }
 
     /// The process.
-    pub fn process(&self) -> u32 {
-        self.narrow(24)
+    pub fn process(&self) -> Pid {
+        Pid::new(self.narrow(24))
     }
 
     /// The thread.
-    pub fn thread(&self) -> u32 {
-        self.narrow(28)
+    pub fn thread(&self) -> Tid {
+        Tid::new(self.narrow(28))
     }
 
     /// The thread state.
@@ -114,26 +114,21 @@ impl<'a> StackRecord<'a> {
         RemoteAddr::new(self.wide(32))
     }
 
-    /// How long the program took, in nanoseconds.
-    pub fn took(&self) -> u32 {
-        self.narrow(40)
+    /// How long the program took.
+    pub fn took(&self) -> Nanos {
+        Nanos::from_nanos(self.narrow(40).into())
     }
 
-    /// The thread state that held the GIL, if it was held.
-    pub fn gil_holder(&self) -> Option<RemoteAddr> {
-        (self.narrow(56) == 1).then(|| RemoteAddr::new(self.wide(48)))
-    }
-
-    /// How many code objects had been freed; 0 where that is not told.
-    pub fn freed_codes(&self) -> u64 {
-        self.wide(64)
+    /// Whether the thread held its GIL.
+    pub fn holds_gil(&self) -> bool {
+        self.narrow(48) == 1
     }
 
     /// Where the pointer to the running frame stood, and the pointer, in versions that have it outside of the
     /// thread state.
     pub fn leaf_pointer(&self) -> Option<(RemoteAddr, RemoteAddr)> {
-        let at = RemoteAddr::new(self.wide(72));
-        (!at.is_null()).then(|| (at, RemoteAddr::new(self.wide(80))))
+        let at = RemoteAddr::new(self.wide(56));
+        (!at.is_null()).then(|| (at, RemoteAddr::new(self.wide(64))))
     }
 
     /// The thread state's bytes.
@@ -163,8 +158,8 @@ impl<'a> NamesRecord<'a> {
     }
 
     /// The process.
-    pub fn process(&self) -> u32 {
-        (self.wide(0) >> 32) as u32
+    pub fn process(&self) -> Pid {
+        Pid::new((self.wide(0) >> 32) as u32)
     }
 
     /// The code object.

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValue, PossibleValuesParser};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use profiler_output::FORMATS;
 
 /// Looks into running Python processes without touching their code
@@ -130,6 +130,10 @@ pub struct RecordFlags {
     /// Never stop the target, not for microseconds: samples that cannot be proved true are counted as lost
     #[arg(long)]
     pub nonblocking: bool,
+    /// Which way of sampling to take: bpf runs inside the kernel and stops nothing; pause stops one thread for some
+    /// microseconds; peek is --nonblocking; auto takes the best that is possible here
+    #[arg(long, value_enum, value_name = "WHICH", default_value = "auto", conflicts_with = "nonblocking")]
+    pub sampler: SamplerName,
     /// Also its child processes, and theirs, those that come later too: each process is a stack of its own
     #[arg(short, long)]
     pub subprocesses: bool,
@@ -139,6 +143,20 @@ pub struct RecordFlags {
     /// Command to run and sample until it ends
     #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
+}
+
+/// What `--sampler` takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum SamplerName {
+    /// The best one that is possible here
+    #[default]
+    Auto,
+    /// One short stop of one thread for each sample
+    Pause,
+    /// Inside the kernel, without any stop
+    Bpf,
+    /// Without any stop: what cannot be proved true is lost
+    Peek,
 }
 
 /// The formats that `--format` takes.

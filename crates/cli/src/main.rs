@@ -16,6 +16,7 @@ mod offspring;
 mod plan;
 mod progress;
 mod record;
+mod sampling;
 mod source;
 mod top;
 mod window;

@@ -10,7 +10,7 @@ use profiler_output::{FORMATS, Format, Lines, ViewOptions, Weight, format_named,
 use profiler_sampler::{ReprLimits, SamplerKind, SamplerOptions};
 use profiler_tui::Settings;
 
-use crate::flags::{Command, DumpFlags, Flags, RecordFlags, TopFlags};
+use crate::flags::{Command, DumpFlags, Flags, RecordFlags, SamplerName, TopFlags};
 
 /// The most samples a second. A sample takes some ten microseconds of the target's time at best: at this
 /// rate there is nothing left to measure.
@@ -56,7 +56,9 @@ pub struct RecordPlan {
     pub duration: Option<Duration>,
     /// Whether its descendants are sampled as well.
     pub subprocesses: bool,
-    /// How to sample.
+    /// The sampler that was asked for; `None`: the best one.
+    pub choice: Option<SamplerKind>,
+    /// How to sample, as far as that does not depend on what is possible here.
     pub sampler: SamplerOptions,
     /// How to show it.
     pub view: ViewOptions,
@@ -219,10 +221,11 @@ fn record_plan(flags: RecordFlags, now: SystemTime) -> Result<RecordPlan, UsageE
         weight: choose_weight(format, flags.idle || flags.gil),
         ..ViewOptions::default()
     };
-    let kind = sampler_kind(flags.nonblocking);
+    let choice = sampler_choice(flags.sampler, flags.nonblocking);
+    let kind = choice.unwrap_or_default();
     let sampler = SamplerOptions { rate_hz, kind, include_idle: flags.idle, gil_only: flags.gil };
     let subprocesses = flags.subprocesses;
-    Ok(RecordPlan { subject, output, format, duration, subprocesses, sampler, view })
+    Ok(RecordPlan { subject, output, format, duration, subprocesses, choice, sampler, view })
 }
 
 fn top_plan(flags: TopFlags, now: SystemTime) -> Result<TopPlan, UsageError> {
@@ -301,6 +304,16 @@ fn refuse_what_comes_later(options: &[(bool, &'static str, &'static str)]) -> Re
     match options.iter().find(|(given, ..)| *given) {
         Some((_, option, purpose)) => Err(UsageError::NotYet(option, purpose)),
         None => Ok(()),
+    }
+}
+
+/// The sampler that was asked for, if one was.
+fn sampler_choice(name: SamplerName, nonblocking: bool) -> Option<SamplerKind> {
+    match name {
+        SamplerName::Auto => nonblocking.then_some(SamplerKind::Peek),
+        SamplerName::Pause => Some(SamplerKind::Pause),
+        SamplerName::Bpf => Some(SamplerKind::Bpf),
+        SamplerName::Peek => Some(SamplerKind::Peek),
     }
 }
 
@@ -452,12 +465,25 @@ mod tests {
     }
 
     #[test]
+    fn the_sampler_can_be_chosen() {
+        let choices = [
+            ("auto", None),
+            ("pause", Some(SamplerKind::Pause)),
+            ("bpf", Some(SamplerKind::Bpf)),
+            ("peek", Some(SamplerKind::Peek)),
+        ];
+        for (name, choice) in choices {
+            assert_eq!(record(&format!("-p 4711 --sampler {name}")).choice, choice, "{name}");
+        }
+    }
+
+    #[test]
     fn defaults_are_those_of_py_spy() {
         let plan = record("-p 4711");
         assert_eq!(plan.subject, Subject::Process(Pid::new(4711)));
         assert_eq!(plan.output, Output::File("4711-2026-11-21T06:02:01Z.svg".into()));
         assert_eq!((plan.format.name(), plan.duration), ("flamegraph", None));
-        assert_eq!((plan.sampler.rate_hz, plan.sampler.kind), (100.0, SamplerKind::Pause));
+        assert_eq!((plan.sampler.rate_hz, plan.choice), (100.0, None));
         assert!(!plan.sampler.include_idle && !plan.sampler.gil_only);
         assert_eq!(plan.view, ViewOptions { weight: Weight::Cpu, ..ViewOptions::default() });
     }
@@ -477,7 +503,7 @@ mod tests {
         assert_eq!(plan.subject, Subject::Process(Pid::new(255)));
         assert_eq!((plan.output, plan.format.name()), (Output::File("x".into()), "raw"));
         assert_eq!(plan.duration, Some(Duration::from_millis(2500)));
-        assert_eq!((plan.sampler.rate_hz, plan.sampler.kind), (0.5, SamplerKind::Peek));
+        assert_eq!((plan.sampler.rate_hz, plan.choice), (0.5, Some(SamplerKind::Peek)));
         assert!(plan.sampler.include_idle && plan.sampler.gil_only);
         assert!(plan.view.threads && plan.view.full_filenames);
         for (options, lines) in [

@@ -22,6 +22,7 @@ use crate::failure::Failure;
 use crate::messages::{counted, report, say};
 use crate::plan::{RecordPlan, Subject};
 use crate::progress::ProgressLine;
+use crate::sampling::Sampling;
 use crate::source::Source;
 
 /// Records as planned; returns the exit status.
@@ -29,21 +30,22 @@ use crate::source::Source;
 /// # Errors
 /// When nothing could be recorded or written.
 pub fn run(plan: &RecordPlan) -> anyhow::Result<u8> {
-    expect_tracing(plan.sampler.kind)?;
+    let sampling = Sampling::choose(plan.choice, plan.sampler)?;
+    expect_tracing(sampling.options.kind)?;
     let signals = Signals::install().context("cannot handle signals")?;
     let user = InvokingUser::behind_sudo();
     let destination = Destination::prove(&plan.output, user.as_ref())?;
     match &plan.subject {
         Subject::Process(pid) => {
             let source = Source::of(*pid, plan.subprocesses)?;
-            expect_free(*pid, plan.sampler.kind)?;
-            Recording::of(plan, source, &signals, None).write(plan, destination)?;
+            expect_free(*pid, sampling.options.kind)?;
+            Recording::of(plan, source, sampling, &signals, None).write(plan, destination)?;
             Ok(0)
         }
         Subject::Command { program, arguments } => {
             expect_own_proc()?;
             let command = launch(program, arguments, user, &signals)?;
-            record_command(plan, command, &signals, destination)
+            record_command(plan, sampling, command, &signals, destination)
         }
     }
 }
@@ -72,6 +74,7 @@ pub fn launch_with(
 
 fn record_command(
     plan: &RecordPlan,
+    sampling: Sampling,
     mut command: RunningCommand,
     signals: &Signals,
     destination: Destination,
@@ -79,12 +82,12 @@ fn record_command(
     if plan.subprocesses {
         // The command need not become a Python itself.
         let source = Source::root(command.launched().pid());
-        return record_source(plan, source, command, signals, destination);
+        return record_source(plan, source, sampling, command, signals, destination);
     }
     match await_python(&mut command, signals)? {
         Awaited::Python(target) => {
             let source = Source::python(*target);
-            record_source(plan, source, command, signals, destination)
+            record_source(plan, source, sampling, command, signals, destination)
         }
         Awaited::Ended(end) => status_of(Some(end), Err(no_python(&command, end))),
         Awaited::Interrupted => {
@@ -104,11 +107,12 @@ fn record_command(
 fn record_source(
     plan: &RecordPlan,
     source: Source,
+    sampling: Sampling,
     mut command: RunningCommand,
     signals: &Signals,
     destination: Destination,
 ) -> anyhow::Result<u8> {
-    let recording = Recording::of(plan, source, signals, Some(&mut command));
+    let recording = Recording::of(plan, source, sampling, signals, Some(&mut command));
     let stop = recording.stop;
     let written = recording.write(plan, destination);
     let end = end_of_command(&mut command, stop, signals)?;
@@ -205,22 +209,27 @@ impl Recording {
     fn of(
         plan: &RecordPlan,
         source: Source,
+        sampling: Sampling,
         signals: &Signals,
         mut command: Option<&mut RunningCommand>,
     ) -> Self {
         say(format_args!("{}", beginning(&source, plan)));
+        if plan.choice.is_none() {
+            say(format_args!("{sampling}"));
+        }
         let title = source.command_line();
         let mut profile =
             if plan.format.needs_timeline() { Profile::with_timeline() } else { Profile::new() };
         let limit = plan.duration.map(Nanos::from);
         let mut line = ProgressLine::on_stderr();
         let mut stop = None;
-        let end =
-            source.session(plan.subprocesses, plan.sampler).run(&mut profile, limit, &mut |progress, _| {
-                line.update(progress);
-                stop = take_end_signal(signals, command.as_deref_mut());
-                if stop.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            });
+        let mut session = source.session(plan.subprocesses, sampling.options);
+        sampling.begin(&mut session);
+        let end = session.run(&mut profile, limit, &mut |progress, _| {
+            line.update(progress);
+            stop = take_end_signal(signals, command.as_deref_mut());
+            if stop.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
         match end {
             // Ctrl-C on the terminal ends a command sooner than it is noticed here.
             End::TargetEnded => stop = take_end_signal(signals, None),

@@ -29,13 +29,17 @@ pub enum LossReason {
     NoRuntime,
     /// The process, a child of a Python, ended before it was looked at.
     ShortLived,
-    /// The thread state has no kernel thread that could be found.
+    /// The thread state has no kernel thread that could be found, or the thread no thread state.
     UnknownThread,
+    /// The kernel had no room to keep the sample until it was read.
+    BufferFull,
+    /// The name of a code object has not been received (yet).
+    NamesMissing,
 }
 
 impl LossReason {
     /// All reasons, in the order in which they are shown.
-    pub const ALL: [LossReason; 13] = [
+    pub const ALL: [LossReason; 15] = [
         LossReason::Late,
         LossReason::Moved,
         LossReason::GilMoved,
@@ -49,6 +53,8 @@ impl LossReason {
         LossReason::NoRuntime,
         LossReason::ShortLived,
         LossReason::UnknownThread,
+        LossReason::BufferFull,
+        LossReason::NamesMissing,
     ];
 }
 
@@ -68,6 +74,8 @@ impl fmt::Display for LossReason {
             LossReason::NoRuntime => "no Python runtime",
             LossReason::ShortLived => "process ended before it was looked at",
             LossReason::UnknownThread => "thread not found",
+            LossReason::BufferFull => "buffer full",
+            LossReason::NamesMissing => "name of a function not received",
         })
     }
 }

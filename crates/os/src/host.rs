@@ -168,6 +168,12 @@ fn proc_mount(mountinfo: &str) -> Option<ProcMount> {
     })
 }
 
+/// Whether this process has the ids that the kernel itself knows it by: it is in no PID namespace but the first one.
+pub fn is_first_pid_namespace() -> bool {
+    // PROC_PID_INIT_INO of <linux/proc_ns.h>.
+    std::fs::read_link("/proc/self/ns/pid").is_ok_and(|name| name.as_os_str() == "pid:[4026531836]")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -17,6 +17,7 @@ pub mod priority;
 pub mod proc;
 pub mod process_events;
 pub mod ptrace;
+pub mod readiness;
 pub mod rehearsal;
 pub mod signals;
 pub mod thread_clock;

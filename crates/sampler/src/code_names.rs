@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use profiler_memory::CopiedPages;
 use profiler_model::{Frame, LossReason, RemoteAddr};
 use profiler_os::Process;
-use profiler_python::{CodeHead, RawStack};
+use profiler_python::{CodeError, CodeHead, RawFrame, RawStack};
 use profiler_stack::{Describe, Resolver};
 
 use crate::Target;
@@ -70,6 +71,35 @@ impl<Id: Copy> CodeNames<Id> {
             ids.push(id.map_err(|_| LossReason::CodeChanged)?);
         }
         Ok(ids)
+    }
+
+    /// The id of one frame whose code object had the bytes `head`; its names, unless they are known, are in `names`.
+    /// `None` for a frame that is not to be shown.
+    ///
+    /// # Errors
+    /// When the names are not there.
+    pub fn sent(
+        &mut self,
+        target: &Target,
+        names: &CopiedPages,
+        frame: &RawFrame,
+        head: &CodeHead,
+        intern: &mut dyn FnMut(&Frame) -> Id,
+    ) -> Result<Option<Id>, CodeError> {
+        let (memory, offsets) = (target.memory(), target.offsets());
+        let short_files = &mut self.short_files;
+        let mut describe = Describe { shorten: &mut |file| short_files.shorten(file), intern };
+        if self.resolver.head(frame.code) == Some(head) {
+            return self.resolver.resolve(memory, offsets, frame, head, &mut describe);
+        }
+        self.resolver.learn_type(memory, offsets, frame.code)?;
+        self.resolver.resolve(names, offsets, frame, head, &mut describe)
+    }
+
+    /// Looks again at a code object whose names are in `names` now: forgets those that it had before, if they
+    /// are others.
+    pub fn recheck(&mut self, target: &Target, names: &CopiedPages, code: RemoteAddr) {
+        self.resolver.check(names, target.offsets(), code);
     }
 
     /// The head that the code object had at the instant of the capture.

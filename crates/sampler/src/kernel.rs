@@ -1,213 +1,143 @@
-//! Stacks that the in-kernel program takes: what it has to be told of a target, and how what it sends becomes
-//! the same stacks and names as any other memory.
-//!
-//! The program copies frames as they lie in memory; they are walked here, by the same walker as everywhere.
+//! The in-kernel program as the sampler uses it: loaded once for all processes of a session, told of each of them,
+//! read from time to time. How what it sends becomes stacks with names is the business of `sent`.
 
-use profiler_bpf::{BpfError, KernelSampler, Layout, NO_OFFSET, NamesRecord, Outcome, Record, StackRecord};
-use profiler_bpf::{ThreadEntry, head_hash};
-use profiler_memory::{CopiedPages, Field, Nothing, PageCopy, ReadError, Scalar};
-use profiler_model::{Frame, LossReason, Nanos, RemoteAddr, Tid, Timestamp};
-use profiler_os::clock;
-use profiler_python::{Callers, CodeHead, GilAddresses, Offsets, RawStack, STACK_PAGE_BYTES, WalkError};
-use profiler_stack::{Describe, Resolver};
-use rustc_hash::FxHashMap;
+use profiler_bpf::{BpfError, Counters, KernelSampler, Layout, NO_OFFSET, Record, StateEntry, ThreadEntry};
+use profiler_memory::{Field, Scalar};
+use profiler_model::{LossReason, Nanos, Pid, RemoteAddr, Tid, Timestamp};
+use profiler_os::{clock, readiness};
+use profiler_profile::Ledger;
+use profiler_python::{CodeHead, Offsets};
 
-use crate::Target;
-use crate::roster::Roster;
+use crate::roster::{Roster, Thread};
 
-/// Code objects whose names were sent and not resolved yet, at most: beyond this they are sent again.
-const MAX_UNUSED_NAMES: usize = 16_384;
+/// The CPUs that are online are looked at so often.
+const CPU_LOOK_GAP: Nanos = Nanos::from_nanos(1_000_000_000);
 
-/// What the kernel said of one instant of one thread.
+/// The in-kernel program, loaded.
 #[derive(Debug)]
-pub struct KernelStack {
-    /// The thread.
-    pub thread: Tid,
-    /// The instant.
-    pub at: Timestamp,
-    /// The frames, root first, or why they are lost.
-    pub frames: Result<Vec<Frame>, LossReason>,
-    /// Whether frames are missing at the root.
-    pub truncated: bool,
-    /// How long the program took.
-    pub took: Nanos,
+pub struct Kernel {
+    sampler: KernelSampler,
+    period: Nanos,
+    next_cpu_look: Timestamp,
+    /// What was counted in the ledger already.
+    counted: Counters,
 }
 
-/// Takes the stacks of a target's threads in the kernel.
-#[derive(Debug)]
-pub struct KernelProbe {
-    target: Target,
-    kernel: KernelSampler,
-    names: FxHashMap<RemoteAddr, Names>,
-    resolver: Resolver<usize>,
-    frames: Vec<Frame>,
-    pages: PageCopy,
-}
-
-/// The names of a code object as they were sent.
-#[derive(Debug)]
-struct Names {
-    hash: u64,
-    head: CodeHead,
-    memory: CopiedPages,
-}
-
-impl KernelProbe {
-    /// Has every thread of `target` sampled each time it has used so much CPU time.
+impl Kernel {
+    /// Loads the program, which does nothing yet.
     ///
     /// # Errors
-    /// When the kernel does not take the program, or the runtime cannot be read.
-    pub fn attach(target: Target, period: Nanos) -> Result<Self, KernelError> {
-        let mut kernel = KernelSampler::load(clock::cpus())?;
-        let mut roster = Roster::default();
-        roster.refresh(target.process(), target.memory(), target.runtime(), clock::now())?;
-        let gil = roster.interpreters.iter().find_map(|interpreter| interpreter.gil);
-        kernel.set_layout(target.pid(), &layout(target.offsets(), gil.as_ref()))?;
-        for thread in &roster.threads {
-            let python = &thread.python;
-            let entry = ThreadEntry {
-                state: python.address.as_u64(),
-                interpreter: python.interpreter.as_u64(),
-                thread_id: python.pthread_id,
-            };
-            kernel.set_thread(thread.tid, &entry)?;
-            kernel.attach(thread.tid, period)?;
-        }
-        Ok(KernelProbe {
-            target,
-            kernel,
-            names: FxHashMap::default(),
-            resolver: Resolver::new(),
-            frames: Vec::new(),
-            pages: PageCopy::with_page_bytes(STACK_PAGE_BYTES),
+    /// When the kernel does not take it.
+    pub fn load() -> Result<Self, BpfError> {
+        Ok(Kernel {
+            sampler: KernelSampler::load(clock::cpus())?,
+            period: Nanos::ZERO,
+            next_cpu_look: Timestamp::default(),
+            counted: Counters::default(),
         })
     }
 
-    /// What the kernel has sent since the last time.
-    pub fn read(&mut self) -> Vec<KernelStack> {
-        let (mut raw, mut found) = (Vec::new(), Vec::new());
-        let offsets = self.target.offsets().clone();
-        let (names, pages) = (&mut self.names, &mut self.pages);
-        self.kernel.read(&mut |record| match record {
-            Record::Stack(stack) => {
-                raw.push((
-                    Tid::new(stack.thread()),
-                    stack.time(),
-                    Nanos::from_nanos(stack.took().into()),
-                    raw_stack(&stack, &offsets, pages),
-                    identities(&stack, names),
-                ));
-            }
-            Record::Names(sent) => keep(&sent, &offsets, names),
-        });
-        for (thread, at, took, stack, heads) in raw {
-            let truncated = stack.as_ref().is_ok_and(|stack| stack.truncated);
-            let frames = stack.and_then(|stack| self.name(&offsets, &stack, &heads));
-            found.push(KernelStack { thread, at, frames, truncated, took });
-        }
-        found
+    /// Has it run after each `period` on every CPU.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn start(&mut self, period: Nanos) -> Result<(), BpfError> {
+        self.period = period;
+        self.next_cpu_look = clock::now() + CPU_LOOK_GAP;
+        self.sampler.tick(period)
     }
 
-    /// The frames of a stack, root first.
-    fn name(
+    /// Lets it rest.
+    pub fn stop(&mut self) {
+        self.sampler.stop_ticking();
+    }
+
+    /// The period of its ticks.
+    pub fn period(&self) -> Nanos {
+        self.period
+    }
+
+    /// Takes note of CPUs that have come or gone.
+    pub fn follow_cpus(&mut self, now: Timestamp) {
+        if now >= self.next_cpu_look {
+            self.next_cpu_look = now + CPU_LOOK_GAP;
+            // A CPU that goes this very moment is found gone the next time.
+            let _ = self.sampler.tick(self.period);
+        }
+    }
+
+    /// Has a process sampled; its threads are told separately.
+    ///
+    /// # Errors
+    /// When there are too many processes.
+    pub fn tell_process(
         &mut self,
+        pid: Pid,
         offsets: &Offsets,
-        stack: &RawStack,
-        heads: &FxHashMap<RemoteAddr, CodeHead>,
-    ) -> Result<Vec<Frame>, LossReason> {
-        let mut named = Vec::with_capacity(stack.frames.len());
-        for frame in stack.frames.iter().rev() {
-            let head = heads.get(&frame.code).ok_or(LossReason::CodeChanged)?;
-            let typed = self.resolver.learn_type(self.target.memory(), offsets, frame.code);
-            typed.map_err(|_| LossReason::CodeChanged)?;
-            let known = &mut self.frames;
-            let mut describe = Describe {
-                shorten: &mut std::sync::Arc::clone,
-                intern: &mut |frame| {
-                    known.push(frame.clone());
-                    known.len() - 1
-                },
-            };
-            let memory = self.names.get(&frame.code).map(|names| &names.memory);
-            let memory = memory.ok_or(LossReason::CodeChanged)?;
-            let id = self.resolver.resolve(memory, offsets, frame, head, &mut describe);
-            named.extend(id.map_err(|_| LossReason::CodeChanged)?.map(|id| self.frames[id].clone()));
+        always_send_names: bool,
+    ) -> Result<(), BpfError> {
+        self.sampler.set_layout(pid, &layout(offsets, always_send_names))
+    }
+
+    /// Tells which thread states the kernel thread `tid` has.
+    ///
+    /// # Errors
+    /// When there are too many threads.
+    pub fn tell_thread(&mut self, roster: &Roster, tid: Tid) -> Result<(), BpfError> {
+        let states = roster.threads.iter().filter(|thread| thread.tid == tid);
+        self.sampler.set_thread(tid, &ThreadEntry::new(states.map(|thread| state_entry(roster, thread))))
+    }
+
+    /// Forgets a thread.
+    pub fn forget_thread(&mut self, tid: Tid) {
+        self.sampler.forget_thread(tid);
+    }
+
+    /// Forgets a process.
+    pub fn forget_process(&mut self, pid: Pid) {
+        self.sampler.forget_layout(pid);
+    }
+
+    /// Has the names of a code object sent again.
+    pub fn ask_for_names(&mut self, pid: Pid, code: RemoteAddr, head_hash: u64) {
+        self.sampler.ask_for_names(pid, code, head_hash);
+    }
+
+    /// Hands on what was sent since the last time, in the order in which it was sent.
+    pub fn read(&mut self, take: &mut dyn FnMut(Record<'_>)) {
+        self.sampler.read(take);
+    }
+
+    /// Waits until much was sent, or until this instant.
+    pub fn wait_until(&self, instant: Timestamp) {
+        readiness::wait_until(self.sampler.descriptor(), instant);
+    }
+
+    /// Counts what was lost before it could be sent.
+    pub fn settle(&mut self, ledger: &mut Ledger) {
+        if let Ok(now) = self.sampler.counters() {
+            ledger.count_lost_times(LossReason::BufferFull, now.ring_full - self.counted.ring_full);
+            self.counted = now;
         }
-        Ok(named)
     }
 }
 
-/// Why stacks cannot be taken in the kernel.
-#[derive(Debug, thiserror::Error)]
-pub enum KernelError {
-    /// The kernel refuses.
-    #[error(transparent)]
-    Kernel(#[from] BpfError),
-    /// The target cannot be read.
-    #[error(transparent)]
-    Target(#[from] ReadError),
-}
-
-fn keep(sent: &NamesRecord<'_>, offsets: &Offsets, names: &mut FxHashMap<RemoteAddr, Names>) {
-    if names.len() >= MAX_UNUSED_NAMES {
-        names.clear();
-    }
-    let memory = CopiedPages::new();
-    sent.pieces().for_each(|(at, bytes)| memory.put(at, bytes));
-    if let Ok(head) = CodeHead::read(&memory, offsets, sent.code())
-        && head_hash(head.as_bytes()) == sent.head_hash()
-    {
-        names.insert(sent.code(), Names { hash: sent.head_hash(), head, memory });
-    }
-}
-
-/// The heads of the code objects of a stack, as far as their names are there.
-fn identities(
-    stack: &StackRecord<'_>,
-    names: &FxHashMap<RemoteAddr, Names>,
-) -> FxHashMap<RemoteAddr, CodeHead> {
-    let frames = stack.frames().filter(|frame| !frame.code.is_null());
-    let known = frames.filter_map(|frame| {
-        let names = names.get(&frame.code).filter(|names| names.hash == frame.head_hash)?;
-        Some((frame.code, names.head))
-    });
-    known.collect()
-}
-
-/// The stack of a record, walked.
-fn raw_stack(
-    record: &StackRecord<'_>,
-    offsets: &Offsets,
-    pages: &mut PageCopy,
-) -> Result<RawStack, LossReason> {
-    match record.outcome() {
-        Outcome::Whole | Outcome::Truncated => {}
-        Outcome::UnknownThread | Outcome::ChangedThread => return Err(LossReason::ThreadEnded),
-        Outcome::Unreadable => return Err(LossReason::Unreadable),
-    }
-    pages.clear();
-    let size = (offsets.frame.size as usize).min(record.frames().next().map_or(0, |one| one.bytes.len()));
-    record.frames().for_each(|frame| pages.put(frame.address, &frame.bytes[..size]));
-    if let Some((at, leaf)) = record.leaf_pointer() {
-        pages.put(at, &leaf.as_u64().to_le_bytes());
-    }
-    let mut stack = RawStack::default();
-    match stack.walk(&Nothing, pages, &Callers::default(), offsets, record.thread_copy()) {
-        Ok(()) => Ok(stack),
-        // The walk in the kernel ended here.
-        Err(WalkError::Read(_)) if record.outcome() == Outcome::Truncated => {
-            stack.truncated = true;
-            Ok(stack)
-        }
-        Err(_) => Err(LossReason::Invalid),
+fn state_entry(roster: &Roster, thread: &Thread) -> StateEntry {
+    let gil = roster.interpreters.get(thread.interpreter).and_then(|interpreter| interpreter.gil);
+    let address = |place: Option<RemoteAddr>| place.map_or(0, RemoteAddr::as_u64);
+    StateEntry {
+        state: thread.python.address.as_u64(),
+        interpreter: thread.python.interpreter.as_u64(),
+        thread_id: thread.python.pthread_id,
+        gil_last_holder: address(gil.map(|gil| gil.last_holder)),
+        gil_locked: address(gil.map(|gil| gil.locked)),
     }
 }
 
 /// What the program has to know of a CPython.
-fn layout(offsets: &Offsets, gil: Option<&GilAddresses>) -> Layout {
+fn layout(offsets: &Offsets, always_send_names: bool) -> Layout {
     let Offsets { thread, frame, code, .. } = offsets;
     let head = CodeHead::range(offsets);
-    let place = |address: Option<RemoteAddr>| address.map_or(0, RemoteAddr::as_u64);
     Layout {
         thread_size: thread.size,
         thread_interpreter: thread.interpreter.offset(),
@@ -227,10 +157,8 @@ fn layout(offsets: &Offsets, gil: Option<&GilAddresses>) -> Layout {
         code_filename: code.filename.offset(),
         code_line_table: code.line_table.offset(),
         bytes_length: offsets.bytes.length.offset(),
+        always_send_names: always_send_names.into(),
         code_mask: !((1u64 << frame.code_tag_bits) - 1),
-        gil_last_holder: place(gil.map(|gil| gil.last_holder)),
-        gil_locked: place(gil.map(|gil| gil.locked)),
-        freed_codes: place(gil.and_then(|gil| gil.freed_codes)),
         ..Layout::default()
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! A [`Target`] is a process whose Python was found. A [`Session`] samples it, or a tree of processes, on a
 //! schedule into a [`Profile`](profiler_profile::Profile) and its ledger; [`dump`] takes one look; [`examine`]
-//! tells what kind of Python a target has. What the two samplers do differently is in `pause` and `peek`;
-//! everything else they share.
+//! tells what kind of Python a target has. What the samplers do differently is in `pause`, `peek` and
+//! `kernel`; everything else they share.
 #![forbid(unsafe_code)]
 
 mod attach;
@@ -16,7 +16,7 @@ mod examine;
 mod forecast;
 mod gil;
 mod instant;
-pub mod kernel;
+mod kernel;
 mod members;
 mod names;
 mod objects;
@@ -26,6 +26,7 @@ mod probe;
 mod process_sampler;
 mod roster;
 mod schedule;
+mod sent;
 mod session;
 mod short_file;
 mod sources;
@@ -36,6 +37,8 @@ pub use attach::{AttachError, Search, Target};
 pub use core_file::{CoreFailure, CoreTarget, FileTrouble, MissingFile, dump_core};
 pub use dump::{DumpOptions, dump};
 pub use examine::{Examination, ExaminedThread, Gils, Location, examine};
+pub use kernel::Kernel;
+pub use profiler_bpf::BpfError;
 pub use profiler_python::ReprLimits;
 pub use session::{End, Progress, SamplerKind, SamplerOptions, Session};
 pub use tree::family;

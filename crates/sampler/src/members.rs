@@ -10,7 +10,10 @@ use profiler_model::{LossReason, Nanos, Pid, Timestamp};
 use profiler_os::{Process, clock};
 use profiler_profile::{Ledger, ProcessCounts, ProcessId, ProcessInfo, Profile};
 
+use profiler_bpf::Record;
+
 use crate::attach::{Heritage, Search};
+use crate::kernel::Kernel;
 use crate::probe::Probe;
 use crate::process_sampler::{ProcessSampler, Sampled};
 use crate::tree::{Change, Tree};
@@ -49,6 +52,10 @@ pub struct Members {
     cpu_of_gone: Nanos,
     /// With threads that were asked to stop and have not yet.
     leaving: Vec<Probe>,
+    /// The in-kernel program, where it takes the samples.
+    kernel: Option<Kernel>,
+    /// When what it sent was read last.
+    last_read: Timestamp,
 }
 
 /// A process.
@@ -144,6 +151,8 @@ impl Members {
             counts: ProcessCounts::default(),
             cpu_of_gone: Nanos::ZERO,
             leaving: Vec::new(),
+            kernel: None,
+            last_read: now,
         };
         if let (Some(member), Some(target)) = (members.members.get_mut(&root), target) {
             member.heritage = Some(target.heritage());
@@ -190,6 +199,9 @@ impl Members {
     }
 
     fn give_up(&mut self, mut sampler: ProcessSampler) {
+        if let Some(kernel) = &mut self.kernel {
+            sampler.leave_kernel(kernel);
+        }
         sampler.look_at_clock();
         self.cpu_of_gone += sampler.cpu_used();
         let mut probe = sampler.into_probe();
@@ -251,7 +263,11 @@ impl Members {
 impl Members {
     /// Takes one sample of every thread of every process that is wanted; the instant was due at `due`.
     pub fn sample(&mut self, profile: &mut Profile, due: Timestamp) {
-        let began = clock::now();
+        self.look_at_all(profile, due, clock::now(), 1);
+    }
+
+    /// Looks at every process; `instants` is how many are due for each.
+    fn look_at_all(&mut self, profile: &mut Profile, due: Timestamp, began: Timestamp, instants: u64) {
         self.follow_tree(profile, due, began);
         self.turn = self.turn.wrapping_add(1);
         let mut order = self.order.clone();
@@ -265,16 +281,75 @@ impl Members {
                     self.try_to_attach(profile, pid, now);
                     attaching += clock::now().since(now);
                 }
-                self.count_missed_instant(profile, pid);
+                self.count_missed_instants(profile, pid, instants);
             }
             self.sample_one(profile, pid, now);
+        }
+    }
+
+    /// Has the in-kernel program take the samples.
+    pub fn sample_by(&mut self, kernel: Kernel) {
+        self.kernel = Some(kernel);
+    }
+
+    /// The in-kernel program.
+    pub fn kernel(&mut self) -> Option<&mut Kernel> {
+        self.kernel.as_mut()
+    }
+
+    /// Records what the in-kernel program has sent, and brings up to date what it knows.
+    pub fn read_kernel(&mut self, profile: &mut Profile) {
+        let now = clock::now();
+        self.take_sent(profile);
+        let period = self.kernel.as_ref().map_or(Nanos::ZERO, Kernel::period).as_nanos().max(1);
+        let instants = now.since(self.last_read).as_nanos() / period;
+        self.last_read = self.last_read + Nanos::from_nanos(instants * period);
+        self.look_at_all(profile, now, now, instants);
+        if let Some(kernel) = &mut self.kernel {
+            kernel.follow_cpus(now);
+        }
+    }
+
+    fn take_sent(&mut self, profile: &mut Profile) {
+        let (Some(kernel), members) = (&mut self.kernel, &mut self.members) else { return };
+        let period = kernel.period();
+        let mut with_all_names = Vec::new();
+        kernel.read(&mut |record| {
+            let pid = match &record {
+                Record::Stack(stack) => stack.process(),
+                Record::Names(names) => names.process(),
+            };
+            let sampler = members.get_mut(&pid).and_then(|member| match &mut member.state {
+                State::Sampled(sampler) => Some(sampler),
+                State::Waiting(_) => None,
+            });
+            match (record, sampler) {
+                (Record::Stack(stack), Some(sampler)) => {
+                    let missed = missed_ticks(stack.weight(), period);
+                    profile.ledger_mut().count_lost_times(LossReason::Late, missed);
+                    sampler.take_stack(profile, &stack);
+                }
+                (Record::Names(names), Some(sampler)) => {
+                    with_all_names.extend(sampler.take_names(&names).then_some(pid));
+                }
+                (Record::Stack(_), None) => profile.ledger_mut().count_lost(LossReason::ProcessEnded),
+                (Record::Names(_), None) => {}
+            }
+        });
+        for pid in with_all_names {
+            if let Some(State::Sampled(sampler)) = self.members.get(&pid).map(|member| &member.state) {
+                let _ = kernel.tell_process(pid, sampler.target().offsets(), true);
+            }
         }
     }
 
     fn sample_one(&mut self, profile: &mut Profile, pid: Pid, now: Timestamp) {
         let Some(member) = self.members.get_mut(&pid) else { return };
         let State::Sampled(sampler) = &mut member.state else { return };
-        let outcome = sampler.sample(profile, now);
+        let outcome = match &mut self.kernel {
+            Some(kernel) => sampler.look_in_kernel(kernel, profile, now),
+            None => sampler.sample(profile, now),
+        };
         member.was_sampled |= sampler.has_threads();
         match outcome {
             Sampled::Going => {}
@@ -288,11 +363,11 @@ impl Members {
 
     /// A single process that has no Python for the moment loses its samples; of a tree, only what turns out to
     /// be a Python does.
-    fn count_missed_instant(&mut self, profile: &mut Profile, pid: Pid) {
+    fn count_missed_instants(&mut self, profile: &mut Profile, pid: Pid, instants: u64) {
         if let Some(Member { state: State::Waiting(waiting), .. }) = self.members.get_mut(&pid) {
             match &self.tree {
-                Some(_) => waiting.instants += 1,
-                None => profile.ledger_mut().count_lost(LossReason::NoRuntime),
+                Some(_) => waiting.instants += instants,
+                None => profile.ledger_mut().count_lost_times(LossReason::NoRuntime, instants),
             }
         }
     }
@@ -354,7 +429,11 @@ impl Members {
             executable: target.executable().to_owned(),
         });
         member.process = Some(process);
-        let sampler = ProcessSampler::new(target, self.options, process, member.born.take());
+        let mut sampler = ProcessSampler::new(target, self.options, process, member.born.take());
+        if let Some(kernel) = &mut self.kernel {
+            // What cannot be read yet is looked at again soon.
+            let _ = sampler.enter_kernel(kernel, clock::now());
+        }
         member.state = State::Sampled(Box::new(sampler));
     }
 
@@ -410,6 +489,9 @@ impl Members {
             cpu += sampler.cpu_used();
         }
         ledger.target_cpu = cpu;
+        if let Some(kernel) = &mut self.kernel {
+            kernel.settle(ledger);
+        }
         if self.tree.is_some() {
             let mut counts = self.counts;
             self.members.values().for_each(|member| member.count(&mut counts));
@@ -433,6 +515,13 @@ impl Member {
             State::Waiting(_) => counts.without_python += 1,
         }
     }
+}
+
+/// How many ticks of a CPU's clock were left out before one that stands for `weight`: the kernel limits how often a
+/// clock may tick.
+fn missed_ticks(weight: Nanos, period: Nanos) -> u64 {
+    ((weight + Nanos::from_nanos(period.as_nanos() / 2)).as_nanos() / period.as_nanos().max(1))
+        .saturating_sub(1)
 }
 
 /// What is known of a process without Python.

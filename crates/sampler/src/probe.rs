@@ -94,7 +94,9 @@ impl Probe {
                         SamplerKind::Pause => {
                             pause::capture(target, roster, gil, before, rest, reader, &mut self.tracer)?
                         }
-                        SamplerKind::Peek => peek::capture(target, roster, Some(gil), rest, reader)?,
+                        SamplerKind::Peek | SamplerKind::Bpf => {
+                            peek::capture(target, roster, Some(gil), rest, reader)?
+                        }
                     };
                     rest = rest.get(instant.stacks.len()..).unwrap_or_default();
                     instants.push(instant);
@@ -108,7 +110,9 @@ impl Probe {
                         SamplerKind::Pause => {
                             pause::capture_alone(target, roster, *index, reader, &mut self.tracer)
                         }
-                        SamplerKind::Peek => peek::capture(target, roster, None, &[*index], reader),
+                        SamplerKind::Peek | SamplerKind::Bpf => {
+                            peek::capture(target, roster, None, &[*index], reader)
+                        }
                     })
                     .collect::<Result<Vec<_>, _>>()?;
                 if let (Some(_), [only]) = (gil, instants.as_mut_slice()) {

@@ -14,6 +14,10 @@ use crate::probe::{GilGroup, Probe};
 use crate::roster::{KnownStack, Thread};
 use crate::{SamplerOptions, Target};
 
+mod in_kernel;
+
+use in_kernel::InKernel;
+
 /// A thread that used as much CPU time as passes in this many mean gaps between samples was met on a CPU by one of
 /// them, but for one time in hundreds of millions: otherwise what is known of its turns is wrong.
 const MAX_GAPS_KEPT_BACK: f64 = 20.0;
@@ -27,6 +31,7 @@ pub struct ProcessSampler {
     most_kept_back: Nanos,
     code_names: CodeNames<FrameId>,
     names: ThreadNames,
+    in_kernel: InKernel,
     process: ProcessId,
     /// When it was born, if that was while it was watched: its first samples count from then.
     born: Option<Timestamp>,
@@ -61,6 +66,7 @@ impl ProcessSampler {
             options,
             most_kept_back: Nanos::from_nanos((MAX_GAPS_KEPT_BACK * 1e9 / options.rate_hz) as u64),
             names: ThreadNames::default(),
+            in_kernel: InKernel::default(),
             process,
             born,
             cpu_before,

@@ -10,6 +10,7 @@ use profiler_os::{clock, limits, priority};
 use profiler_profile::{Ledger, Profile};
 
 use crate::Target;
+use crate::kernel::Kernel;
 use crate::members::Members;
 use crate::schedule::Schedule;
 
@@ -24,6 +25,8 @@ pub enum SamplerKind {
     Pause,
     /// Stops nothing, and keeps what it can prove.
     Peek,
+    /// Runs inside the kernel at the instant itself, and stops nothing.
+    Bpf,
 }
 
 /// What to sample.
@@ -81,6 +84,11 @@ impl Session {
         Session { members: Members::new(root, target, true, options), options }
     }
 
+    /// Has `kernel`, which ticks already, take the samples: what [`SamplerKind::Bpf`] asks for.
+    pub fn sample_by(&mut self, kernel: Kernel) {
+        self.members.sample_by(kernel);
+    }
+
     /// Samples until `limit` is over, `callback` breaks or nothing is left to sample: a tree goes on when its
     /// root has ended, as long as one of its Pythons lives. The callback is called about twenty times a second,
     /// while nothing is stopped; everything lost and what the session cost is in the profile's ledger by then.
@@ -90,14 +98,24 @@ impl Session {
         limit: Option<Nanos>,
         callback: &mut dyn FnMut(&Progress, &mut Profile) -> ControlFlow<()>,
     ) -> End {
+        limits::want_many_files();
         match self.options.kind {
             // It must not lose its CPU while a thread is stopped.
             SamplerKind::Pause => {
                 priority::want_promptness();
             }
             SamplerKind::Peek => clock::want_exact_wakeups(),
+            SamplerKind::Bpf => return self.run_in_kernel(profile, limit, callback),
         }
-        limits::want_many_files();
+        self.run_on_schedule(profile, limit, callback)
+    }
+
+    fn run_on_schedule(
+        &mut self,
+        profile: &mut Profile,
+        limit: Option<Nanos>,
+        callback: &mut dyn FnMut(&Progress, &mut Profile) -> ControlFlow<()>,
+    ) -> End {
         let costs = Costs::from_now();
         let start = costs.start;
         let mut schedule = Schedule::new(self.options.rate_hz, start, start.as_nanos());
@@ -129,6 +147,47 @@ impl Session {
             let late = schedule.go_on(clock::now()) * self.members.sampled().max(1) as u64;
             profile.ledger_mut().count_lost_times(LossReason::Late, late);
         };
+        self.settle(profile, &costs);
+        self.members.release_all();
+        end
+    }
+
+    /// Reads what the in-kernel program sends, from time to time.
+    fn run_in_kernel(
+        &mut self,
+        profile: &mut Profile,
+        limit: Option<Nanos>,
+        callback: &mut dyn FnMut(&Progress, &mut Profile) -> ControlFlow<()>,
+    ) -> End {
+        let costs = Costs::from_now();
+        let start = costs.start;
+        profile.ledger_mut().interval = self.members.kernel().map(|kernel| kernel.period());
+        let deadline = limit.map_or(Timestamp::MAX, |limit| start + limit);
+        let mut next_callback = start;
+        let end = loop {
+            let now = clock::now();
+            self.members.read_kernel(profile);
+            if now >= deadline {
+                break End::TimeOver;
+            }
+            if now >= next_callback {
+                next_callback = now + CALLBACK_GAP;
+                self.settle(profile, &costs);
+                if callback(&progress(profile, start, now), profile).is_break() {
+                    break End::Asked;
+                }
+            }
+            if self.members.are_gone(now) {
+                break End::TargetEnded;
+            }
+            if let Some(kernel) = self.members.kernel() {
+                kernel.wait_until(next_callback.min(deadline));
+            }
+        };
+        if let Some(kernel) = self.members.kernel() {
+            kernel.stop();
+        }
+        self.members.read_kernel(profile);
         self.settle(profile, &costs);
         self.members.release_all();
         end

@@ -1,7 +1,7 @@
 /* Takes the Python stack of the thread that runs on this CPU at this instant.
  *
- * Runs at each tick of a perf event (the CPU clock of a thread). The thread is interrupted and cannot go on
- * meanwhile, so nothing that is read here can be torn: frames are only changed by their own thread. Memory
+ * Runs at each tick of a perf event (the clock of a CPU). The thread is interrupted and cannot go on meanwhile,
+ * so nothing that is read here can be torn: frames are only changed by their own thread. Memory
  * that is not there (a page that was never touched or was swapped out) cannot be waited for here; such a
  * stack is lost, and says why.
  *
@@ -37,6 +37,14 @@ struct {
     MAP_TYPE(key, u32);
     MAP_TYPE(value, struct names_record);
 } names SECTION(".maps");
+
+/* What each CPU's clock said at its last tick. */
+struct {
+    MAP_NUMBER(type, BPF_MAP_TYPE_ARRAY);
+    MAP_NUMBER(max_entries, MAX_CPUS);
+    MAP_TYPE(key, u32);
+    MAP_TYPE(value, u64);
+} clocks SECTION(".maps");
 
 struct {
     MAP_NUMBER(type, BPF_MAP_TYPE_ARRAY);
@@ -206,19 +214,39 @@ static long step(u32 index, void *context) {
     return 0;
 }
 
+static ALWAYS_INLINE int holds_gil(const struct thread_state *state) {
+    return state->gil_locked && (u32)read_pointer(state->gil_locked) == 1 &&
+           read_pointer(state->gil_last_holder) == state->state;
+}
+
+/* The thread state in which the thread runs: of several the one that holds its GIL, else the youngest. */
+static ALWAYS_INLINE const struct thread_state *running_state(const struct thread *thread,
+                                                              struct stack_record *record) {
+#pragma unroll
+    for (u32 i = 0; i < MAX_STATES; i++) {
+        if (i < thread->count && holds_gil(&thread->states[i])) {
+            record->holds_gil = 1;
+            return &thread->states[i];
+        }
+    }
+    return &thread->states[0];
+}
+
 static ALWAYS_INLINE u32 walk_thread(const struct layout *layout, struct stack_record *record) {
     u32 tid = record->thread;
     struct thread *thread = bpf_map_lookup_elem(&threads, &tid);
     if (!thread)
         return OUTCOME_UNKNOWN_THREAD;
-    record->thread_state = thread->state;
+    const struct thread_state *state = running_state(thread, record);
+    record->thread_state = state->state;
     u32 size = layout->thread_size;
     if (size > THREAD_BYTES)
         size = THREAD_BYTES;
-    if (bpf_probe_read_user(record->thread_copy, size, at(thread->state)) != 0)
-        return OUTCOME_UNREADABLE;
-    if (field(record->thread_copy, layout->thread_interpreter, THREAD_BYTES) != thread->interpreter ||
-        field(record->thread_copy, layout->thread_id, THREAD_BYTES) != thread->thread_id)
+    /* The memory of a process goes before its last thread does. */
+    if (bpf_probe_read_user(record->thread_copy, size, at(state->state)) != 0)
+        return OUTCOME_CHANGED_THREAD;
+    if (field(record->thread_copy, layout->thread_interpreter, THREAD_BYTES) != state->interpreter ||
+        field(record->thread_copy, layout->thread_id, THREAD_BYTES) != state->thread_id)
         return OUTCOME_CHANGED_THREAD;
     u64 leaf = field(record->thread_copy, layout->thread_frame, THREAD_BYTES);
     if (layout->cframe_current_frame != NO_OFFSET && leaf) {
@@ -244,34 +272,41 @@ static ALWAYS_INLINE u64 wakeup(void) {
     return bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) > 1024 * 1024 ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
 }
 
+/* For how long this tick stands: what the CPU's clock has counted since its last one, whatever ran. */
+static ALWAYS_INLINE u64 since_last_tick(void *context, u32 cpu) {
+    struct perf_event_value value = {};
+    bpf_perf_prog_read_value(context, &value, sizeof value);
+    u64 *last = bpf_map_lookup_elem(&clocks, &cpu);
+    if (!last)
+        return 0;
+    u64 weight = value.counter - *last;
+    *last = value.counter;
+    return weight;
+}
+
 SECTION("perf_event")
 int sample(void *context) {
     u64 start = bpf_ktime_get_ns();
     u64 ids = bpf_get_current_pid_tgid();
     u32 process = ids >> 32;
-    count(COUNTER_EVENTS);
-    const struct layout *layout = bpf_map_lookup_elem(&layouts, &process);
-    if (!layout) {
-        count(COUNTER_FOREIGN);
-        return 0;
-    }
     u32 cpu = bpf_get_smp_processor_id();
+    u64 weight = since_last_tick(context, cpu);
+    const struct layout *layout = bpf_map_lookup_elem(&layouts, &process);
+    if (!layout)
+        return 0;
+    count(COUNTER_EVENTS);
     struct stack_record *record = bpf_map_lookup_elem(&stacks, &cpu);
     if (!record)
         return 0;
-    struct perf_event_value value = {};
-    bpf_perf_prog_read_value(context, &value, sizeof value);
     record->kind = RECORD_STACK;
     record->time = start;
-    record->cpu = value.counter;
+    record->weight = weight;
     record->process = process;
     record->thread = (u32)ids;
     record->thread_state = 0;
     record->frame_count = 0;
     record->cframe = 0;
-    record->gil_last_holder = layout->gil_last_holder ? read_pointer(layout->gil_last_holder) : 0;
-    record->gil_locked = layout->gil_locked ? (u32)read_pointer(layout->gil_locked) : 0;
-    record->freed_codes = layout->freed_codes ? read_pointer(layout->freed_codes) : 0;
+    record->holds_gil = 0;
     record->outcome = walk_thread(layout, record);
     record->took = (u32)(bpf_ktime_get_ns() - start);
     u64 frames = KEEP(record->frame_count);

@@ -51,17 +51,23 @@ struct layout {
     u32 always_send_names;
     u32 padding;
     u64 code_mask;
-    /* Addresses of the GIL's fields and of the number of freed code objects; 0 where there are none. */
-    u64 gil_last_holder;
-    u64 gil_locked;
-    u64 freed_codes;
 };
 
-/* A thread's thread state, and what must stand in it. */
-struct thread {
+/* A thread state, and what must stand in it; the addresses of its GIL's fields, 0 where there are none. */
+struct thread_state {
     u64 state;
     u64 interpreter;
     u64 thread_id;
+    u64 gil_last_holder;
+    u64 gil_locked;
+};
+
+/* A thread that runs in several interpreters has several thread states, the youngest first. */
+#define MAX_STATES 4
+struct thread {
+    u32 count;
+    u32 padding;
+    struct thread_state states[MAX_STATES];
 };
 
 enum record_kind { RECORD_STACK = 1, RECORD_NAMES = 2 };
@@ -91,18 +97,17 @@ struct stack_record {
     u32 kind;
     u32 outcome;
     u64 time;
-    /* CPU time that the thread had used by the event's count, in nanoseconds. */
-    u64 cpu;
+    /* For how many nanoseconds of this CPU the stack stands: since the tick before. */
+    u64 weight;
     u32 process;
     u32 thread;
     u64 thread_state;
     /* How long the program took so far, in nanoseconds. */
     u32 took;
     u32 frame_count;
-    u64 gil_last_holder;
-    u32 gil_locked;
+    /* 1: the thread held its GIL. */
+    u32 holds_gil;
     u32 padding;
-    u64 freed_codes;
     /* 3.11 and 3.12: where the thread state points, and what stands there. */
     u64 cframe;
     u64 leaf;
@@ -135,6 +140,6 @@ struct names_record {
 };
 
 /* Counts that user space reads: what was lost before it could be told otherwise. */
-enum counter { COUNTER_EVENTS, COUNTER_FOREIGN, COUNTER_RING_FULL, COUNTER_NAMES_LOST, COUNTERS };
+enum counter { COUNTER_EVENTS, COUNTER_RING_FULL, COUNTER_NAMES_LOST, COUNTERS };
 
 #endif

@@ -1,0 +1,126 @@
+//! Which sampler takes the samples: the one that was asked for, else the best one that is possible here; and why.
+
+use profiler_model::Nanos;
+use profiler_os::host;
+use profiler_sampler::{BpfError, Kernel, SamplerKind, SamplerOptions, Session};
+
+use crate::failure::Failure;
+
+/// How samples are taken.
+pub struct Sampling {
+    /// The options, with the sampler that was chosen.
+    pub options: SamplerOptions,
+    /// The in-kernel program, loaded, where it takes them.
+    kernel: Option<Kernel>,
+    /// Why another one was not taken.
+    instead: Option<String>,
+}
+
+impl Sampling {
+    /// By the sampler `choice`, or the best one.
+    ///
+    /// # Errors
+    /// When the one that was asked for is not possible here, with what to try.
+    pub fn choose(choice: Option<SamplerKind>, options: SamplerOptions) -> Result<Self, Failure> {
+        match choice {
+            Some(SamplerKind::Bpf) => {
+                let kernel = load(&options).map_err(|obstacle| obstacle.failure())?;
+                Ok(Sampling::in_kernel(kernel, options))
+            }
+            Some(kind) => {
+                Ok(Sampling { options: SamplerOptions { kind, ..options }, kernel: None, instead: None })
+            }
+            None => Ok(match load(&options) {
+                Ok(kernel) => Sampling::in_kernel(kernel, options),
+                Err(obstacle) => Sampling {
+                    options: SamplerOptions { kind: SamplerKind::Pause, ..options },
+                    kernel: None,
+                    instead: Some(format!("not bpf, as {obstacle}")),
+                },
+            }),
+        }
+    }
+
+    fn in_kernel(kernel: Kernel, options: SamplerOptions) -> Self {
+        let options = SamplerOptions { kind: SamplerKind::Bpf, ..options };
+        Sampling { options, kernel: Some(kernel), instead: None }
+    }
+
+    /// Has `session` take its samples in this way.
+    pub fn begin(self, session: &mut Session) {
+        if let Some(kernel) = self.kernel {
+            session.sample_by(kernel);
+        }
+    }
+}
+
+impl std::fmt::Display for Sampling {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self.options.kind {
+            SamplerKind::Bpf => "sampler: bpf, inside the kernel: nothing is stopped",
+            SamplerKind::Pause => "sampler: pause, which stops one thread for some microseconds",
+            SamplerKind::Peek => "sampler: peek: nothing is stopped, what cannot be proved is lost",
+        })?;
+        match &self.instead {
+            Some(reason) => write!(f, "; {reason}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What stands in the way of the in-kernel sampler.
+#[derive(Debug, thiserror::Error)]
+pub enum Obstacle {
+    /// It only sees threads that run.
+    #[error("it does not see threads that wait, which --idle asks for")]
+    Idle,
+    /// The kernel knows other ids than we do.
+    #[error("this is a PID namespace, whose ids the kernel's program does not know")]
+    PidNamespace,
+    /// The rights are missing.
+    #[error("that takes root, or the capabilities CAP_BPF and CAP_PERFMON")]
+    NotPermitted,
+    /// Something else.
+    #[error("{0}")]
+    Kernel(BpfError),
+}
+
+impl Obstacle {
+    fn failure(&self) -> Failure {
+        let failure = Failure::new(format!("the in-kernel sampler cannot be taken: {self}"));
+        match self {
+            Obstacle::Idle => failure.with_advice("--sampler pause, or without --idle"),
+            Obstacle::PidNamespace => failure
+                .with_advice("the same outside of the container")
+                .with_advice("--sampler pause, which needs no more than the right to trace"),
+            Obstacle::NotPermitted => failure
+                .with_advice("sudo")
+                .with_advice("docker run --cap-add BPF --cap-add PERFMON --pid host, where it is a container")
+                .with_advice("--sampler pause, which needs no more than the right to trace"),
+            Obstacle::Kernel(_) => {
+                failure.with_advice("--sampler pause, which needs no more than the right to trace")
+            }
+        }
+    }
+}
+
+/// The in-kernel program, loaded and ticking.
+///
+/// # Errors
+/// When that is not possible.
+pub fn load(options: &SamplerOptions) -> Result<Kernel, Obstacle> {
+    if options.include_idle {
+        return Err(Obstacle::Idle);
+    }
+    if !host::is_first_pid_namespace() {
+        return Err(Obstacle::PidNamespace);
+    }
+    let start = |mut kernel: Kernel| {
+        kernel.start(Nanos::from_nanos((1e9 / options.rate_hz) as u64))?;
+        Ok(kernel)
+    };
+    Kernel::load().and_then(start).map_err(|error: BpfError| match error.is_permission() {
+        true => Obstacle::NotPermitted,
+        false => Obstacle::Kernel(error),
+    })
+}
