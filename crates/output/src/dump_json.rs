@@ -209,6 +209,15 @@ struct ProcessView<'a> {
     // From here on not py-spy's.
     python_version: &'a str,
     executable: &'a str,
+    stops: StopsView,
+}
+
+/// What the look cost the process.
+#[derive(Serialize)]
+struct StopsView {
+    count: u64,
+    total_ns: u64,
+    longest_ns: u64,
 }
 
 impl<'a> ProcessView<'a> {
@@ -219,6 +228,11 @@ impl<'a> ProcessView<'a> {
             parent: None,
             python_version: &dump.python_version,
             executable: &dump.executable,
+            stops: StopsView {
+                count: dump.stops.count,
+                total_ns: dump.stops.total.as_nanos(),
+                longest_ns: dump.stops.longest.as_nanos(),
+            },
         }
     }
 }

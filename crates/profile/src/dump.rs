@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use profiler_model::{Frame, InterpreterId, LossReason, Pid, RemoteAddr, ThreadState, Tid, Variable};
+use profiler_model::{Frame, InterpreterId, LossReason, Nanos, Pid, RemoteAddr, ThreadState, Tid, Variable};
 
 /// A process and its threads at one instant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,6 +19,29 @@ pub struct ProcessDump {
     pub threads: Vec<ThreadDump>,
     /// asyncio's tasks.
     pub tasks: Tasks,
+    /// What the look cost it.
+    pub stops: Stops,
+}
+
+/// How threads of a process were stopped to look at it. In all looks that were needed, those that proved
+/// nothing included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stops {
+    /// How often one was.
+    pub count: u64,
+    /// How long all stops lasted together.
+    pub total: Nanos,
+    /// How long the longest one lasted.
+    pub longest: Nanos,
+}
+
+impl Stops {
+    /// Counts a stop that lasted so long.
+    pub fn add(&mut self, lasted: Nanos) {
+        self.count += 1;
+        self.total += lasted;
+        self.longest = self.longest.max(lasted);
+    }
 }
 
 /// asyncio's tasks in a process.

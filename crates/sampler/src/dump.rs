@@ -3,7 +3,7 @@
 use profiler_memory::ReadError;
 use profiler_model::{Frame, LossReason, ThreadState, Timestamp, WaitReason};
 use profiler_os::clock;
-use profiler_profile::{FrameDetails, ProcessDump, Tasks, ThreadDump, Variables};
+use profiler_profile::{FrameDetails, ProcessDump, Stops, Tasks, ThreadDump, Variables};
 use profiler_python::{RawStack, ReprLimits};
 
 use crate::code_names::CodeNames;
@@ -33,6 +33,7 @@ pub fn dump(target: Target, options: DumpOptions) -> Result<ProcessDump, ReadErr
         options,
         frames: Vec::new(),
         tasks: Tasks::None,
+        stops: Stops::default(),
         is_stopped: false,
     };
     let asyncio = if options.tasks { look.probe.target.asyncio() } else { None };
@@ -57,6 +58,7 @@ pub fn dump(target: Target, options: DumpOptions) -> Result<ProcessDump, ReadErr
         executable: target.executable().to_owned(),
         threads,
         tasks: look.tasks,
+        stops: look.stops,
     })
 }
 
@@ -112,6 +114,7 @@ struct Look {
     code_names: CodeNames<usize>,
     frames: Vec<Frame>,
     tasks: Tasks,
+    stops: Stops,
     /// Whether the process is under a stop signal or a debugger: its threads wait for that, whatever
     /// they waited for before.
     is_stopped: bool,
@@ -130,6 +133,7 @@ impl Look {
             // Those that may hold the GIL at one instant, even if all of them are too many for one.
             wanted.sort_by_key(|index| !self.probe.roster.threads[*index].is_running());
             for instant in self.probe.capture(group.gil.as_ref(), &wanted)? {
+                instant.stops.iter().for_each(|lasted| self.stops.add(*lasted));
                 if let Some(objects) = &instant.objects {
                     self.add_tasks(objects);
                 }

@@ -2,10 +2,11 @@
 
 use insta::assert_snapshot;
 use profiler_model::{
-    Frame, InterpreterId, LossReason, Pid, Position, RemoteAddr, ThreadState, Tid, Variable, WaitReason,
+    Frame, InterpreterId, LossReason, Nanos, Pid, Position, RemoteAddr, ThreadState, Tid, Variable,
+    WaitReason,
 };
 use profiler_output::{ViewOptions, write_dump_text, write_dumps_json};
-use profiler_profile::{FrameDetails, ProcessDump, TaskDump, TaskState, Tasks, ThreadDump, Variables};
+use profiler_profile::{FrameDetails, ProcessDump, Stops, TaskDump, TaskState, Tasks, ThreadDump, Variables};
 use serde_json::Value;
 
 use crate::profiles::frame;
@@ -36,6 +37,7 @@ fn process(threads: Vec<ThreadDump>) -> ProcessDump {
         executable: "/usr/bin/python3.11".to_owned(),
         threads,
         tasks: Tasks::None,
+        stops: Stops { count: 2, total: Nanos::from_nanos(50_000), longest: Nanos::from_nanos(30_000) },
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use profiler_memory::{CoreActivity, CoreThread, ReadError, ReadMemory};
 use profiler_model::{Frame, LossReason, NsTid, RemoteAddr, ThreadState, Tid, WaitReason};
 use profiler_os::Activity;
-use profiler_profile::{FrameDetails, ProcessDump, Tasks, ThreadDump, Variables};
+use profiler_profile::{FrameDetails, ProcessDump, Stops, Tasks, ThreadDump, Variables};
 use profiler_python::{
     CodeError, CodeHead, Interpreter, RawFrame, ReprLimits, Values, first_interpreters, first_thread_states,
     native_ids, thread_names, variables,
@@ -51,6 +51,7 @@ pub fn dump_core(target: &CoreTarget, limits: Option<ReprLimits>) -> (ProcessDum
         executable: target.file().executable().unwrap_or_default().to_owned(),
         threads,
         tasks: Tasks::None,
+        stops: Stops::default(),
     };
     (dump, cut)
 }
