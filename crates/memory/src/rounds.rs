@@ -5,6 +5,9 @@
 //! at first, and takes note of what it lacks. [`RoundCopy::fetch`] gets all of that at once. After as many
 //! rounds as pointers are followed one after the other, everything is there, and what had been read can go
 //! on changing: reading the copy once more gives what it was.
+//!
+//! Where standing still is dear, most of it is done before: the rounds are made while everything moves, which shows
+//! what will be needed, and then [`RoundCopy::refresh`] reads all of that anew in one go.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -27,6 +30,17 @@ const MAX_UNREADABLE: usize = 256;
 /// How many blocks are fetched at once: as many pieces as one system call takes.
 const MAX_BLOCKS_AT_ONCE: usize = 1024;
 
+/// Blocks that lie so far apart are read in one piece, with what lies between: one more piece costs more.
+const MAX_GAP_BLOCKS: u64 = 4;
+
+/// Blocks next to each other, which are read anew in one piece.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    /// The number of the first one.
+    first: u64,
+    count: u64,
+}
+
 /// A copy of memory, filled in rounds.
 #[derive(Debug, Default)]
 pub struct RoundCopy {
@@ -34,6 +48,8 @@ pub struct RoundCopy {
     /// read there is `None`.
     blocks: FxHashMap<u64, Option<usize>>,
     bytes: Vec<u8>,
+    /// What is read anew, in the order of `bytes`.
+    runs: Vec<Run>,
     missing: RefCell<BTreeSet<u64>>,
     asked: Cell<u64>,
     unreadable: usize,
@@ -69,6 +85,65 @@ impl RoundCopy {
             };
         }
         Ok(!wanted.is_empty())
+    }
+
+    /// Lays out everything that is there so that [`RoundCopy::refresh`] reads it in few pieces.
+    pub fn arrange(&mut self) {
+        let mut numbers: Vec<u64> =
+            self.blocks.iter().filter_map(|(number, place)| place.map(|_| *number)).collect();
+        numbers.sort_unstable();
+        self.runs.clear();
+        for number in numbers {
+            match self.runs.last_mut() {
+                Some(run) if number <= run.first + run.count + MAX_GAP_BLOCKS => {
+                    run.count = number - run.first + 1;
+                }
+                _ => self.runs.push(Run { first: number, count: 1 }),
+            }
+        }
+        let all: Vec<u64> = self.runs.iter().flat_map(|run| run.first..run.first + run.count).collect();
+        self.bytes.clear();
+        // Touched now: memory that is new costs time when it is written first.
+        self.bytes.resize(all.len() * BLOCK_BYTES, 1);
+        let places = (0..).step_by(BLOCK_BYTES).map(Some);
+        self.blocks = all.into_iter().zip(places).collect();
+        self.missing.get_mut().clear();
+        self.asked.set(0);
+        self.unreadable = 0;
+    }
+
+    /// Reads everything anew that was there when it was last arranged, and forgets all else.
+    ///
+    /// # Errors
+    /// When nothing of the process can be read any more.
+    pub fn refresh(&mut self, memory: &impl ReadMemory) -> Result<(), ReadError> {
+        let mut gone = Vec::new();
+        let mut bytes = self.bytes.as_mut_slice();
+        let mut requests: Vec<ReadRequest<'_>> = Vec::with_capacity(self.runs.len());
+        for run in &self.runs {
+            let (piece, rest) = bytes.split_at_mut(run.count as usize * BLOCK_BYTES);
+            requests.push(ReadRequest::new(address(run.first), piece));
+            bytes = rest;
+        }
+        let (mut rest, mut done) = (requests.as_mut_slice(), 0);
+        while !rest.is_empty() {
+            let read = memory.read_batch(rest)?;
+            if read >= rest.len() {
+                break;
+            }
+            // Where a batch ends is what cannot be read any more.
+            gone.push(self.runs[done + read]);
+            done += read + 1;
+            rest = &mut rest[read + 1..];
+            if gone.len() > MAX_UNREADABLE {
+                gone.extend_from_slice(&self.runs[done..]);
+                break;
+            }
+        }
+        for number in gone.iter().flat_map(|run| run.first..run.first + run.count) {
+            self.blocks.remove(&number);
+        }
+        Ok(())
     }
 
     /// Fetches blocks in one batch; returns how many were read.
@@ -184,6 +259,46 @@ mod tests {
         assert_eq!(ask(&copy), 1);
         assert!(copy.missing() == 0);
         assert_eq!(buffers, [[0x10, 0x30, 0, 0], [0; 4], [7; 4]]);
+    }
+
+    #[test]
+    fn what_was_arranged_is_read_anew_in_one_go() {
+        let (memory, mut copy) = (memory(), RoundCopy::new());
+        while follow(&copy).is_err() {
+            assert!(copy.fetch(&memory).unwrap());
+        }
+        copy.arrange();
+        // What is there before it has been read anew is no content.
+        assert_ne!(follow(&copy), Ok(0x0707_0707_0707_0707));
+        copy.refresh(&memory).unwrap();
+        assert_eq!(follow(&copy), Ok(0x0707_0707_0707_0707));
+        // Of two pieces one is gone: the other one is as it is now.
+        let mut later = Snapshot::new();
+        later.insert(RemoteAddr::new(0x3000), &[9; 2 * BLOCK_BYTES]);
+        copy.arrange();
+        copy.refresh(&later).unwrap();
+        assert!(follow(&copy).is_err() && copy.missing() > 0);
+        let mut bytes = [0; 2];
+        copy.read(RemoteAddr::new(0x3000 + BLOCK_BYTES as u64 - 1), &mut bytes).unwrap();
+        assert_eq!(bytes, [9, 9]);
+    }
+
+    #[test]
+    fn pieces_with_small_gaps_are_one() {
+        let mut memory = Snapshot::new();
+        memory.insert(RemoteAddr::new(0x1000), &[5; 16 * BLOCK_BYTES]);
+        let mut copy = RoundCopy::new();
+        for block in [0, 3, 15] {
+            let _ = copy.read(address(0x1000 / BLOCK_BYTES as u64 + block), &mut [0; 4]);
+        }
+        copy.fetch(&memory).unwrap();
+        copy.arrange();
+        let runs: Vec<_> = copy.runs.iter().map(|run| (run.first * BLOCK_BYTES as u64, run.count)).collect();
+        assert_eq!(runs, [(0x1000, 4), (0x1000 + 15 * BLOCK_BYTES as u64, 1)]);
+        copy.refresh(&memory).unwrap();
+        let mut bytes = [0; BLOCK_BYTES];
+        copy.read(address(0x1000 / BLOCK_BYTES as u64 + 2), &mut bytes).unwrap();
+        assert_eq!(bytes, [5; BLOCK_BYTES]);
     }
 
     #[test]

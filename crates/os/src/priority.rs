@@ -36,6 +36,15 @@ pub fn want_promptness() -> Promptness {
     }
 }
 
+/// Makes the calling thread an ordinary one again, for work that has time.
+pub fn want_no_promptness() {
+    // SAFETY: sched_param is plain data for which all zeroes is a valid value.
+    let parameter: libc::sched_param = unsafe { std::mem::zeroed() };
+    let policy = libc::SCHED_OTHER | libc::SCHED_RESET_ON_FORK;
+    // SAFETY: `parameter` is valid and outlives the call, which only reads it; 0 is the calling thread.
+    unsafe { libc::sched_setscheduler(0, policy, &parameter) };
+}
+
 fn set_real_time() -> bool {
     // SAFETY: sched_param is plain data for which all zeroes is a valid value.
     let mut parameter: libc::sched_param = unsafe { std::mem::zeroed() };

@@ -109,6 +109,11 @@ impl AsyncioOffsets {
         self.list(memory, interpreter.offset(self.interpreter_tasks))
     }
 
+    /// Reads the part of the task at `task` that links it with the next one, so that `memory` takes note of it.
+    pub fn ask_for_node(&self, memory: &impl ReadMemory, task: RemoteAddr) {
+        let _ = memory.scalar::<u64>(task.offset(self.task_node));
+    }
+
     /// A circle of nodes, each in a task, that starts at `head`; at most [`MAX_TASKS`] of them.
     fn list(&self, memory: &impl ReadMemory, head: RemoteAddr) -> Result<Vec<RemoteAddr>, ReadError> {
         let mut tasks = Vec::new();

@@ -6,10 +6,13 @@ use profiler_memory::{PageCopy, ReadError, ReadMemory};
 use profiler_model::LossReason;
 use profiler_python::{Callers, GilAddresses, Offsets, RawStack, STACK_PAGE_BYTES, ThreadState, WalkError};
 
+use crate::Target;
 use crate::codes::KnownCodes;
 use crate::forecast::PageForecast;
 use crate::gil::{self, GilSpan, GilState};
-use crate::objects::ObjectsWanted;
+use crate::instant::Instant;
+use crate::objects::{ObjectCopy, ObjectsAhead, ObjectsWanted, copy_objects, look_ahead};
+use crate::roster::Roster;
 
 /// Copies stacks, predicting from one instant to the next which pages they lie in.
 #[derive(Debug, Default)]
@@ -22,6 +25,8 @@ pub struct StackReader {
     pub codes: KnownCodes,
     /// Which objects are copied with the stacks.
     pub objects: ObjectsWanted,
+    /// Where these were a moment ago, of threads that will probably be captured together.
+    pub ahead: Vec<ObjectsAhead>,
 }
 
 impl StackReader {
@@ -105,6 +110,52 @@ impl StackReader {
             Err(WalkError::Circle | WalkError::BadPointer(_) | WalkError::Unrooted) => {
                 Err(LossReason::Invalid)
             }
+        }
+    }
+
+    /// Looks at the stacks of the threads `wanted` and at the objects that are to be copied with them, while they
+    /// move: what is seen may be wrong, but tells where to look when they stand still.
+    ///
+    /// # Errors
+    /// When nothing of the process can be read any more.
+    pub fn look_ahead(
+        &mut self,
+        target: &Target,
+        roster: &Roster,
+        wanted: &[usize],
+    ) -> Result<(), ReadError> {
+        self.begin(target.memory())?;
+        let threads = wanted.iter().map(|index| &roster.threads[*index].python);
+        let stacks: Vec<RawStack> =
+            threads.filter_map(|thread| self.stack(target.memory(), target.offsets(), thread).ok()).collect();
+        self.learn(stacks.iter());
+        if self.objects.is_any() {
+            self.ahead.push(look_ahead(target, roster, self.objects, wanted, stacks)?);
+        }
+        Ok(())
+    }
+
+    /// Copies the objects of the stacks of `instant`.
+    ///
+    /// # Errors
+    /// When nothing of the process can be read any more.
+    pub fn copy_objects(
+        &mut self,
+        target: &Target,
+        roster: &Roster,
+        instant: &Instant,
+        is_stopped: bool,
+    ) -> Result<ObjectCopy, ReadError> {
+        let in_common = self.ahead.iter().map(|ahead| ahead.threads_in_common(roster, instant));
+        let best = in_common.enumerate().max_by_key(|(_, count)| *count).filter(|(_, count)| *count > 0);
+        let ahead = best.map(|(index, _)| self.ahead.swap_remove(index)).unwrap_or_default();
+        copy_objects(target, roster, self.objects, instant, ahead, is_stopped)
+    }
+
+    /// Uses the objects of an instant that was of no use to find them the next time.
+    pub fn try_again(&mut self, roster: &Roster, instant: &mut Instant) {
+        if let Some(copy) = instant.objects.take() {
+            self.ahead.push(ObjectsAhead::again(copy, roster, instant));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use profiler_memory::ReadError;
 use profiler_model::{Frame, LossReason, ThreadState, Timestamp, WaitReason};
-use profiler_os::clock;
+use profiler_os::{clock, priority};
 use profiler_profile::{FrameDetails, ProcessDump, Stops, Tasks, ThreadDump, Variables};
 use profiler_python::{RawStack, ReprLimits};
 
@@ -20,6 +20,10 @@ use crate::{SamplerKind, Target};
 /// How often threads whose stack was lost are looked at again.
 const MAX_LOOKS: usize = 10;
 
+/// How often the process is looked at again only because some of its objects had moved when they were copied: in
+/// a program that moves them all the time, some always have.
+const MAX_LOOKS_FOR_OBJECTS: usize = 3;
+
 /// What every thread of the target is doing. Threads whose stack could not be proved say why.
 ///
 /// # Errors
@@ -34,13 +38,15 @@ pub fn dump(target: Target, options: DumpOptions) -> Result<ProcessDump, ReadErr
         frames: Vec::new(),
         tasks: Tasks::None,
         stops: Stops::default(),
+        lacks_objects: false,
         is_stopped: false,
     };
     let asyncio = if options.tasks { look.probe.target.asyncio() } else { None };
     look.probe.want_objects(ObjectsWanted { variables: options.variables, tasks: asyncio });
     let mut threads = look.threads(clock::now())?;
-    for _ in 1..MAX_LOOKS {
-        if threads.iter().all(is_whole) && !matches!(look.tasks, Tasks::Lost(_)) {
+    for looks in 1..MAX_LOOKS {
+        let is_whole = threads.iter().all(is_whole) && !matches!(look.tasks, Tasks::Lost(_));
+        if is_whole && (!look.lacks_objects || looks >= MAX_LOOKS_FOR_OBJECTS) {
             break;
         }
         threads = look.threads(clock::now())?;
@@ -115,6 +121,8 @@ struct Look {
     frames: Vec<Frame>,
     tasks: Tasks,
     stops: Stops,
+    /// Whether objects had moved when they were to be copied.
+    lacks_objects: bool,
     /// Whether the process is under a stop signal or a debugger: its threads wait for that, whatever
     /// they waited for before.
     is_stopped: bool,
@@ -124,15 +132,19 @@ impl Look {
     /// All threads, in the reverse order of CPython's list: the oldest first.
     fn threads(&mut self, now: Timestamp) -> Result<Vec<ThreadDump>, ReadError> {
         self.probe.look(now)?;
+        self.probe.look_ahead()?;
+        self.probe.look(clock::now())?;
         self.is_stopped =
             self.probe.target.process().stat().is_ok_and(|stat| matches!(stat.state, b'T' | b't'));
         let mut dumps: Vec<(usize, ThreadDump)> = Vec::new();
         self.tasks = Tasks::None;
+        self.lacks_objects = false;
         for group in GilGroup::all(&self.probe.roster) {
-            let mut wanted = group.threads.clone();
-            // Those that may hold the GIL at one instant, even if all of them are too many for one.
-            wanted.sort_by_key(|index| !self.probe.roster.threads[*index].is_running());
-            for instant in self.probe.capture(group.gil.as_ref(), &wanted)? {
+            let wanted = group.running_first(&self.probe.roster);
+            priority::want_promptness();
+            let instants = self.probe.capture(group.gil.as_ref(), &wanted);
+            priority::want_no_promptness();
+            for instant in instants? {
                 instant.stops.iter().for_each(|lasted| self.stops.add(*lasted));
                 if let Some(objects) = &instant.objects {
                     self.add_tasks(objects);
@@ -179,6 +191,8 @@ impl Look {
                 },
             ));
         }
+        let lacks = |objects: &ObjectCopy| objects.memory.missing() > 0;
+        self.lacks_objects |= instant.objects.as_ref().is_some_and(lacks);
     }
 
     /// The frames with what was asked for of each, leaf first.

@@ -13,7 +13,7 @@ use crate::roster::Roster;
 /// The most threads that are captured at one instant, and so during one stop: what is left is captured at
 /// another one. More stacks than that take longer than a millisecond, and a process may have ten thousand
 /// threads, each of which is new at the first look.
-const MAX_THREADS_AT_ONCE: usize = 256;
+pub const MAX_THREADS_AT_ONCE: usize = 256;
 
 /// After so many frames no further thread is captured at the same instant: four of the deepest stacks.
 const MAX_FRAMES_AT_ONCE: usize = 4 * MAX_FRAMES;

@@ -19,7 +19,7 @@ use crate::Target;
 use crate::capture::StackReader;
 use crate::gil::{self, GilState};
 use crate::instant::{Instant, read_stacks};
-use crate::objects::{copy_objects, nobody_ran};
+use crate::objects::nobody_ran;
 use crate::roster::Roster;
 
 /// How often the stop is tried anew when it came at a moment that cannot be used: the GIL has passed to
@@ -57,7 +57,8 @@ pub fn capture(
         }
         let mut instant = read_stacks(target, roster, wanted, reader)?;
         if reader.objects.is_any() {
-            let mut objects = copy_objects(target, roster, reader.objects, &instant)?;
+            let is_held = matches!(still, Still::Stopped(_));
+            let mut objects = reader.copy_objects(target, roster, &instant, is_held)?;
             let is_stopped = still.proof(roster, last_holder).is_ok();
             let stood_still = nobody_ran(target, roster, gil, &now, is_stopped)?;
             objects.doubt = (!stood_still).then_some(LossReason::GilMoved);
@@ -66,6 +67,7 @@ pub fn capture(
         let proof_of_holder = still.proof(roster, last_holder);
         if matches!(still, Still::Queued(_)) && proof_of_holder.is_err() && attempt < MAX_ATTEMPTS {
             // It has got a CPU meanwhile, and there it is quickly stopped.
+            reader.try_again(roster, &mut instant);
             continue;
         }
         let nobody_can_move = proof_of_holder.is_ok() && now.locked;
@@ -83,6 +85,7 @@ pub fn capture(
         let is_between_frames = instant.stacks.iter().any(|(_, stack)| *stack == Err(LossReason::Invalid));
         if is_between_frames && attempt < MAX_ATTEMPTS {
             // Stopped again at once, it would not have moved.
+            reader.try_again(roster, &mut instant);
             clock::sleep_until(clock::now() + TIME_TO_MOVE);
             continue;
         }
@@ -159,7 +162,8 @@ pub fn capture_alone(
     reader.begin(target.memory())?;
     let mut instant = read_stacks(target, roster, &[index], reader)?;
     if reader.objects.is_any() {
-        let mut objects = copy_objects(target, roster, reader.objects, &instant)?;
+        let mut objects =
+            reader.copy_objects(target, roster, &instant, matches!(still, Still::Stopped(_)))?;
         // No GIL keeps the others from changing them.
         let others_slept =
             (0..roster.threads.len()).all(|other| other == index || roster.threads[other].slept_since_look());

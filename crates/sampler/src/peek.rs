@@ -12,7 +12,7 @@ use crate::Target;
 use crate::capture::StackReader;
 use crate::gil;
 use crate::instant::{Instant, read_stacks};
-use crate::objects::{copy_objects, nobody_ran};
+use crate::objects::nobody_ran;
 use crate::roster::Roster;
 
 /// How many readings must be the same. A stack that changes while it is read can look the same twice; each
@@ -36,11 +36,12 @@ pub fn capture(
 ) -> Result<Instant, ReadError> {
     let mut attempt = 1;
     loop {
-        let instant = capture_once(target, roster, gil, wanted, reader)?;
+        let mut instant = capture_once(target, roster, gil, wanted, reader)?;
         let lost = instant.stacks.iter().any(|(_, stack)| stack.is_err());
         if !lost || attempt == MAX_ATTEMPTS {
             return Ok(instant);
         }
+        reader.try_again(roster, &mut instant);
         attempt += 1;
     }
 }
@@ -57,7 +58,7 @@ fn capture_once(
     reader.begin(target.memory())?;
     let mut instant = read_stacks(target, roster, wanted, reader)?;
     if reader.objects.is_any() {
-        let mut objects = copy_objects(target, roster, reader.objects, &instant)?;
+        let mut objects = reader.copy_objects(target, roster, &instant, false)?;
         let stood_still = match (gil, &before) {
             (Some(gil), Some(before)) => nobody_ran(target, roster, gil, before, false)?,
             _ => roster.threads.iter().all(|thread| thread.slept_since_look()),

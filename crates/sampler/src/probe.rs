@@ -8,7 +8,7 @@ use profiler_python::{GilAddresses, RawStack};
 use crate::capture::StackReader;
 use crate::codes::Capture;
 use crate::gil;
-use crate::instant::Instant;
+use crate::instant::{Instant, MAX_THREADS_AT_ONCE};
 use crate::objects::ObjectsWanted;
 use crate::roster::Roster;
 use crate::{SamplerKind, Target, pause, peek};
@@ -73,6 +73,23 @@ impl Probe {
 
     fn refresh(&mut self, now: Timestamp) -> Result<(), ReadError> {
         self.roster.refresh(self.target.process(), self.target.memory(), self.target.runtime(), now)
+    }
+
+    /// Looks at all stacks, and at the objects that are wanted with them, without stopping anything and without
+    /// believing what is seen: it makes the next captures short. What the threads do is to be looked at anew
+    /// afterwards.
+    ///
+    /// # Errors
+    /// When nothing of the process can be read any more.
+    pub fn look_ahead(&mut self) -> Result<(), ReadError> {
+        self.reader.ahead.clear();
+        for group in GilGroup::all(&self.roster) {
+            let together = if group.gil.is_some() { MAX_THREADS_AT_ONCE } else { 1 };
+            for threads in group.running_first(&self.roster).chunks(together) {
+                self.reader.look_ahead(&self.target, &self.roster, threads)?;
+            }
+        }
+        Ok(())
     }
 
     /// Captures the stacks of the threads `wanted` (indices into the roster), which share `gil` or have none.
@@ -182,6 +199,14 @@ pub struct GilGroup {
 }
 
 impl GilGroup {
+    /// The threads, so that those that may hold the GIL come at one instant, even if all of them are too many for
+    /// one.
+    pub fn running_first(&self, roster: &Roster) -> Vec<usize> {
+        let mut threads = self.threads.clone();
+        threads.sort_by_key(|index| !roster.threads[*index].is_running());
+        threads
+    }
+
     /// The groups of all threads.
     pub fn all(roster: &Roster) -> Vec<GilGroup> {
         let mut groups: Vec<GilGroup> = Vec::new();

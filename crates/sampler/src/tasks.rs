@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use profiler_memory::{ReadError, RoundCopy};
+use profiler_memory::{ReadError, ReadMemory, RoundCopy};
 use profiler_model::{Frame, RemoteAddr, Tid};
 use profiler_profile::{TaskDump, TaskState};
 use profiler_python::{
@@ -11,7 +11,6 @@ use profiler_python::{
 };
 use profiler_stack::{Describe, Resolver};
 
-use crate::Target;
 use crate::roster::Roster;
 
 /// The tasks of one thread.
@@ -31,6 +30,11 @@ impl TaskList {
         self.tasks.len() >= MAX_TASKS
     }
 
+    /// Whether it is the one that runs.
+    pub fn is_running(&self, task: RemoteAddr) -> bool {
+        self.running == task
+    }
+
     /// Where the tasks are.
     pub fn addresses(&self) -> impl Iterator<Item = RemoteAddr> {
         self.tasks.iter().copied()
@@ -39,12 +43,11 @@ impl TaskList {
 
 /// The lists of the threads `wanted`, and of their interpreters.
 pub fn task_lists(
-    target: &Target,
+    memory: &impl ReadMemory,
     roster: &Roster,
     wanted: &[usize],
     asyncio: &AsyncioOffsets,
 ) -> Vec<TaskList> {
-    let memory = target.memory();
     let mut lists = Vec::new();
     for index in wanted {
         let thread = &roster.threads[*index];
