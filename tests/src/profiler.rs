@@ -22,6 +22,9 @@ const LONGEST_RUN: Duration = Duration::from_secs(90);
 /// The sleeps between samples after which a run is taken to be well under way: start-up has far fewer.
 const SLEEPS_WHEN_SAMPLING: u64 = 60;
 
+/// What the binary is called.
+const NAME: &str = "profiler";
+
 /// The binary: `PROFILER_BIN`, or the release build.
 ///
 /// # Panics
@@ -179,11 +182,24 @@ impl Running {
         Ok(kill(Pid::from_raw(i32::try_from(self.pid())?), signal)?)
     }
 
+    /// The process id of the profiler itself: words that lead to another place may have started it as a child.
+    fn profiler_pid(&self) -> u32 {
+        let mut pid = self.pid();
+        let name = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let children = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        while name(pid).trim() != NAME
+            && let Some(child) = children(pid).ok().and_then(|pids| pids.split_whitespace().next()?.parse().ok())
+        {
+            pid = child;
+        }
+        pid
+    }
+
     /// Returns when it has slept between samples often enough to be sampling for certain. Needs a rate of
     /// 100 Hz or more.
     pub fn wait_until_sampling(&mut self) -> Result<()> {
         let limit = Instant::now() + LONGEST_RUN;
-        while voluntary_switches(self.pid()).unwrap_or(0) < SLEEPS_WHEN_SAMPLING {
+        while voluntary_switches(self.profiler_pid()).unwrap_or(0) < SLEEPS_WHEN_SAMPLING {
             if let Some(status) = self.child.try_wait()? {
                 bail!("the profiler ended before it sampled: {status:?}");
             }

@@ -51,6 +51,19 @@ pub fn bound(share: f64, effective_number: f64, deviations: f64) -> f64 {
     deviations * (share * (1.0 - share) / effective_number).sqrt()
 }
 
+/// How many equal samples say as much as samples at random instants, so many a second, that stand for this much
+/// time together: each stands for the gap before it, and gaps are exponential, so (sum w)^2 / sum w^2 is half their
+/// number. Where a thread lost its CPU in between there are more, so this is the least.
+pub fn effective_number_of_gaps(seconds: f64, samples_per_second: f64) -> f64 {
+    seconds * samples_per_second / 2.0
+}
+
+/// As [`bound`], for samples that stand for exponential gaps: a sum of them has a tail that a normal variable does
+/// not have. Of a part that is nearly nothing one late sample may make a hundredth.
+pub fn bound_of_gaps(share: f64, effective_number: f64, deviations: f64) -> f64 {
+    bound(share, effective_number, deviations) + deviations * deviations / (4.0 * effective_number)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

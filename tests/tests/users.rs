@@ -16,19 +16,38 @@ use profiler_tests::{
 /// The system's interpreter: other users cannot reach those in somebody's home.
 const SYSTEM_PYTHON: &str = "/usr/bin/python3";
 
-/// Says that it is ready and works until its stdin closes, which a thread watches.
-const WORKER: &str = "\
-import os, sys, threading
+/// Works until its stdin closes, which a thread watches, and then for 0.3 s of its CPU time: however slowly a busy
+/// machine lets the profiler start, there is work to be seen.
+const WORK: &str = "\
+import os, sys, threading, time
+over = []
 def watch():
     sys.stdin.read()
-    os._exit(0)
+    over.append(time.process_time() + 0.3)
 threading.Thread(target=watch, name='watcher').start()
 def work():
-    while True:
+    while not over or time.process_time() < over[0]:
         for _ in range(1000): pass
-print('ready', os.getpid(), flush=True)
-work()
 ";
+
+/// A program that says these things and works then.
+fn worker(says: &str) -> String {
+    format!("{WORK}{says}\nwork()\n")
+}
+
+/// The same as a fixture.
+fn ready_worker() -> String {
+    worker("print('ready', os.getpid(), flush=True)")
+}
+
+/// Runs a profiler that has started a worker until it has sampled it.
+fn record_worker(record: Profiler) -> Result<Run> {
+    let mut running = record.with_stdin().spawn()?;
+    running.wait_until_sampling()?;
+    let run = running.wait()?;
+    ensure!(run.code() == Some(0), "{run:?}");
+    Ok(run)
+}
 
 fn profile_of(scratch: &Scratch) -> Result<Collapsed> {
     Collapsed::parse(&fs::read_to_string(scratch.file("out.txt")).context("no data was written")?)
@@ -54,7 +73,7 @@ fn an_ordinary_user_looks_into_his_own_process() {
         return;
     }
     every_interpreter(|interpreter| {
-        let Some(words) = place::inline_as_nobody(interpreter, WORKER) else { return Ok(()) };
+        let Some(words) = place::inline_as_nobody(interpreter, &ready_worker()) else { return Ok(()) };
         let scratch = Scratch::new()?;
         let fixture = Fixture::command(&words)?;
         let text = Profiler::as_nobody("dump", &scratch)?.pid(&fixture).succeed()?.stdout;
@@ -121,14 +140,14 @@ fn under_sudo_a_launched_command_and_what_is_written_belong_to_the_invoking_user
         return;
     }
     let scratch = Scratch::new().unwrap();
-    let source = "import os\n\
-                  print(*os.getresuid(), *os.getresgid(), *os.getgroups(), os.environ['USER'], os.environ['HOME'])\n\
-                  def work():\n    for _ in range(5000000): pass\nwork()";
-    let run = under_sudo(&scratch).command(&[SYSTEM_PYTHON, "-c", source]).succeed().unwrap();
+    let source = worker(
+        "print(*os.getresuid(), *os.getresgid(), *os.getgroups(), os.environ['USER'], os.environ['HOME'])",
+    );
+    let run = record_worker(under_sudo(&scratch).command(&[SYSTEM_PYTHON, "-c", &source])).unwrap();
     let entry = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(NOBODY)).unwrap().unwrap();
     let ids = vec![NOBODY.to_string(); 7].join(" ");
     assert_eq!(run.stdout.trim(), format!("{ids} {} {}", entry.name, entry.dir.display()));
-    assert!(profile_of(&scratch).unwrap().count(|stack| stack.contains("work")) > 0);
+    must_show_work(&profile_of(&scratch).unwrap()).unwrap();
     assert_eq!(owner(&scratch).unwrap(), (NOBODY, NOBODY));
 }
 
@@ -138,7 +157,7 @@ fn under_sudo_any_process_can_be_recorded_and_the_result_belongs_to_the_invoking
         return;
     }
     let scratch = Scratch::new().unwrap();
-    let fixture = Fixture::inline(one_interpreter(), WORKER).unwrap();
+    let fixture = Fixture::inline(one_interpreter(), &ready_worker()).unwrap();
     under_sudo(&scratch).words("-d 0.5").pid(&fixture).succeed().unwrap();
     must_show_work(&profile_of(&scratch).unwrap()).unwrap();
     assert_eq!(owner(&scratch).unwrap(), (NOBODY, NOBODY));
@@ -187,7 +206,7 @@ fn every_refusal_names_its_rule_and_what_helps() {
     if !can_put_elsewhere() {
         return;
     }
-    let roots = Fixture::inline(one_interpreter(), WORKER).unwrap();
+    let roots = Fixture::inline(one_interpreter(), &ready_worker()).unwrap();
     must_be_refused(&place::as_nobody(), &roots, &["belongs to root", "sudo"]).unwrap();
     for how in [1, 2, 4] {
         let place = place::as_nobody_with_hidden_processes(how);
@@ -200,8 +219,8 @@ fn every_refusal_names_its_rule_and_what_helps() {
         let words = [SYSTEM_PYTHON, "-c", source].map(Into::into).to_vec();
         Fixture::command(&place::within(place::as_nobody(), words)).unwrap()
     };
-    must_be_refused(&incapable, &nobodys(WORKER), &["belongs to nobody", "SYS_PTRACE"]).unwrap();
-    let closed = format!("import ctypes\nctypes.CDLL(None).prctl(4, 0, 0, 0, 0)\n{WORKER}");
+    must_be_refused(&incapable, &nobodys(&ready_worker()), &["belongs to nobody", "SYS_PTRACE"]).unwrap();
+    let closed = format!("import ctypes\nctypes.CDLL(None).prctl(4, 0, 0, 0, 0)\n{}", ready_worker());
     let closed = nobodys(&closed);
     must_be_refused(&place::as_nobody(), &closed, &["does not let itself be looked into", "sudo"]).unwrap();
     // What root may all the same.
@@ -219,8 +238,8 @@ fn hidden_processes_do_not_hide_ones_own() {
     fs::copy(profiler_tests::profiler_path(), &binary).unwrap();
     let place = place::as_nobody_with_hidden_processes(2);
     let run = Profiler::binary_within(&place, &binary, "record").words("-f raw -r 500 -o");
-    let source = "def work():\n    for _ in range(5000000): pass\nwork()";
-    run.arg(scratch.file("out.txt")).command(&[SYSTEM_PYTHON, "-c", source]).succeed().unwrap();
+    let run = run.arg(scratch.file("out.txt")).command(&[SYSTEM_PYTHON, "-c", &worker("")]);
+    record_worker(run).unwrap();
     must_show_work(&profile_of(&scratch).unwrap()).unwrap();
 }
 
@@ -238,18 +257,17 @@ fn a_rootless_container_from_outside_and_from_inside() {
         ["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"].map(Into::into).to_vec();
     let container = place::within(fake_root.clone(), inside);
     let words = |source: &str| [SYSTEM_PYTHON, "-c", source].map(Into::into).to_vec();
-    let fixture = Fixture::command(&place::within(container.clone(), words(WORKER))).unwrap();
+    let fixture = Fixture::command(&place::within(container.clone(), words(&ready_worker()))).unwrap();
     let option = format!("--json --pid {}", fixture.only_child().unwrap());
     // By root, and by the user who made it.
     for profiler in [Profiler::new("dump"), Profiler::as_nobody("dump", &scratch).unwrap()] {
         let json = profiler.words(&option).succeed().unwrap().stdout;
         assert!(dumped_json(&json).unwrap().iter().any(|thread| thread.leaf() == "work"), "{json}");
     }
-    let source = "def work():\n    for _ in range(5000000): pass\nwork()";
     let run = Profiler::binary_within(&container, &binary, "record").words("-f raw -r 500 -o -");
-    let run = run.command(&words(source)).succeed().unwrap();
+    let run = record_worker(run.command(&words(&worker("")))).unwrap();
     must_show_work(&Collapsed::parse(&run.stdout).unwrap()).unwrap();
     // The capabilities of its root count for nothing outside.
-    let outside = Fixture::command(&place::within(place::as_nobody(), words(WORKER))).unwrap();
+    let outside = Fixture::command(&place::within(place::as_nobody(), words(&ready_worker()))).unwrap();
     must_be_refused(&fake_root, &outside, &["user namespace", "outside of all containers"]).unwrap();
 }
