@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod collapsed;
+mod competitors;
 pub mod core_file;
 pub mod damage;
 mod dump;
@@ -27,6 +28,7 @@ mod terminal;
 mod workload;
 
 pub use collapsed::{Collapsed, Frame, Stack};
+pub use competitors::Competitors;
 pub use dump::{DumpedFrame, DumpedThread, dumped_json, dumped_text};
 pub use environment::Environment;
 pub use expectation::{expectation, fixture_folder, line_numbers};

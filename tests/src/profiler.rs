@@ -188,7 +188,8 @@ impl Running {
         let name = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         let children = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
         while name(pid).trim() != NAME
-            && let Some(child) = children(pid).ok().and_then(|pids| pids.split_whitespace().next()?.parse().ok())
+            && let Some(child) =
+                children(pid).ok().and_then(|pids| pids.split_whitespace().next()?.parse().ok())
         {
             pid = child;
         }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::Evidence;
 use super::selector::Selector;
 use crate::WeightedSample;
-use crate::statistics::{bound, deviations};
+use crate::statistics::{bound_of_gaps, deviations, effective_number_of_gaps};
 
 /// How certain it is that chance alone does not break any comparison of one statement: there are some dozens
 /// of statements, all of which must hold in every run of the tests.
@@ -45,6 +45,11 @@ struct Share {
     of: Selector,
     least: Option<f64>,
     most: Option<f64>,
+    /// What the true share is at least, as timed by other means: the sampled one is, but for chance, and there
+    /// must be samples enough for the part to be seen.
+    truth_least: Option<f64>,
+    /// What the true share, of something that it is part of, is at most.
+    truth_most: Option<f64>,
 }
 
 /// The shares of the parts are those that the program has counted itself, within what chance explains.
@@ -111,7 +116,33 @@ impl Share {
     fn check(&self, evidence: &Evidence) -> Result<()> {
         let (part, whole) = (weight(evidence, &self.part)?, weight(evidence, &self.of)?);
         ensure!(whole > 0.0, "nothing to have a share of");
+        if self.truth_least.is_some() || self.truth_most.is_some() {
+            self.check_truth(evidence, part, whole)?;
+            if self.least.is_none() && self.most.is_none() {
+                return Ok(());
+            }
+        }
         within("share", part / whole, self.least, self.most)
+    }
+
+    /// Whether the sampled share is one that chance makes of a true one within the bounds.
+    fn check_truth(&self, evidence: &Evidence, part: f64, whole: f64) -> Result<()> {
+        let number = effective_number_of_gaps(whole, evidence.samples_per_second);
+        let deviations = deviations(CONFIDENCE, evidence.recordings);
+        let least = self.truth_least.map(|truth| truth - bound_of_gaps(truth, number, deviations));
+        let most = self.truth_most.map(|truth| truth + bound_of_gaps(truth, number, deviations));
+        within("share", part / whole, least, most)?;
+        if let Some(truth) = self.truth_least {
+            // That none of so many samples meets the part has the probability e^-expected.
+            let expected = truth * whole * evidence.asked_per_second;
+            let needed = (evidence.recordings as f64 / (1.0 - CONFIDENCE)).ln();
+            ensure!(
+                expected >= needed,
+                "only {expected:.1} samples of it are expected, {needed:.1} are needed"
+            );
+            ensure!(part > 0.0, "not one of {expected:.1} expected samples");
+        }
+        Ok(())
     }
 }
 
@@ -125,15 +156,12 @@ impl Counted {
         }
         let all: f64 = parts.iter().map(|(_, truth, _)| truth).sum();
         let sampled: f64 = parts.iter().map(|(_, _, seen)| seen).sum();
-        // Gaps between samples are exponential, and so are weights: (sum w)^2 / sum w^2 is half of their number.
-        let number = sampled * evidence.samples_per_second / 2.0;
+        let number = effective_number_of_gaps(sampled, evidence.samples_per_second);
         ensure!(number >= LEAST_EFFECTIVE_SAMPLES, "only {number:.0} effective samples");
         let deviations = deviations(CONFIDENCE, parts.len() * evidence.recordings);
         for (name, truth, seen) in &parts {
             let (truth, share) = (truth / all, seen / sampled);
-            // The second term is the tail of a sum of exponential weights, which a normal variable does not
-            // have: of a part that is nearly nothing one late sample may make a hundredth.
-            let bound = bound(truth, number, deviations) + deviations * deviations / (4.0 * number);
+            let bound = bound_of_gaps(truth, number, deviations);
             ensure!(
                 (share - truth).abs() <= bound,
                 "{name}: {share:.4} sampled, {truth:.4} counted, bound {bound:.4}, {number:.0} effective samples"
@@ -223,6 +251,7 @@ mod tests {
             account,
             lines: super::super::selector::Lines::of("julia/julia.py".to_owned()),
             samples_per_second: 100.0,
+            asked_per_second: 100.0,
             recordings: 1,
         }
     }
@@ -240,6 +269,18 @@ mod tests {
         assert!(!holds(share(0.1, 0.2), json!({})));
         assert!(!holds(json!({"says": "", "share": {"part": {}}}), json!({})), "no bounds");
         assert!(!holds(json!({"says": "nothing"}), json!({})));
+    }
+
+    #[test]
+    fn true_shares_are_held_but_for_chance_and_need_samples() {
+        // 200 effective samples: the bound around 0.25 is 0.14, around 0.6 it is 0.16.
+        let truth = |least, most| json!({"says": "", "share": {"part": {"leaf": ["b"]}, "truth_least": least, "truth_most": most}});
+        assert!(holds(truth(0.25, 0.25), json!({})));
+        assert!(!holds(truth(0.6, 0.7), json!({})));
+        assert!(!holds(truth(0.1, 0.1), json!({})));
+        let unseen = |least| json!({"says": "", "share": {"part": {"leaf": ["c"]}, "truth_least": least}});
+        assert!(!holds(unseen(0.03), json!({})), "12 samples are expected");
+        assert!(!holds(unseen(0.01), json!({})), "4 do not suffice to tell");
     }
 
     #[test]

@@ -13,8 +13,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
-    Environment, Fixture, Interpreter, Profiler, Scratch, WeightedSample, interpreters, missing,
-    read_speedscope,
+    Competitors, Environment, Fixture, Interpreter, Profiler, Scratch, WeightedSample, interpreters, missing,
+    read_speedscope, samples_per_second,
 };
 use check::Check;
 use selector::Lines;
@@ -62,6 +62,9 @@ struct Recorded {
     /// Attach to the program, or to a child it announces, once it is ready; without it the program is
     /// launched by the profiler.
     attach: Option<Attach>,
+    /// So many busy loops run beside it, all on one CPU: it gets one only now and then.
+    #[serde(default)]
+    competitors: usize,
     /// Only samples with this function of the program's own file, or of the driver's, count; all where there
     /// is none.
     inside: Option<String>,
@@ -122,6 +125,8 @@ struct Evidence {
     lines: Lines,
     /// How many samples stand behind a second of weight.
     samples_per_second: f64,
+    /// How many were asked for.
+    asked_per_second: f64,
     /// How many recordings of the kind there are: chance has as many tries.
     recordings: usize,
 }
@@ -155,13 +160,15 @@ impl Recorded {
         let record = Profiler::new("record")
             .words(&format!("-r {} {} -f speedscope -o", self.rate, self.options))
             .arg(&file);
+        let competitors = Competitors::start(self.competitors)?;
+        let words = competitors.beside(interpreter.fixture_words(program, &arguments));
         let account = match self.attach {
             None => {
-                let run = record.command(&interpreter.fixture_words(program, &arguments)).succeed()?;
+                let run = record.command(&words).succeed()?;
                 serde_json::from_str(run.stdout.lines().last().context("the program says nothing")?)?
             }
             Some(attach) => {
-                let fixture = Fixture::start(interpreter, program, &arguments)?;
+                let fixture = Fixture::start_words(&words)?;
                 let pid = match attach {
                     Attach::Program => fixture.pid(),
                     Attach::Child(index) => *fixture.children().get(index).context("no such child")?,
@@ -171,15 +178,6 @@ impl Recorded {
             }
         };
         Ok((std::fs::read_to_string(&file)?, account))
-    }
-
-    /// How many samples stand behind a second of weight. A file joins equal stacks that follow each other,
-    /// and the time that a thread waits for a CPU weighs nothing but is looked at all the same.
-    fn samples_per_second(&self, text: &str) -> Result<f64> {
-        let file: Value = serde_json::from_str(text)?;
-        let shown = file["ledger"]["shown"].as_f64().context("no ledger")?;
-        let weight: f64 = read_speedscope(text)?.iter().map(|sample| sample.weight).sum();
-        Ok((shown / weight).min(self.rate))
     }
 
     fn is_inside(&self, sample: &WeightedSample) -> bool {
@@ -194,7 +192,7 @@ impl Recorded {
     fn check(&self, topic: &str, interpreter: &Interpreter, recordings: usize) -> Result<()> {
         let program = format!("{topic}/{}", self.program);
         let (text, account) = self.record(interpreter, &program)?;
-        let samples_per_second = self.samples_per_second(&text)?;
+        let samples_per_second = samples_per_second(&text, self.rate)?;
         let mut samples = read_speedscope(&text)?;
         for sample in &mut samples {
             sample.frames.retain(|frame| frame.function != "<gc>");
@@ -202,8 +200,14 @@ impl Recorded {
         samples.retain(|sample| self.is_inside(sample));
         let number = samples_per_second * samples.iter().map(|sample| sample.weight).sum::<f64>();
         ensure!(number >= self.least_samples, "only {number:.0} samples");
-        let evidence =
-            Evidence { samples, account, lines: Lines::of(program), samples_per_second, recordings };
+        let evidence = Evidence {
+            samples,
+            account,
+            lines: Lines::of(program),
+            samples_per_second,
+            asked_per_second: self.rate,
+            recordings,
+        };
         let mut failures = Vec::new();
         for check in self.checks.iter().filter(|check| check.holds_for(interpreter.minor)) {
             if let Err(error) = check.check(&evidence) {
