@@ -20,6 +20,9 @@ use nix::unistd::{Pid, ttyname};
 /// What takes longer does not happen.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
+/// Written behind everything when a program has ended. A terminal in its usual mode changes nothing of it.
+const END_MARK: &[u8] = b"\r<ended>";
+
 /// The rows and columns of a usual terminal.
 pub const USUAL_SIZE: (u16, u16) = (30, 100);
 
@@ -41,7 +44,8 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// Starts a program in a terminal of (rows, columns) of its own.
+    /// Starts a program in a terminal of (rows, columns) of its own; of none, as some pseudo-terminals have it
+    /// until somebody says how large they are.
     pub fn start(words: &[OsString], (rows, columns): (u16, u16)) -> Result<Self> {
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         let pty = openpty(Some(&size), None)?;
@@ -54,7 +58,7 @@ impl Terminal {
         command.stdin(stream()?).stdout(stream()?).stderr(stream()?);
         let child = command.spawn().context("setsid of util-linux")?;
         drop(command);
-        let parser = vt100::Parser::new(positive(rows)?, positive(columns)?, 0);
+        let parser = vt100::Parser::new(positive(rows.max(1))?, positive(columns.max(1))?, 0);
         let written = Written { parser, bytes: Vec::new(), is_closed: false };
         let written = Arc::new((Mutex::new(written), Condvar::new()));
         let (reader, shared) = (master.try_clone()?, written.clone());
@@ -108,6 +112,18 @@ impl Terminal {
         self.wait_for_text(text)
     }
 
+    /// Waits until the mark behind everything has been read; a small screen has no room for it.
+    fn wait_for_end(&self) -> Result<()> {
+        let limit = Instant::now() + LONGEST_WAIT;
+        let mut written = self.written();
+        while !written.bytes.ends_with(END_MARK) {
+            let left = limit.saturating_duration_since(Instant::now());
+            ensure!(!left.is_zero(), "what was written last cannot be read");
+            written = self.written.1.wait_timeout(written, left).expect("the reading thread panicked").0;
+        }
+        Ok(())
+    }
+
     /// Changes the size, as a user does with the mouse.
     pub fn resize(&self, (rows, columns): (u16, u16)) -> Result<()> {
         self.written().parser.screen_mut().set_size(positive(rows)?, positive(columns)?);
@@ -152,8 +168,8 @@ impl Terminal {
             thread::sleep(Duration::from_millis(1));
         };
         // What it wrote last is read when this mark comes out, which is written behind it.
-        File::options().write(true).open(&self.path)?.write_all(b"\r\n<ended>")?;
-        self.wait_for_text("<ended>")?;
+        File::options().write(true).open(&self.path)?.write_all(END_MARK)?;
+        self.wait_for_end()?;
         self.expect_whole()?;
         Ok(status)
     }

@@ -15,10 +15,10 @@ const OF_PY_SPY: &str = include_str!("../data/raw_of_py_spy.txt");
 fn expected(options: &str) -> BTreeSet<String> {
     let head = format!("[{options}]");
     let lines = OF_PY_SPY.lines().skip_while(|line| *line != head).skip(1);
-    // Where py-spy lets `;` in a name cut the frame in two, it is `:` in ours.
+    // Where py-spy lets `;` in a name cut the frame in two, ours writes it out.
     lines
         .take_while(|line| !line.starts_with('['))
-        .map(|line| line.replace("sem;colon", "sem:colon"))
+        .map(|line| line.replace("sem;colon", r"sem\u{3b}colon"))
         .collect()
 }
 

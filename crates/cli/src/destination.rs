@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use profiler_os::file::{name_file, unnamed_file};
 use profiler_os::launch::InvokingUser;
-use profiler_output::OutputError;
+use profiler_output::{OutputError, escaped_text};
 
 use crate::plan::Output;
 
@@ -38,17 +38,22 @@ pub struct Renamed {
     owner: Option<(u32, u32)>,
 }
 
+/// A path as messages quote it.
+fn shown(path: &Path) -> String {
+    escaped_text(&path.to_string_lossy()).into_owned()
+}
+
 /// Why something cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum DestinationError {
     /// It is a folder.
-    #[error("cannot write {}: it is a folder", .0.display())]
+    #[error("cannot write {}: it is a folder", shown(.0))]
     IsFolder(PathBuf),
     /// Its folder is not there.
-    #[error("cannot write {}: there is no folder {}", .0.display(), .1.display())]
+    #[error("cannot write {}: there is no folder {}", shown(.0), shown(.1))]
     NoFolder(PathBuf, PathBuf),
     /// Anything else, in the kernel's words.
-    #[error("cannot write {}: {}", .0.display(), .1)]
+    #[error("cannot write {}: {}", shown(.0), .1)]
     Refused(PathBuf, io::Error),
     /// Writing to stdout failed.
     #[error("cannot write to stdout: {0}")]
@@ -78,8 +83,8 @@ impl Destination {
     pub fn name(&self) -> String {
         match self {
             Destination::Stdout => "stdout".to_owned(),
-            Destination::InPlace(path, _) => path.display().to_string(),
-            Destination::Renamed(file) => file.path.display().to_string(),
+            Destination::InPlace(path, _) => shown(path),
+            Destination::Renamed(file) => shown(&file.path),
         }
     }
 

@@ -3,9 +3,17 @@
 use std::fmt::Display;
 use std::io::{self, Write};
 
-/// Prints a line to stderr. A stderr that is closed or full is no reason to lose a recording.
+use profiler_output::escaped_text;
+
+/// Prints a line to stderr. A stderr that is closed or full is no reason to lose a recording. What messages quote
+/// may be the choice of others: nothing in it commands the terminal.
 pub fn say(line: impl Display) {
-    let _ = writeln!(io::stderr(), "{line}");
+    let _ = writeln!(io::stderr(), "{}", safe(&line.to_string()));
+}
+
+/// The text with all but its own line breaks made safe to be shown.
+fn safe(text: &str) -> String {
+    text.split('\n').map(escaped_text).collect::<Vec<_>>().join("\n")
 }
 
 /// Prints an error, with what it is about and what to try next.
@@ -34,6 +42,11 @@ pub fn counted(count: u64, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_messages_quote_commands_nothing() {
+        assert_eq!(safe("no \x1b]0;x\x07\n  try: é"), "no \\u{1b}]0;x\\u{7}\n  try: é");
+    }
 
     #[test]
     fn counts_are_grouped_by_three() {

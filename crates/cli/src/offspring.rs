@@ -6,6 +6,7 @@ use std::fmt;
 
 use profiler_model::Pid;
 use profiler_os::{ChildFinder, Process};
+use profiler_output::escaped_text;
 
 /// How many generations are looked through: `make` that starts a shell that starts a wrapper has four.
 const MAX_GENERATIONS: usize = 8;
@@ -49,5 +50,5 @@ pub fn first_python_below(pid: Pid, finder: &mut ChildFinder) -> Option<PythonCh
 fn as_python(pid: Pid) -> Option<PythonChild> {
     let executable = Process::new(pid).executable().ok()?;
     let name = executable.file_name()?.to_str()?;
-    name.starts_with("python").then(|| PythonChild { pid, name: name.to_owned() })
+    name.starts_with("python").then(|| PythonChild { pid, name: escaped_text(name).into_owned() })
 }

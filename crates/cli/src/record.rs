@@ -10,7 +10,7 @@ use anyhow::Context;
 use profiler_model::Nanos;
 use profiler_os::launch::{CommandEnd, InvokingUser, Launched, Streams};
 use profiler_os::signals::{Received, Signals, UserSignal};
-use profiler_output::{ViewOptions, write_ledger};
+use profiler_output::{ViewOptions, escaped_text, write_ledger};
 use profiler_profile::{Ledger, Profile};
 use profiler_sampler::{End, SamplerOptions};
 
@@ -67,7 +67,8 @@ pub fn launch_with(
     signals: &Signals,
     streams: Streams,
 ) -> anyhow::Result<RunningCommand> {
-    let name = Path::new(program).file_name().unwrap_or(program).display().to_string();
+    let name = Path::new(program).file_name().unwrap_or(program).to_string_lossy();
+    let name = escaped_text(&name).into_owned();
     let launched = Launched::start_with(program, arguments, user, signals.ignored_before(), streams)?;
     Ok(RunningCommand::new(launched, name))
 }

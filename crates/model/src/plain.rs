@@ -16,15 +16,17 @@ pub fn plain(name: &str) -> Cow<'_, str> {
     Cow::Owned(safe)
 }
 
-/// Controls (the C1 ones too: U+009B starts an escape sequence), what breaks lines or turns the direction of
-/// writing round, and what no XML file may hold.
+/// Controls (the C1 ones too: U+009B starts an escape sequence), what breaks lines, turns the direction of
+/// writing round or cannot be seen at all, and what no XML file may hold.
 pub fn is_unsafe(char: char) -> bool {
     char.is_control()
         || matches!(char,
-            '\u{200b}'..='\u{200f}'
+            '\u{ad}' | '\u{61c}'
+            | '\u{200b}'..='\u{200f}'
             | '\u{2028}'..='\u{202e}'
-            | '\u{2066}'..='\u{2069}'
-            | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{fffe}' | '\u{ffff}'
+            | '\u{e0000}'..='\u{e007f}')
 }
 
 #[cfg(test)]

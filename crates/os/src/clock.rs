@@ -1,11 +1,14 @@
 //! Clocks, sleeping until an instant, and what this process itself has used.
 
+use std::path::Path;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, ClockNanosleepFlags, clock_gettime, clock_nanosleep};
 use profiler_model::{Nanos, Timestamp};
+
+use crate::proc::text_of;
 
 /// The present instant on the monotonic clock.
 pub fn now() -> Timestamp {
@@ -32,7 +35,7 @@ pub fn sleep_until(instant: Timestamp) -> bool {
 /// Largest resident memory that this program has had, in bytes. What `getrusage` tells includes the program
 /// that this process was before it became this one, such as a Python that started the profiler.
 pub fn own_peak_memory() -> u64 {
-    std::fs::read_to_string("/proc/self/status").ok().and_then(|status| peak_memory(&status)).unwrap_or(0)
+    text_of(Path::new("/proc/self/status")).ok().and_then(|status| peak_memory(&status)).unwrap_or(0)
 }
 
 fn peak_memory(status: &str) -> Option<u64> {

@@ -9,6 +9,7 @@ use std::path::Path;
 use nix::errno::Errno;
 
 use crate::permission::UserName;
+use crate::proc::text_of;
 
 /// The capabilities that matter to a profiler, with their numbers in the kernel's sets.
 pub const CAPABILITIES: [(&str, u32); 5] = [
@@ -89,7 +90,7 @@ pub struct Host {
 impl Host {
     /// Looks at this host.
     pub fn look() -> Self {
-        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let status = text_of(Path::new("/proc/self/status")).unwrap_or_default();
         let set = |name| CapabilitySet(u64::from_str_radix(field(&status, name), 16).unwrap_or(0));
         Host {
             kernel: setting("kernel/osrelease").unwrap_or_else(|| "?".to_owned()),

@@ -12,6 +12,8 @@ use nix::errno::Errno;
 use nix::unistd::{Uid, User};
 use profiler_model::Pid;
 
+use crate::proc::text_of;
+
 /// The number of the capability that overrides most rules.
 const CAP_SYS_PTRACE: u64 = 1 << 19;
 
@@ -136,7 +138,7 @@ struct Situation {
 impl Status {
     /// The status in a folder of `/proc`; all zeroes where it cannot be read, which accuses nobody.
     fn of(folder: &Path) -> Status {
-        fs::read_to_string(folder.join("status")).map(|text| Status::parse(&text)).unwrap_or_default()
+        text_of(&folder.join("status")).map(|text| Status::parse(&text)).unwrap_or_default()
     }
 
     fn parse(text: &str) -> Status {

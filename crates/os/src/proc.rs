@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use profiler_model::{Nanos, NsTid, Pid, RemoteAddr, ThreadState, Tid, WaitReason};
@@ -55,6 +55,12 @@ pub fn proc_view() -> ProcView {
     }
 }
 
+/// What a file of `/proc` says. The names of programs, threads and files that it quotes are any bytes: those that
+/// are no UTF-8 are no reason not to read the rest.
+pub(crate) fn text_of(path: &Path) -> io::Result<String> {
+    Ok(String::from_utf8_lossy(&fs::read(path)?).into_owned())
+}
+
 /// A process as seen through `/proc`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Process {
@@ -93,7 +99,7 @@ impl Process {
     /// # Errors
     /// When the process is gone or may not be looked at.
     pub fn mappings(&self) -> io::Result<Vec<Mapping>> {
-        Ok(fs::read_to_string(self.path("maps"))?.lines().filter_map(parse_mapping).collect())
+        Ok(text_of(&self.path("maps"))?.lines().filter_map(parse_mapping).collect())
     }
 
     /// The path of its executable, as the target sees it.
@@ -126,8 +132,7 @@ impl Process {
     /// When the process is gone.
     pub fn command_line(&self) -> io::Result<String> {
         let raw = fs::read(self.path("cmdline"))?;
-        let arguments: Vec<_> =
-            raw.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+        let arguments: Vec<_> = raw.split(|byte| *byte == 0).map(argument_text).collect();
         Ok(arguments.join(" ").trim_end().to_owned())
     }
 
@@ -158,7 +163,7 @@ impl Process {
     /// # Errors
     /// When the thread is gone.
     pub fn inner_thread_id(&self, tid: Tid) -> io::Result<NsTid> {
-        let status = fs::read_to_string(self.path(&format!("task/{tid}/status")))?;
+        let status = text_of(&self.path(&format!("task/{tid}/status")))?;
         let inner = status
             .lines()
             .find_map(|line| line.strip_prefix("NSpid:"))
@@ -190,7 +195,7 @@ impl Process {
 
     /// The user that it runs as.
     pub fn user(&self) -> Option<u32> {
-        let status = fs::read_to_string(self.path("status")).ok()?;
+        let status = text_of(&self.path("status")).ok()?;
         let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
         ids.split_ascii_whitespace().nth(1)?.parse().ok()
     }
@@ -219,14 +224,14 @@ impl Process {
 
     /// The process that traces it, if any.
     pub fn tracer(&self) -> Option<Pid> {
-        let status = fs::read_to_string(self.path("status")).ok()?;
+        let status = text_of(&self.path("status")).ok()?;
         let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"))?.trim().parse().ok()?;
         (tracer != 0).then_some(Pid::new(tracer))
     }
 
     /// Its resident memory in bytes.
     pub fn resident_memory(&self) -> Option<u64> {
-        let text = fs::read_to_string(self.path("statm")).ok()?;
+        let text = text_of(&self.path("statm")).ok()?;
         let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
         let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
         Some(pages * u64::try_from(page).ok()?)
@@ -239,6 +244,16 @@ impl Process {
         let time = nix::time::clock_gettime(clock).ok()?;
         Some(Nanos::from(std::time::Duration::from(time)))
     }
+}
+
+/// An argument as text: bytes that are no UTF-8 as shells write them (`\xff`), so that two such arguments stay two.
+fn argument_text(argument: &[u8]) -> String {
+    let mut text = String::with_capacity(argument.len());
+    for chunk in argument.utf8_chunks() {
+        text.push_str(chunk.valid());
+        chunk.invalid().iter().for_each(|byte| text.push_str(&format!("\\x{byte:02x}")));
+    }
+    text
 }
 
 /// The fields of `/proc/PID/stat` that are used.

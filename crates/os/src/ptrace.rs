@@ -9,6 +9,7 @@
 //! kernel has handed the report over, and the thread would stay stopped.
 
 use std::hint;
+use std::path::Path;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -17,7 +18,7 @@ use nix::sys::time::TimeSpec;
 use profiler_model::{Nanos, Tid, Timestamp};
 
 use crate::clock;
-use crate::proc::{Schedule, ThreadFiles};
+use crate::proc::{Schedule, ThreadFiles, text_of};
 
 /// For so long a stop is waited for by looking again and again: it mostly comes within a few
 /// microseconds, sooner than a sleeping waiter could be woken.
@@ -252,7 +253,7 @@ fn poll(tid: Tid) -> Result<Option<Stop>, StopError> {
 
 /// Whether `tid` is the main thread of a process that this process started.
 fn is_own_child(tid: Tid) -> bool {
-    let Ok(status) = std::fs::read_to_string(format!("/proc/{tid}/status")) else { return false };
+    let Ok(status) = text_of(Path::new(&format!("/proc/{tid}/status"))) else { return false };
     let field = |name: &str| {
         status
             .lines()

@@ -11,6 +11,7 @@ use profiler_model::{Nanos, Timestamp};
 use profiler_profile::{Profile, StackId, ThreadId};
 use serde::{Serialize, Serializer};
 
+use crate::escape::SafeStrings;
 use crate::ledger_json::LedgerView;
 use crate::shared_frames::{SharedFrame, SharedFrames};
 use crate::stretches::{Stretch, beginning, duration, stretches};
@@ -52,7 +53,8 @@ impl Format for Speedscope {
             shared: Shared { frames: &view.frames.all },
             ledger: LedgerView::new(profile.ledger()),
         };
-        serde_json::to_writer(&mut *out, &file).map_err(std::io::Error::from)?;
+        let mut writer = serde_json::Serializer::with_formatter(&mut *out, SafeStrings);
+        file.serialize(&mut writer).map_err(std::io::Error::from)?;
         Ok(writeln!(out)?)
     }
 }

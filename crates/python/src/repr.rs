@@ -13,7 +13,7 @@ use profiler_model::RemoteAddr;
 use rustc_hash::FxHashMap;
 
 use crate::numpy::{self, Scalar};
-use crate::strings::{read_start, read_string};
+use crate::strings::{read_code_points, read_start, read_string, surrogate_escape};
 use crate::{Offsets, dict, number_text};
 
 /// How deep containers in containers are followed.
@@ -244,13 +244,17 @@ impl<'a, M: ReadMemory> Values<'a, M> {
     }
 
     fn string(&self, at: RemoteAddr, text: &mut Text) -> Result<(), ReadError> {
-        let Ok((content, is_whole)) = read_start(self.memory, self.offsets, at, text.left) else {
+        let Ok((content, is_whole)) = read_code_points(self.memory, self.offsets, at, text.left) else {
             return Err(ReadError::Unmapped(at));
         };
-        let quote = if content.contains('\'') && !content.contains('"') { '"' } else { '\'' };
+        let has = |char: char| content.contains(&u32::from(char));
+        let quote = if has('\'') && !has('"') { '"' } else { '\'' };
         text.push(quote.encode_utf8(&mut [0; 4]));
-        for char in content.chars() {
-            text.push(&escaped(char, quote));
+        for code in content {
+            match char::from_u32(code) {
+                Some(char) => text.push(&escaped(char, quote)),
+                None => text.push(&surrogate_escape(code)),
+            }
         }
         if is_whole {
             text.push(quote.encode_utf8(&mut [0; 4]));

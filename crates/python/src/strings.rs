@@ -35,8 +35,9 @@ struct Form {
 }
 
 /// Reads the `str` object at `at`, in whichever of its forms: compact ASCII, compact with one, two or four
-/// bytes a character, or with its characters elsewhere. Code points that are no character (lone surrogates,
-/// garbage) become U+FFFD.
+/// bytes a character, or with its characters elsewhere. Lone surrogates, which stand for bytes of file names that
+/// are no UTF-8, become their escape in Python (`\udc80`), so that two such names stay two; garbage becomes
+/// U+FFFD.
 ///
 /// # Errors
 /// When it cannot be read or is no string.
@@ -62,6 +63,36 @@ pub(crate) fn read_start(
     at: RemoteAddr,
     most: usize,
 ) -> Result<(String, bool), StringError> {
+    let (codes, is_whole) = read_code_points(memory, offsets, at, most)?;
+    let mut text = String::with_capacity(codes.len());
+    for code in codes {
+        match char::from_u32(code) {
+            Some(char) => text.push(char),
+            None => text.push_str(&surrogate_escape(code)),
+        }
+    }
+    Ok((text, is_whole))
+}
+
+/// How a code point that is no character is written: a lone surrogate as in Python.
+pub(crate) fn surrogate_escape(code: u32) -> String {
+    match code {
+        0xd800..=0xdfff => format!("\\u{code:04x}"),
+        _ => char::REPLACEMENT_CHARACTER.to_string(),
+    }
+}
+
+/// Reads at most `most` code points of the `str` object at `at`, which need not be characters, and tells whether
+/// these are all.
+///
+/// # Errors
+/// When it cannot be read or is no string.
+pub(crate) fn read_code_points(
+    memory: &impl ReadMemory,
+    offsets: &Offsets,
+    at: RemoteAddr,
+    most: usize,
+) -> Result<(Vec<u32>, bool), StringError> {
     let form = read_form(memory, offsets, at)?;
     let wanted = form.length.min(most.min(MAX_STRING_CODE_POINTS) as u64);
     let limit = MAX_STRING_CODE_POINTS * size_of::<u32>();
@@ -93,13 +124,12 @@ fn read_form(memory: &impl ReadMemory, offsets: &Offsets, at: RemoteAddr) -> Res
     Ok(Form { width, ascii, length: u64::try_from(length).map_err(|_| not_a_string)?, characters })
 }
 
-fn decode(bytes: &[u8], width: usize, ascii: bool) -> String {
-    let character = |code: u32| char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER);
+fn decode(bytes: &[u8], width: usize, ascii: bool) -> Vec<u32> {
     match width {
-        1 if ascii => String::from_utf8_lossy(bytes).into_owned(),
-        1 => bytes.iter().map(|byte| char::from(*byte)).collect(),
-        2 => bytes.as_chunks().0.iter().map(|pair| character(u16::from_le_bytes(*pair).into())).collect(),
-        _ => bytes.as_chunks().0.iter().map(|four| character(u32::from_le_bytes(*four))).collect(),
+        1 if ascii => String::from_utf8_lossy(bytes).chars().map(u32::from).collect(),
+        1 => bytes.iter().map(|byte| u32::from(*byte)).collect(),
+        2 => bytes.as_chunks().0.iter().map(|pair| u16::from_le_bytes(*pair).into()).collect(),
+        _ => bytes.as_chunks().0.iter().map(|four| u32::from_le_bytes(*four)).collect(),
     }
 }
 

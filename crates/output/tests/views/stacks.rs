@@ -68,7 +68,7 @@ fn every_line_of_any_name_is_a_stack_and_a_weight() {
         assert!(frames.iter().all(|frame| !frame.trim().is_empty()), "{stack}");
         assert!(!stack.chars().any(char::is_control), "{stack}");
     }
-    assert_eq!(boxes(&written(&FlameGraph, &scene.profile, &options)).len(), 1 + 2 + 8 * 3);
+    assert_eq!(boxes(&written(&FlameGraph, &scene.profile, &options)).len(), 1 + 2 + 9 * 3);
 }
 
 #[test]
