@@ -25,6 +25,10 @@ const SLEEPS_WHEN_SAMPLING: u64 = 60;
 /// What the binary is called.
 const NAME: &str = "profiler";
 
+/// The same where samples are taken in the kernel and read twenty times a second: counted since its clocks are
+/// there.
+const SLEEPS_WHEN_KERNEL_SAMPLES: u64 = 4;
+
 /// The binary: `PROFILER_BIN`, or the release build.
 ///
 /// # Panics
@@ -161,6 +165,15 @@ fn reader(mut pipe: impl Read + Send + 'static) -> JoinHandle<String> {
     })
 }
 
+/// Whether a process has the kernel tick for it.
+fn has_kernel_clocks(pid: u32) -> bool {
+    let Ok(descriptors) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    descriptors
+        .flatten()
+        .filter_map(|entry| std::fs::read_link(entry.path()).ok())
+        .any(|what| what.as_os_str() == "anon_inode:[perf_event]")
+}
+
 /// A run that is under way.
 #[derive(Debug)]
 pub struct Running {
@@ -200,7 +213,11 @@ impl Running {
     /// 100 Hz or more.
     pub fn wait_until_sampling(&mut self) -> Result<()> {
         let limit = Instant::now() + LONGEST_RUN;
-        while voluntary_switches(self.profiler_pid()).unwrap_or(0) < SLEEPS_WHEN_SAMPLING {
+        let mut enough = SLEEPS_WHEN_SAMPLING;
+        while voluntary_switches(self.profiler_pid()).unwrap_or(0) < enough {
+            if enough == SLEEPS_WHEN_SAMPLING && has_kernel_clocks(self.profiler_pid()) {
+                enough = voluntary_switches(self.profiler_pid()).unwrap_or(0) + SLEEPS_WHEN_KERNEL_SAMPLES;
+            }
             if let Some(status) = self.child.try_wait()? {
                 bail!("the profiler ended before it sampled: {status:?}");
             }

@@ -87,6 +87,8 @@ impl KernelSampler {
     /// When the kernel refuses it.
     pub fn load(cpus: u32) -> Result<Self, BpfError> {
         let mut ebpf = EbpfLoader::new()
+            // Nothing of the kernel's own types is needed, and reading them takes 20 MB.
+            .btf(None)
             .map_max_entries("stacks", cpus.max(1))
             .map_max_entries("names", cpus.max(1))
             .map_max_entries("clocks", cpus.max(1))

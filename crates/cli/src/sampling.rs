@@ -74,6 +74,9 @@ pub enum Obstacle {
     /// It only sees threads that run.
     #[error("it does not see threads that wait, which --idle asks for")]
     Idle,
+    /// A thread that holds the GIL need not run.
+    #[error("it does not see threads that hold the GIL while they wait for a CPU, which --gil asks for")]
+    Gil,
     /// The kernel knows other ids than we do.
     #[error("this is a PID namespace, whose ids the kernel's program does not know")]
     PidNamespace,
@@ -90,6 +93,7 @@ impl Obstacle {
         let failure = Failure::new(format!("the in-kernel sampler cannot be taken: {self}"));
         match self {
             Obstacle::Idle => failure.with_advice("--sampler pause, or without --idle"),
+            Obstacle::Gil => failure.with_advice("--sampler pause, or without --gil"),
             Obstacle::PidNamespace => failure
                 .with_advice("the same outside of the container")
                 .with_advice("--sampler pause, which needs no more than the right to trace"),
@@ -111,6 +115,9 @@ impl Obstacle {
 pub fn load(options: &SamplerOptions) -> Result<Kernel, Obstacle> {
     if options.include_idle {
         return Err(Obstacle::Idle);
+    }
+    if options.gil_only {
+        return Err(Obstacle::Gil);
     }
     if !host::is_first_pid_namespace() {
         return Err(Obstacle::PidNamespace);

@@ -54,7 +54,7 @@ fn processes(counts: &ProcessCounts) -> String {
 /// `target stopped 12,034 times, 241.00 ms in all (0.2 %), 85.0 µs at most`
 fn stops(ledger: &Ledger) -> String {
     if ledger.stops() == 0 {
-        return "target never stopped".to_owned();
+        return "target never stopped".to_owned() + &interruptions(ledger);
     }
     let mut text = format!(
         "target stopped {}, {} in all{}, {} at most",
@@ -67,6 +67,20 @@ fn stops(ledger: &Ledger) -> String {
         text += &format!("; {} needed no stop", counted(ledger.without_stop(), "instant"));
     }
     text
+}
+
+/// `; interrupted 12,034 times, 31.20 ms in all (0.3 %), 11.0 µs at most`, or nothing
+fn interruptions(ledger: &Ledger) -> String {
+    if ledger.interruptions() == 0 {
+        return String::new();
+    }
+    format!(
+        "; interrupted {}, {} in all{}, {} at most",
+        counted(ledger.interruptions(), "time"),
+        ledger.interrupted_total(),
+        share(ledger.interrupted_total(), ledger.duration(), ""),
+        ledger.interrupted_longest(),
+    )
 }
 
 /// `profiler used 1.100 s of CPU (0.9 % of a core), 14 MB; target used 119.8 s of CPU`
@@ -199,6 +213,19 @@ mod tests {
             String::from_utf8(text).unwrap(),
             "0 samples in 0 ns; none lost\ntarget never stopped\n\
              profiler used 0 ns of CPU, 0 MB; target used 0 ns of CPU\n"
+        );
+    }
+
+    #[test]
+    fn what_is_not_stopped_may_be_interrupted() {
+        let mut ledger = Ledger {
+            period: Some((Timestamp::default(), Timestamp::from_nanos(1_000_000_000))),
+            ..Ledger::default()
+        };
+        (0..1000).for_each(|_| ledger.count_interruption(Nanos::from_nanos(3_000)));
+        assert_eq!(
+            stops(&ledger),
+            "target never stopped; interrupted 1,000 times, 3.00 ms in all (0.3 %), 3.0 µs at most"
         );
     }
 

@@ -43,6 +43,9 @@ pub struct Ledger {
     without_stop: u64,
     stopped_total: Nanos,
     stopped_longest: Nanos,
+    interruptions: u64,
+    interrupted_total: Nanos,
+    interrupted_longest: Nanos,
     /// When sampling began and when it ended, by the samples' clock.
     pub period: Option<(Timestamp, Timestamp)>,
     /// The mean gap between two instants that was asked for.
@@ -85,6 +88,13 @@ impl Ledger {
         self.stops += 1;
         self.stopped_total += lasted;
         self.stopped_longest = self.stopped_longest.max(lasted);
+    }
+
+    /// Counts a time for which a target's thread was held up, but not stopped: inside the kernel, on its own CPU.
+    pub fn count_interruption(&mut self, lasted: Nanos) {
+        self.interruptions += 1;
+        self.interrupted_total += lasted;
+        self.interrupted_longest = self.interrupted_longest.max(lasted);
     }
 
     /// Counts an instant that was sampled without stopping anything.
@@ -148,12 +158,27 @@ impl Ledger {
         self.stopped_longest
     }
 
+    /// How often a target's thread was held up without being stopped.
+    pub fn interruptions(&self) -> u64 {
+        self.interruptions
+    }
+
+    /// How long that lasted in all.
+    pub fn interrupted_total(&self) -> Nanos {
+        self.interrupted_total
+    }
+
+    /// How long the longest lasted.
+    pub fn interrupted_longest(&self) -> Nanos {
+        self.interrupted_longest
+    }
+
     /// How long was sampled.
     pub fn duration(&self) -> Nanos {
         self.period.map_or(Nanos::ZERO, |(start, end)| end.since(start))
     }
 
-    /// What was counted since this ledger was as `earlier`. The longest stop and the
+    /// What was counted since this ledger was as `earlier`. The longest stop and interruption and the
     /// processes are those of the whole run.
     pub fn since(&self, earlier: &Ledger) -> Ledger {
         let mut lost = self.lost;
@@ -167,6 +192,9 @@ impl Ledger {
             without_stop: self.without_stop.saturating_sub(earlier.without_stop),
             stopped_total: self.stopped_total.saturating_sub(earlier.stopped_total),
             stopped_longest: self.stopped_longest,
+            interruptions: self.interruptions.saturating_sub(earlier.interruptions),
+            interrupted_total: self.interrupted_total.saturating_sub(earlier.interrupted_total),
+            interrupted_longest: self.interrupted_longest,
             period: self.period.map(|(start, end)| (begun.unwrap_or(start), end)),
             interval: self.interval,
             own_cpu: self.own_cpu.saturating_sub(earlier.own_cpu),
@@ -197,6 +225,9 @@ impl Ledger {
         self.without_stop += other.without_stop;
         self.stopped_total += other.stopped_total;
         self.stopped_longest = self.stopped_longest.max(other.stopped_longest);
+        self.interruptions += other.interruptions;
+        self.interrupted_total += other.interrupted_total;
+        self.interrupted_longest = self.interrupted_longest.max(other.interrupted_longest);
         self.period = match (self.period, other.period) {
             (Some((start, end)), Some((others_start, others_end))) => {
                 Some((start.min(others_start), end.max(others_end)))

@@ -92,7 +92,10 @@ impl<Id: Copy> CodeNames<Id> {
         if self.resolver.head(frame.code) == Some(head) {
             return self.resolver.resolve(memory, offsets, frame, head, &mut describe);
         }
-        self.resolver.learn_type(memory, offsets, frame.code)?;
+        if self.resolver.learn_type(memory, offsets, frame.code).is_err() {
+            // The process may have ended since it sent this.
+            self.resolver.trust_type(names, offsets, frame.code)?;
+        }
         self.resolver.resolve(names, offsets, frame, head, &mut describe)
     }
 

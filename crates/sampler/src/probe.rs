@@ -16,6 +16,9 @@ use crate::{SamplerKind, Target, pause, peek};
 /// How long threads that would not stop are waited for at the end, to let them go.
 const MAX_LATE_WAIT: Nanos = Nanos::from_nanos(1_000_000_000);
 
+/// Whether a process that has one thread has got more is looked at so often.
+const LOOK_GAP_OF_ONE_THREAD: Nanos = Nanos::from_nanos(5_000_000);
+
 /// Looks at the threads of a target.
 #[derive(Debug)]
 pub struct Probe {
@@ -26,13 +29,21 @@ pub struct Probe {
     kind: SamplerKind,
     reader: StackReader,
     tracer: Tracer,
+    next_look_at_lists: Timestamp,
 }
 
 impl Probe {
     /// A probe that has not looked yet.
     pub fn new(target: Target, kind: SamplerKind) -> Self {
         let reader = StackReader::new();
-        Probe { target, roster: Roster::default(), kind, reader, tracer: Tracer::new() }
+        Probe {
+            target,
+            roster: Roster::default(),
+            kind,
+            reader,
+            tracer: Tracer::new(),
+            next_look_at_lists: Timestamp::default(),
+        }
     }
 
     /// Has these objects copied with all stacks from now on.
@@ -61,7 +72,7 @@ impl Probe {
             self.refresh(now)?;
         }
         // Last, as the state of the GIL says what to stop.
-        let lists_stand = self.roster.look(self.target.memory(), self.target.runtime())?;
+        let lists_stand = self.lists_stand(now)?;
         if !lists_stand || self.roster.is_recheck_due(now) {
             self.refresh(now)?;
         }
@@ -69,6 +80,18 @@ impl Probe {
             return Err(ReadError::ProcessEnded);
         }
         Ok(())
+    }
+
+    /// Whether the lists of threads still start where they did. The state of the GIL is read with that: where there is
+    /// one thread, that one has held it last, and both can wait a little. Should another thread start meanwhile
+    /// and take the GIL, the capture finds it held by somebody unknown, and nothing is proved.
+    fn lists_stand(&mut self, now: Timestamp) -> Result<bool, ReadError> {
+        let is_alone = self.roster.threads.len() == 1 && !self.roster.is_recheck_due(now);
+        if is_alone && now < self.next_look_at_lists {
+            return Ok(true);
+        }
+        self.next_look_at_lists = now + LOOK_GAP_OF_ONE_THREAD;
+        self.roster.look(self.target.memory(), self.target.runtime())
     }
 
     fn refresh(&mut self, now: Timestamp) -> Result<(), ReadError> {

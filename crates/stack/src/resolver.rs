@@ -106,6 +106,23 @@ impl<Id: Copy> Resolver<Id> {
         Ok(())
     }
 
+    /// Takes the type of the object at `code` for that of all code objects, unless that is known: where the type itself
+    /// cannot be read any more, and a frame said that this is its code.
+    ///
+    /// # Errors
+    /// When there is no object.
+    pub fn trust_type(
+        &mut self,
+        memory: &impl ReadMemory,
+        offsets: &Offsets,
+        code: RemoteAddr,
+    ) -> Result<(), CodeError> {
+        if self.code_type.is_none() {
+            self.code_type = Some(memory.field(code, offsets.object.object_type)?);
+        }
+        Ok(())
+    }
+
     fn check_type(
         &mut self,
         memory: &impl ReadMemory,

@@ -18,6 +18,8 @@ const OVERTIME: Duration = Duration::from_secs(3);
 /// A profiler in one of its modes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tool {
+    /// Ours, inside the kernel.
+    Bpf,
     /// Ours, stopping one thread for an instant.
     Pause,
     /// Ours, stopping nothing.
@@ -70,6 +72,7 @@ impl Tool {
     /// What the tables call it.
     pub fn name(self) -> &'static str {
         match self {
+            Tool::Bpf => "ours (bpf)",
             Tool::Pause => "ours (pause)",
             Tool::Peek => "ours (peek: --nonblocking)",
             Tool::PySpy => "py-spy",
@@ -79,7 +82,14 @@ impl Tool {
         }
     }
 
-    /// Those that can profile this interpreter here; for CPython's sampler, target and sampler are the same
+    /// Those that can record what runs in this interpreter here.
+    pub fn for_what_runs(interpreter: &Interpreter) -> Vec<Tool> {
+        let mut tools = vec![Tool::Bpf];
+        tools.extend(Tool::for_target(interpreter));
+        tools
+    }
+
+    /// Those that can look at every thread of this interpreter here; for CPython's sampler, target and sampler are the same
     /// interpreter.
     pub fn for_target(interpreter: &Interpreter) -> Vec<Tool> {
         let mut tools = vec![Tool::Pause, Tool::Peek, Tool::PySpy, Tool::PySpyNonblocking];
@@ -91,7 +101,7 @@ impl Tool {
 
     /// Whether it is ours.
     pub fn is_ours(self) -> bool {
-        matches!(self, Tool::Pause | Tool::Peek)
+        matches!(self, Tool::Bpf | Tool::Pause | Tool::Peek)
     }
 
     /// Lets it record a fixture as collapsed stacks.
@@ -106,7 +116,7 @@ impl Tool {
         let _ = fs::remove_file(&file);
         let mut words = self.words_before(interpreter)?;
         let options = match self {
-            Tool::Pause | Tool::Peek | Tool::PySpy | Tool::PySpyNonblocking => {
+            Tool::Bpf | Tool::Pause | Tool::Peek | Tool::PySpy | Tool::PySpyNonblocking => {
                 format!("record -f raw -r {} -d {} -p {}", task.rate, task.seconds, fixture.pid())
             }
             Tool::Cpython | Tool::CpythonBlocking => {
@@ -114,7 +124,10 @@ impl Tool {
             }
         };
         words.extend(options.split(' ').map(OsString::from));
-        words.extend(self.mode(task.all_threads).iter().map(OsString::from));
+        words.extend(self.recording_options().iter().map(OsString::from));
+        if task.all_threads {
+            words.push(if self.is_cpythons() { "-a" } else { "-i" }.into());
+        }
         words.extend(["-o".into(), name.into()]);
         Ok(Recording { process: Measured::start(&words)?, tool: self, task, file })
     }
@@ -127,14 +140,16 @@ impl Tool {
             words.push("--pid".into());
         }
         words.push(pid.to_string().into());
-        words.extend(self.mode(false).iter().map(OsString::from));
+        if !matches!(self, Tool::Bpf | Tool::Pause) {
+            words.extend(self.recording_options().iter().map(OsString::from));
+        }
         Ok(words)
     }
 
     /// The words up to the subcommand.
     pub fn words_before(self, interpreter: &Interpreter) -> Result<Vec<OsString>> {
         Ok(match self {
-            Tool::Pause | Tool::Peek => vec![profiler_path().into()],
+            Tool::Bpf | Tool::Pause | Tool::Peek => vec![profiler_path().into()],
             Tool::PySpy | Tool::PySpyNonblocking => vec![peers::py_spy()?.into()],
             Tool::Cpython | Tool::CpythonBlocking => {
                 let mut words = interpreter.words();
@@ -144,19 +159,19 @@ impl Tool {
         })
     }
 
-    fn mode(self, all_threads: bool) -> Vec<&'static str> {
-        let mut options = match self {
-            Tool::Pause | Tool::PySpy | Tool::Cpython => vec![],
-            Tool::Peek | Tool::PySpyNonblocking => vec!["--nonblocking"],
-            Tool::CpythonBlocking => vec!["--blocking"],
-        };
-        if all_threads {
-            options.push(match self {
-                Tool::Cpython | Tool::CpythonBlocking => "-a",
-                _ => "-i",
-            });
+    fn is_cpythons(self) -> bool {
+        matches!(self, Tool::Cpython | Tool::CpythonBlocking)
+    }
+
+    /// What makes it record in this mode.
+    pub fn recording_options(self) -> &'static [&'static str] {
+        match self {
+            Tool::Bpf => &["--sampler", "bpf"],
+            Tool::Pause => &["--sampler", "pause"],
+            Tool::PySpy | Tool::Cpython => &[],
+            Tool::Peek | Tool::PySpyNonblocking => &["--nonblocking"],
+            Tool::CpythonBlocking => &["--blocking"],
         }
-        options
     }
 
     /// Where its output appears, and what it is to be told.
@@ -174,7 +189,7 @@ impl Tool {
     fn account(self, ended: &Ended, task: Task, started: Instant) -> Result<(f64, f64)> {
         let text = ended.text();
         let account = match self {
-            Tool::Pause | Tool::Peek => our_account(&text),
+            Tool::Bpf | Tool::Pause | Tool::Peek => our_account(&text),
             Tool::Cpython | Tool::CpythonBlocking => cpythons_account(&text),
             Tool::PySpy | Tool::PySpyNonblocking => {
                 // It counts intervals, not time: it samples from its first words to its end.
@@ -244,6 +259,12 @@ fn py_spys_errors(text: &str) -> Option<f64> {
     Some(errors / (samples + errors).max(1.0))
 }
 
+/// The mean time of an interruption, in seconds: `interrupted 12,034 times, 31.20 ms in all (...`
+pub fn interrupted(text: &str) -> Option<f64> {
+    let (times, rest) = text.split_once("interrupted ")?.1.split_once(" times, ")?;
+    Some(duration(rest.split(" in all").next()?)? / number(times)?)
+}
+
 /// Of `12,034` or `3.00`.
 fn number(text: &str) -> Option<f64> {
     text.trim().replace(',', "").parse().ok()
@@ -274,6 +295,9 @@ mod tests {
         assert!((seconds - 3.055).abs() < 1e-9 && (lost - 0.8751).abs() < 1e-4);
         let idle = "1,000 samples in 999.00 ms (100.0 Hz asked), 3 more not asked for; none lost";
         assert_eq!(our_account(idle), Some((0.999, 0.0)));
+        let in_kernel =
+            "target never stopped; interrupted 2,000 times, 6.00 ms in all (0.2 %), 9.0 µs at most";
+        assert!((interrupted(in_kernel).unwrap() - 3e-6).abs() < 1e-12);
         let cpythons =
             "Captured 3001 samples in 3.00 seconds\nSample rate: 1000.31 samples/sec\nError rate: 8.10";
         assert_eq!(cpythons_account(cpythons), Some((3.0, 0.081)));

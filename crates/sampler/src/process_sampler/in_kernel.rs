@@ -120,6 +120,7 @@ impl ProcessSampler {
 
     /// Records what the program sent.
     pub fn take_stack(&mut self, profile: &mut Profile, record: &StackRecord<'_>) {
+        profile.ledger_mut().count_interruption(record.took());
         match self.stack_of(profile, record) {
             Ok(Some((thread, stack))) => self.record_sent(profile, record, thread, stack),
             Ok(None) => profile.ledger_mut().count_not_asked_for(),

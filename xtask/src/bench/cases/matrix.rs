@@ -10,7 +10,7 @@ use crate::bench::options::Options;
 use crate::bench::table::Table;
 use crate::bench::tools::{Task, Tool};
 
-/// The samples that `pause` takes on every interpreter, at the highest rate.
+/// The samples that are taken on every interpreter at the highest rate, but by `peek`.
 const ENOUGH: u64 = 100_000;
 
 /// The most recordings for that, so that a machine which does not keep up comes to an end.
@@ -18,6 +18,9 @@ const MOST_RECORDINGS: usize = 5;
 
 /// Sampler, rate, and how long for a quick look and for good.
 const RUNS: &[(Tool, u32, u32, u32)] = &[
+    (Tool::Bpf, 100, 1, 5),
+    (Tool::Bpf, 1_000, 1, 5),
+    (Tool::Bpf, 10_000, 1, 12),
     (Tool::Pause, 100, 1, 5),
     (Tool::Pause, 1_000, 1, 5),
     (Tool::Pause, 10_000, 1, 12),
@@ -34,7 +37,7 @@ pub fn run(options: &Options) -> Result<Vec<Table>> {
     for interpreter in options.all_interpreters()? {
         for &(tool, rate, quick, full) in RUNS {
             let task = Task { rate, seconds: options.pick(quick, full), all_threads: false };
-            let enough = if tool == Tool::Pause && rate == 10_000 { options.pick(0, ENOUGH) } else { 0 };
+            let enough = if tool != Tool::Peek && rate == 10_000 { options.pick(0, ENOUGH) } else { 0 };
             eprintln!("bench: {}: {} at {rate} Hz", interpreter.id, tool.name());
             let cells = match record(interpreter, tool, task, enough, &scratch) {
                 Ok(found) => found.cells(rate),

@@ -24,7 +24,7 @@ pub fn run(options: &Options) -> Result<Vec<Table>> {
             format!("record of the labyrinth, {seconds} s at 1 kHz, flame graph, CPython {}", interpreter.id);
         let mut table =
             Table::new(title, &["profiler", "memory at most, MB", "CPU of the whole run, % of a core"]);
-        let tools = [Tool::Pause, Tool::Peek, Tool::PySpy];
+        let tools = [Tool::Bpf, Tool::Pause, Tool::Peek, Tool::PySpy];
         for tool in tools {
             eprintln!("bench: {} for {seconds} s", tool.name());
             match record(interpreter, tool, seconds, &scratch) {
@@ -49,9 +49,7 @@ fn record(interpreter: &Interpreter, tool: Tool, seconds: u32, scratch: &Scratch
     let mut words = tool.words_before(interpreter)?;
     let options = format!("record -r 1000 -d {seconds} -p {}", fixture.pid());
     words.extend(options.split(' ').map(OsString::from));
-    if tool == Tool::Peek {
-        words.push("--nonblocking".into());
-    }
+    words.extend(tool.recording_options().iter().map(OsString::from));
     words.extend(["-o".into(), scratch.file("flame.svg").into()]);
     let ended = Measured::start(&words)?.finish(Duration::from_secs(seconds.into()) + OVERTIME)?;
     ensure!(ended.usage.success, "{}", ended.last_words());

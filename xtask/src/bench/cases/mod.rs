@@ -1,6 +1,7 @@
 //! The cases of the benchmark, one file each.
 
 mod dump;
+mod in_kernel;
 mod matrix;
 mod memory;
 mod shares;
@@ -36,11 +37,13 @@ pub enum Case {
     Shares,
     /// The live view.
     Top,
+    /// The time that the in-kernel program takes, by depth.
+    InKernel,
 }
 
 impl Case {
     /// All cases.
-    pub const ALL: [Case; 10] = [
+    pub const ALL: [Case; 11] = [
         Case::Labyrinth,
         Case::Matrix,
         Case::Threads,
@@ -51,6 +54,7 @@ impl Case {
         Case::Memory,
         Case::Shares,
         Case::Top,
+        Case::InKernel,
     ];
 
     /// What it is called on the command line.
@@ -66,6 +70,7 @@ impl Case {
             Case::Memory => "memory",
             Case::Shares => "shares",
             Case::Top => "top",
+            Case::InKernel => "in_kernel",
         }
     }
 
@@ -82,6 +87,7 @@ impl Case {
             Case::Memory => memory::run(options),
             Case::Shares => shares::run(options),
             Case::Top => top::run(options),
+            Case::InKernel => in_kernel::run(options),
         }
     }
 }

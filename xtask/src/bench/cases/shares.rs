@@ -26,7 +26,7 @@ pub fn run(options: &Options) -> Result<Vec<Table>> {
         let title = format!("shares, {seconds} s of CPU time at 1 kHz, CPython {}", interpreter.id);
         let header = ["profiler", "function", "true share, %", "error", "bound at 99 %"];
         let mut table = Table::new(title, &header);
-        for tool in [Tool::Pause, Tool::Peek, Tool::PySpy] {
+        for tool in [Tool::Bpf, Tool::Pause, Tool::Peek, Tool::PySpy] {
             eprintln!("bench: {} for {seconds} s", tool.name());
             match compare(interpreter, tool, seconds) {
                 Ok(rows) => rows.into_iter().for_each(|row| table.row(row)),
@@ -79,9 +79,7 @@ fn record(
     let file = scratch.file("shares.json");
     let mut words = tool.words_before(interpreter)?;
     words.extend("record -f speedscope -r 1000".split(' ').map(OsString::from));
-    if tool == Tool::Peek {
-        words.push("--nonblocking".into());
-    }
+    words.extend(tool.recording_options().iter().map(OsString::from));
     words.extend(["-o".into(), file.clone().into(), "--".into()]);
     words.extend(interpreter.fixture_words("shares/shares.py", &["--seconds", &seconds.to_string()]));
     let ended = Measured::start(&words)?.finish(Duration::from_secs(seconds.into()) + OVERTIME)?;

@@ -25,7 +25,7 @@ pub fn labyrinth(options: &Options) -> Result<Vec<Table>> {
     let tables = options.some_interpreters()?.into_iter().map(|interpreter| {
         let comparison = Comparison { rate: 1000, ..comparison(options, interpreter) };
         let title = format!("labyrinth, 1 kHz, CPython {}", interpreter.id);
-        table_of(title, &comparison, &Tool::for_target(interpreter), 1)
+        table_of(title, &comparison, &Tool::for_what_runs(interpreter), 1)
     });
     tables.collect()
 }

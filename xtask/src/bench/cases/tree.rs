@@ -22,7 +22,7 @@ const OVERTIME: Duration = Duration::from_secs(20);
 /// From a profiler's start until each of them samples.
 const SETTLING: Duration = Duration::from_secs(2);
 
-const TOOLS: [Tool; 3] = [Tool::Pause, Tool::Peek, Tool::PySpy];
+const TOOLS: [Tool; 4] = [Tool::Bpf, Tool::Pause, Tool::Peek, Tool::PySpy];
 
 /// A hundred processes, ten of them busy.
 pub fn hundred_processes(options: &Options) -> Result<Vec<Table>> {
@@ -131,9 +131,7 @@ fn start(
     let mut words = tool.words_before(interpreter)?;
     let options = format!("record -s -f raw -r {RATE} -p {} {more}", fixture.pid());
     words.extend(options.split_whitespace().map(OsString::from));
-    if tool == Tool::Peek {
-        words.push("--nonblocking".into());
-    }
+    words.extend(tool.recording_options().iter().map(OsString::from));
     words.extend(["-o".into(), scratch.file("out.txt").into()]);
     Measured::start(&words)
 }
