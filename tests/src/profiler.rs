@@ -168,10 +168,9 @@ fn reader(mut pipe: impl Read + Send + 'static) -> JoinHandle<String> {
 /// Whether a process has the kernel tick for it.
 fn has_kernel_clocks(pid: u32) -> bool {
     let Ok(descriptors) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    descriptors
-        .flatten()
-        .filter_map(|entry| std::fs::read_link(entry.path()).ok())
-        .any(|what| what.as_os_str() == "anon_inode:[perf_event]")
+    descriptors.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok()).any(|what| {
+        ["anon_inode:bpf_link", "anon_inode:[perf_event]"].iter().any(|clock| what.as_os_str() == *clock)
+    })
 }
 
 /// A run that is under way.

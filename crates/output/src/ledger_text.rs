@@ -218,10 +218,8 @@ mod tests {
 
     #[test]
     fn what_is_not_stopped_may_be_interrupted() {
-        let mut ledger = Ledger {
-            period: Some((Timestamp::default(), Timestamp::from_nanos(1_000_000_000))),
-            ..Ledger::default()
-        };
+        let mut ledger = Ledger::default();
+        ledger.period = Some((Timestamp::default(), Timestamp::from_nanos(1_000_000_000)));
         (0..1000).for_each(|_| ledger.count_interruption(Nanos::from_nanos(3_000)));
         assert_eq!(
             stops(&ledger),

@@ -48,7 +48,7 @@ pub fn run(options: &Options) -> Result<Vec<Table>> {
             let times: Vec<f64> = (0..options.repeat())
                 .map(|_| mean_time(interpreter, depth, seconds, &scratch))
                 .collect::<Result<_>>()?;
-            let spread = Spread::of(times.into_iter()).context("no turns")?;
+            let spread = Spread::of(times).context("no turns")?;
             medians.push((depth, spread.median));
             table.row([depth.to_string(), spread.times(1e6).to_string()]);
         }
