@@ -1,12 +1,14 @@
 //! `record -- command` and how a recording ends: the command's pipes, status and signals are its own.
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use profiler_tests::{
-    Collapsed, Fixture, Profiler, Running, Scratch, every_interpreter, one_interpreter, read_speedscope,
+    Collapsed, Fixture, Profiler, Running, Scratch, Terminal, USUAL_SIZE, every_interpreter, one_interpreter,
+    profiler_path, read_speedscope,
 };
 
 fn profile_of(scratch: &Scratch) -> Result<Collapsed> {
@@ -221,4 +223,34 @@ fn functions_without_lines_and_whole_paths() {
     let full = leaves("--full-filenames");
     let file = full[0].leaf().unwrap().file.clone().unwrap();
     assert!(file.starts_with('/') && file.ends_with("unique_names.py"), "{file}");
+}
+
+#[test]
+fn control_z_suspends_it_when_nothing_is_stopped_and_is_no_loss() {
+    let scratch = Scratch::new().unwrap();
+    let mut fixture = Fixture::start(one_interpreter(), "labyrinth/labyrinth.py", &[]).unwrap();
+    let shell = ["bash", "--norc", "--noprofile", "-i"].map(OsString::from);
+    let mut terminal = Terminal::start(&shell, USUAL_SIZE).unwrap();
+    terminal.wait_for("a prompt", |screen| screen.contains(['$', '#'])).unwrap();
+    let words = format!(
+        "{} record -f raw -r 1000 -o {} --pid {}\r",
+        profiler_path().display(),
+        scratch.file("out.txt").display(),
+        fixture.pid()
+    );
+    terminal.press_for(&words, " samples, ").unwrap();
+    let is_back = |screen: &str| screen.contains(" samples, ") && !screen.contains("Stopped");
+    for seconds in [0, 0, 0, 0, 2] {
+        terminal.press_for("\x1a", "Stopped").unwrap();
+        // The target goes on meanwhile: a thread that was held would not answer.
+        fixture.progress().unwrap();
+        // In the end for two thousand instants.
+        terminal.press(&format!("clear; sleep {seconds}; fg\r")).unwrap();
+        terminal.wait_for("the progress line", is_back).unwrap();
+    }
+    let screen = terminal.press_for("\x03", " MB; ").unwrap();
+    let late =
+        screen.split_once(" sampler late").and_then(|(before, _)| before.rsplit(' ').next()?.parse().ok());
+    assert!(late.unwrap_or(0) < 1000, "{screen}");
+    assert!(profile_of(&scratch).unwrap().total() > 0);
 }

@@ -127,10 +127,14 @@ fn control_z_gives_the_shell_its_terminal_and_fg_comes_back() {
         .collect();
     terminal.press_for(&format!("{}\r", words.join(" ")), "own%").unwrap();
     terminal.press_for("\x1a", "Stopped").unwrap();
-    terminal.press_for("echo on the $((40 + 2))th line\r", "on the 42th line").unwrap();
+    // Two hundred instants, for which nobody asked for samples.
+    terminal.press_for("sleep 2; echo on the $((40 + 2))th line\r", "on the 42th line").unwrap();
     terminal.press_for("fg\r", "own%").unwrap();
     terminal.wait_for_text("_from_").unwrap();
-    terminal.press_for("q", "samples in").unwrap();
+    let screen = terminal.press_for("q", " MB; ").unwrap();
+    let late =
+        screen.split_once(" sampler late").and_then(|(before, _)| before.rsplit(' ').next()?.parse().ok());
+    assert!(late.unwrap_or(0) < 100, "{screen}");
     terminal.press("exit 5\r").unwrap();
     assert_eq!(terminal.wait().unwrap().code(), Some(5));
 }
@@ -151,12 +155,26 @@ fn a_target_that_dies_leaves_the_last_picture() {
 #[test]
 fn signals_end_it_and_leave_the_terminal_whole() {
     let fixture = labyrinth(one_interpreter()).unwrap();
-    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
         let mut terminal = top(&fixture, USUAL_SIZE).unwrap();
         terminal.wait_for_text("_from_").unwrap();
         terminal.signal(signal).unwrap();
         assert_eq!(terminal.wait().unwrap().code(), Some(0), "{signal}");
     }
+}
+
+#[test]
+fn a_tree_of_processes_is_one_picture() {
+    let fixture = Fixture::start(one_interpreter(), "tree/tree.py", &["fork", "2"]).unwrap();
+    let words = top_words(&format!("--delay 0.3 -s --pid {}", fixture.pid()));
+    let mut terminal = Terminal::start(&words, (50, 160)).unwrap();
+    terminal.wait_for_text("work_of_fork").unwrap();
+    let threads = terminal.press_for("3", "waits for").unwrap();
+    for pid in fixture.children() {
+        assert!(threads.contains(&pid.to_string()), "no {pid} in\n{threads}");
+    }
+    terminal.press_for("q", "processes: ").unwrap();
+    assert_eq!(terminal.wait().unwrap().code(), Some(0));
 }
 
 #[test]

@@ -202,7 +202,7 @@ impl Watched {
         let mut by_signal = false;
         source.session(plan.subprocesses, plan.sampler).run(&mut profile, None, &mut |_, profile| {
             window.show(feeder.update_if_due(profile));
-            window.serve(Duration::ZERO);
+            window.serve(Duration::ZERO, signals);
             by_signal = take_end_signal(signals, command.as_deref_mut()).is_some();
             if by_signal || window.is_closed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
@@ -211,7 +211,7 @@ impl Watched {
         }
         // What is on the screen stays there until the user has seen enough.
         while !by_signal && !window.is_closed() {
-            window.serve(GLANCE);
+            window.serve(GLANCE, signals);
             by_signal = take_end_signal(signals, command.as_deref_mut()).is_some();
         }
         window.close()?;

@@ -12,6 +12,7 @@ use anyhow::Context;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use profiler_os::launch::InvokingUser;
+use profiler_os::signals::Signals;
 use profiler_output::{Format, ViewOptions, Weight};
 use profiler_tui::{Host, Measure, SaveRequest, Update};
 
@@ -60,11 +61,12 @@ impl Window {
     }
 
     /// Does what the view asks for, and waits so long for that.
-    pub fn serve(&self, longest: Duration) {
+    pub fn serve(&self, longest: Duration, signals: &Signals) {
         if let Ok(Suspend(resumed)) = self.requests.recv_timeout(longest) {
             // All of the foreground: the shell takes its terminal when its job has stopped, and continues
             // the whole of it. Where there is no such shell, the kernel lets nobody stop.
             let _ = kill(Pid::from_raw(0), Signal::SIGTSTP);
+            signals.suspend_if_asked();
             let _ = resumed.send(());
         }
     }

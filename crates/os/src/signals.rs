@@ -3,10 +3,13 @@
 //! The handler does nothing but store a number, so a signal never interrupts anything half done. It also
 //! stores who sent the signal: what the terminal sends reaches a launched command by itself, what another
 //! process sends to the profiler alone has to be passed on.
+//!
+//! Ctrl-Z is noted as well, and obeyed when nothing is stopped: a profiler that is suspended while it holds a
+//! thread of its target would hold it until it goes on.
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use profiler_model::Pid;
 
@@ -82,6 +85,17 @@ pub struct Received {
 /// The last signal of each kind that nobody asked for yet, packed by [`Received::pack`]; 0 is none.
 static PENDING: [AtomicU64; UserSignal::ALL.len()] = [const { AtomicU64::new(0) }; UserSignal::ALL.len()];
 
+/// Whether Ctrl-Z came and was not obeyed yet.
+static SUSPENSION_ASKED: AtomicBool = AtomicBool::new(false);
+
+/// Whether the profiler was continued and nobody asked yet.
+static CONTINUED: AtomicBool = AtomicBool::new(false);
+
+/// Whether this process was suspended and goes on since this was asked last.
+pub fn was_continued() -> bool {
+    CONTINUED.swap(false, Ordering::Relaxed)
+}
+
 const RECEIVED: u64 = 1 << 63;
 const FROM_TERMINAL: u64 = 1 << 62;
 
@@ -89,7 +103,7 @@ const FROM_TERMINAL: u64 = 1 << 62;
 /// gives them back what they did before.
 #[derive(Debug)]
 pub struct Signals {
-    previous: Vec<(UserSignal, libc::sigaction)>,
+    previous: Vec<(i32, libc::sigaction)>,
     ignored: Vec<UserSignal>,
 }
 
@@ -101,7 +115,7 @@ impl Signals {
     pub fn install() -> io::Result<Self> {
         let mut signals = Signals { previous: Vec::new(), ignored: Vec::new() };
         for signal in UserSignal::ALL {
-            let before = current_action(signal)?;
+            let before = current_action(signal.number())?;
             if before.sa_sigaction == libc::SIG_IGN {
                 signals.ignored.push(signal);
                 if signal == UserSignal::HangUp {
@@ -109,14 +123,40 @@ impl Signals {
                 }
             }
             PENDING[signal as usize].store(0, Ordering::Relaxed);
-            set_action(signal, &noting_action(signal))?;
-            signals.previous.push((signal, before));
+            set_action(signal.number(), &noting_action(signal.forces_when_repeated()))?;
+            signals.previous.push((signal.number(), before));
+        }
+        for number in [libc::SIGTSTP, libc::SIGCONT] {
+            let before = current_action(number)?;
+            // Who started us may want no Ctrl-Z: shells without job control.
+            if before.sa_sigaction != libc::SIG_IGN {
+                set_action(number, &noting_action(false))?;
+                signals.previous.push((number, before));
+            }
         }
         Ok(signals)
     }
 
-    /// A signal that came in since it was last asked for, if any.
+    /// Stops this process if Ctrl-Z asks for it, and returns when it goes on. For moments at which nothing of the
+    /// target is stopped.
+    pub fn suspend_if_asked(&self) {
+        if !SUSPENSION_ASKED.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        // As whoever did not note it: where no shell could continue us, the kernel stops nobody.
+        let usual = self.previous.iter().find(|(number, _)| *number == libc::SIGTSTP);
+        if let Some((number, usual)) = usual
+            && set_action(*number, usual).is_ok()
+        {
+            let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGTSTP);
+            let _ = set_action(*number, &noting_action(false));
+        }
+    }
+
+    /// A signal that came in since it was last asked for, if any. Ctrl-Z is obeyed here: nothing of the target may
+    /// be stopped meanwhile.
     pub fn take(&self) -> Option<Received> {
+        self.suspend_if_asked();
         UserSignal::ALL.into_iter().find_map(|signal| {
             let packed = PENDING[signal as usize].swap(0, Ordering::Relaxed);
             Received::unpack(signal, packed)
@@ -159,6 +199,11 @@ impl Received {
 }
 
 extern "C" fn note(number: libc::c_int, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
+    match number {
+        libc::SIGTSTP => return SUSPENSION_ASKED.store(true, Ordering::Relaxed),
+        libc::SIGCONT => return CONTINUED.store(true, Ordering::Relaxed),
+        _ => {}
+    }
     // SAFETY: the kernel passes a valid siginfo to a handler that is installed with SA_SIGINFO; `si_pid`
     // is only used when the signal was not made by the kernel, where it is set.
     let (code, sender) = unsafe { ((*info).si_code, (*info).si_pid()) };
@@ -167,23 +212,23 @@ extern "C" fn note(number: libc::c_int, info: *mut libc::siginfo_t, _context: *m
     }
 }
 
-fn noting_action(signal: UserSignal) -> libc::sigaction {
+fn noting_action(only_once: bool) -> libc::sigaction {
     // SAFETY: sigaction is plain numbers, for which all zeroes are valid (no handler, no flags, no mask).
     let mut action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
     let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) = note;
     action.sa_sigaction = handler as libc::sighandler_t;
     // SA_RESTART: whoever waits for a stopped thread must not find half a wait because of Ctrl-C.
     action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
-    if signal.forces_when_repeated() {
+    if only_once {
         action.sa_flags |= libc::SA_RESETHAND;
     }
     action
 }
 
-fn current_action(signal: UserSignal) -> io::Result<libc::sigaction> {
+fn current_action(number: i32) -> io::Result<libc::sigaction> {
     let mut action = MaybeUninit::uninit();
     // SAFETY: a null new action only asks; the old one is written to memory of its size.
-    let asked = unsafe { libc::sigaction(signal.number(), std::ptr::null(), action.as_mut_ptr()) };
+    let asked = unsafe { libc::sigaction(number, std::ptr::null(), action.as_mut_ptr()) };
     if asked != 0 {
         return Err(io::Error::last_os_error());
     }
@@ -191,10 +236,10 @@ fn current_action(signal: UserSignal) -> io::Result<libc::sigaction> {
     Ok(unsafe { action.assume_init() })
 }
 
-fn set_action(signal: UserSignal, action: &libc::sigaction) -> io::Result<()> {
+fn set_action(number: i32, action: &libc::sigaction) -> io::Result<()> {
     // SAFETY: the action is one that the kernel gave us, or has `note` as its handler, which only stores to
     // an atomic and is therefore safe to run at any point of the program.
-    let set = unsafe { libc::sigaction(signal.number(), action, std::ptr::null_mut()) };
+    let set = unsafe { libc::sigaction(number, action, std::ptr::null_mut()) };
     if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
@@ -205,7 +250,7 @@ mod tests {
     /// One test for all, because signal handlers belong to the whole process.
     #[test]
     fn signals_are_noted_with_their_sender_and_given_back() {
-        let before = current_action(UserSignal::HangUp).unwrap().sa_sigaction;
+        let before = current_action(libc::SIGHUP).unwrap().sa_sigaction;
         let signals = Signals::install().unwrap();
         assert_eq!(signals.take(), None);
         nix::sys::signal::raise(nix::sys::signal::Signal::SIGTERM).unwrap();
@@ -214,10 +259,13 @@ mod tests {
         assert_eq!(signals.take(), Some(Received { signal: UserSignal::Interrupt, sender }));
         assert_eq!(signals.take(), Some(Received { signal: UserSignal::Terminate, sender }));
         assert_eq!(signals.take(), None);
-        assert_eq!(current_action(UserSignal::Interrupt).unwrap().sa_sigaction, libc::SIG_DFL);
-        assert_ne!(current_action(UserSignal::Terminate).unwrap().sa_sigaction, libc::SIG_DFL);
+        assert_eq!(current_action(libc::SIGINT).unwrap().sa_sigaction, libc::SIG_DFL);
+        assert_ne!(current_action(libc::SIGTERM).unwrap().sa_sigaction, libc::SIG_DFL);
+        assert!(!was_continued());
+        nix::sys::signal::raise(nix::sys::signal::Signal::SIGCONT).unwrap();
+        assert!(was_continued() && !was_continued());
         drop(signals);
-        assert_eq!(current_action(UserSignal::HangUp).unwrap().sa_sigaction, before);
+        assert_eq!(current_action(libc::SIGHUP).unwrap().sa_sigaction, before);
     }
 
     #[test]

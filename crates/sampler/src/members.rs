@@ -437,6 +437,11 @@ impl Members {
         member.state = State::Sampled(Box::new(sampler));
     }
 
+    /// Has the next samples stand for nothing that was before `now`.
+    pub fn count_from(&mut self, now: Timestamp) {
+        self.samplers().for_each(|sampler| sampler.count_from(now));
+    }
+
     /// Lets go of threads that stopped only after they had been given up.
     pub fn release_late(&mut self) {
         self.samplers().for_each(ProcessSampler::release_late);

@@ -85,6 +85,16 @@ impl ProcessSampler {
         !self.probe.roster.threads.is_empty()
     }
 
+    /// Has the next samples stand for nothing that was before `now`.
+    pub fn count_from(&mut self, now: Timestamp) {
+        for thread in &mut self.probe.roster.threads {
+            thread.counted_until = now;
+            if let Ok(schedule) = thread.files.schedule() {
+                thread.counted_cpu = schedule.cpu;
+            }
+        }
+    }
+
     /// Lets go of threads that stopped only after they had been given up.
     pub fn release_late(&mut self) {
         self.probe.release_late();

@@ -52,6 +52,14 @@ impl Schedule {
         left_out
     }
 
+    /// Goes on to the first instant after `now`: those that have passed were not asked for.
+    pub fn go_on_from(&mut self, now: Timestamp) {
+        while self.next < now {
+            self.next = now;
+            self.advance();
+        }
+    }
+
     fn advance(&mut self) {
         // Uniform in (0, 1]: 53 random bits, never zero.
         let uniform = ((self.random_bits() >> 11) + 1) as f64 / (1u64 << 53) as f64;
@@ -94,6 +102,17 @@ mod tests {
         // Five standard errors: 1/sqrt(n) for the mean; of an exponential the deviation equals the mean.
         assert!((mean / 0.001 - 1.0).abs() < 5.0 / (gaps.len() as f64).sqrt());
         assert!((variance.sqrt() / 0.001 - 1.0).abs() < 0.03);
+    }
+
+    #[test]
+    fn what_nobody_asked_for_is_not_late() {
+        let mut schedule = Schedule::new(1000.0, Timestamp::from_nanos(0), 1);
+        let later = schedule.next() + Nanos::from_nanos(3_600_000_000_000);
+        schedule.go_on_from(later);
+        assert!(schedule.next() >= later && schedule.next().since(later) <= Nanos::from_nanos(16_000_000));
+        let next = schedule.next();
+        schedule.go_on_from(later);
+        assert_eq!((schedule.next(), schedule.go_on(later)), (next, 0));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::ops::ControlFlow;
 
 use profiler_model::{LossReason, Nanos, Pid, Timestamp};
-use profiler_os::{clock, limits, priority};
+use profiler_os::{clock, limits, priority, signals};
 use profiler_profile::{Ledger, Profile};
 
 use crate::Target;
@@ -124,6 +124,11 @@ impl Session {
         let mut next_callback = start;
         let end = loop {
             let now = clock::now();
+            if signals::was_continued() {
+                // Nobody asked for samples of the time for which we were suspended.
+                schedule.go_on_from(now);
+                self.members.count_from(now);
+            }
             if now >= deadline {
                 break End::TimeOver;
             }
@@ -135,6 +140,8 @@ impl Session {
                 if callback(&progress(profile, start, now), profile).is_break() {
                     break End::Asked;
                 }
+                // It may have taken long: it is where Ctrl-Z is obeyed.
+                continue;
             }
             if self.members.are_gone(now) {
                 break End::TargetEnded;
