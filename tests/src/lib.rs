@@ -39,6 +39,6 @@ pub use process::{cpu_nanos, process_state, state_of, tracer_of, wait_until_stil
 pub use profiler::{Profiler, Run, Running, profiler_path};
 pub use requirement::{is_root, missing};
 pub use scratch::Scratch;
-pub use speedscope::{WeightedSample, read_speedscope, samples_per_second};
+pub use speedscope::{WeightedSample, read_speedscope, samples_per_second, uninterrupted};
 pub use terminal::{Terminal, USUAL_SIZE};
 pub use workload::check_table;

@@ -35,6 +35,25 @@ struct Profile {
     weights: Vec<f64>,
 }
 
+/// The stretches of time without a gap, each with the name of its profile: of samples of whoever holds the GIL,
+/// these are its turns.
+pub fn uninterrupted(text: &str) -> Result<Vec<(String, f64)>> {
+    let file: File = serde_json::from_str(text)?;
+    let mut stretches = Vec::new();
+    for profile in file.profiles {
+        let mut goes_on = false;
+        for (sample, weight) in profile.samples.iter().zip(&profile.weights) {
+            match (sample.is_empty(), stretches.last_mut()) {
+                (true, _) => {}
+                (false, Some((_, stretch))) if goes_on => *stretch += weight,
+                (false, _) => stretches.push((profile.name.clone(), *weight)),
+            }
+            goes_on = !sample.is_empty();
+        }
+    }
+    Ok(stretches)
+}
+
 /// How many samples a second were really taken, of those asked for: what was lost was not.
 pub fn samples_per_second(text: &str, asked: f64) -> Result<f64> {
     let file: serde_json::Value = serde_json::from_str(text)?;

@@ -1,37 +1,51 @@
 //! Threads share the GIL, processes do not, on every interpreter.
 
 use anyhow::{Context, ensure};
-use profiler_tests::{Collapsed, Fixture, Profiler, Scratch, dumped_json, every_interpreter, expectation};
+use profiler_tests::statistics::{bound, deviations, effective_number};
+use profiler_tests::{
+    Collapsed, Fixture, Profiler, Scratch, dumped_json, every_interpreter, expectation, interpreters,
+    uninterrupted,
+};
 use serde_json::Value;
 
 const PROGRAM: &str = "threads_processes/threads_processes.py";
+
+/// How certain it is that chance alone does not break the comparison, on all interpreters together.
+const CONFIDENCE: f64 = 0.9999;
 
 #[test]
 fn each_thread_holds_the_gil_for_its_share_of_the_work() {
     every_interpreter(|interpreter| {
         let scratch = Scratch::new()?;
-        let file = scratch.file("out.txt");
-        let fixture = Fixture::start(interpreter, PROGRAM, &["--threads", "4"])?;
-        Profiler::new("record").words("-f raw -r 500 -d 2 -g -t -o").arg(&file).pid(&fixture).succeed()?;
-        let profile = Collapsed::parse(&std::fs::read_to_string(&file)?)?;
-        let told = fixture.finish()?;
+        let file = scratch.file("out.json");
+        // Launched, so that what is recorded is what the program counts.
+        let command = interpreter.fixture_words(PROGRAM, &["--threads", "4", "--seconds", "2"]);
+        let record = Profiler::new("record").words("-f speedscope -r 500 -g -t -o").arg(&file);
+        let run = record.command(&command).succeed()?;
         if interpreter.free_threaded {
             return Ok(());
         }
+        let told: Value = serde_json::from_str(run.stdout.lines().last().context("no output")?)?;
         let batches: Vec<f64> =
             told["batches"].as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
         ensure!(batches.len() == 4, "{told}");
-        let expected = expectation("threads_processes")?;
-        let bound = expected["threads_share_of_work_at_most_off"].as_f64().context("no bound")?;
-        let total = profile.total();
-        ensure!(total >= 200, "only {total} samples of whoever holds the GIL");
-        for index in 0..4 {
-            let name = format!("counter-{index}");
-            let count = profile.count(|stack| stack.thread.as_deref() == Some(&name));
-            let (held, worked) = (count as f64 / total as f64, batches[index] / batches.iter().sum::<f64>());
+        let named = expectation("threads_processes")?["threads_named"].clone();
+        let named = named.as_str().context("threads_named")?;
+        let turns = uninterrupted(&std::fs::read_to_string(&file)?)?;
+        let turns: Vec<_> = turns.iter().filter(|(thread, _)| thread.contains(named)).collect();
+        let all: Vec<f64> = turns.iter().map(|(_, weight)| *weight).collect();
+        let (total, number) = (all.iter().sum::<f64>(), effective_number(&all));
+        ensure!(number >= 30.0, "only {number:.0} effective turns with the GIL");
+        let deviations = deviations(CONFIDENCE, batches.len() * interpreters().len());
+        for (index, done) in batches.iter().enumerate() {
+            let name = format!("{named}{index}");
+            let of_it = turns.iter().filter(|(thread, _)| thread.contains(&name));
+            let held = of_it.map(|(_, weight)| weight).sum::<f64>() / total;
+            let worked = done / batches.iter().sum::<f64>();
+            let bound = bound(worked, number, deviations);
             ensure!(
                 (held - worked).abs() <= bound,
-                "{name}: held the GIL {held:.3}, did {worked:.3} of the work"
+                "{name}: held the GIL {held:.3}, did {worked:.3} of the work, bound {bound:.3}, {number:.0} turns"
             );
         }
         Ok(())
