@@ -79,6 +79,58 @@ fn a_core_file_shows_what_the_live_process_showed() {
     });
 }
 
+/// The frames of each thread and of each task, as text, with what the task awaits. What the threads waited for is
+/// another test's business.
+fn shown_beside_stacks(json: &str) -> Result<Vec<String>> {
+    let mut all = Vec::new();
+    for thread in serde_json::from_str::<Vec<Value>>(json)? {
+        all.push(format!("{} {}", thread["thread_name"], thread["frames"]));
+        all.extend(thread["tasks"].as_array().into_iter().flatten().map(Value::to_string));
+    }
+    Ok(all)
+}
+
+/// What is shown beside stacks: lines of source and asyncio's tasks. The tree of tasks needs 3.11 to run.
+#[test]
+fn source_and_tasks_are_those_of_the_live_process() {
+    if !kernel_writes_cores() {
+        return;
+    }
+    every_interpreter(|interpreter| {
+        if interpreter.minor < 11 {
+            return Ok(());
+        }
+        let scratch = Scratch::new()?;
+        let core = scratch.file("core");
+        let program = interpreter.fixture_words("asyncio_tree/asyncio_tree.py", &[]);
+        let program = program.last().context("no program")?.to_string_lossy().into_owned();
+        let source =
+            format!("import os, runpy\nos.fchdir(3)\nrunpy.run_path({program:?}, run_name='__main__')\n");
+        let words = words_of_dumpable(&interpreter.inline_words(&source), scratch.path());
+        let fixture = Fixture::start_words(&words)?;
+        wait_until_still(fixture.pid())?;
+        let options = "--json --source=always --async=always";
+        let live = Profiler::new("dump").words(options).pid(&fixture).succeed()?.stdout;
+        crash(fixture, scratch.path(), &core)?;
+        let root = interpreter.root().unwrap_or(Path::new("/"));
+        let dead = dump_core(&core).words(options).arg("--sysroot").arg(root).succeed()?;
+        let (live, after) = (shown_beside_stacks(&live)?, shown_beside_stacks(&dead.stdout)?);
+        for (live, after) in live.iter().zip(&after) {
+            ensure!(live == after, "live: {live}\ncore: {after}");
+        }
+        ensure!(live.len() == after.len(), "{} threads and tasks instead of {}", after.len(), live.len());
+        let all = live.join("\n");
+        ensure!(all.contains("await asyncio.sleep") || all.contains("run(main"), "no source: {all}");
+        match interpreter.minor {
+            14.. => ensure!(all.contains("\"awaited_by\""), "no tasks: {all}"),
+            _ => dead.must_say(&["from CPython 3.14 on"])?,
+        }
+        // A file that was written after the core file is not what the process ran.
+        let elsewhere = dump_core(&core).words("--source=always --sysroot").arg(scratch.path()).run()?;
+        elsewhere.must_say(&["No source is shown"])
+    });
+}
+
 #[test]
 fn a_thread_that_ran_and_held_the_gil() {
     if !has_gdb() {

@@ -1,11 +1,13 @@
 //! `profiler dump --core`: what every thread of a process was doing when its core file was made.
 
+use std::io::{self, IsTerminal};
 use std::path::Path;
 
 use profiler_memory::CoreError;
 use profiler_output::{write_dump_text, write_dumps_json};
+use profiler_profile::{ProcessDump, Tasks};
 use profiler_python::NotPython;
-use profiler_sampler::{CoreFailure, CoreTarget, FileTrouble, MissingFile, dump_core};
+use profiler_sampler::{CoreFailure, CoreOptions, CoreTarget, FileTrouble, MissingFile, dump_core};
 
 use crate::destination::write_to_stdout;
 use crate::failure::Failure;
@@ -19,7 +21,12 @@ use crate::plan::CorePlan;
 pub fn run(plan: &CorePlan) -> anyhow::Result<u8> {
     let target = CoreTarget::open(&plan.file, plan.sysroot.as_deref())
         .map_err(|failure| explain(&plan.file, &failure))?;
-    let (dump, end_of_list) = dump_core(&target, plan.variables);
+    let options = CoreOptions {
+        variables: plan.variables,
+        source: plan.source.unwrap_or_else(|| !plan.json && io::stdout().is_terminal()),
+        tasks: plan.tasks.unwrap_or_else(|| plan.json || io::stdout().is_terminal()),
+    };
+    let (dump, end_of_list) = dump_core(&target, options);
     write_to_stdout(|out| {
         if plan.json {
             write_dumps_json(std::slice::from_ref(&dump), &plan.view, out)?;
@@ -37,6 +44,15 @@ pub fn run(plan: &CorePlan) -> anyhow::Result<u8> {
     for file in target.missing() {
         say(format_args!("{file}."));
     }
+    if plan.source == Some(true) && !shows_source(&dump) {
+        say(format_args!(
+            "No source is shown: no file was found that is older than the core file and has the functions. \
+             --sysroot FOLDER says where the files are."
+        ));
+    }
+    if plan.tasks == Some(true) && matches!(dump.tasks, Tasks::None) {
+        say(format_args!("{}.", target.why_no_tasks()));
+    }
     match dump.threads.iter().any(|thread| thread.lost.is_none()) {
         true => Ok(0),
         false => {
@@ -44,6 +60,10 @@ pub fn run(plan: &CorePlan) -> anyhow::Result<u8> {
             Err(advise_on_files(failure, target.missing()).into())
         }
     }
+}
+
+fn shows_source(dump: &ProcessDump) -> bool {
+    dump.threads.iter().flat_map(|thread| &thread.details).any(|details| details.source.is_some())
 }
 
 fn explain(core: &Path, failure: &CoreFailure) -> Failure {

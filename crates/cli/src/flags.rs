@@ -238,7 +238,7 @@ pub struct DumpFlags {
           require_equals = true, default_missing_value = "always", hide_possible_values = true)]
     pub tasks: Option<String>,
     /// Core file to look into instead of a process
-    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["pid", "subprocesses", "source", "tasks"])]
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["pid", "subprocesses"])]
     pub core: Option<PathBuf>,
     /// Folder with the files that the core's process had, if they are not where it had them (a container's)
     #[arg(long, value_name = "FOLDER", requires = "core", conflicts_with = "pid")]

@@ -120,6 +120,10 @@ pub struct CorePlan {
     pub sysroot: Option<PathBuf>,
     /// Whether the values of variables are shown, and how much of each.
     pub variables: Option<ReprLimits>,
+    /// Whether lines of source are shown; `None`: where the output is read at a terminal.
+    pub source: Option<bool>,
+    /// Whether asyncio's tasks are shown; `None`: in JSON and where the output is read at a terminal.
+    pub tasks: Option<bool>,
     /// Whether JSON is printed.
     pub json: bool,
     /// How to show it.
@@ -297,7 +301,8 @@ fn core_plan(file: PathBuf, flags: DumpFlags) -> Result<CorePlan, UsageError> {
     refuse_what_comes_later(&[(flags.native, "-n, --native", "show native frames")])?;
     let view = ViewOptions { full_filenames: flags.full_filenames, ..ViewOptions::default() };
     let variables = choose_variables(flags.locals);
-    Ok(CorePlan { file, sysroot: flags.sysroot, variables, json: flags.json, view })
+    let (source, tasks) = (when(flags.source.as_deref()), when(flags.tasks.as_deref()));
+    Ok(CorePlan { file, sysroot: flags.sysroot, variables, source, tasks, json: flags.json, view })
 }
 
 fn refuse_what_comes_later(options: &[(bool, &'static str, &'static str)]) -> Result<(), UsageError> {

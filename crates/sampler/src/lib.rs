@@ -34,7 +34,7 @@ mod tasks;
 mod tree;
 
 pub use attach::{AttachError, Search, Target};
-pub use core_file::{CoreFailure, CoreTarget, FileTrouble, MissingFile, dump_core};
+pub use core_file::{CoreFailure, CoreOptions, CoreTarget, FileTrouble, MissingFile, dump_core};
 pub use dump::{DumpOptions, dump};
 pub use examine::{Examination, ExaminedThread, Gils, Location, examine};
 pub use kernel::Kernel;

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use profiler_model::{Frame, Nanos};
@@ -18,26 +19,43 @@ const MAX_SOURCE_BYTES: u64 = 8 << 20;
 /// The most files of one dump: a stack goes through some ten.
 const MAX_SOURCES: usize = 256;
 
+/// Where paths begin.
+#[derive(Debug)]
+enum Root {
+    /// Where they do for this process.
+    Of(Process),
+    /// In this folder.
+    At(PathBuf),
+}
+
 /// Source files, each read once.
 #[derive(Debug)]
 pub struct Sources {
-    process: Process,
-    /// When the process started, since 1970.
-    started: Option<Nanos>,
+    root: Root,
+    /// What was changed later than this, since 1970, is not shown: when the process started, or when its core file
+    /// was written, which does not tell when the process started.
+    latest: Option<Nanos>,
     texts: HashMap<Arc<str>, Option<String>>,
 }
 
 impl Sources {
     /// Those of `process`.
     pub fn new(process: Process) -> Self {
-        Sources { process, started: process.started_at(), texts: HashMap::new() }
+        Sources { root: Root::Of(process), latest: process.started_at(), texts: HashMap::new() }
+    }
+
+    /// Those of a process that is no more, whose root is now this folder, and whose core file was written then.
+    pub fn below(root: PathBuf, written: Option<Nanos>) -> Self {
+        Sources { root: Root::At(root), latest: written, texts: HashMap::new() }
     }
 
     /// The line that `frame` is at, if its columns fit into it.
     pub fn line(&mut self, frame: &Frame) -> Option<String> {
         let number = frame.position.line?.checked_sub(1)?;
+        let is_late = matches!(self.root, Root::At(_));
+        let may_be_another = is_late || !frame.file.starts_with('/');
         let text = self.text(&frame.file)?;
-        if !frame.file.starts_with('/') && !defines(text, frame) {
+        if may_be_another && !defines(text, frame) {
             return None;
         }
         let line = text.lines().nth(number as usize)?;
@@ -59,18 +77,21 @@ impl Sources {
     }
 
     fn read(&self, file: &str) -> Option<String> {
-        let path = match file.strip_prefix('/') {
-            Some(_) => self.process.in_its_root(file),
-            None if file.starts_with('<') || file.is_empty() => return None,
+        let path = match (&self.root, file.strip_prefix('/')) {
+            (Root::Of(process), Some(_)) => process.in_its_root(file),
+            (Root::At(root), Some(below)) => root.join(below),
+            _ if file.starts_with('<') || file.is_empty() => return None,
             // Where it was when it named the file so, unless it has gone elsewhere.
-            None => self.process.in_its_working_directory(file),
+            (Root::Of(process), None) => process.in_its_working_directory(file),
+            // A core does not tell its working directory.
+            (Root::At(_), None) => return None,
         };
         // Not a device or a pipe: opening these can wait or do something.
         let about = std::fs::metadata(&path).ok().filter(|about| about.is_file())?;
         let changed = (about.mtime(), about.mtime_nsec()).max((about.ctime(), about.ctime_nsec()));
-        let started = self.started?.as_nanos() / 1_000_000;
+        let latest = self.latest?.as_nanos() / 1_000_000;
         let changed = u64::try_from(changed.0).ok()? * 1000 + u64::try_from(changed.1).ok()? / 1_000_000;
-        if about.len() > MAX_SOURCE_BYTES || changed > started {
+        if about.len() > MAX_SOURCE_BYTES || changed > latest {
             return None;
         }
         let mut text = Vec::new();
@@ -112,13 +133,13 @@ mod tests {
         std::fs::write(&path, "def f():\n    é = g(1)\n").unwrap();
         let file = path.to_str().unwrap();
         let own = Process::new(Pid::new(std::process::id()));
-        let mut newer = Sources { started: Some(Nanos::from_nanos(u64::MAX)), ..Sources::new(own) };
+        let mut newer = Sources { latest: Some(Nanos::from_nanos(u64::MAX)), ..Sources::new(own) };
         assert_eq!(newer.line(&frame(file, 2, Some((9, 13)))).as_deref(), Some("    é = g(1)"));
         // In the middle of a character, behind the end, no such line.
         assert_eq!(newer.line(&frame(file, 2, Some((5, 13)))), None);
         assert_eq!(newer.line(&frame(file, 2, Some((9, 99)))), None);
         assert_eq!(newer.line(&frame(file, 3, None)), None);
-        let mut older = Sources { started: Some(Nanos::from_nanos(1)), ..Sources::new(own) };
+        let mut older = Sources { latest: Some(Nanos::from_nanos(1)), ..Sources::new(own) };
         assert_eq!(older.line(&frame(file, 2, None)), None);
         std::fs::remove_file(&path).unwrap();
     }

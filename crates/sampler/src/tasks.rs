@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use profiler_memory::{ReadError, ReadMemory, RoundCopy};
+use profiler_memory::{ReadError, ReadMemory};
 use profiler_model::{Frame, RemoteAddr, Tid};
 use profiler_profile::{TaskDump, TaskState};
 use profiler_python::{
@@ -25,6 +25,28 @@ pub struct TaskList {
 }
 
 impl TaskList {
+    /// The tasks of the thread whose thread state is at `state`, if it has any.
+    pub fn of_thread(
+        memory: &impl ReadMemory,
+        asyncio: &AsyncioOffsets,
+        state: RemoteAddr,
+        tid: Option<Tid>,
+    ) -> Option<Self> {
+        let tasks = asyncio.thread_tasks(memory, state).ok().filter(|tasks| !tasks.is_empty())?;
+        let running = running_task(memory, asyncio, state).unwrap_or_default();
+        Some(TaskList { tid, tasks, running })
+    }
+
+    /// The tasks of the interpreter at `interpreter` whose thread has ended, if there are any.
+    pub fn of_interpreter(
+        memory: &impl ReadMemory,
+        asyncio: &AsyncioOffsets,
+        interpreter: RemoteAddr,
+    ) -> Option<Self> {
+        let tasks = asyncio.left_tasks(memory, interpreter).ok().filter(|tasks| !tasks.is_empty())?;
+        Some(TaskList { tid: None, tasks, running: RemoteAddr::NULL })
+    }
+
     /// Whether there may be more tasks than were read.
     pub fn is_truncated(&self) -> bool {
         self.tasks.len() >= MAX_TASKS
@@ -51,20 +73,15 @@ pub fn task_lists(
     let mut lists = Vec::new();
     for index in wanted {
         let thread = &roster.threads[*index];
-        let address = thread.python.address;
-        let Ok(tasks) = asyncio.thread_tasks(memory, address) else { continue };
-        let running = running_task(memory, asyncio, address).unwrap_or_default();
-        lists.push(TaskList { tid: Some(thread.tid), tasks, running });
+        lists.extend(TaskList::of_thread(memory, asyncio, thread.python.address, Some(thread.tid)));
     }
     for (number, interpreter) in roster.interpreters.iter().enumerate() {
         // Without a GIL each thread comes by itself: the first one brings the interpreter's.
         let first = roster.threads.iter().position(|thread| thread.interpreter == number);
         if first.is_some_and(|first| wanted.contains(&first)) {
-            let tasks = asyncio.left_tasks(memory, interpreter.address).unwrap_or_default();
-            lists.push(TaskList { tid: None, tasks, running: RemoteAddr::NULL });
+            lists.extend(TaskList::of_interpreter(memory, asyncio, interpreter.address));
         }
     }
-    lists.retain(|list| !list.tasks.is_empty());
     lists
 }
 
@@ -88,7 +105,7 @@ impl<'a> TaskReader<'a> {
     /// When it cannot be read.
     pub fn read(
         &mut self,
-        memory: &RoundCopy,
+        memory: &impl ReadMemory,
         at: RemoteAddr,
         shorten: &mut dyn FnMut(&Arc<str>) -> Arc<str>,
     ) -> Result<(RawTask, Vec<Frame>), ReadError> {
@@ -102,7 +119,7 @@ impl<'a> TaskReader<'a> {
 
     fn frame(
         &mut self,
-        memory: &RoundCopy,
+        memory: &impl ReadMemory,
         raw: &RawFrame,
         shorten: &mut dyn FnMut(&Arc<str>) -> Arc<str>,
     ) -> Option<Frame> {
@@ -121,7 +138,7 @@ impl<'a> TaskReader<'a> {
 /// The tasks of a list.
 pub fn task_dumps(
     reader: &mut TaskReader<'_>,
-    memory: &RoundCopy,
+    memory: &impl ReadMemory,
     list: &TaskList,
     shorten: &mut dyn FnMut(&Arc<str>) -> Arc<str>,
 ) -> Vec<TaskDump> {

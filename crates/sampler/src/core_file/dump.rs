@@ -18,10 +18,23 @@ use crate::capture::{StackReader, loss};
 use crate::gil;
 use crate::objects::MAX_FRAMES_WITH_VARIABLES;
 use crate::short_file::ShortFiles;
+use crate::sources::Sources;
+use crate::tasks::{TaskList, TaskReader, task_dumps};
 
-/// What the threads of a core file were doing, with so much of their variables, and why their list is not
+/// What is shown of a core file beside stacks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CoreOptions {
+    /// The variables of each frame, so much of each value.
+    pub variables: Option<ReprLimits>,
+    /// The line of source that each frame is at.
+    pub source: bool,
+    /// asyncio's tasks.
+    pub tasks: bool,
+}
+
+/// What the threads of a core file were doing, and why their list is not
 /// whole, where it is not.
-pub fn dump_core(target: &CoreTarget, limits: Option<ReprLimits>) -> (ProcessDump, Option<ReadError>) {
+pub fn dump_core(target: &CoreTarget, options: CoreOptions) -> (ProcessDump, Option<ReadError>) {
     let (interpreters, mut cut) = first_interpreters(&target.memory, &target.runtime);
     let mut found = Vec::new();
     for interpreter in &interpreters {
@@ -31,9 +44,9 @@ pub fn dump_core(target: &CoreTarget, limits: Option<ReprLimits>) -> (ProcessDum
     }
     let kernel = KernelThreads::of(target, &found);
     let names = names(target, &interpreters);
-    let mut look = Look::new(target, limits);
+    let mut look = Look::new(target, options);
     // The oldest first, as in dumps of live processes.
-    let threads = found
+    let threads: Vec<ThreadDump> = found
         .iter()
         .rev()
         .map(|(interpreter, state)| {
@@ -50,7 +63,7 @@ pub fn dump_core(target: &CoreTarget, limits: Option<ReprLimits>) -> (ProcessDum
         python_version: target.offsets().version.to_string(),
         executable: target.file().executable().unwrap_or_default().to_owned(),
         threads,
-        tasks: Tasks::None,
+        tasks: if options.tasks { look.tasks(&interpreters, &found, &kernel) } else { Tasks::None },
         stops: Stops::default(),
     };
     (dump, cut)
@@ -99,7 +112,8 @@ impl<'a> KernelThreads<'a> {
 
 struct Look<'a> {
     target: &'a CoreTarget,
-    limits: Option<ReprLimits>,
+    options: CoreOptions,
+    sources: Sources,
     reader: StackReader,
     /// Frames are numbered as they are met.
     resolver: Resolver<usize>,
@@ -108,10 +122,11 @@ struct Look<'a> {
 }
 
 impl<'a> Look<'a> {
-    fn new(target: &'a CoreTarget, limits: Option<ReprLimits>) -> Self {
+    fn new(target: &'a CoreTarget, options: CoreOptions) -> Self {
         Look {
             target,
-            limits,
+            options,
+            sources: Sources::below(target.root.clone(), target.written),
             reader: StackReader::new(),
             resolver: Resolver::new(),
             frames: Vec::new(),
@@ -167,18 +182,48 @@ impl<'a> Look<'a> {
         let mut stack = Stack { truncated: raw.truncated, ..Stack::default() };
         for (depth, (place, frame)) in raw.places().zip(&raw.frames).enumerate() {
             let Some(described) = self.describe(frame)? else { continue };
-            stack.frames.push(described);
-            if let Some(limits) = self.limits {
-                let values = Values::new(memory, offsets, limits);
-                let read = match depth < MAX_FRAMES_WITH_VARIABLES {
-                    true => variables(&values, place, frame).ok(),
-                    false => None,
-                };
-                let variables = read.map_or(Variables::Lost(None), Variables::Read);
-                stack.details.push(FrameDetails { variables, source: None });
+            if self.options.variables.is_some() || self.options.source {
+                let is_near = depth < MAX_FRAMES_WITH_VARIABLES;
+                let variables = self.variables(place, frame, is_near);
+                let source = if self.options.source { self.sources.line(&described) } else { None };
+                stack.details.push(FrameDetails { variables, source });
             }
+            stack.frames.push(described);
         }
         Ok(stack)
+    }
+
+    fn variables(&self, place: RemoteAddr, frame: &RawFrame, is_near: bool) -> Variables {
+        let Some(limits) = self.options.variables else { return Variables::default() };
+        let values = Values::new(&self.target.memory, self.target.offsets(), limits);
+        let read = if is_near { variables(&values, place, frame).ok() } else { None };
+        read.map_or(Variables::Lost(None), Variables::Read)
+    }
+
+    /// asyncio's tasks, as far as the process says where they are.
+    fn tasks(
+        &mut self,
+        interpreters: &[Interpreter],
+        found: &[(&Interpreter, profiler_python::ThreadState)],
+        kernel: &KernelThreads<'_>,
+    ) -> Tasks {
+        let Some(asyncio) = self.target.asyncio.filter(|_| self.target.offsets().generators.is_some()) else {
+            return Tasks::None;
+        };
+        let memory = &self.target.memory;
+        let of_threads = found.iter().filter_map(|(_, state)| {
+            let tid = kernel.of_state(state).map(|thread| Tid::new(thread.tid.as_u32()));
+            TaskList::of_thread(memory, &asyncio, state.address, tid)
+        });
+        let left = |one: &Interpreter| TaskList::of_interpreter(memory, &asyncio, one.address);
+        let lists: Vec<TaskList> = of_threads.chain(interpreters.iter().filter_map(left)).collect();
+        if lists.is_empty() {
+            return Tasks::None;
+        }
+        let mut reader = TaskReader::new(self.target.offsets(), &asyncio);
+        let shorten = &mut |file: &Arc<str>| self.short_files.shorten(file);
+        let tasks = lists.iter().flat_map(|list| task_dumps(&mut reader, memory, list, shorten)).collect();
+        Tasks::Read { tasks, truncated: lists.iter().any(TaskList::is_truncated) }
     }
 
     /// The frame with its name; `None` for one that is no function.

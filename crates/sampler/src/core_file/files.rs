@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use profiler_memory::{CoreMapping, CoreMemory, FileMatch, compare_with_core};
 use profiler_model::RemoteAddr;
 use profiler_os::MappedFile;
-use profiler_python::{Module, ModuleMapping};
+use profiler_python::{AsyncioOffsets, Module, ModuleMapping};
 
 /// The most files that are looked for. The largest programs map some thousand libraries.
 const MAX_CORE_MODULES: usize = 4096;
@@ -101,6 +101,12 @@ impl CoreModules {
             mappings: &module.mappings,
         };
         self.modules.iter().map(module).collect()
+    }
+
+    /// Where asyncio keeps its tasks, as the file says that has its C part.
+    pub fn asyncio(&self, memory: &CoreMemory<MappedFile>) -> Option<AsyncioOffsets> {
+        let files = self.modules.iter().filter_map(|module| module.file);
+        files.filter_map(|index| AsyncioOffsets::of_file(memory.mapped_file(index))).next()
     }
 
     fn note(&mut self, path: &str, is_executable: bool, trouble: Option<FileTrouble>) {

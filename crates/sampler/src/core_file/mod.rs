@@ -8,13 +8,14 @@ mod files;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use profiler_memory::{CoreError, CoreFile, CoreMemory};
-use profiler_model::Pid;
+use profiler_model::{Nanos, Pid};
 use profiler_os::MappedFile;
-use profiler_python::{FindError, Offsets, Runtime, find};
+use profiler_python::{AsyncioOffsets, FindError, Offsets, Runtime, find};
 
-pub use dump::dump_core;
+pub use dump::{CoreOptions, dump_core};
 pub use files::{FileTrouble, MissingFile};
 
 /// A core file whose Python was found.
@@ -24,6 +25,10 @@ pub struct CoreTarget {
     runtime: Runtime,
     /// The folder in which the process's `/` lies.
     root: PathBuf,
+    /// When the core file was written, since 1970, where it is known.
+    written: Option<Nanos>,
+    /// Where asyncio keeps its tasks, if its C part was loaded and tells.
+    asyncio: Option<AsyncioOffsets>,
     missing: Vec<MissingFile>,
 }
 
@@ -61,6 +66,13 @@ fn cut_text(cut: &Option<(u64, u64)>) -> String {
     }
 }
 
+/// When the file was last written to.
+fn written_at(core: &Path) -> Option<Nanos> {
+    let modified = std::fs::metadata(core).ok()?.modified().ok()?;
+    let since = modified.duration_since(UNIX_EPOCH).ok()?;
+    Some(Nanos::from_nanos(u64::try_from(since.as_nanos()).ok()?))
+}
+
 fn cut_of(file: &CoreFile) -> Option<(u64, u64)> {
     file.is_cut_short().then_some((file.length, file.whole_length))
 }
@@ -75,19 +87,21 @@ impl CoreTarget {
         let bytes = MappedFile::open_regular(core).map_err(CoreFailure::Open)?;
         let file = CoreFile::parse(&bytes).map_err(CoreFailure::Core)?;
         let cut = cut_of(&file);
+        let written = written_at(core);
         if file.files.is_empty() {
             return Err(CoreFailure::NoFiles { cut });
         }
         let mut memory = CoreMemory::new(file, bytes);
         let modules = files::open(&mut memory, sysroot);
         let found = find(&modules.as_python(&memory), &memory);
-        let missing = modules.missing;
         match found {
             Ok(runtime) => {
                 let root = sysroot.unwrap_or(Path::new("/")).to_owned();
-                Ok(CoreTarget { memory, runtime, root, missing })
+                let asyncio = modules.asyncio(&memory);
+                let missing = modules.missing;
+                Ok(CoreTarget { memory, runtime, root, written, asyncio, missing })
             }
-            Err(error) => Err(CoreFailure::NotFound { error, cut, missing }),
+            Err(error) => Err(CoreFailure::NotFound { error, cut, missing: modules.missing }),
         }
     }
 
@@ -106,6 +120,19 @@ impl CoreTarget {
     /// Files of its Python that could not be read or checked.
     pub fn missing(&self) -> &[MissingFile] {
         &self.missing
+    }
+
+    /// Why asyncio's tasks are not shown, where there are none.
+    pub fn why_no_tasks(&self) -> &'static str {
+        match (self.offsets().generators, &self.asyncio) {
+            (None, _) => {
+                "asyncio's tasks are shown from CPython 3.14 on: earlier ones do not tell where they are"
+            }
+            (Some(_), None) => {
+                "The process had not loaded asyncio's C part (_asyncio), or its file is gone: --sysroot FOLDER"
+            }
+            (Some(_), Some(_)) => "The process had no asyncio tasks",
+        }
     }
 
     fn file(&self) -> &CoreFile {

@@ -5,7 +5,8 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use profiler_tests::{Fixture, Interpreter};
+use profiler_tests::{Fixture, Interpreter, Profiler};
+use serde_json::Value;
 
 use crate::bench::measured::error_line;
 use crate::bench::options::Options;
@@ -31,6 +32,28 @@ names['room501_from_500'] = rest
 names['room1_from_0']()
 ";
 
+/// A target that runs, 500 functions deep, each with ten variables: numbers, text, containers of containers; the
+/// innermost one has a hundred dictionaries of two hundred entries.
+const FULL: &str = "
+import sys
+sys.setrecursionlimit(2000)
+big = [{'k%d' % i: [i, str(i), (i, float(i)), {'x': i, 'y': [1, 2, 3]}] for i in range(200)} for _ in range(100)]
+class Plain: pass
+names = {'Plain': Plain}
+for room in range(500):
+    exec('''def room%d_from_%d(depth):
+    a = depth; b = float(depth); c = 'text %%d' %% depth; d = [depth, depth + 1, 'x']; e = (depth, {'k': depth})
+    f = {'one': 1, 'two': [1, 2, 3], 'three': {'deep': (True, None)}}; g = Plain(); h = b'bytes'; i = {1, 2, depth}
+    j = None; room%d_from_%d(depth + 1)
+''' % (room + 1, room, room + 2, room + 1), names)
+def run(depth):
+    mine = big; also = list(big); third = dict(enumerate(big))
+    print('ready', flush=True)
+    while True: depth = depth + 1 & 0xffff
+names['room501_from_500'] = run
+names['room1_from_0'](0)
+";
+
 /// Measures.
 pub fn run(options: &Options) -> Result<Vec<Table>> {
     let mut tables = Vec::new();
@@ -44,11 +67,39 @@ pub fn run(options: &Options) -> Result<Vec<Table>> {
             format!("dump of a stack {DEEP} deep at rest, CPython {id}"),
         )?);
         drop(resting);
+        let full = Fixture::inline(interpreter, FULL)?;
+        tables.push(stops(options, &full, format!("stop of a dump {DEEP} deep that runs, CPython {id}"))?);
+        drop(full);
         let walking = Fixture::start(interpreter, "labyrinth/labyrinth.py", &["--deep", &DEEP.to_string()])?;
         let title = format!("dump of the labyrinth behind a corridor {DEEP} deep, CPython {id}");
         tables.push(table(options, interpreter, &walking, title)?);
     }
     Ok(tables)
+}
+
+/// What a dump says itself of how long it kept the target standing still, with ever more of its values.
+fn stops(options: &Options, target: &Fixture, title: String) -> Result<Table> {
+    let columns = ["what is shown", "longest stop, µs", "stops", "no stop needed", "values not read"];
+    let mut table = Table::new(title, &columns);
+    for (shown, words) in [("stacks", ""), ("values (-l)", "-l"), ("longer values (-llll)", "-llll")] {
+        let (mut longest, mut count, mut without, mut unread) = (Vec::new(), 0, 0, 0);
+        for _ in 0..options.pick(5, 40) {
+            let json = Profiler::new("dump").words("--json").words(words).pid(target).succeed()?.stdout;
+            let threads: Value = serde_json::from_str(&json)?;
+            let stops = &threads[0]["process_info"]["stops"];
+            match stops["count"].as_u64().unwrap_or(0) {
+                0 => without += 1,
+                some => {
+                    count += some;
+                    longest.push(stops["longest_ns"].as_f64().unwrap_or(0.0) / 1e3);
+                }
+            }
+            unread += json.matches("<not read>").count() + json.matches("\"repr\": null").count();
+        }
+        let longest = Spread::of(longest).map_or_else(|| "none".to_owned(), |spread| spread.to_string());
+        table.row([shown.to_owned(), longest, count.to_string(), without.to_string(), unread.to_string()]);
+    }
+    Ok(table)
 }
 
 /// The runs of one profiler.
