@@ -72,6 +72,11 @@ fn small_terminals_and_other_sizes() {
     terminal.wait_for("what fits", |screen| !screen.contains("TOT wall")).unwrap();
     terminal.resize((12, 60)).unwrap();
     terminal.wait_for_text("q quit").unwrap();
+    // The first key after another size, when keys have been read before, is not kept back.
+    terminal.press_for("2", "own%").unwrap();
+    terminal.resize((20, 140)).unwrap();
+    terminal.wait_for("both times side by side", |screen| screen.contains("TOT wall")).unwrap();
+    terminal.press_for("3", "waits for").unwrap();
     terminal.press("\x03").unwrap();
     assert_eq!(terminal.wait().unwrap().code(), Some(0));
 }

@@ -44,7 +44,13 @@ pub fn run(
         if was_taken {
             screen.enter_again()?;
         }
-        if state.take_dirty() | screen.was_resized() | was_taken {
+        let was_resized = screen.was_resized();
+        // The signal is to be read before the next key is there: read together, crossterm keeps the key to itself
+        // until yet another one comes.
+        if was_resized && answer(&mut state, &view, &mut screen, host)?.is_break() {
+            break;
+        }
+        if state.take_dirty() | was_resized | was_taken {
             screen.draw(|buffer| view.draw(&state, buffer))?;
         }
         match screen.wait(GLANCE)? {
