@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::place::NOBODY;
-use crate::process::voluntary_switches;
+use crate::process::{cpu_nanos, voluntary_switches};
 use crate::{Fixture, Scratch};
 
 /// A run that takes longer hangs. The longest one of the tests takes some seconds.
@@ -224,6 +224,22 @@ impl Running {
             thread::sleep(Duration::from_millis(1));
         }
         Ok(())
+    }
+
+    /// Ends it as Ctrl-C does when the process `pid` has used so much CPU time since it was being sampled: on a busy
+    /// machine that takes longer, and gives as many samples.
+    pub fn end_after_cpu_time(mut self, pid: u32, cpu: Duration) -> Result<Run> {
+        self.wait_until_sampling()?;
+        let limit = Instant::now() + LONGEST_RUN;
+        let enough = cpu_nanos(pid)? + u64::try_from(cpu.as_nanos())?;
+        while cpu_nanos(pid)? < enough {
+            ensure!(Instant::now() < limit, "the target does not work");
+            thread::sleep(Duration::from_millis(5));
+        }
+        self.signal(Signal::SIGINT)?;
+        let run = self.wait()?;
+        ensure!(run.code() == Some(0), "status {:?}\n{}", run.status, run.stderr);
+        Ok(run)
     }
 
     /// Kills it at once and waits until it is gone.

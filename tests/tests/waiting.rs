@@ -1,5 +1,7 @@
 //! Threads that wait are told from threads that run, and for how long, on every interpreter.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use profiler_tests::{
     Collapsed, DumpedThread, Fixture, Interpreter, Profiler, Scratch, dumped_json, every_interpreter,
@@ -75,7 +77,8 @@ fn without_idle_threads_only_work_is_shown() {
         let file = scratch.file("out.txt");
         let mut fixture = start(interpreter)?;
         fixture.ask("alternate")?;
-        Profiler::new("record").words("-f raw -r 500 -d 1 -o").arg(&file).pid(&fixture).succeed()?;
+        let record = Profiler::new("record").words("-f raw -r 500 -o").arg(&file).pid(&fixture).spawn()?;
+        record.end_after_cpu_time(fixture.pid(), Duration::from_millis(250))?;
         let profile = Collapsed::parse(&std::fs::read_to_string(&file)?)?;
         let total = profile.total();
         ensure!(total >= 30, "only {total} samples of the thread that works a quarter of the time");
@@ -122,7 +125,9 @@ fn two_spinning_threads_take_turns_with_the_gil() {
         let file = scratch.file("out.txt");
         let mut fixture = start(interpreter)?;
         fixture.ask("spin")?;
-        Profiler::new("record").words("-f raw -r 500 -d 2 -g -t -o").arg(&file).pid(&fixture).succeed()?;
+        let record =
+            Profiler::new("record").words("-f raw -r 500 -g -t -o").arg(&file).pid(&fixture).spawn()?;
+        record.end_after_cpu_time(fixture.pid(), Duration::from_millis(1500))?;
         let profile = Collapsed::parse(&std::fs::read_to_string(&file)?)?;
         let total = profile.total();
         ensure!(total >= 200, "only {total} samples of whoever holds the GIL");
