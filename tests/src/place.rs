@@ -30,6 +30,14 @@ pub fn as_nobody() -> Vec<OsString> {
     words(&format!("setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups"))
 }
 
+/// Under the user nobody, with these capabilities (`bpf,perfmon`) and no others.
+pub fn as_nobody_with_capabilities(names: &str) -> Vec<OsString> {
+    let given = names.split(',').map(|name| format!("+{name}")).collect::<Vec<_>>().join(",");
+    let mut place = as_nobody();
+    place.extend([format!("--inh-caps={given}").into(), format!("--ambient-caps={given}").into()]);
+    place
+}
+
 /// In PID and mount namespaces of its own, with a `/proc` that shows them. What is put there is process 1,
 /// and the only child of the process that the words start; it ends with that.
 pub fn in_own_namespaces() -> Vec<OsString> {

@@ -195,7 +195,7 @@ impl Running {
     }
 
     /// The process id of the profiler itself: words that lead to another place may have started it as a child.
-    fn profiler_pid(&self) -> u32 {
+    pub fn profiler_pid(&self) -> u32 {
         let mut pid = self.pid();
         let name = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         let children = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));

@@ -38,7 +38,10 @@ fn every_python_is_described_as_it_is() {
         let fixture = Fixture::inline(interpreter, BUSY)?;
         let run = Profiler::new("doctor").words("--json").pid(&fixture).succeed()?;
         let report = json(&run.stdout)?;
-        ensure!(report["works"] == true && report["samplers"]["record"] == "pause", "{report}");
+        let best = if is_root() { "bpf" } else { "pause" };
+        let samplers = &report["samplers"];
+        ensure!(report["works"] == true && samplers["record"] == best, "{report}");
+        ensure!(samplers["pause"] == true && samplers["bpf"] == is_root(), "{report}");
         let process = &report["process"];
         ensure!(process["pid"] == fixture.pid() && process["tracer"].is_null(), "{process}");
         let python = &process["python"];

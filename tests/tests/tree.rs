@@ -24,7 +24,7 @@ fn profile_of(scratch: &Scratch) -> Result<Collapsed> {
 
 /// A recording of a tree as collapsed stacks.
 fn record(scratch: &Scratch) -> Profiler {
-    Profiler::new("record").words("-s -f raw -r 200 -o").arg(scratch.file("out.txt"))
+    Profiler::new("record").words("-s -f raw -r 1000 -o").arg(scratch.file("out.txt"))
 }
 
 /// What half a second of a tree shows.

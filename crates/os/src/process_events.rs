@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::mem::size_of;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use profiler_model::{Pid, Timestamp};
 
@@ -111,6 +111,11 @@ impl ProcessEvents {
             }
             _ => Err(io::Error::from(io::ErrorKind::Unsupported)),
         }
+    }
+
+    /// Can be read when there are some.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 
     /// Takes the events since the last look, in order.

@@ -8,13 +8,14 @@ use profiler_model::Timestamp;
 
 use crate::clock;
 
-/// Waits until `descriptor` can be read, `until` comes or a signal arrives; returns whether it can be read.
-pub fn wait_until(descriptor: BorrowedFd<'_>, until: Timestamp) -> bool {
+/// Waits until one of `descriptors` can be read, `until` comes or a signal arrives; returns whether one can be read.
+pub fn wait_until(descriptors: &[BorrowedFd<'_>], until: Timestamp) -> bool {
     let rest = Duration::from(until.since(clock::now()));
     // Rounded up: not to wake, and find that it is too early, again and again.
     let rest = rest.saturating_add(Duration::from_micros(999));
     let timeout = PollTimeout::try_from(rest).unwrap_or(PollTimeout::MAX);
-    let mut polled = [PollFd::new(descriptor, PollFlags::POLLIN)];
+    let mut polled: Vec<_> =
+        descriptors.iter().map(|descriptor| PollFd::new(*descriptor, PollFlags::POLLIN)).collect();
     poll(&mut polled, timeout).is_ok_and(|ready| ready > 0)
 }
 
@@ -28,8 +29,8 @@ mod tests {
     #[test]
     fn it_comes_back_when_there_is_something_or_the_time_is_over() {
         let (reader, mut writer) = pipe().unwrap();
-        assert!(!wait_until(reader.as_fd(), clock::now()));
+        assert!(!wait_until(&[reader.as_fd()], clock::now()));
         writer.write_all(b"x").unwrap();
-        assert!(wait_until(reader.as_fd(), Timestamp::MAX));
+        assert!(wait_until(&[reader.as_fd()], Timestamp::MAX));
     }
 }

@@ -1,10 +1,12 @@
 //! The in-kernel program as the sampler uses it: loaded once for all processes of a session, told of each of them,
 //! read from time to time. How what it sends becomes stacks with names is the business of `sent`.
 
+use std::os::fd::BorrowedFd;
+
 use profiler_bpf::{BpfError, Counters, KernelSampler, Layout, NO_OFFSET, Record, StateEntry, ThreadEntry};
 use profiler_memory::{Field, Scalar};
 use profiler_model::{LossReason, Nanos, Pid, RemoteAddr, Tid, Timestamp};
-use profiler_os::{clock, readiness};
+use profiler_os::clock;
 use profiler_profile::Ledger;
 use profiler_python::{CodeHead, Offsets};
 
@@ -108,9 +110,9 @@ impl Kernel {
         self.sampler.read(take);
     }
 
-    /// Waits until much was sent, or until this instant.
-    pub fn wait_until(&self, instant: Timestamp) {
-        readiness::wait_until(self.sampler.descriptor(), instant);
+    /// Can be read when much was sent.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.sampler.descriptor()
     }
 
     /// Counts what was lost before it could be sent.

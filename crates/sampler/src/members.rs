@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use profiler_model::{LossReason, Nanos, Pid, Timestamp};
-use profiler_os::{Process, clock};
+use profiler_os::{Process, clock, readiness};
 use profiler_profile::{Ledger, ProcessCounts, ProcessId, ProcessInfo, Profile};
 
 use profiler_bpf::Record;
@@ -34,6 +34,11 @@ const MAX_ATTACH_TIME: Nanos = Nanos::from_nanos(3_000_000);
 /// A process that is younger than this may still become a Python: a tree whose other members have ended waits
 /// for it.
 const TIME_TO_COME_UP: Nanos = Nanos::from_nanos(2_000_000_000);
+
+/// Births anywhere on the machine wake us; this bounds how often.
+const SHORTEST_WAIT_OF_TREES: Nanos = Nanos::from_nanos(1_000_000);
+/// Where no births are told, they are looked for this often.
+const WAIT_OF_UNTOLD_TREES: Nanos = Nanos::from_nanos(10_000_000);
 
 /// The processes of a session.
 #[derive(Debug)]
@@ -295,6 +300,23 @@ impl Members {
     /// The in-kernel program.
     pub fn kernel(&mut self) -> Option<&mut Kernel> {
         self.kernel.as_mut()
+    }
+
+    /// Waits until the in-kernel program has sent much, a process was born somewhere, or this instant has come: the
+    /// program samples a process as soon as it was told of it, and short-lived ones wait for nobody.
+    pub fn wait_until(&self, instant: Timestamp) {
+        let births = self.tree.as_ref().and_then(Tree::descriptor);
+        let latest = match (&self.tree, births) {
+            (None, _) => instant,
+            (Some(_), Some(_)) => {
+                clock::sleep_until(instant.min(clock::now() + SHORTEST_WAIT_OF_TREES));
+                instant
+            }
+            (Some(_), None) => instant.min(clock::now() + WAIT_OF_UNTOLD_TREES),
+        };
+        let sent = self.kernel.as_ref().map(Kernel::descriptor);
+        let descriptors: Vec<_> = sent.into_iter().chain(births).collect();
+        readiness::wait_until(&descriptors, latest);
     }
 
     /// Records what the in-kernel program has sent, and brings up to date what it knows.

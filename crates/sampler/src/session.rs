@@ -187,9 +187,7 @@ impl Session {
             if self.members.are_gone(now) {
                 break End::TargetEnded;
             }
-            if let Some(kernel) = self.members.kernel() {
-                kernel.wait_until(next_callback.min(deadline));
-            }
+            self.members.wait_until(next_callback.min(deadline));
         };
         if let Some(kernel) = self.members.kernel() {
             kernel.stop();

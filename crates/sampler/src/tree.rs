@@ -4,6 +4,7 @@
 //! done with the members is the business of `members`.
 
 use std::collections::HashMap;
+use std::os::fd::BorrowedFd;
 
 use profiler_model::{Nanos, Pid, Timestamp};
 use profiler_os::{ChildFinder, Process, ProcessEvent, ProcessEvents, clock};
@@ -108,6 +109,14 @@ impl Tree {
             Source::Looks(_) => {}
         }
         changes
+    }
+
+    /// Can be read when something has happened, in the tree or elsewhere; `None` where nothing is told.
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        match &self.source {
+            Source::Events(events) => Some(events.descriptor()),
+            Source::Looks(_) => None,
+        }
     }
 
     /// Learns from elsewhere that a member has ended.

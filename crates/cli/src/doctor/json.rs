@@ -26,7 +26,9 @@ pub fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
             "ptrace": rehearsal.stops.is_ok(),
         })),
         "samplers": {
-            "record": pause.then_some("pause"),
+            "record": if report.in_kernel.is_ok() { Some("bpf") } else { pause.then_some("pause") },
+            "bpf": report.in_kernel.is_ok(),
+            "pause": pause,
             "nonblocking": report.can_read().then_some("peek"),
         },
         "process": report.process.as_ref().map(process),

@@ -8,10 +8,15 @@ use profiler_os::host::Host;
 use profiler_os::permission::UserName;
 use profiler_os::rehearsal::{Rehearsal, rehearse};
 use profiler_os::{Process, StopError};
-use profiler_sampler::{Examination, SamplerKind, examine};
+use profiler_sampler::{Examination, SamplerKind, SamplerOptions, examine};
 
 use crate::attach::{attach, expect_free, expect_own_proc, expect_tracing};
 use crate::failure::{CONTAINER_ADVICE, Failure, quoted};
+use crate::sampling::{Obstacle, load};
+
+/// To see whether it works.
+const ONCE_A_SECOND: SamplerOptions =
+    SamplerOptions { rate_hz: 1.0, kind: SamplerKind::Bpf, include_idle: false, gil_only: false };
 
 /// The number of `CAP_SYS_PTRACE`.
 const SYS_PTRACE: u32 = 19;
@@ -24,6 +29,8 @@ pub struct Report {
     pub host: Host,
     /// What could be done to a child process of our own; the error where none could be started.
     pub rehearsal: io::Result<Rehearsal>,
+    /// What stands in the way of sampling inside the kernel; nothing where that works.
+    pub in_kernel: Result<(), Obstacle>,
     /// The process that was asked about, if it exists.
     pub process: Option<ProcessReport>,
     /// What stands in the way of `record`; nothing where it would work.
@@ -86,7 +93,8 @@ impl Report {
         let process = pid.and_then(|pid| examined(pid, &host, &mut obstacles));
         // One thing after the other.
         let hints = if obstacles.is_empty() { hints(&host) } else { Vec::new() };
-        Report { host, rehearsal, process, obstacles, hints }
+        let in_kernel = load(&ONCE_A_SECOND).map(drop);
+        Report { host, rehearsal, in_kernel, process, obstacles, hints }
     }
 
     /// Whether threads can be stopped here, as far as it was tried.

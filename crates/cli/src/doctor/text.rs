@@ -146,8 +146,13 @@ fn bpf(host: &Host) -> String {
 fn sampler_facts(report: &Report) -> Vec<Fact> {
     let fit = |can: bool, what: &str| format!("{what}{}", if can { "" } else { "; does not work here" });
     let (can_stop, can_read) = (report.can_stop() && report.can_read(), report.can_read());
+    let in_kernel = match &report.in_kernel {
+        Ok(()) => "takes bpf, inside the kernel: nothing is stopped".to_owned(),
+        Err(obstacle) => format!("bpf cannot be taken: {obstacle}"),
+    };
     vec![
-        ("record", fit(can_stop, "takes pause: one thread stands still for a moment per sample")),
+        ("record", in_kernel),
+        ("  else", fit(can_stop, "takes pause: one thread stands still for a moment per sample")),
         ("  --nonblocking", fit(can_read, "takes peek: nothing is stopped, some samples cannot be proved")),
     ]
 }

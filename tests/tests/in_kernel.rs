@@ -1,0 +1,190 @@
+//! The in-kernel sampler: what it shows is what the others show, what it needs is what doctor says, and nothing of
+//! it stays behind. That it tears nothing is for `labyrinth` to show.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use aya::programs::loaded_programs;
+use profiler_tests::{
+    Collapsed, Fixture, Profiler, Scratch, every_interpreter, is_root, missing, one_interpreter, place,
+    read_speedscope,
+};
+
+/// Runs in C for ever, below calls from Python, from C and from a generator: its stack stands still.
+const STILL: &str = "\
+import itertools, os
+class Summer:
+    def __iter__(self):
+        return itertools.repeat(0)
+def innermost(_):
+    return sum(Summer())
+def generated():
+    yield next(map(innermost, [0]))
+def outer(depth):
+    if depth:
+        return outer(depth - 1)
+    print('ready', os.getpid(), flush=True)
+    return [each for each in generated()]
+outer(40)
+";
+
+fn can_load() -> bool {
+    if !is_root() {
+        missing("the in-kernel sampler needs root");
+    }
+    is_root()
+}
+
+/// The stacks that half a second of a process shows.
+fn stacks(fixture: &Fixture, sampler: &str) -> Result<BTreeSet<String>> {
+    let scratch = Scratch::new()?;
+    let file = scratch.file("out.txt");
+    let words = format!("--sampler {sampler} --full-filenames -f raw -r 200 -d 0.5 -o");
+    Profiler::new("record").words(&words).arg(&file).pid(fixture).succeed()?;
+    let text = fs::read_to_string(&file)?;
+    Ok(text.lines().filter_map(|line| Some(line.rsplit_once(' ')?.0.to_owned())).collect())
+}
+
+#[test]
+fn both_samplers_see_the_same_stack() {
+    if !can_load() {
+        return;
+    }
+    every_interpreter(|interpreter| {
+        let fixture = Fixture::inline(interpreter, STILL)?;
+        let (inside, outside) = (stacks(&fixture, "bpf")?, stacks(&fixture, "pause")?);
+        // It may have been seen on its way down.
+        let innermost = |stacks: BTreeSet<String>| -> BTreeSet<String> {
+            stacks.into_iter().filter(|stack| stack.contains("innermost")).collect()
+        };
+        let (inside, outside) = (innermost(inside), innermost(outside));
+        ensure!(inside.len() == 1 && inside == outside, "inside {inside:#?}, outside {outside:#?}");
+        Ok(())
+    });
+}
+
+/// The numbers of the in-kernel programs that this process holds.
+fn programs_of(pid: u32) -> Result<Vec<u32>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))?.flatten() {
+        let text = fs::read_to_string(entry.path()).unwrap_or_default();
+        let number = text.lines().find_map(|line| line.strip_prefix("prog_id:"));
+        found.extend(number.and_then(|number| number.trim().parse::<u32>().ok()));
+    }
+    Ok(found)
+}
+
+/// Whether the kernel still has one of these programs.
+fn any_is_loaded(numbers: &[u32]) -> bool {
+    loaded_programs().flatten().any(|program| numbers.contains(&program.id()))
+}
+
+/// What nobody holds any more the kernel frees a moment later; what is there after this time has stayed.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[test]
+fn nothing_of_it_stays_when_the_profiler_is_killed() {
+    if !can_load() {
+        return;
+    }
+    let mut fixture = Fixture::start(one_interpreter(), "labyrinth/labyrinth.py", &[]).unwrap();
+    for _ in 0..10 {
+        let scratch = Scratch::new().unwrap();
+        let record = Profiler::new("record").words("--sampler bpf -f raw -r 2000 -o");
+        let mut running = record.arg(scratch.file("out.txt")).pid(&fixture).spawn().unwrap();
+        running.wait_until_sampling().unwrap();
+        let programs = programs_of(running.profiler_pid()).unwrap();
+        assert!(any_is_loaded(&programs), "none is loaded: {programs:?}");
+        running.kill().unwrap();
+        let limit = Instant::now() + PATIENCE;
+        while any_is_loaded(&programs) {
+            assert!(Instant::now() < limit, "some of {programs:?} stayed");
+            std::thread::yield_now();
+        }
+        fixture.progress().unwrap();
+    }
+}
+
+/// A copy of the profiler that everybody may run, as nobody with these capabilities.
+fn as_nobody_with(capabilities: &str, scratch: &Scratch) -> Result<Profiler> {
+    let binary = scratch.file("profiler");
+    if !binary.exists() {
+        fs::copy(profiler_tests::profiler_path(), &binary)?;
+    }
+    fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o777))?;
+    Ok(Profiler::binary_within(&place::as_nobody_with_capabilities(capabilities), &binary, "record"))
+}
+
+#[test]
+fn two_capabilities_are_enough_and_both_are_needed() {
+    if !can_load() {
+        return;
+    }
+    let scratch = Scratch::new().unwrap();
+    let source = "import time\nend = time.process_time() + 0.3\n\
+                  def work():\n    while time.process_time() < end: pass\nwork()";
+    let record = |capabilities: &str, choice: &str| -> Result<_> {
+        let file = scratch.file("out.txt");
+        let profiler = as_nobody_with(capabilities, &scratch)?;
+        let profiler = profiler.words(&format!("--sampler {choice} -f raw -r 500 -o")).arg(&file);
+        profiler.command(&["/usr/bin/python3", "-c", source]).run()
+    };
+    let run = record("bpf,perfmon", "bpf").unwrap();
+    assert_eq!(run.code(), Some(0), "{run:?}");
+    let profile = Collapsed::parse(&fs::read_to_string(scratch.file("out.txt")).unwrap()).unwrap();
+    assert!(profile.count(|stack| stack.contains("work")) > 20, "{run:?}");
+    for missing_one in ["bpf", "perfmon"] {
+        let refused = record(missing_one, "bpf").unwrap();
+        assert_eq!(refused.code(), Some(1), "{missing_one}: {refused:?}");
+        refused.must_say(&["CAP_BPF"]).unwrap();
+        refused.must_say(&["CAP_PERFMON"]).unwrap();
+        refused.must_say(&["--sampler pause"]).unwrap();
+        // Left to itself, it takes what it may.
+        let fallen_back = record(missing_one, "auto").unwrap();
+        assert_eq!(fallen_back.code(), Some(0), "{missing_one}: {fallen_back:?}");
+        fallen_back.must_say(&["sampler: pause"]).unwrap();
+    }
+}
+
+#[test]
+fn what_it_does_not_see_it_does_not_take() {
+    if !can_load() {
+        return;
+    }
+    let scratch = Scratch::new().unwrap();
+    let fixture = Fixture::start(one_interpreter(), "labyrinth/labyrinth.py", &[]).unwrap();
+    for option in ["--idle", "--gil"] {
+        let record = |choice: &str| {
+            let words = format!("--sampler {choice} {option} -f raw -r 200 -d 0.3 -o");
+            Profiler::new("record").words(&words).arg(scratch.file("out.txt")).pid(&fixture)
+        };
+        record("bpf").fail(&["--sampler pause"]).unwrap();
+        let run = record("auto").succeed().unwrap();
+        run.must_say(&["sampler: pause"]).with_context(|| option).unwrap();
+    }
+}
+
+#[test]
+fn it_counts_every_tick_of_the_target() {
+    if !can_load() {
+        return;
+    }
+    every_interpreter(|interpreter| {
+        let scratch = Scratch::new()?;
+        let file = scratch.file("out.json");
+        let words = interpreter.fixture_words("shares/shares.py", &["--seconds", "1"]);
+        let record = Profiler::new("record").words("--sampler bpf -f speedscope -r 1000 -o").arg(&file);
+        let run = record.command(&words).succeed()?;
+        let account: serde_json::Value =
+            serde_json::from_str(run.stdout.lines().last().context("no output")?)?;
+        let burnt = account["cpu"].as_f64().context("cpu")?;
+        let shown: f64 =
+            read_speedscope(&fs::read_to_string(&file)?)?.iter().map(|sample| sample.weight).sum();
+        // Beside what it burns it starts up and ends. The first ticks may come before it is known.
+        ensure!(shown >= 0.95 * burnt, "{shown} s shown of {burnt} s burnt: {}", run.stderr);
+        Ok(())
+    });
+}
