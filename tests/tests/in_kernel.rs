@@ -66,6 +66,48 @@ fn both_samplers_see_the_same_stack() {
     });
 }
 
+/// A function with more lines than fit into what the program sends, in a file with a long name, called by one with a
+/// long name.
+const LONG: &str = "\
+import os, time
+LINES = 6000
+source = 'def long_one(end):\\n    x = 0\\n    while time.process_time() < end:\\n'
+source += '        x += 1\\n' * LINES
+source += '    return x\\ndef ' + 'n' * 1000 + '(end):\\n    return long_one(end)\\n'
+exec(compile(source, '/' + 'f' * 1000 + '.py', 'exec'))
+print('ready', os.getpid(), flush=True)
+globals()['n' * 1000](float('inf'))
+";
+
+#[test]
+fn what_is_too_long_to_be_sent_is_read() {
+    if !can_load() {
+        return;
+    }
+    every_interpreter(|interpreter| {
+        let fixture = Fixture::inline(interpreter, LONG)?;
+        let scratch = Scratch::new()?;
+        let file = scratch.file("out.txt");
+        let words = "--sampler bpf --full-filenames -f raw -r 500 -d 0.5 -o";
+        let run = Profiler::new("record").words(words).arg(&file).pid(&fixture).succeed()?;
+        let profile = Collapsed::parse(&fs::read_to_string(&file)?)?;
+        let whole = profile.count(|stack| stack.contains("long_one") && stack.contains(&"n".repeat(1000)));
+        ensure!(whole * 10 >= profile.total() * 9 && whole > 20, "{whole} whole: {}", run.stderr);
+        let lines: BTreeSet<u32> = profile
+            .stacks
+            .iter()
+            .filter_map(|stack| stack.leaf().filter(|leaf| leaf.plain_name() == "long_one")?.line)
+            .collect();
+        ensure!(lines.last().is_some_and(|last| *last > 3000), "no line far down: {lines:?}");
+        let file = "f".repeat(1000);
+        let named = profile.count(|stack| {
+            stack.leaf().is_some_and(|leaf| leaf.file.as_deref().is_some_and(|name| name.contains(&file)))
+        });
+        ensure!(named > 20, "the file's name is cut: {:?}", profile.stacks.first());
+        Ok(())
+    });
+}
+
 /// The numbers of the in-kernel programs that this process holds.
 fn programs_of(pid: u32) -> Result<Vec<u32>> {
     let mut found = Vec::new();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use profiler_memory::CopiedPages;
+use profiler_memory::{CopiedPages, ReadMemory};
 use profiler_model::{Frame, LossReason, RemoteAddr};
 use profiler_os::Process;
 use profiler_python::{CodeError, CodeHead, RawFrame, RawStack};
@@ -81,7 +81,7 @@ impl<Id: Copy> CodeNames<Id> {
     pub fn sent(
         &mut self,
         target: &Target,
-        names: &CopiedPages,
+        names: &impl ReadMemory,
         frame: &RawFrame,
         head: &CodeHead,
         intern: &mut dyn FnMut(&Frame) -> Id,

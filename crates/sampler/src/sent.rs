@@ -2,7 +2,7 @@
 //!
 //! Frames come as they lay in memory, and are walked by the same walker as everywhere. Each brings a hash of the
 //! bytes that identify its code object at that instant; the names came before it, when the program met these bytes
-//! for the first time.
+//! for the first time. Names and line tables that are too long to be sent are read afterwards.
 
 use profiler_bpf::{FrameRecord, NamesRecord, Outcome, StackRecord, head_hash};
 use profiler_memory::{CopiedPages, Nothing, PageCopy};
@@ -131,7 +131,10 @@ impl SentNames {
                 continue;
             };
             let was_resolved = std::mem::replace(&mut named.is_resolved, true);
-            match names.sent(target, &named.memory, frame, &named.head, intern) {
+            let by_sent = names.sent(target, &named.memory, frame, &named.head, intern);
+            // What was too long to be sent is read from the process, if the code object is still the same one.
+            let id = by_sent.or_else(|_| names.sent(target, target.memory(), frame, &named.head, intern));
+            match id {
                 Ok(id) => {
                     if !was_resolved {
                         // The resolver has read all of it.
