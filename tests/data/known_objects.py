@@ -46,7 +46,7 @@ strings = ["", "a", "plain", "na\u00efve", "\u0142\u00f3d\u017a", "\U0001f40d sn
 strings += [Text(), Text("plain"), Text("na\u00efve"), Text("\u0142\u00f3d\u017a"), Text("\U0001f40d")]
 strings = [(string, string) for string in strings]
 strings += [("x" * 4097, "x" * 4096 + "\u2026"), ("\U0001f40d" * 9999, "\U0001f40d" * 4096 + "\u2026")]
-strings += [("a\ud800b", "a\ufffdb"), ("\U0001f40d\udc80", "\U0001f40d\ufffd")]
+strings += [("a\ud800b", "a\\ud800b"), ("\U0001f40d\udc80", "\U0001f40d\\udc80")]
 
 leave = threading.Event()
 

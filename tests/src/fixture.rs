@@ -3,13 +3,17 @@
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::{Interpreter, Lines};
+use crate::{Interpreter, Lines, cpu_nanos};
+
+/// A fixture that does not work for so long does not work at all.
+const LONGEST_WORK: Duration = Duration::from_secs(60);
 
 /// A fixture that has announced its readiness.
 #[derive(Debug)]
@@ -76,6 +80,17 @@ impl Fixture {
     /// The process ids of the children it has announced.
     pub fn children(&self) -> &[u32] {
         &self.children
+    }
+
+    /// Waits until it has used so much CPU time from now on: it says that it is ready before it does what it is for.
+    pub fn work_for(&self, cpu: Duration) -> Result<()> {
+        let limit = Instant::now() + LONGEST_WORK;
+        let before = cpu_nanos(self.pid())?;
+        while u128::from(cpu_nanos(self.pid())? - before) < cpu.as_nanos() {
+            ensure!(Instant::now() < limit, "process {} does not work", self.pid());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     /// Writes a line to its stdin and returns the line that it answers.

@@ -1,5 +1,7 @@
 //! The search that never ends: both `dump` and a short `record` show where it is stuck, on every interpreter.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use profiler_tests::{
     Collapsed, Fixture, Frame, Profiler, Scratch, dumped_json, dumped_text, every_interpreter, expectation,
@@ -8,6 +10,9 @@ use profiler_tests::{
 use serde_json::Value;
 
 const PROGRAM: &str = "stuck_search/stuck_search.py";
+
+/// It finds its way into the search in some microseconds.
+const UNTIL_STUCK: Duration = Duration::from_millis(20);
 
 fn texts(value: &Value) -> Vec<String> {
     value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
@@ -31,6 +36,7 @@ fn must_be_stuck(frames: &[Frame]) -> Result<()> {
 fn dump_shows_the_loop() {
     every_interpreter(|interpreter| {
         let fixture = Fixture::start(interpreter, PROGRAM, &[])?;
+        fixture.work_for(UNTIL_STUCK)?;
         let text = Profiler::new("dump").pid(&fixture).succeed()?.stdout;
         let threads = dumped_text(&text, fixture.pid())?;
         ensure!(threads.len() == 1 && threads[0].active, "{threads:?}");
@@ -48,6 +54,7 @@ fn record_shows_nothing_else() {
         let scratch = Scratch::new()?;
         let file = scratch.file("out.txt");
         let fixture = Fixture::start(interpreter, PROGRAM, &[])?;
+        fixture.work_for(UNTIL_STUCK)?;
         Profiler::new("record").words("-f raw -r 500 -d 1 -o").arg(&file).pid(&fixture).succeed()?;
         let profile = Collapsed::parse(&std::fs::read_to_string(&file)?)?;
         ensure!(profile.total() >= 50, "only {} samples", profile.total());

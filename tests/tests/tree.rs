@@ -9,6 +9,7 @@ use profiler_tests::{
     Collapsed, Fixture, Interpreter, Profiler, Run, Scratch, Stack, cpu_nanos, dumped_json,
     every_interpreter, expectation, is_root, missing, one_interpreter, process_state, tracer_of,
 };
+use serde_json::Value;
 
 const PROGRAM: &str = "tree/tree.py";
 
@@ -88,6 +89,15 @@ fn a_server_that_forks_its_workers_in_a_recording_and_in_a_dump() {
         let pids: Vec<u32> = threads.iter().filter_map(|thread| thread.pid).collect();
         ensure!(pids.len() == 5 && pids[0] == fixture.pid(), "dumped were {pids:?}");
         ensure!(fixture.children().iter().all(|child| pids.contains(child)), "dumped were {pids:?}");
+        // The grandchildren's parents are nested as py-spy nests them.
+        let threads: Vec<Value> = serde_json::from_str(&json)?;
+        for grandchild in grandchildren {
+            let thread = threads.iter().find(|thread| thread["pid"] == *grandchild).context("grandchild")?;
+            let parent = &thread["process_info"]["parent"];
+            ensure!(workers.iter().any(|worker| parent["pid"] == *worker), "{parent}");
+            ensure!(parent["parent"]["pid"] == fixture.pid(), "{parent}");
+            ensure!(parent["command_line"].as_str().is_some_and(|line| line.contains("prefork")), "{parent}");
+        }
         Ok(())
     });
 }

@@ -25,14 +25,20 @@ pub struct Layout {
     pub cframe_current_frame: u32,
     /// Where a thread state points to the sentinel at the root of its stack.
     pub thread_base_frame: u32,
-    /// Bytes of a frame that are copied.
+    /// Bytes of a frame that are looked at.
     pub frame_size: u32,
     /// A frame's caller.
     pub frame_previous: u32,
     /// A frame's code object.
     pub frame_code: u32,
+    /// A frame's instruction.
+    pub frame_instruction: u32,
     /// A frame's owner.
     pub frame_owner: u32,
+    /// A frame's mark that C called it.
+    pub frame_is_entry: u32,
+    /// Which copy of its bytecode a frame runs.
+    pub frame_bytecode_copy: u32,
     /// Bit N: an owner of N has no code object.
     pub shim_owners: u32,
     /// Where the bytes start that identify a code object.
@@ -51,8 +57,6 @@ pub struct Layout {
     pub bytes_length: u32,
     /// 1 to have names sent with every sample.
     pub always_send_names: u32,
-    /// Always 0.
-    pub padding: u32,
     /// Which bits of a frame's code object are its address.
     pub code_mask: u64,
 }
@@ -108,8 +112,12 @@ pub fn head_hash(head: &[u8]) -> u64 {
     let mut padded = [0u8; HEAD_BYTES];
     let length = head.len().min(HEAD_BYTES);
     padded[..length].copy_from_slice(&head[..length]);
-    padded.as_chunks::<8>().0.iter().fold(0u64, |result, word| {
-        let result = (result ^ u64::from_le_bytes(*word)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        result ^ (result >> 29)
-    })
+    let words = padded.as_chunks::<8>().0.as_chunks::<2>().0.iter().take(length.div_ceil(16));
+    let (even, odd) = words.fold((0, 0), |(even, odd), [one, other]| (mixed(even, *one), mixed(odd, *other)));
+    mixed(even, odd.to_le_bytes())
+}
+
+fn mixed(state: u64, word: [u8; 8]) -> u64 {
+    let state = (state ^ u64::from_le_bytes(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    state ^ (state >> 29)
 }

@@ -92,6 +92,7 @@ impl KernelSampler {
             .map_max_entries("stacks", cpus.max(1))
             .map_max_entries("names", cpus.max(1))
             .map_max_entries("clocks", cpus.max(1))
+            .map_max_entries("frame_bytes", cpus.max(1))
             .load(OBJECT)?;
         let program: &mut PerfEvent =
             ebpf.program_mut(PROGRAM).ok_or(BpfError::Missing(PROGRAM))?.try_into()?;

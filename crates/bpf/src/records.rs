@@ -3,10 +3,9 @@
 
 use profiler_model::{Nanos, Pid, RemoteAddr, Tid, Timestamp};
 
-const STACK_HEAD_BYTES: usize = 72;
+const STACK_HEAD_BYTES: usize = 64;
 const THREAD_BYTES: usize = 384;
-const FRAME_BYTES: usize = 128;
-const FRAME_RECORD_BYTES: usize = 24 + FRAME_BYTES;
+const FRAME_RECORD_BYTES: usize = 40;
 const OBJECT_BYTES: usize = 192;
 const NAME_BYTES: usize = 256;
 const FILE_BYTES: usize = 384;
@@ -56,17 +55,23 @@ fn number(bytes: &[u8], at: usize) -> Option<u64> {
 #[derive(Clone, Copy, Debug)]
 pub struct StackRecord<'a>(&'a [u8]);
 
-/// A frame as it lay in memory.
+/// What a frame said. What a version does not have is 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FrameRecord<'a> {
+pub struct FrameRecord {
     /// Where it lay.
     pub address: RemoteAddr,
     /// Its code object; null for a shim.
     pub code: RemoteAddr,
     /// [`crate::head_hash`] of the code object.
     pub head_hash: u64,
-    /// Its bytes.
-    pub bytes: &'a [u8],
+    /// The eight bytes at its instruction.
+    pub instruction: u64,
+    /// Which copy of its bytecode it runs.
+    pub bytecode_copy: u32,
+    /// Its owner.
+    pub owner: u8,
+    /// Its mark that C called it.
+    pub is_entry: u8,
 }
 
 impl<'a> StackRecord<'a> {
@@ -124,26 +129,30 @@ impl<'a> StackRecord<'a> {
         self.narrow(48) == 1
     }
 
-    /// Where the pointer to the running frame stood, and the pointer, in versions that have it outside of the
-    /// thread state.
-    pub fn leaf_pointer(&self) -> Option<(RemoteAddr, RemoteAddr)> {
-        let at = RemoteAddr::new(self.wide(56));
-        (!at.is_null()).then(|| (at, RemoteAddr::new(self.wide(64))))
-    }
-
     /// The thread state's bytes.
     pub fn thread_copy(&self) -> &'a [u8] {
         &self.0[STACK_HEAD_BYTES..STACK_HEAD_BYTES + THREAD_BYTES]
     }
 
+    /// Where the outermost frame says that its caller is.
+    pub fn end(&self) -> RemoteAddr {
+        RemoteAddr::new(self.wide(56))
+    }
+
     /// The frames that were walked, leaf first, shims included.
-    pub fn frames(&self) -> impl Iterator<Item = FrameRecord<'a>> + use<'a> {
+    pub fn frames(&self) -> impl Iterator<Item = FrameRecord> + use<'a> {
         let frames = self.0.get(STACK_HEAD_BYTES + THREAD_BYTES..).unwrap_or_default();
-        frames.chunks_exact(FRAME_RECORD_BYTES).map(|frame| FrameRecord {
-            address: RemoteAddr::new(number(frame, 0).unwrap_or(0)),
-            code: RemoteAddr::new(number(frame, 8).unwrap_or(0)),
-            head_hash: number(frame, 16).unwrap_or(0),
-            bytes: &frame[24..],
+        frames.as_chunks::<FRAME_RECORD_BYTES>().0.iter().map(|frame| {
+            let wide = |at| number(frame, at).unwrap_or(0);
+            FrameRecord {
+                address: RemoteAddr::new(wide(0)),
+                code: RemoteAddr::new(wide(8)),
+                head_hash: wide(16),
+                instruction: wide(24),
+                bytecode_copy: wide(32) as u32,
+                owner: frame[36],
+                is_entry: frame[37],
+            }
         })
     }
 }

@@ -4,8 +4,9 @@ use std::io::{self, IsTerminal};
 
 use anyhow::Context;
 use profiler_model::Pid;
+use profiler_os::Process;
 use profiler_output::{write_dump_text, write_dumps_json};
-use profiler_profile::ProcessDump;
+use profiler_profile::{Ancestor, ProcessDump};
 use profiler_sampler::{AttachError, DumpOptions, Target, family};
 
 use crate::attach::{attach, expect_free, expect_tracing};
@@ -57,9 +58,15 @@ fn look_at(pid: Pid, plan: &DumpPlan) -> anyhow::Result<ProcessDump> {
 fn look_at_family(plan: &DumpPlan) -> anyhow::Result<Vec<ProcessDump>> {
     let mut dumps = Vec::new();
     let mut first_error = None;
-    for pid in family(plan.pid) {
+    let family = family(plan.pid);
+    for (pid, _) in &family {
+        let pid = *pid;
         match Target::attach(pid) {
-            Ok(target) => dumps.extend(profiler_sampler::dump(target, options(plan)).ok()),
+            Ok(target) => dumps.extend(
+                profiler_sampler::dump(target, options(plan))
+                    .ok()
+                    .map(|dump| ProcessDump { ancestors: ancestors(pid, &family), ..dump }),
+            ),
             Err(AttachError::NotPermitted(_)) if first_error.is_some() || !dumps.is_empty() => {
                 say(format_args!("not permitted to look into process {pid}, which is left out"));
             }
@@ -72,6 +79,14 @@ fn look_at_family(plan: &DumpPlan) -> anyhow::Result<Vec<ProcessDump>> {
         Some(failure) => Err(failure.into()),
         None => Ok(dumps),
     }
+}
+
+/// The ancestors of a process in its family, the nearest first.
+fn ancestors(pid: Pid, family: &[(Pid, Option<Pid>)]) -> Vec<Ancestor> {
+    let parent = |of: Pid| family.iter().find(|(pid, _)| *pid == of).and_then(|(_, parent)| *parent);
+    let line = std::iter::successors(parent(pid), |pid| parent(*pid));
+    line.map(|pid| Ancestor { pid, command_line: Process::new(pid).command_line().unwrap_or_default() })
+        .collect()
 }
 
 /// A dump without a single stack is a failure, however well it is printed.

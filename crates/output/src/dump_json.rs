@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 
 use profiler_model::{Frame, FrameKind, Pid, Variable};
-use profiler_profile::{FrameDetails, ProcessDump, TaskDump, Tasks, ThreadDump, Variables};
+use profiler_profile::{Ancestor, FrameDetails, ProcessDump, TaskDump, Tasks, ThreadDump, Variables};
 use serde::Serialize;
 
 use crate::label::{file_shown, frame_name};
@@ -204,12 +204,29 @@ impl<'a> FrameView<'a> {
 struct ProcessView<'a> {
     pid: u32,
     command_line: &'a str,
-    /// py-spy nests the process that started it here.
-    parent: Option<()>,
+    parent: Option<Box<ParentView<'a>>>,
     // From here on not py-spy's.
     python_version: &'a str,
     executable: &'a str,
     stops: StopsView,
+}
+
+/// The process that started it, as py-spy nests it.
+#[derive(Serialize)]
+struct ParentView<'a> {
+    pid: u32,
+    command_line: &'a str,
+    parent: Option<Box<ParentView<'a>>>,
+}
+
+impl<'a> ParentView<'a> {
+    /// The nearest of the ancestors, and in it the others.
+    fn of(ancestors: &'a [Ancestor]) -> Option<Box<Self>> {
+        ancestors.iter().rev().fold(None, |parent, ancestor| {
+            let pid = Pid::as_u32(ancestor.pid);
+            Some(Box::new(ParentView { pid, command_line: &ancestor.command_line, parent }))
+        })
+    }
 }
 
 /// What the look cost the process.
@@ -225,7 +242,7 @@ impl<'a> ProcessView<'a> {
         ProcessView {
             pid: Pid::as_u32(dump.pid),
             command_line: &dump.command_line,
-            parent: None,
+            parent: ParentView::of(&dump.ancestors),
             python_version: &dump.python_version,
             executable: &dump.executable,
             stops: StopsView {

@@ -15,12 +15,23 @@ pub struct ProcessDump {
     pub python_version: String,
     /// The path of its executable.
     pub executable: String,
+    /// The processes that it descends from, the nearest first, as far as they were looked at with it.
+    pub ancestors: Vec<Ancestor>,
     /// Its threads, in the order in which they are shown.
     pub threads: Vec<ThreadDump>,
     /// asyncio's tasks.
     pub tasks: Tasks,
     /// What the look cost it.
     pub stops: Stops,
+}
+
+/// A process from which another descends.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ancestor {
+    /// Its id.
+    pub pid: Pid,
+    /// The arguments it was started with, joined by spaces.
+    pub command_line: String,
 }
 
 /// How threads of a process were stopped to look at it. In all looks that were needed, those that proved

@@ -20,7 +20,9 @@ mod tally;
 mod thread_table;
 mod timeline;
 
-pub use dump::{FrameDetails, ProcessDump, Stops, TaskDump, TaskState, Tasks, ThreadDump, Variables};
+pub use dump::{
+    Ancestor, FrameDetails, ProcessDump, Stops, TaskDump, TaskState, Tasks, ThreadDump, Variables,
+};
 pub use handle::{FrameId, ProcessId, StackId, ThreadId};
 pub use hot::{Function, Hot, Line};
 pub use ledger::{Ledger, ProcessCounts};

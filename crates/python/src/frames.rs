@@ -164,7 +164,89 @@ impl RawFrame {
     }
 }
 
+/// What was read elsewhere of one frame of a walk: where the fields of a version do not exist, it is 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CopiedFrame {
+    /// Where it lies.
+    pub place: RemoteAddr,
+    /// Its code object, without its tag; null for a shim.
+    pub code: RemoteAddr,
+    /// The eight bytes where its instruction begins.
+    pub instruction: u64,
+    /// Which copy of its bytecode it runs.
+    pub bytecode_copy: u32,
+    /// Its owner.
+    pub owner: u8,
+    /// Its mark that C called it.
+    pub is_entry: u8,
+}
+
+impl CopiedFrame {
+    fn step(&self, offsets: &FrameOffsets) -> Result<Step, WalkError> {
+        let owner = offsets.owner.map(|_| self.owner);
+        let previous = RemoteAddr::NULL;
+        if owner.is_some_and(|owner| offsets.shim_owners.contains(&owner)) {
+            return Ok(Step { frame: None, owner, previous });
+        }
+        check_code(self.code, self.code)?;
+        let frame = RawFrame {
+            code: self.code,
+            instruction: instruction(offsets, &self.instruction.to_le_bytes(), 0),
+            bytecode_copy: offsets.bytecode_copy.map_or(0, |_| self.bytecode_copy),
+            is_entry: is_entry(offsets, || self.is_entry),
+        };
+        Ok(Step { frame: Some(frame), owner, previous })
+    }
+}
+
 impl RawStack {
+    /// The stack of the thread whose thread state was copied to `thread_state`, of the frames that were walked
+    /// elsewhere, leaf first; `end` is where the last of them says that its caller is, unless there were more frames
+    /// than could be walked (`truncated`).
+    ///
+    /// # Errors
+    /// As for [`RawStack::walk`].
+    pub fn of_copies(
+        offsets: &Offsets,
+        thread_state: &[u8],
+        copies: impl Iterator<Item = CopiedFrame>,
+        end: RemoteAddr,
+        truncated: bool,
+    ) -> Result<Self, WalkError> {
+        let mut stack = RawStack { truncated, ..RawStack::default() };
+        let (mut last, mut circle) = (None, Circle::default());
+        for copy in copies {
+            check_place(copy.place, &mut circle)?;
+            let step = copy.step(&offsets.frame)?;
+            stack.places.push(copy.place);
+            stack.add(&step)?;
+            last = Some(step);
+        }
+        if !truncated {
+            let base = offsets.thread.base_frame.and_then(|field| field.get(thread_state));
+            stack.finish(&offsets.frame, base, last.as_ref(), end)?;
+        }
+        Ok(stack)
+    }
+
+    /// Checks that the walk, which ended at `end` after `last`, has come to the root.
+    fn finish(
+        &mut self,
+        offsets: &FrameOffsets,
+        base: Option<RemoteAddr>,
+        last: Option<&Step>,
+        end: RemoteAddr,
+    ) -> Result<(), WalkError> {
+        if last.is_some_and(|last| !is_root(offsets, base, last, end)) {
+            return Err(WalkError::Unrooted);
+        }
+        // Nothing of Python stands below the outermost frame.
+        if let Some(outermost) = self.frames.last_mut() {
+            outermost.is_entry = true;
+        }
+        Ok(())
+    }
+
     /// Walks the stack of the thread whose thread state was copied to `thread_state`, into this value,
     /// reading through `pages`, ahead where `callers` knows what comes. The thread must not change its stack
     /// meanwhile, or the caller must be able to tell that it did.
@@ -204,14 +286,7 @@ impl RawStack {
             at = step.previous;
             last = Some(step);
         }
-        if last.is_some_and(|last| !walk.is_root(&last, at)) {
-            return Err(WalkError::Unrooted);
-        }
-        // Nothing of Python stands below the outermost frame.
-        if let Some(outermost) = self.frames.last_mut() {
-            outermost.is_entry = true;
-        }
-        Ok(())
+        self.finish(&offsets.frame, base, last.as_ref(), at)
     }
 
     /// Where each of the frames lies.
@@ -279,23 +354,8 @@ impl<M: ReadMemory> Walk<'_, M> {
         if address.is_null() || Some(address) == self.base {
             return Ok(None);
         }
-        if address != address.without_tag(3) {
-            return Err(WalkError::BadPointer(address));
-        }
-        if self.circle.closes_with(address) {
-            return Err(WalkError::Circle);
-        }
+        check_place(address, &mut self.circle)?;
         Ok(Some(address))
-    }
-
-    /// Whether a whole stack ends with `last`, whose caller's place is `end`.
-    fn is_root(&self, last: &Step, end: RemoteAddr) -> bool {
-        match self.frame.root {
-            StackRoot::Any => true,
-            StackRoot::NotOwnedBy(owner) => last.owner != Some(owner),
-            StackRoot::Shim => last.frame.is_none(),
-            StackRoot::BaseFrame => Some(end) == self.base,
-        }
     }
 
     /// Fetches the frame at `address` together with those that probably come after it.
@@ -337,39 +397,61 @@ impl<M: ReadMemory> Walk<'_, M> {
         }
         let tagged = self.frame.code.get(bytes).unwrap_or_default();
         let code = tagged.without_tag(self.frame.code_tag_bits);
-        if code.is_null() || code != code.without_tag(3) {
-            return Err(WalkError::BadPointer(tagged));
-        }
+        check_code(code, tagged)?;
         let copy = self.frame.bytecode_copy.and_then(|field| field.get(bytes));
         let frame = RawFrame {
             code,
-            instruction: self.instruction(bytes),
+            instruction: instruction(self.frame, bytes, self.frame.instruction),
             bytecode_copy: copy.and_then(|index| u32::try_from(index).ok()).unwrap_or(0),
-            is_entry: self.is_entry(bytes),
+            is_entry: is_entry(self.frame, || {
+                self.frame.is_entry.and_then(|mark| mark.get(bytes)).unwrap_or_default()
+            }),
         };
         Ok(Step { frame: Some(frame), owner, previous })
     }
+}
 
-    fn instruction(&self, frame: &[u8]) -> u64 {
-        let at = self.frame.instruction;
-        match self.frame.instruction_pointer {
-            InstructionPointer::ByteOffset | InstructionPointer::UnitOffset => {
-                Field::<i32>::at(at).get(frame).unwrap_or(-1) as i64 as u64
-            }
-            InstructionPointer::PreviousUnit | InstructionPointer::Current => {
-                Field::<u64>::at(at).get(frame).unwrap_or(0)
-            }
+fn check_place(place: RemoteAddr, circle: &mut Circle) -> Result<(), WalkError> {
+    if place != place.without_tag(3) {
+        return Err(WalkError::BadPointer(place));
+    }
+    if circle.closes_with(place) { Err(WalkError::Circle) } else { Ok(()) }
+}
+
+fn check_code(code: RemoteAddr, tagged: RemoteAddr) -> Result<(), WalkError> {
+    let is_pointer = !code.is_null() && code == code.without_tag(3);
+    if is_pointer { Ok(()) } else { Err(WalkError::BadPointer(tagged)) }
+}
+
+/// Whether a whole stack ends with `last`, whose caller's place is `end`.
+fn is_root(offsets: &FrameOffsets, base: Option<RemoteAddr>, last: &Step, end: RemoteAddr) -> bool {
+    match offsets.root {
+        StackRoot::Any => true,
+        StackRoot::NotOwnedBy(owner) => last.owner != Some(owner),
+        StackRoot::Shim => last.frame.is_none(),
+        StackRoot::BaseFrame => Some(end) == base,
+    }
+}
+
+/// The instruction that stands in these bytes of a frame, from `at` on.
+fn instruction(offsets: &FrameOffsets, bytes: &[u8], at: u32) -> u64 {
+    match offsets.instruction_pointer {
+        InstructionPointer::ByteOffset | InstructionPointer::UnitOffset => {
+            Field::<i32>::at(at).get(bytes).unwrap_or(-1) as i64 as u64
+        }
+        InstructionPointer::PreviousUnit | InstructionPointer::Current => {
+            Field::<u64>::at(at).get(bytes).unwrap_or(0)
         }
     }
+}
 
-    /// Whether the frame itself says that C called it. Frame objects have no mark: until 3.10 every call
-    /// of a Python function runs in an evaluation loop of its own.
-    fn is_entry(&self, frame: &[u8]) -> bool {
-        match (self.frame.is_entry, self.frame.owner) {
-            (Some(mark), _) => mark.get(frame) == Some(1),
-            (None, Some(_)) => false,
-            (None, None) => true,
-        }
+/// Whether a frame itself says that C called it. Frame objects have no mark: until 3.10 every call of a Python
+/// function runs in an evaluation loop of its own.
+fn is_entry(offsets: &FrameOffsets, mark: impl FnOnce() -> u8) -> bool {
+    match (offsets.is_entry, offsets.owner) {
+        (Some(_), _) => mark() == 1,
+        (None, Some(_)) => false,
+        (None, None) => true,
     }
 }
 

@@ -40,7 +40,7 @@ pub use find::{
     Evidence, FindError, GilAddresses, Module, ModuleMapping, NotPython, Runtime, Whereabouts, find,
     whereabouts,
 };
-pub use frames::{Callers, MAX_FRAMES, RawFrame, RawStack, STACK_PAGE_BYTES, WalkError};
+pub use frames::{Callers, CopiedFrame, MAX_FRAMES, RawFrame, RawStack, STACK_PAGE_BYTES, WalkError};
 pub use interpreters::{
     Interpreter, MAX_INTERPRETERS, MAX_THREAD_STATES, ThreadState, first_interpreters, first_thread_states,
     interpreters, thread_states,

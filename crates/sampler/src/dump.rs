@@ -62,6 +62,7 @@ pub fn dump(target: Target, options: DumpOptions) -> Result<ProcessDump, ReadErr
         command_line: target.command_line().to_owned(),
         python_version: target.version_text(),
         executable: target.executable().to_owned(),
+        ancestors: Vec::new(),
         threads,
         tasks: look.tasks,
         stops: look.stops,

@@ -150,7 +150,10 @@ fn layout(offsets: &Offsets, always_send_names: bool) -> Layout {
         frame_size: frame.size,
         frame_previous: frame.previous.offset(),
         frame_code: frame.code.offset(),
+        frame_instruction: frame.instruction,
         frame_owner: optional(frame.owner),
+        frame_is_entry: optional(frame.is_entry),
+        frame_bytecode_copy: optional(frame.bytecode_copy),
         shim_owners: frame.shim_owners.iter().fold(0, |owners, owner| owners | 1 << (owner & 31)),
         head_start: head.start,
         head_length: head.end - head.start,
@@ -161,7 +164,6 @@ fn layout(offsets: &Offsets, always_send_names: bool) -> Layout {
         bytes_length: offsets.bytes.length.offset(),
         always_send_names: always_send_names.into(),
         code_mask: !((1u64 << frame.code_tag_bits) - 1),
-        ..Layout::default()
     }
 }
 

@@ -40,6 +40,10 @@ const SHORTEST_WAIT_OF_TREES: Nanos = Nanos::from_nanos(1_000_000);
 /// Where no births are told, they are looked for this often.
 const WAIT_OF_UNTOLD_TREES: Nanos = Nanos::from_nanos(10_000_000);
 
+/// A sample stands for at most so many ticks of its CPU's clock: for those that the kernel left out to limit their
+/// number, but not for the time for which a virtual machine did not get its CPU, in which nobody ran.
+const MAX_TICKS_OF_A_SAMPLE: u64 = 4;
+
 /// The processes of a session.
 #[derive(Debug)]
 pub struct Members {
@@ -349,7 +353,9 @@ impl Members {
                 (Record::Stack(stack), Some(sampler)) => {
                     let missed = missed_ticks(stack.weight(), period);
                     profile.ledger_mut().count_lost_times(LossReason::Late, missed);
-                    sampler.take_stack(profile, &stack);
+                    let weight =
+                        stack.weight().min(Nanos::from_nanos(period.as_nanos() * MAX_TICKS_OF_A_SAMPLE));
+                    sampler.take_stack(profile, &stack, weight);
                 }
                 (Record::Names(names), Some(sampler)) => {
                     with_all_names.extend(sampler.take_names(&names).then_some(pid));

@@ -1,13 +1,13 @@
 //! From what the in-kernel program sends of one process to stacks with names.
 //!
-//! Frames come as they lay in memory, and are walked by the same walker as everywhere. Each brings a hash of the
+//! Frames come with what they said, and become a stack by the same rules as everywhere. Each brings a hash of the
 //! bytes that identify its code object at that instant; the names came before it, when the program met these bytes
 //! for the first time. Names and line tables that are too long to be sent are read afterwards.
 
 use profiler_bpf::{FrameRecord, NamesRecord, Outcome, StackRecord, head_hash};
-use profiler_memory::{CopiedPages, Nothing, PageCopy};
+use profiler_memory::CopiedPages;
 use profiler_model::{Frame, LossReason, RemoteAddr};
-use profiler_python::{Callers, CodeHead, Offsets, RawStack, STACK_PAGE_BYTES, WalkError};
+use profiler_python::{CodeHead, CopiedFrame, Offsets, RawStack};
 use profiler_stack::MAX_CODE_OBJECTS;
 use rustc_hash::FxHashMap;
 
@@ -15,12 +15,11 @@ use crate::Target;
 use crate::code_names::CodeNames;
 
 /// The names that were sent of a process's code objects.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct SentNames {
     known: FxHashMap<RemoteAddr, Named>,
     /// Code objects whose names have to be sent again.
     missing: Vec<(RemoteAddr, u64)>,
-    pages: PageCopy,
 }
 
 /// A code object whose names were sent.
@@ -41,16 +40,6 @@ pub enum Sent {
     /// The address had another code object before, and nothing in the bytes that identify them tells such
     /// objects apart for certain.
     ReusedAddress,
-}
-
-impl Default for SentNames {
-    fn default() -> Self {
-        SentNames {
-            known: FxHashMap::default(),
-            missing: Vec::new(),
-            pages: PageCopy::with_page_bytes(STACK_PAGE_BYTES),
-        }
-    }
 }
 
 impl SentNames {
@@ -83,31 +72,24 @@ impl SentNames {
     }
 
     /// The stack of a record, walked.
-    pub fn stack(&mut self, record: &StackRecord<'_>, offsets: &Offsets) -> Result<RawStack, LossReason> {
+    pub fn stack(&self, record: &StackRecord<'_>, offsets: &Offsets) -> Result<RawStack, LossReason> {
         match record.outcome() {
             Outcome::Whole | Outcome::Truncated => {}
             Outcome::UnknownThread => return Err(LossReason::UnknownThread),
             Outcome::ChangedThread => return Err(LossReason::ThreadEnded),
             Outcome::Unreadable => return Err(LossReason::Unreadable),
         }
-        self.pages.clear();
-        let size = offsets.frame.size as usize;
-        record
-            .frames()
-            .for_each(|frame| self.pages.put(frame.address, &frame.bytes[..size.min(frame.bytes.len())]));
-        if let Some((at, leaf)) = record.leaf_pointer() {
-            self.pages.put(at, &leaf.as_u64().to_le_bytes());
-        }
-        let mut stack = RawStack::default();
-        match stack.walk(&Nothing, &mut self.pages, &Callers::default(), offsets, record.thread_copy()) {
-            Ok(()) => Ok(stack),
-            // The walk in the kernel ended here.
-            Err(WalkError::Read(_)) if record.outcome() == Outcome::Truncated => {
-                stack.truncated = true;
-                Ok(stack)
-            }
-            Err(_) => Err(LossReason::Invalid),
-        }
+        let truncated = record.outcome() == Outcome::Truncated;
+        let frames = record.frames().map(|frame| CopiedFrame {
+            place: frame.address,
+            code: frame.code,
+            instruction: frame.instruction,
+            bytecode_copy: frame.bytecode_copy,
+            owner: frame.owner,
+            is_entry: frame.is_entry,
+        });
+        RawStack::of_copies(offsets, record.thread_copy(), frames, record.end(), truncated)
+            .map_err(|_| LossReason::Invalid)
     }
 
     /// The ids of the frames of `stack`, root first, as [`CodeNames::root_first`].
@@ -153,7 +135,7 @@ impl SentNames {
     }
 
     /// The code object of a frame, if its names are there; notes it as missing otherwise.
-    fn named(&mut self, frame: &FrameRecord<'_>) -> Option<&mut Named> {
+    fn named(&mut self, frame: &FrameRecord) -> Option<&mut Named> {
         let known = self.known.get_mut(&frame.code).filter(|named| named.hash == frame.head_hash);
         if known.is_none() {
             self.missing.push((frame.code, frame.head_hash));

@@ -15,14 +15,15 @@ const SHORTEST_LOOK_GAP: Nanos = Nanos::from_nanos(10_000_000);
 /// ... and looking takes at most one part in so many of our time.
 const LOOK_SHARE: u64 = 50;
 
-/// The process `root` and all its descendants at this moment, parents before their children.
-pub fn family(root: Pid) -> Vec<Pid> {
-    let (mut family, mut new) = (vec![root], vec![root]);
+/// The process `root` and all its descendants at this moment, parents before their children, each with its parent.
+pub fn family(root: Pid) -> Vec<(Pid, Option<Pid>)> {
+    let (mut family, mut new) = (vec![(root, None)], vec![root]);
     let mut finder = ChildFinder::default();
     while !new.is_empty() {
-        new = finder.children_of(&new).into_iter().map(|(_, child)| child).collect();
-        new.retain(|child| !family.contains(child));
-        family.extend(&new);
+        let mut found = finder.children_of(&new);
+        found.retain(|(_, child)| family.iter().all(|(known, _)| known != child));
+        new = found.iter().map(|(_, child)| *child).collect();
+        family.extend(found.into_iter().map(|(parent, child)| (child, Some(parent))));
     }
     family
 }

@@ -5,8 +5,8 @@
  * that is not there (a page that was never touched or was swapped out) cannot be waited for here; such a
  * stack is lost, and says why.
  *
- * Frames are copied as they are, and interpreted by user space with the same walker as any other memory. Of
- * each code object a hash of the bytes that identify it is sent along, and on first sight its names. */
+ * Of each frame goes along what user space makes the frames of any other memory of. Of each code object a hash of the
+ * bytes that identify it is sent along, and on first sight its names. */
 #include "records.h"
 
 struct {
@@ -37,6 +37,18 @@ struct {
     MAP_TYPE(key, u32);
     MAP_TYPE(value, struct names_record);
 } names SECTION(".maps");
+
+/* A frame as it lies in memory, one for every CPU. */
+struct frame_bytes {
+    u8 bytes[FRAME_BYTES];
+};
+
+struct {
+    MAP_NUMBER(type, BPF_MAP_TYPE_ARRAY);
+    MAP_NUMBER(max_entries, MAX_CPUS);
+    MAP_TYPE(key, u32);
+    MAP_TYPE(value, struct frame_bytes);
+} frame_bytes SECTION(".maps");
 
 /* What each CPU's clock said at its last tick. */
 struct {
@@ -89,15 +101,25 @@ static ALWAYS_INLINE u64 field(const u8 *copy, u32 offset, u32 size) {
     return *(const u64 *)(copy + offset);
 }
 
-/* Hashes the head of a code object, padded with zeroes: `head_hash` of user space does the same. */
-static ALWAYS_INLINE u64 hash(const u64 *words) {
-    u64 result = 0;
+#define MIX(state, word)                                                                                               \
+    do {                                                                                                               \
+        state = (state ^ (word)) * 0x9e3779b97f4a7c15ull;                                                              \
+        state ^= state >> 29;                                                                                          \
+    } while (0)
+
+/* Hashes the head of a code object of so many bytes, padded with zeroes to whole words: `head_hash` of user space
+ * does the same. Two words at a time, as each step has to wait for the one before. */
+static ALWAYS_INLINE u64 hash(const u64 *words, u32 length) {
+    u64 even = 0, odd = 0;
 #pragma unroll
-    for (int i = 0; i < HEAD_BYTES / 8; i++) {
-        result = (result ^ words[i]) * 0x9e3779b97f4a7c15ull;
-        result ^= result >> 29;
+    for (u32 i = 0; i < HEAD_BYTES / 8; i += 2) {
+        if (i * 8 >= length)
+            break;
+        MIX(even, words[i]);
+        MIX(odd, words[i + 1]);
     }
-    return result;
+    MIX(even, odd);
+    return even;
 }
 
 /* Copies an object, or as much of it as lies on its first page; returns how much that was. */
@@ -150,6 +172,7 @@ static ALWAYS_INLINE int send_names(const struct layout *layout, u32 process, u6
 struct walk {
     const struct layout *layout;
     struct stack_record *record;
+    u8 *bytes;
     u64 next;
     u64 end;
     u32 process;
@@ -165,7 +188,7 @@ static ALWAYS_INLINE int identify(struct walk *walk, struct frame_copy *frame) {
         length = HEAD_BYTES;
     if (bpf_probe_read_user(head, length, at(frame->code + layout->head_start)) != 0)
         return -1;
-    frame->head_hash = hash(head);
+    frame->head_hash = hash(head, length);
     u64 key = frame->head_hash ^ (frame->code * 0x9e3779b97f4a7c15ull) ^ walk->process;
     u32 slot = (u32)(key >> 32) & (SENT_SLOTS - 1);
     u64 *known = bpf_map_lookup_elem(&sent, &slot);
@@ -176,6 +199,9 @@ static ALWAYS_INLINE int identify(struct walk *walk, struct frame_copy *frame) {
     }
     return 0;
 }
+
+/* A byte of a frame, or 0 where a version has no such byte. */
+static ALWAYS_INLINE u8 byte(const u8 *frame, u32 offset) { return offset < FRAME_BYTES ? frame[offset] : 0; }
 
 /* One frame of the walk; returns 1 when it is over. */
 static long step(u32 index, void *context) {
@@ -191,22 +217,27 @@ static long step(u32 index, void *context) {
     /* Says again what was checked, where the verifier sees it. */
     u64 slot = KEEP(index) & (MAX_FRAMES - 1);
     struct frame_copy *frame = &walk->record->frames[slot];
+    u8 *bytes = walk->bytes;
     u32 size = layout->frame_size;
     if (size > FRAME_BYTES)
         size = FRAME_BYTES;
     frame->address = address;
-    if (bpf_probe_read_user(frame->bytes, size, at(address)) != 0) {
+    if (bpf_probe_read_user(bytes, size, at(address)) != 0) {
         walk->outcome = OUTCOME_UNREADABLE;
         return 1;
     }
     walk->record->frame_count = index + 1;
-    walk->next = field(frame->bytes, layout->frame_previous, FRAME_BYTES);
+    walk->next = field(bytes, layout->frame_previous, FRAME_BYTES);
     frame->code = 0;
     frame->head_hash = 0;
-    u32 owner = layout->frame_owner;
-    if (owner < FRAME_BYTES && (layout->shim_owners >> (frame->bytes[owner] & 31)) & 1)
+    frame->instruction = field(bytes, layout->frame_instruction, FRAME_BYTES);
+    frame->bytecode_copy = (u32)field(bytes, layout->frame_bytecode_copy, FRAME_BYTES);
+    frame->is_entry = byte(bytes, layout->frame_is_entry);
+    frame->owner = byte(bytes, layout->frame_owner);
+    frame->padding = 0;
+    if (layout->frame_owner != NO_OFFSET && (layout->shim_owners >> (frame->owner & 31)) & 1)
         return 0;
-    frame->code = field(frame->bytes, layout->frame_code, FRAME_BYTES) & layout->code_mask;
+    frame->code = field(bytes, layout->frame_code, FRAME_BYTES) & layout->code_mask;
     if (identify(walk, frame) != 0) {
         walk->outcome = OUTCOME_UNREADABLE;
         return 1;
@@ -250,12 +281,16 @@ static ALWAYS_INLINE u32 walk_thread(const struct layout *layout, struct stack_r
         return OUTCOME_CHANGED_THREAD;
     u64 leaf = field(record->thread_copy, layout->thread_frame, THREAD_BYTES);
     if (layout->cframe_current_frame != NO_OFFSET && leaf) {
-        record->cframe = leaf + layout->cframe_current_frame;
-        record->leaf = leaf = read_pointer(record->cframe);
+        leaf = read_pointer(leaf + layout->cframe_current_frame);
     }
+    u32 cpu = bpf_get_smp_processor_id();
+    u8 *bytes = bpf_map_lookup_elem(&frame_bytes, &cpu);
+    if (!bytes)
+        return OUTCOME_UNREADABLE;
     struct walk walk = {
         .layout = layout,
         .record = record,
+        .bytes = bytes,
         .next = leaf,
         .end = layout->thread_base_frame == NO_OFFSET
                    ? 0
@@ -264,6 +299,7 @@ static ALWAYS_INLINE u32 walk_thread(const struct layout *layout, struct stack_r
         .outcome = OUTCOME_WHOLE,
     };
     bpf_loop(MAX_FRAMES + 1, step, &walk, 0);
+    record->end = walk.next;
     return walk.outcome;
 }
 
@@ -305,7 +341,7 @@ int sample(void *context) {
     record->thread = (u32)ids;
     record->thread_state = 0;
     record->frame_count = 0;
-    record->cframe = 0;
+    record->end = 0;
     record->holds_gil = 0;
     record->outcome = walk_thread(layout, record);
     record->took = (u32)(bpf_ktime_get_ns() - start);

@@ -6,8 +6,8 @@
 #include "bpf.h"
 
 /* More frames than this are left out at the root. */
-#define MAX_FRAMES 1024
-/* The most bytes of a frame, a thread state and a code object's head that are copied. */
+#define MAX_FRAMES 4096
+/* The most bytes of a frame, a thread state and a code object's head that are looked at. */
 #define FRAME_BYTES 128
 #define THREAD_BYTES 384
 #define HEAD_BYTES 128
@@ -32,11 +32,15 @@ struct layout {
     u32 thread_frame;
     u32 cframe_current_frame;
     u32 thread_base_frame;
-    /* The frame: bytes to copy; its caller; its code, of which `code_mask` leaves the address. */
+    /* The frame: its bytes; its caller; its code, of which `code_mask` leaves the address; its instruction. */
     u32 frame_size;
     u32 frame_previous;
     u32 frame_code;
+    u32 frame_instruction;
     u32 frame_owner;
+    u32 frame_is_entry;
+    /* Which copy of its bytecode it runs, in builds without a GIL. */
+    u32 frame_bytecode_copy;
     /* Bit N: an owner of N is a shim, which has no code object. */
     u32 shim_owners;
     /* The code object: the bytes that identify it, and its names. */
@@ -49,7 +53,6 @@ struct layout {
     u32 bytes_length;
     /* 1: names are sent with every sample, as one address has had different ones. */
     u32 always_send_names;
-    u32 padding;
     u64 code_mask;
 };
 
@@ -84,12 +87,16 @@ enum outcome {
     OUTCOME_UNREADABLE = 4,
 };
 
-/* A frame as it lies in memory. */
+/* What a frame says. `code` is null for a shim; what a version does not have is 0. */
 struct frame_copy {
     u64 address;
     u64 code;
     u64 head_hash;
-    u8 bytes[FRAME_BYTES];
+    u64 instruction;
+    u32 bytecode_copy;
+    u8 owner;
+    u8 is_entry;
+    u16 padding;
 };
 
 /* A stack of the thread that ran. Only `frame_count` frames are sent. */
@@ -108,9 +115,8 @@ struct stack_record {
     /* 1: the thread held its GIL. */
     u32 holds_gil;
     u32 padding;
-    /* 3.11 and 3.12: where the thread state points, and what stands there. */
-    u64 cframe;
-    u64 leaf;
+    /* Where the outermost frame says that its caller is. */
+    u64 end;
     u8 thread_copy[THREAD_BYTES];
     struct frame_copy frames[MAX_FRAMES];
 };

@@ -35,6 +35,7 @@ fn process(threads: Vec<ThreadDump>) -> ProcessDump {
         command_line: "python3 prog.py two words".to_owned(),
         python_version: "3.11.7".to_owned(),
         executable: "/usr/bin/python3.11".to_owned(),
+        ancestors: Vec::new(),
         threads,
         tasks: Tasks::None,
         stops: Stops { count: 2, total: Nanos::from_nanos(50_000), longest: Nanos::from_nanos(30_000) },

@@ -62,6 +62,7 @@ pub fn dump_core(target: &CoreTarget, options: CoreOptions) -> (ProcessDump, Opt
         command_line: process.map(|process| process.command_line.clone()).unwrap_or_default(),
         python_version: target.offsets().version.to_string(),
         executable: target.file().executable().unwrap_or_default().to_owned(),
+        ancestors: Vec::new(),
         threads,
         tasks: if options.tasks { look.tasks(&interpreters, &found, &kernel) } else { Tasks::None },
         stops: Stops::default(),

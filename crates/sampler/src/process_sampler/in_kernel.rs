@@ -118,11 +118,11 @@ impl ProcessSampler {
         reused && !std::mem::replace(always_sends_names, true)
     }
 
-    /// Records what the program sent.
-    pub fn take_stack(&mut self, profile: &mut Profile, record: &StackRecord<'_>) {
+    /// Records what the program sent, with so much CPU time for which it stands.
+    pub fn take_stack(&mut self, profile: &mut Profile, record: &StackRecord<'_>, cpu: Nanos) {
         profile.ledger_mut().count_interruption(record.took());
         match self.stack_of(profile, record) {
-            Ok(Some((thread, stack))) => self.record_sent(profile, record, thread, stack),
+            Ok(Some((thread, stack))) => self.record_sent(profile, record, (thread, stack), cpu),
             Ok(None) => profile.ledger_mut().count_not_asked_for(),
             Err(LossReason::UnknownThread) => {
                 *self.in_kernel.unknown.entry(record.thread()).or_default() += 1;
@@ -153,17 +153,26 @@ impl ProcessSampler {
         Ok(profile.stack(mark.into_iter().chain(ids)).map(|stack| (index, stack)))
     }
 
-    fn record_sent(&mut self, profile: &mut Profile, record: &StackRecord<'_>, index: usize, stack: StackId) {
+    fn record_sent(
+        &mut self,
+        profile: &mut Profile,
+        record: &StackRecord<'_>,
+        (index, stack): (usize, StackId),
+        cpu: Nanos,
+    ) {
         let thread = self.thread_id(profile, index);
-        let weight = record.weight();
+        let known = &mut self.probe.roster.threads[index];
+        // A thread that has moved from one CPU to another is met by both clocks: never for more than went by.
+        let wall = cpu.min(record.time().since(known.counted_until));
+        known.counted_until = record.time();
         profile.record(Sample {
             at: record.time(),
             thread,
             stack: Some(stack),
             state: ThreadState::Running,
             holds_gil: record.holds_gil(),
-            cpu: weight,
-            wall: weight,
+            cpu,
+            wall,
         });
     }
 }
