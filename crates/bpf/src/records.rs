@@ -21,6 +21,8 @@ pub enum Outcome {
     Truncated,
     /// The thread has no known thread state.
     UnknownThread,
+    /// The thread was said to have no thread state.
+    NoPython,
     /// The thread state is another thread's by now.
     ChangedThread,
     /// A page was not in memory, or a pointer is none.
@@ -89,6 +91,7 @@ impl<'a> StackRecord<'a> {
             0 => Outcome::Whole,
             1 => Outcome::Truncated,
             2 => Outcome::UnknownThread,
+            5 => Outcome::NoPython,
             3 => Outcome::ChangedThread,
             _ => Outcome::Unreadable,
         }

@@ -75,7 +75,7 @@ impl SentNames {
     pub fn stack(&self, record: &StackRecord<'_>, offsets: &Offsets) -> Result<RawStack, LossReason> {
         match record.outcome() {
             Outcome::Whole | Outcome::Truncated => {}
-            Outcome::UnknownThread => return Err(LossReason::UnknownThread),
+            Outcome::UnknownThread | Outcome::NoPython => return Err(LossReason::UnknownThread),
             Outcome::ChangedThread => return Err(LossReason::ThreadEnded),
             Outcome::Unreadable => return Err(LossReason::Unreadable),
         }

@@ -268,6 +268,8 @@ static ALWAYS_INLINE u32 walk_thread(const struct layout *layout, struct stack_r
     struct thread *thread = bpf_map_lookup_elem(&threads, &tid);
     if (!thread)
         return OUTCOME_UNKNOWN_THREAD;
+    if (thread->count == 0)
+        return OUTCOME_NO_PYTHON;
     const struct thread_state *state = running_state(thread, record);
     record->thread_state = state->state;
     u32 size = layout->thread_size;
@@ -303,8 +305,11 @@ static ALWAYS_INLINE u32 walk_thread(const struct layout *layout, struct stack_r
     return walk.outcome;
 }
 
-/* Wakes user space once a good part of the ring is full; it looks by itself now and then otherwise. */
-static ALWAYS_INLINE u64 wakeup(void) {
+/* Wakes user space once a good part of the ring is full, and at once if there is a thread that it should tell of; it
+ * looks by itself now and then otherwise. */
+static ALWAYS_INLINE u64 wakeup(u32 outcome) {
+    if (outcome == OUTCOME_UNKNOWN_THREAD)
+        return BPF_RB_FORCE_WAKEUP;
     return bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) > 1024 * 1024 ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
 }
 
@@ -349,7 +354,7 @@ int sample(void *context) {
     if (frames > MAX_FRAMES)
         frames = MAX_FRAMES;
     u64 size = __builtin_offsetof(struct stack_record, frames) + frames * sizeof(struct frame_copy);
-    if (bpf_ringbuf_output(&ring, record, size, wakeup()) != 0)
+    if (bpf_ringbuf_output(&ring, record, size, wakeup(record->outcome)) != 0)
         count(COUNTER_RING_FULL);
     return 0;
 }

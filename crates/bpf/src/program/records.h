@@ -65,7 +65,8 @@ struct thread_state {
     u64 gil_locked;
 };
 
-/* A thread that runs in several interpreters has several thread states, the youngest first. */
+/* A thread that runs in several interpreters has several thread states, the youngest first; one that runs no Python
+ * has none. */
 #define MAX_STATES 4
 struct thread {
     u32 count;
@@ -85,6 +86,8 @@ enum outcome {
     OUTCOME_CHANGED_THREAD = 3,
     /* A page was not in memory, or a pointer is none. */
     OUTCOME_UNREADABLE = 4,
+    /* User space knows that this thread has no thread state. */
+    OUTCOME_NO_PYTHON = 5,
 };
 
 /* What a frame says. `code` is null for a shim; what a version does not have is 0. */

@@ -23,7 +23,9 @@ pub struct InKernel {
     names: SentNames,
     /// Kernel threads that the program was told of.
     told: HashSet<Tid>,
-    /// Samples of threads that it was not told of.
+    /// Those of them that had no thread state when they were met.
+    natives: HashSet<Tid>,
+    /// Samples of threads without a thread state that it was told of.
     unknown: FxHashMap<Tid, u64>,
     /// Whether names are sent with every sample.
     always_sends_names: bool,
@@ -47,12 +49,14 @@ impl ProcessSampler {
     /// What the process leaves in the program.
     pub fn leave_kernel(&mut self, kernel: &mut Kernel) {
         kernel.forget_process(self.probe.target.pid());
-        self.in_kernel.told.drain().for_each(|tid| kernel.forget_thread(tid));
+        let InKernel { told, natives, .. } = &mut self.in_kernel;
+        told.drain().chain(natives.drain()).for_each(|tid| kernel.forget_thread(tid));
     }
 
     /// Looks whether there are other threads, if it is time to or some sample said so.
     pub fn look_in_kernel(&mut self, kernel: &mut Kernel, profile: &mut Profile, now: Timestamp) -> Sampled {
-        let is_outdated = self.in_kernel.is_outdated || !self.in_kernel.unknown.is_empty();
+        let InKernel { unknown, natives, .. } = &self.in_kernel;
+        let is_outdated = self.in_kernel.is_outdated || unknown.keys().any(|tid| !natives.contains(tid));
         if !is_outdated && now < self.in_kernel.next_look {
             return Sampled::Going;
         }
@@ -87,6 +91,14 @@ impl ProcessSampler {
         for tid in &now_there {
             // Without room its samples are counted as those of an unknown thread.
             let _ = kernel.tell_thread(roster, *tid);
+            self.in_kernel.natives.remove(tid);
+        }
+        let strangers = self.in_kernel.unknown.keys().filter(|tid| !now_there.contains(tid));
+        for tid in strangers.copied().collect::<Vec<_>>() {
+            // It need not be told again that it met one.
+            if self.in_kernel.natives.insert(tid) {
+                let _ = kernel.tell_thread(roster, tid);
+            }
         }
         self.in_kernel.told = now_there;
         Ok(())
