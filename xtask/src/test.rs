@@ -12,14 +12,12 @@ pub fn run(arguments: &[String]) -> Result<()> {
     let words: Vec<&String> = arguments.iter().filter(|word| *word != "--no-skip").collect();
     prepare::prepare(no_skip)?;
     run::insist(run::cargo().args(["build", "--release", "--package", "profiler-cli"]))?;
+    // The tests themselves are not optimised as far: thirty programs would take longer to build than to run.
     let skipped = run::target_folder().join("tests-skipped.txt");
     fs::write(&skipped, "")?;
     let test = |arguments: &[&str]| {
         let mut command = run::cargo();
-        command
-            .args(["test", "--release", "--no-fail-fast"])
-            .args(arguments)
-            .env("PROFILER_TESTS_SKIPPED", &skipped);
+        command.args(["test", "--no-fail-fast"]).args(arguments).env("PROFILER_TESTS_SKIPPED", &skipped);
         if no_skip {
             command.env("PROFILER_TESTS_NO_SKIP", "1");
         }
