@@ -7,7 +7,7 @@ use profiler_tests::{
     Collapsed, Fixture, Interpreter, Profiler, Running, Scratch, every_interpreter, is_root, missing,
 };
 
-/// The part of its time that the walk spends around the maze, at most: a thousandth where nothing disturbs it.
+/// The part of its time that the walk spends around the maze, at most; where rooms got lost it would be far more.
 const AROUND: f64 = 0.05;
 
 /// So sure must it be that more than that was seen.
