@@ -9,6 +9,7 @@ use profiler_model::{LossReason, Nanos, Pid, RemoteAddr, Tid, Timestamp};
 use profiler_os::clock;
 use profiler_profile::Ledger;
 use profiler_python::{CodeHead, Offsets};
+use rustc_hash::FxHashMap;
 
 use crate::roster::{Roster, Thread};
 
@@ -85,9 +86,8 @@ impl Kernel {
     ///
     /// # Errors
     /// When there are too many threads.
-    pub fn tell_thread(&mut self, roster: &Roster, tid: Tid) -> Result<(), BpfError> {
-        let states = roster.threads.iter().filter(|thread| thread.tid == tid);
-        self.sampler.set_thread(tid, &ThreadEntry::new(states.map(|thread| state_entry(roster, thread))))
+    pub fn tell_thread(&mut self, tid: Tid, entry: &ThreadEntry) -> Result<(), BpfError> {
+        self.sampler.set_thread(tid, entry)
     }
 
     /// Forgets a thread.
@@ -122,6 +122,15 @@ impl Kernel {
             self.counted = now;
         }
     }
+}
+
+/// What the program has to know of each thread.
+pub fn entries(roster: &Roster) -> FxHashMap<Tid, ThreadEntry> {
+    let mut states: FxHashMap<Tid, Vec<StateEntry>> = FxHashMap::default();
+    for thread in &roster.threads {
+        states.entry(thread.tid).or_default().push(state_entry(roster, thread));
+    }
+    states.into_iter().map(|(tid, states)| (tid, ThreadEntry::new(states))).collect()
 }
 
 fn state_entry(roster: &Roster, thread: &Thread) -> StateEntry {

@@ -3,14 +3,14 @@
 
 use std::collections::HashSet;
 
-use profiler_bpf::{NamesRecord, StackRecord};
+use profiler_bpf::{NamesRecord, StackRecord, ThreadEntry};
 use profiler_memory::ReadError;
 use profiler_model::{LossReason, Nanos, ThreadState, Tid, Timestamp};
 use profiler_profile::{Profile, Sample, StackId};
 use rustc_hash::FxHashMap;
 
 use super::{ProcessSampler, Sampled, truncation_mark};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, entries};
 use crate::sent::{Sent, SentNames};
 
 /// Whether the lists of threads still start where they did is looked at so often: a thread that starts in
@@ -21,9 +21,9 @@ const LOOK_GAP: Nanos = Nanos::from_nanos(20_000_000);
 #[derive(Debug, Default)]
 pub struct InKernel {
     names: SentNames,
-    /// Kernel threads that the program was told of.
-    told: HashSet<Tid>,
-    /// Those of them that had no thread state when they were met.
+    /// What the program was told of kernel threads with thread states.
+    told: FxHashMap<Tid, ThreadEntry>,
+    /// Threads of which it was told that they had no thread state when they were met.
     natives: HashSet<Tid>,
     /// Samples of threads without a thread state that it was told of.
     unknown: FxHashMap<Tid, u64>,
@@ -50,7 +50,7 @@ impl ProcessSampler {
     pub fn leave_kernel(&mut self, kernel: &mut Kernel) {
         kernel.forget_process(self.probe.target.pid());
         let InKernel { told, natives, .. } = &mut self.in_kernel;
-        told.drain().chain(natives.drain()).for_each(|tid| kernel.forget_thread(tid));
+        told.drain().map(|(tid, _)| tid).chain(natives.drain()).for_each(|tid| kernel.forget_thread(tid));
     }
 
     /// Looks whether there are other threads, if it is time to or some sample said so.
@@ -86,21 +86,22 @@ impl ProcessSampler {
         self.in_kernel.is_outdated = false;
         let (target, roster) = (&self.probe.target, &mut self.probe.roster);
         roster.refresh(target.process(), target.memory(), target.runtime(), now)?;
-        let now_there: HashSet<Tid> = roster.threads.iter().map(|thread| thread.tid).collect();
-        self.in_kernel.told.difference(&now_there).for_each(|tid| kernel.forget_thread(*tid));
-        for tid in &now_there {
-            // Without room its samples are counted as those of an unknown thread.
-            let _ = kernel.tell_thread(roster, *tid);
-            self.in_kernel.natives.remove(tid);
-        }
-        let strangers = self.in_kernel.unknown.keys().filter(|tid| !now_there.contains(tid));
-        for tid in strangers.copied().collect::<Vec<_>>() {
-            // It need not be told again that it met one.
-            if self.in_kernel.natives.insert(tid) {
-                let _ = kernel.tell_thread(roster, tid);
+        let now_there = entries(roster);
+        let InKernel { told, natives, unknown, .. } = &mut self.in_kernel;
+        told.keys().filter(|tid| !now_there.contains_key(tid)).for_each(|tid| kernel.forget_thread(*tid));
+        for (tid, entry) in &now_there {
+            if natives.remove(tid) || told.get(tid) != Some(entry) {
+                // Without room its samples are counted as those of an unknown thread.
+                let _ = kernel.tell_thread(*tid, entry);
             }
         }
-        self.in_kernel.told = now_there;
+        for tid in unknown.keys().filter(|tid| !now_there.contains_key(tid)) {
+            // It need not be told again that it met one.
+            if natives.insert(*tid) {
+                let _ = kernel.tell_thread(*tid, &ThreadEntry::default());
+            }
+        }
+        *told = now_there;
         Ok(())
     }
 
@@ -109,7 +110,7 @@ impl ProcessSampler {
     fn settle_unknown(&mut self, profile: &mut Profile) {
         for (tid, times) in self.in_kernel.unknown.drain() {
             let ledger = profile.ledger_mut();
-            match self.in_kernel.told.contains(&tid) {
+            match self.in_kernel.told.contains_key(&tid) {
                 true => ledger.count_lost_times(LossReason::UnknownThread, times),
                 false => (0..times).for_each(|_| ledger.count_not_asked_for()),
             }
