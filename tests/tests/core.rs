@@ -139,7 +139,8 @@ fn a_thread_that_ran_and_held_the_gil() {
     every_interpreter(|interpreter| {
         let scratch = Scratch::new()?;
         let core = scratch.file("core");
-        let fixture = Fixture::start(interpreter, "labyrinth/labyrinth.py", &[])?;
+        // Without a time limit the walker asks now and then whether stdin is closed, and lets go of the GIL for that.
+        let fixture = Fixture::start(interpreter, "labyrinth/labyrinth.py", &["--seconds", "600"])?;
         make_core(&fixture, &core)?;
         let text = dump_core(&core).succeed()?.stdout;
         let threads = dumped_text(&text, fixture.pid())?;
