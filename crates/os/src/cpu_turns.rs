@@ -79,6 +79,11 @@ impl CpuTurns {
         head
     }
 
+    /// How much was written so far: as long as this stays, the thread has neither got a CPU nor lost one.
+    pub fn written(&self) -> u64 {
+        self.head().wrapping_neg()
+    }
+
     /// The record `age` places behind the newest, which is at `head`: whether the thread got a CPU, and when.
     fn record(&self, head: u64, age: u64) -> Option<(bool, Timestamp)> {
         let place = head.wrapping_add(age * RECORD_BYTES) % self.page as u64;
@@ -142,8 +147,10 @@ mod tests {
         let Ok(turns) = CpuTurns::open(worker_tid) else { return };
         let before = clock::now();
         assert_eq!(turns.was_on_cpu(before), None, "it has not been switched since");
+        assert_eq!(turns.written(), 0);
         wake.send(()).unwrap();
         let working = told.recv().unwrap().1;
+        assert!(turns.written() > 0);
         wait_until_asleep(worker_tid);
         let after = clock::now();
         assert_eq!(turns.was_on_cpu(working), Some(true));

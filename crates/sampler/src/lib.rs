@@ -29,6 +29,7 @@ mod schedule;
 mod sent;
 mod session;
 mod short_file;
+mod sleep_watch;
 mod sources;
 mod tasks;
 mod tree;

@@ -10,6 +10,7 @@ use profiler_profile::{StackId, ThreadId};
 use profiler_python::{GilAddresses, Interpreter, Runtime, interpreters, native_ids, thread_states};
 
 use crate::gil::{self, GilSpan, GilState};
+use crate::sleep_watch::SleepWatch;
 
 /// How often a list that changes while it is read is read again.
 const MAX_ATTEMPTS: usize = 3;
@@ -56,6 +57,8 @@ pub struct Thread {
     clock: OnceCell<Option<ThreadClock>>,
     /// When it had a CPU, from the first time on that it had to wait for one; `None` where that is not told.
     turns: OnceCell<Option<CpuTurns>>,
+    /// Tells whether it sleeps on, once it has slept for a while.
+    watch: SleepWatch,
     /// CPU time up to its last sample.
     pub counted_cpu: Nanos,
     /// The instant up to which its wall time has been counted.
@@ -77,6 +80,10 @@ impl Thread {
     /// # Errors
     /// When the thread has ended.
     pub fn look(&mut self) -> std::io::Result<()> {
+        if self.watch.sleeps_on() {
+            return Ok(());
+        }
+        let mark = self.watch.mark();
         if self.is_running() && self.files.activity()? == Activity::Running {
             // Its counters are read when it is sampled.
             return Ok(());
@@ -89,6 +96,10 @@ impl Thread {
             self.activity = self.files.activity()?;
         }
         self.schedule = schedule;
+        match self.activity {
+            Activity::Running => self.watch.saw_awake(),
+            Activity::Blocked { .. } | Activity::Stopped => self.watch.saw_asleep(mark, self.tid),
+        }
         Ok(())
     }
 
@@ -154,7 +165,9 @@ impl Thread {
 
     /// Whether the thread has not run since the last look, at which it was asleep.
     pub fn slept_since_look(&self) -> bool {
-        !self.is_running() && self.files.schedule().is_ok_and(|now| now.times_run == self.schedule.times_run)
+        self.watch.sleeps_on()
+            || !self.is_running()
+                && self.files.schedule().is_ok_and(|now| now.times_run == self.schedule.times_run)
     }
 
     /// Whether it was on a CPU, or ready for one, at the last look.
@@ -381,6 +394,7 @@ fn new_thread(
         waits_for_cpu: Cell::new(schedule.queued > NEGLIGIBLE_QUEUE),
         clock: OnceCell::new(),
         turns: OnceCell::new(),
+        watch: SleepWatch::default(),
         counted_cpu: schedule.cpu,
         counted_until: now,
     })
