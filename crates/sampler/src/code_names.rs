@@ -60,7 +60,12 @@ impl<Id: Copy> CodeNames<Id> {
         let (memory, offsets) = (target.memory(), target.offsets());
         let mut ids = Vec::with_capacity(stack.frames.len());
         for frame in stack.frames.iter().rev() {
-            let head = self.head(target, capture, frame.code)?;
+            let identity = capture.identity(frame.code).ok_or(LossReason::Unreadable)?;
+            if let Some(id) = self.met(frame, &identity) {
+                ids.push(Some(id));
+                continue;
+            }
+            let head = self.head(target, capture, frame.code, identity)?;
             let short_files = &mut self.short_files;
             let mut describe = Describe { shorten: &mut |file| short_files.shorten(file), intern };
             // What is known needs no memory but for the bytecode that a thread without a GIL copied.
@@ -105,10 +110,25 @@ impl<Id: Copy> CodeNames<Id> {
         self.resolver.check(names, target.offsets(), code);
     }
 
-    /// The head that the code object had at the instant of the capture.
-    fn head(&mut self, target: &Target, capture: &Capture, code: RemoteAddr) -> Result<CodeHead, LossReason> {
+    /// The id of a frame that was met before in the same code object.
+    fn met(&self, frame: &RawFrame, identity: &Identity) -> Option<Id> {
+        match identity {
+            Identity::Unfreed => self.resolver.met(frame, None),
+            Identity::AtInstant(head) | Identity::Afterwards(head) => self.resolver.met(frame, Some(head)),
+            Identity::FirstSeen(_) => None,
+        }
+    }
+
+    /// The head that the code object with this `identity` had at the instant of the capture.
+    fn head(
+        &mut self,
+        target: &Target,
+        capture: &Capture,
+        code: RemoteAddr,
+        identity: Identity,
+    ) -> Result<CodeHead, LossReason> {
         let known = self.resolver.head(code).copied();
-        match (capture.identity(code).ok_or(LossReason::Unreadable)?, known) {
+        match (identity, known) {
             (Identity::FirstSeen(head), _) => {
                 let (memory, offsets) = (target.memory(), target.offsets());
                 let typed = self.resolver.learn_type(memory, offsets, code);

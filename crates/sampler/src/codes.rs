@@ -21,7 +21,7 @@ use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 
 /// At how many instants a code object has to be met until it is expected to be there at the next one too.
 /// One that is gone after all costs the sample.
-const SIGHTS_OF_LASTING_CODE: u8 = 4;
+const SIGHTS_OF_LASTING_CODE: u8 = 2;
 
 /// What identifies the code objects of some stacks of one instant.
 #[derive(Debug, Default)]
@@ -320,7 +320,7 @@ mod tests {
     #[test]
     fn numbered_code_is_looked_at_afterwards_once_it_has_lasted() {
         let mut known = KnownCodes::default();
-        assert_eq!(identities(12, &[1; 6], &mut known), ["first", "now", "now", "now", "later", "later"]);
+        assert_eq!(identities(12, &[1; 6], &mut known), ["first", "now", "later", "later", "later", "later"]);
         // It is another one after all: from now on it is looked at each time.
         let other = capture(&memory(2), &offsets(12), &mut known);
         known.forget(&other, &stack());
@@ -343,6 +343,6 @@ mod tests {
         known.begin(Some(6));
         assert_eq!(identities(12, &[1; 2], &mut known), ["now", "unfreed"]);
         known.begin(None);
-        assert_eq!(identities(12, &[1; 2], &mut known), ["now", "now"]);
+        assert_eq!(identities(12, &[1; 2], &mut known), ["later", "later"]);
     }
 }

@@ -27,7 +27,8 @@ pub struct Resolver<Id> {
 struct Known<Id> {
     object: CodeObject,
     short_file: Arc<str>,
-    frames: FxHashMap<(u64, bool), Id>,
+    /// The ids of the positions that were met, in order: an instruction, and whether C code called the frame.
+    frames: Vec<((u64, bool), Id)>,
 }
 
 impl<Id> Default for Resolver<Id> {
@@ -47,6 +48,14 @@ impl<Id: Copy> Resolver<Id> {
         self.known.get(&code).map(|known| &known.object.head)
     }
 
+    /// The id of a frame that was met before in the code object that had the bytes `head`, or, without `head`, in the one
+    /// that is known: all that most frames need.
+    pub fn met(&self, raw: &RawFrame, head: Option<&CodeHead>) -> Option<Id> {
+        let known = self.known.get(&raw.code)?;
+        let is_same = head.is_none_or(|head| known.object.head == *head);
+        is_same.then(|| known.met(key_of(raw))).flatten()
+    }
+
     /// The caller's id for the frame `raw`, whose code object had the bytes `head` when it was captured. A
     /// frame that is met for the first time is described to `describe.intern`, which gives it its id. `None`
     /// for a frame that is the interpreter's own and no function ([`CodeObject::is_shim`]).
@@ -61,11 +70,10 @@ impl<Id: Copy> Resolver<Id> {
         head: &CodeHead,
         describe: &mut Describe<'_, Id>,
     ) -> Result<Option<Id>, CodeError> {
-        let key = (raw.instruction, raw.is_entry);
         if let Some(known) = self.known.get_mut(&raw.code)
             && known.object.head == *head
         {
-            return known.id(memory, key, offsets, raw, describe);
+            return known.id(memory, offsets, raw, describe);
         }
         self.check_type(memory, offsets, raw.code)?;
         let object = CodeObject::read(memory, offsets, raw.code)?;
@@ -76,8 +84,8 @@ impl<Id: Copy> Resolver<Id> {
             self.known.clear();
         }
         let short_file = (describe.shorten)(&object.file);
-        let mut known = Known { object, short_file, frames: FxHashMap::default() };
-        let id = known.id(memory, key, offsets, raw, describe);
+        let mut known = Known { object, short_file, frames: Vec::new() };
+        let id = known.id(memory, offsets, raw, describe);
         self.known.insert(raw.code, known);
         id
     }
@@ -142,6 +150,11 @@ impl<Id: Copy> Resolver<Id> {
     }
 }
 
+/// What tells the frames of one code object apart.
+fn key_of(raw: &RawFrame) -> (u64, bool) {
+    (raw.instruction, raw.is_entry)
+}
+
 /// What the resolver asks of its caller for a frame that it meets for the first time.
 pub struct Describe<'a, Id> {
     /// The short form of a file's path.
@@ -154,7 +167,6 @@ impl<Id: Copy> Known<Id> {
     fn id(
         &mut self,
         memory: &impl ReadMemory,
-        key: (u64, bool),
         offsets: &Offsets,
         raw: &RawFrame,
         describe: &mut Describe<'_, Id>,
@@ -162,12 +174,22 @@ impl<Id: Copy> Known<Id> {
         if self.object.is_shim() {
             return Ok(None);
         }
-        if let Some(id) = self.frames.get(&key) {
-            return Ok(Some(*id));
-        }
+        let place = match self.place(key_of(raw)) {
+            Ok(met) => return Ok(Some(self.frames[met].1)),
+            Err(place) => place,
+        };
         let id = self.describe(raw, raw.instruction_offset(memory, offsets)?, describe);
-        self.frames.insert(key, id);
+        self.frames.insert(place, (key_of(raw), id));
         Ok(Some(id))
+    }
+
+    /// Where the position stands among those that were met, or where it belongs.
+    fn place(&self, key: (u64, bool)) -> Result<usize, usize> {
+        self.frames.binary_search_by_key(&key, |(key, _)| *key)
+    }
+
+    fn met(&self, key: (u64, bool)) -> Option<Id> {
+        self.place(key).ok().map(|met| self.frames[met].1)
     }
 
     fn describe(&self, raw: &RawFrame, offset: Option<u32>, describe: &mut Describe<'_, Id>) -> Id {
