@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 use profiler_os::launch::InvokingUser;
 use profiler_os::signals::Signals;
@@ -43,6 +43,7 @@ impl Window {
     /// # Errors
     /// When there can be no thread.
     pub fn open(plan: &TopPlan, view: ViewOptions) -> anyhow::Result<Self> {
+        keep_resizes_away().context("cannot set the signals that are let through")?;
         let (updates, incoming) = mpsc::channel();
         let (asking, requests) = mpsc::channel();
         let should_end = Arc::new(AtomicBool::new(false));
@@ -96,6 +97,12 @@ impl Window {
     }
 }
 
+/// Has no thread from here on take the signal of another size, which the view notices by itself. When crossterm,
+/// whose handler it is, finds it together with a key, it keeps the key to itself until the next one.
+fn keep_resizes_away() -> nix::Result<()> {
+    SigSet::from(Signal::SIGWINCH).thread_block()
+}
+
 /// The program around the view, as the view sees it.
 struct Sampling {
     asking: Sender<Suspend>,
@@ -109,7 +116,7 @@ impl Host for Sampling {
             return "there is nothing to write yet".to_owned();
         }
         match self.write(&request) {
-            Ok(name) => format!("wrote {name}: {samples}"),
+            Ok((name, format)) => format!("wrote {name} ({format}): {samples}"),
             Err(error) => format!("{error:#}"),
         }
     }
@@ -124,7 +131,7 @@ impl Host for Sampling {
 }
 
 impl Sampling {
-    fn write(&self, request: &SaveRequest) -> anyhow::Result<String> {
+    fn write(&self, request: &SaveRequest) -> anyhow::Result<(String, &'static str)> {
         let path = PathBuf::from(&request.file);
         let format = choose_format(None, Some(&path));
         let view = ViewOptions { weight: weight(format, request.measure), ..self.view.clone() };
@@ -135,7 +142,7 @@ impl Sampling {
             let has_no_timeline = format.needs_timeline() && !request.profile.keeps_timeline();
             if has_no_timeline { "r starts anew, after which it can be written" } else { "not written" }
         })?;
-        Ok(name)
+        Ok((name, format.name()))
     }
 }
 

@@ -22,6 +22,18 @@ pub struct ProcessInfo {
     pub executable: String,
 }
 
+impl ProcessInfo {
+    /// Whether both tell of one run of a program. A version that one of them lacks is no difference: Python may come
+    /// up, or be found, after the process has become known, and does not leave it again.
+    pub fn is_same_program(&self, other: &ProcessInfo) -> bool {
+        let versions = [&self.python_version, &other.python_version];
+        let is_one_version = versions[0] == versions[1] || versions.contains(&&None);
+        is_one_version
+            && (self.pid, self.parent, &self.command_line, &self.executable)
+                == (other.pid, other.parent, &other.command_line, &other.executable)
+    }
+}
+
 /// A thread that is being profiled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ThreadInfo {
@@ -35,4 +47,25 @@ pub struct ThreadInfo {
     pub name: Option<Arc<str>>,
     /// Whether it is the process's first thread.
     pub is_main: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_whose_python_comes_up_later_is_the_same() {
+        let bare = ProcessInfo { command_line: "python3 app.py".into(), ..ProcessInfo::default() };
+        let up = ProcessInfo { python_version: Some("3.12.1".into()), ..bare.clone() };
+        let mut profile = crate::Profile::new();
+        let first = profile.process(bare.clone());
+        assert_eq!(profile.process(up.clone()), first);
+        assert_eq!(profile.process_of(first), &up);
+        assert_eq!(profile.process(bare), first);
+        assert_eq!(profile.process_of(first), &up);
+        let other = ProcessInfo { command_line: "python3 other.py".into(), ..up.clone() };
+        assert_ne!(profile.process(other), first);
+        let newer = ProcessInfo { python_version: Some("3.13.0".into()), ..up };
+        assert_ne!(profile.process(newer), first);
+    }
 }

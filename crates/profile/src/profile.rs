@@ -55,11 +55,18 @@ impl Profile {
 
     /// The handle of a process; a new one only where none is equal.
     pub fn process(&mut self, process: ProcessInfo) -> ProcessId {
-        let known = self.processes.iter().position(|known| *known == process);
-        ProcessId::new(known.unwrap_or_else(|| {
-            self.processes.push(process);
-            self.processes.len() - 1
-        }))
+        let known = self.processes.iter().position(|known| known.is_same_program(&process));
+        ProcessId::new(match known {
+            Some(index) => {
+                let version = &mut self.processes[index].python_version;
+                *version = version.take().or(process.python_version);
+                index
+            }
+            None => {
+                self.processes.push(process);
+                self.processes.len() - 1
+            }
+        })
     }
 
     /// The handle of a thread; a new one only where none has the same ids. A name that is told later

@@ -14,9 +14,8 @@ const NOTCH: isize = 3;
 pub fn action(event: &Event, state: &State, view: &View) -> Option<Action> {
     match event {
         Event::Key(key) if key.kind != KeyEventKind::Release => key_action(key, state, view),
-        Event::Mouse(mouse) if *state.mode() == Mode::Look => mouse_action(mouse, view),
-        Event::Mouse(MouseEvent { kind: MouseEventKind::Down(_), .. }) if *state.mode() == Mode::Help => {
-            Some(Action::Back)
+        Event::Mouse(mouse) if matches!(state.mode(), Mode::Look | Mode::Help(_)) => {
+            mouse_action(mouse, view)
         }
         _ => None,
     }

@@ -12,7 +12,7 @@ mod view;
 
 pub use live::{Host, run};
 pub use state::{
-    Action, Column, Cost, Effect, Measure, Meter, Mode, Place, Rows, SaveRequest, Settings, Sort, Span,
-    State, Tab, TreeRow,
+    Action, Column, Cost, Effect, HelpEntry, Measure, Meter, Mode, Place, Rows, SaveRequest, Settings, Sort,
+    Span, State, Tab, TreeRow,
 };
 pub use update::{Feed, Update};

@@ -14,7 +14,7 @@ use crate::state::{Effect, SaveRequest, Settings, State};
 use crate::view::View;
 
 /// Updates, the size of the terminal and requests to end are looked for this often. Keys are answered at once.
-const GLANCE: Duration = Duration::from_millis(200);
+const GLANCE: Duration = Duration::from_millis(100);
 
 /// What the view asks of the program around it.
 pub trait Host {
@@ -45,11 +45,6 @@ pub fn run(
             screen.enter_again()?;
         }
         let was_resized = screen.was_resized();
-        // The signal is to be read before the next key is there: read together, crossterm keeps the key to itself
-        // until yet another one comes.
-        if was_resized && answer(&mut state, &view, &mut screen, host)?.is_break() {
-            break;
-        }
         if state.take_dirty() | was_resized | was_taken {
             screen.draw(|buffer| view.draw(&state, buffer))?;
         }

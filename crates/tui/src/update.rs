@@ -17,7 +17,7 @@ pub struct Update {
     pub frames: Vec<Frame>,
     /// New stacks: what each stands on, and its innermost frame.
     pub stacks: Vec<(Option<StackId>, FrameId)>,
-    /// New processes.
+    /// New processes, and those whose Python has become known.
     pub processes: Vec<ProcessInfo>,
     /// New threads, and those that have a new name.
     pub threads: Vec<ThreadInfo>,
@@ -36,7 +36,8 @@ pub struct Update {
 pub struct Feed {
     frames: usize,
     stacks: usize,
-    processes: usize,
+    /// By process, whether its Python was known.
+    processes: Vec<bool>,
     names: Vec<Option<Arc<str>>>,
 }
 
@@ -52,15 +53,21 @@ impl Feed {
             .collect();
         stacks.reverse();
         let frames: Vec<Frame> = profile.frames().skip(self.frames).map(|(_, frame)| frame.clone()).collect();
-        let processes: Vec<ProcessInfo> =
-            profile.processes().skip(self.processes).map(|(_, process)| process.clone()).collect();
+        let processes = self.new_processes(profile);
         let threads = self.new_threads(profile);
         self.frames += frames.len();
         self.stacks += stacks.len();
-        self.processes += processes.len();
         let samples = profile.take_recent();
         let ledger = profile.ledger().clone();
         Update { at, frames, stacks, processes, threads, samples, ledger, memory: None, end: None }
+    }
+
+    fn new_processes(&mut self, profile: &Profile) -> Vec<ProcessInfo> {
+        let was_known = std::mem::take(&mut self.processes);
+        self.processes = profile.processes().map(|(_, process)| process.python_version.is_some()).collect();
+        let has_news = |index: usize| was_known.get(index) != self.processes.get(index);
+        let all = profile.processes().enumerate();
+        all.filter(|(index, _)| has_news(*index)).map(|(_, (_, process))| process.clone()).collect()
     }
 
     fn new_threads(&mut self, profile: &Profile) -> Vec<ThreadInfo> {

@@ -4,6 +4,7 @@
 mod action;
 mod calls;
 mod cost;
+mod help;
 mod meters;
 mod places;
 mod rows;
@@ -25,6 +26,7 @@ use crate::Update;
 
 pub use self::action::{Action, Effect, SaveRequest};
 pub use self::cost::{Cost, Span, time};
+pub use self::help::HelpEntry;
 pub use self::meters::Meter;
 pub use self::places::Place;
 pub use self::tab::{Column, Measure, Sort, Tab};
@@ -67,8 +69,8 @@ pub enum Mode {
     /// Looking.
     #[default]
     Look,
-    /// Reading the help.
-    Help,
+    /// Reading the help, with the cursor on this entry.
+    Help(usize),
     /// Typing a filter.
     TypeFilter,
     /// Typing a file name.
@@ -343,19 +345,39 @@ impl State {
         self.message = None;
         match self.mode {
             Mode::Look => self.act_looking(action),
-            Mode::Help => {
-                self.mode = Mode::Look;
-                matches!(action, Action::Quit).then_some(Effect::Quit)
-            }
+            Mode::Help(entry) => self.act_reading(action, entry),
             Mode::TypeFilter | Mode::TypeFile(_) => self.act_typing(action),
         }
+    }
+
+    /// Movements move in the help, and everything else closes it. A key that is asked for by its name there does at
+    /// once what the help says that it does.
+    fn act_reading(&mut self, action: Action, entry: usize) -> Option<Effect> {
+        let last = self.help().len().saturating_sub(1);
+        let entry = match action {
+            Action::Move(by) => entry.saturating_add_signed(by),
+            Action::First => 0,
+            Action::Last => last,
+            Action::Point(entry) => entry,
+            Action::Left | Action::Right => return None,
+            Action::Help | Action::Back | Action::Enter => {
+                self.mode = Mode::Look;
+                return None;
+            }
+            other => {
+                self.mode = Mode::Look;
+                return self.act_looking(other);
+            }
+        };
+        self.mode = Mode::Help(entry.min(last));
+        None
     }
 
     fn act_looking(&mut self, action: Action) -> Option<Effect> {
         match action {
             Action::Quit => return Some(Effect::Quit),
             Action::Suspend => return Some(Effect::Suspend),
-            Action::Help => self.mode = Mode::Help,
+            Action::Help => self.mode = Mode::Help(0),
             Action::AskFilter => self.mode = Mode::TypeFilter,
             Action::AskFile => self.mode = Mode::TypeFile(self.settings.file.clone()),
             Action::Show(tab) => self.show(tab),
@@ -714,6 +736,11 @@ impl State {
     /// What was said last.
     pub fn message(&self) -> Option<&str> {
         self.message.as_deref()
+    }
+
+    /// What there is to read in the help.
+    pub fn help(&self) -> Vec<HelpEntry> {
+        help::entries(self.ledger())
     }
 
     /// Everything since the start or the last reset.

@@ -31,15 +31,35 @@ pub fn title(canvas: &mut Canvas, line: Rect) {
     };
     let more = processes.len();
     let x = put(canvas.buffer, left, line.x, &format!("{} ", process.pid), BOLD);
-    let version = process.python_version.as_deref().unwrap_or_default();
-    let x = put(canvas.buffer, left, x, &format!("Python {} ", profiler_model::plain(version)), DIM);
+    let x = match &process.python_version {
+        Some(version) => {
+            put(canvas.buffer, left, x, &format!("Python {} ", profiler_model::plain(version)), DIM)
+        }
+        None => x,
+    };
     let x = match more {
         0 => x,
         more => put(canvas.buffer, left, x, &format!("+{more} processes "), BOLD),
     };
-    put(canvas.buffer, left, x, &profiler_model::plain(&process.command_line), Style::new());
+    let command = profiler_model::plain(&process.command_line);
+    put(
+        canvas.buffer,
+        left,
+        x,
+        telling_end(&command, usize::from(left.right().saturating_sub(x))),
+        Style::new(),
+    );
     let style = if marks.iter().any(|(is_on, _)| *is_on) { HOT } else { DIM };
     put(canvas.buffer, line, right_x, &right, style);
+}
+
+/// A command without the folder of its program where there is no room for all of it: what is run tells more.
+fn telling_end(command: &str, room: usize) -> &str {
+    let program = command.split(' ').next().unwrap_or_default();
+    match program.rfind('/') {
+        Some(folder) if command.chars().count() > room => &command[folder + 1..],
+        _ => command,
+    }
 }
 
 /// GIL, CPU, memory and rate, with their history where there is room.
@@ -59,11 +79,15 @@ pub fn meters(canvas: &mut Canvas, line: Rect) {
         ("rate", format!("{:>3.0}/s", last.rate), &|meter| meter.rate, most_rate),
     ];
     let written: usize = figures.iter().map(|(name, value, ..)| name.len() + value.chars().count() + 3).sum();
-    let curve = (usize::from(line.width).saturating_sub(written) / figures.len()).min(WIDEST_CURVE);
+    let room = usize::from(line.width);
+    let curve = (room.saturating_sub(written) / figures.len()).min(WIDEST_CURVE);
+    // The last figure has two blanks behind it. Where there is no room, units tell memory and rate from shares.
+    let is_tight = written > room + 2;
     let mut x = line.x;
     for (name, value, of, most) in figures {
-        x = put(canvas.buffer, line, x, name, DIM);
-        x = put(canvas.buffer, line, x + 1, &value, BOLD);
+        let is_told_by_unit = is_tight && (name == "RSS" || name == "rate");
+        x = if is_told_by_unit { x } else { put(canvas.buffer, line, x, name, DIM) + 1 };
+        x = put(canvas.buffer, line, x, if is_tight { value.trim_start() } else { &value }, BOLD);
         if curve >= 2 {
             x = put(canvas.buffer, line, x + 1, &sparkline(state.history().map(of), most, curve - 1), CURVE);
         }
@@ -71,18 +95,35 @@ pub fn meters(canvas: &mut Canvas, line: Rect) {
     }
 }
 
-/// The tabs, and what is filtered.
+/// The tabs, and what is filtered: where that has no room beside them, only the present one is spelled out.
 pub fn tabs(canvas: &mut Canvas, line: Rect) {
-    let state = canvas.state;
-    let mut x = line.x;
-    for (number, tab) in Tab::ALL.into_iter().enumerate() {
-        let style = if tab == state.tab() { CHOSEN } else { Style::new() };
-        let label = match line.width {
-            ..70 => format!("{} {}", number + 1, tab.name()),
-            _ => format!(" {} {} ", number + 1, tab.name()),
+    let text = marks(canvas.state).join(" ");
+    let marks_width = text.chars().count();
+    let labels = |is_spelled: &dyn Fn(Tab) -> bool| -> Vec<(Tab, String)> {
+        let label = |(number, tab): (usize, Tab)| match (is_spelled(tab), line.width) {
+            (true, 70..) => format!(" {} {} ", number + 1, tab.name()),
+            (true, _) => format!("{} {}", number + 1, tab.name()),
+            (false, _) => format!("{}", number + 1),
         };
-        x = canvas.button(line, x, &label, style, Action::Show(tab)) + 1;
+        Tab::ALL.into_iter().enumerate().map(|(number, tab)| (tab, label((number, tab)))).collect()
+    };
+    let is_present = |tab: Tab| tab == canvas.state.tab();
+    let forms = [labels(&|_| true), labels(&is_present)];
+    let width = |labels: &[(Tab, String)]| labels.iter().map(|(_, label)| label.len() + 1).sum::<usize>();
+    let has_room = |labels: &&Vec<(Tab, String)>| width(labels) + marks_width <= usize::from(line.width);
+    let labels = forms.iter().find(has_room).unwrap_or(&forms[1]);
+    let mut x = line.x;
+    for (tab, label) in labels {
+        let style = if is_present(*tab) { CHOSEN } else { Style::new() };
+        x = canvas.button(line, x, label, style, Action::Show(*tab)) + 1;
     }
+    let room = line.right().saturating_sub(x);
+    let from = line.right().saturating_sub((marks_width as u16).min(room));
+    put(canvas.buffer, line, from, &text, ON);
+}
+
+/// By what samples are weighed, of which time, and which they are.
+fn marks(state: &State) -> Vec<String> {
     let mut marks = vec![match state.measure() {
         Measure::Cpu => "cpu".to_owned(),
         Measure::Wall => "wall".to_owned(),
@@ -92,10 +133,7 @@ pub fn tabs(canvas: &mut Canvas, line: Rect) {
         Span::Start => "since start".to_owned(),
     });
     marks.extend(selection(state));
-    let text = marks.join(" ");
-    let room = line.right().saturating_sub(x);
-    let from = line.right().saturating_sub((text.chars().count() as u16).min(room));
-    put(canvas.buffer, line, from, &text, ON);
+    marks
 }
 
 /// Which samples are shown, where it is not all that run.
@@ -116,45 +154,94 @@ fn selection(state: &State) -> Vec<String> {
     marks
 }
 
-/// What became of every attempt and what it cost, the most important first.
-pub fn ledger(canvas: &mut Canvas, line: Rect) {
-    let ledger = canvas.state.ledger();
-    let mut x = put(canvas.buffer, line, line.x, &format!("{} samples", ledger.shown()), DIM);
-    let style = if ledger.lost() > 0 { HOT } else { DIM };
-    x = put(canvas.buffer, line, x, &losses(ledger), style);
-    let used = share(ledger.own_cpu, ledger);
-    let stopped = match ledger.stops() {
-        0 => ", never stopped".to_owned(),
-        _ => format!(
-            ", stopped {:.2}% max {}",
-            100.0 * share(ledger.stopped_total(), ledger),
-            duration(ledger.stopped_longest())
-        ),
-    };
-    x = put(canvas.buffer, line, x, &stopped, DIM);
-    x = put(canvas.buffer, line, x, &format!(", profiler {}%", percent(used)), DIM);
-    if let Some(unseen) =
-        ledger.processes.map(|counts| counts.missed + counts.not_permitted).filter(|n| *n > 0)
-    {
-        x = put(canvas.buffer, line, x, &format!(", {unseen} processes not seen"), HOT);
-    }
-    if ledger.not_asked_for() > 0 {
-        x = put(canvas.buffer, line, x, &format!(", {} left out", ledger.not_asked_for()), DIM);
-    }
-    if canvas.state.is_tree_full() {
-        put(canvas.buffer, line, x, ", call tree full: new paths are cut", HOT);
+/// A part of the line of the ledger.
+struct Entry {
+    text: String,
+    /// What is written where the whole line has no room; empty for what can be missed then.
+    short: String,
+    style: Style,
+}
+
+impl Entry {
+    fn new(text: String, short: String, is_bad: bool) -> Self {
+        Entry { text, short, style: if is_bad { HOT } else { DIM } }
     }
 }
 
-/// `, 12 lost (0.1%: sampler late 9, thread ended 3)`
-fn losses(ledger: &Ledger) -> String {
-    if ledger.lost() == 0 {
-        return ", none lost".to_owned();
+/// What became of every attempt and what it cost. The help tells all of it; a narrow line tells at least that
+/// something was lost, and not for which reasons.
+pub fn ledger(canvas: &mut Canvas, line: Rect) {
+    let ledger = canvas.state.ledger();
+    let entries = [
+        Entry::new(format!("{} samples", ledger.shown()), format!("{} samples", ledger.shown()), false),
+        losses(ledger),
+        unseen(ledger),
+        tree(canvas.state.is_tree_full()),
+        stops(ledger),
+        own_cost(ledger),
+        left_out(ledger),
+    ];
+    let forms: [fn(&Entry) -> &str; 2] = [|entry| &entry.text, |entry| &entry.short];
+    let width = |form: &fn(&Entry) -> &str| -> usize {
+        entries.iter().map(form).filter(|text| !text.is_empty()).map(|text| text.chars().count() + 2).sum()
+    };
+    let form = forms.iter().find(|form| width(form) <= usize::from(line.width) + 2).unwrap_or(&forms[1]);
+    let mut x = line.x;
+    for entry in entries.iter().filter(|entry| !form(entry).is_empty()) {
+        let separator = if x == line.x { "" } else { ", " };
+        let text = format!("{separator}{}", form(entry));
+        // A number that is cut is another number.
+        if x + text.chars().count() as u16 > line.right() && x > line.x {
+            break;
+        }
+        x = put(canvas.buffer, line, x, &text, entry.style);
     }
-    let share = ledger.lost() as f64 / ledger.attempts() as f64;
+}
+
+/// The call tree has a limit.
+fn tree(is_full: bool) -> Entry {
+    let text = |text: &str| if is_full { text.to_owned() } else { String::new() };
+    Entry::new(text("call tree full: new paths are cut"), text("tree full"), true)
+}
+
+/// `12 lost (0.1%: sampler late 9, thread ended 3)`
+fn losses(ledger: &Ledger) -> Entry {
+    if ledger.lost() == 0 {
+        return Entry::new("none lost".to_owned(), "none lost".to_owned(), false);
+    }
+    let lost = ledger.lost();
+    let share = percent(lost as f64 / ledger.attempts() as f64);
     let reasons: Vec<String> =
         ledger.losses().iter().map(|(reason, times)| format!("{reason} {times}")).collect();
-    format!(", {} lost ({}%: {})", ledger.lost(), percent(share), reasons.join(", "))
+    let text = format!("{lost} lost ({share}%: {})", reasons.join(", "));
+    Entry::new(text, format!("{lost} lost ({share}%)"), true)
+}
+
+/// Processes that were not looked into.
+fn unseen(ledger: &Ledger) -> Entry {
+    let unseen = ledger.processes.map_or(0, |counts| counts.missed + counts.not_permitted);
+    let text = |text: &str| if unseen > 0 { format!("{unseen} {text}") } else { String::new() };
+    Entry::new(text("processes not seen"), text("unseen"), true)
+}
+
+fn stops(ledger: &Ledger) -> Entry {
+    if ledger.stops() == 0 {
+        return Entry::new("never stopped".to_owned(), "no stop".to_owned(), false);
+    }
+    let short = format!("stopped {:.2}%", 100.0 * share(ledger.stopped_total(), ledger));
+    Entry::new(format!("{short} max {}", duration(ledger.stopped_longest())), short, false)
+}
+
+fn own_cost(ledger: &Ledger) -> Entry {
+    let used = percent(share(ledger.own_cpu, ledger));
+    Entry::new(format!("profiler {used}%"), format!("self {used}%"), false)
+}
+
+fn left_out(ledger: &Ledger) -> Entry {
+    match ledger.not_asked_for() {
+        0 => Entry::new(String::new(), String::new(), false),
+        times => Entry::new(format!("{times} left out"), String::new(), false),
+    }
 }
 
 fn share(part: profiler_model::Nanos, ledger: &Ledger) -> f64 {

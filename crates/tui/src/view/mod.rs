@@ -22,6 +22,8 @@ use crate::state::{Action, Mode, Rows, State, Tab};
 pub struct View {
     /// The first row that is shown, by tab.
     first_rows: [usize; Tab::ALL.len()],
+    /// The first line of the help that is shown.
+    first_help: usize,
     /// What a click does where.
     clickable: Vec<(Rect, Action)>,
     /// How many rows the body has.
@@ -59,7 +61,7 @@ impl View {
         self.page = usize::from(body.height.saturating_sub(1)).max(1);
         let first = &mut self.first_rows[state.tab() as usize];
         match state.mode() {
-            Mode::Help => help::draw(&mut canvas, body),
+            Mode::Help(entry) => help::draw(&mut canvas, body, *entry, &mut self.first_help),
             _ => draw_body(&mut canvas, body, first),
         }
         if area.height >= 5 {
@@ -122,7 +124,7 @@ fn footer(canvas: &mut Canvas, line: Rect) {
     let state = canvas.state;
     let typing = match state.mode() {
         Mode::TypeFilter => Some(("show functions and files with: ", state.filter())),
-        Mode::TypeFile(file) => Some(("write to (.svg .txt .json): ", file.as_str())),
+        Mode::TypeFile(file) => Some(("write to (.svg .txt .json .trace): ", file.as_str())),
         _ => None,
     };
     if let Some((question, typed)) = typing {

@@ -181,7 +181,7 @@ pub fn threads(canvas: &mut Canvas, area: Rect, rows: &[ThreadId], first: usize)
         columns.push((Column::CpuTime, "CPU", 7));
     }
     if area.width >= WITH_FILE {
-        columns.push((Column::WaitsFor, "waits for", 9));
+        columns.push((Column::WaitsFor, "waits for", if area.width >= WIDE { 13 } else { 10 }));
     }
     columns.push((Column::Current, "function", 0));
     let columns = placed(area, &columns);

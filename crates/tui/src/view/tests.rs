@@ -80,6 +80,69 @@ fn help_in_a_small_terminal() {
     insta::assert_snapshot!(drawn(&state, 60, 12));
 }
 
+/// Everything that the help shows on a terminal of this size, line by line, when it is scrolled to its end.
+fn help_read_to_its_end(width: u16, height: u16) -> String {
+    let mut state = state();
+    state.act(Action::Help);
+    let mut view = View::default();
+    let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+    let mut read = String::new();
+    for _ in 0..state.help().len() {
+        terminal.draw(|frame| view.draw(&state, frame.buffer_mut())).unwrap();
+        read += &terminal.backend().to_string();
+        state.act(Action::Move(1));
+    }
+    assert!(matches!(state.mode(), crate::Mode::Help(_)));
+    read
+}
+
+#[test]
+fn the_help_can_be_read_whole_on_every_terminal() {
+    for (width, height) in [(40, 8), (60, 12), (100, 16), (120, 40)] {
+        let read = help_read_to_its_end(width, height);
+        for entry in state().help() {
+            assert!(read.contains(entry.word.trim()), "{} at {width}x{height}", entry.word);
+            for word in entry.text.split(' ') {
+                assert!(read.contains(word), "{word} of {entry:?} at {width}x{height}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_key_does_in_the_help_what_the_help_says() {
+    let mut state = state();
+    state.act(Action::Help);
+    state.act(Action::Show(Tab::Calls));
+    assert_eq!((state.mode(), state.tab()), (&crate::Mode::Look, Tab::Calls));
+    state.act(Action::Help);
+    state.act(Action::Move(isize::MAX));
+    assert_eq!(state.mode(), &crate::Mode::Help(state.help().len() - 1));
+    state.act(Action::Back);
+    assert_eq!(state.mode(), &crate::Mode::Look);
+}
+
+#[test]
+fn a_narrow_line_tells_losses_and_cuts_no_number() {
+    let state = state();
+    for width in 20..120 {
+        let screen = drawn(&state, width, 8);
+        let ledger = screen.lines().nth(6).unwrap();
+        assert!(ledger.contains("1 lost") || width < 26, "{width}: {ledger}");
+        let is_whole = ["lost", ")", "%", "max 0", "stopped", "no stop", "samples"];
+        assert!(is_whole.iter().any(|end| ledger.ends_with(end)), "{width}: {ledger}");
+    }
+}
+
+#[test]
+fn what_is_selected_stays_in_sight_in_a_narrow_terminal() {
+    let mut state = state();
+    state.act(Action::AskFilter);
+    "inn".chars().for_each(|char| drop(state.act(Action::Type(char))));
+    let screen = drawn(&state, 60, 12);
+    assert!(screen.lines().nth(2).unwrap().ends_with("cpu last 1.00s /inn"), "{screen}");
+}
+
 #[test]
 fn filters_pauses_and_questions_are_told() {
     let mut state = state();
