@@ -65,6 +65,14 @@ impl CpuTurns {
         Ok(CpuTurns { records, page, _event: event, _right: right })
     }
 
+    /// Has the kernel make ready for such records, which takes it about ten milliseconds the first time. Not ours:
+    /// returns at once. It stays ready for a second at least, and then as long as there are any.
+    pub fn prepare() {
+        let prepare = || CpuTurns::open(Tid::new(nix::unistd::gettid().as_raw().cast_unsigned())).is_ok();
+        // Should there be no thread to be had, the first records take their time.
+        let _ = std::thread::Builder::new().name("prepare-turns".to_owned()).spawn(prepare);
+    }
+
     /// A number in the shared memory.
     fn load(&self, offset: usize) -> u64 {
         assert!(offset.is_multiple_of(8) && offset + 8 <= 2 * self.page);

@@ -18,6 +18,11 @@ const MAX_ATTEMPTS: usize = 3;
 /// A thread that has waited for a CPU for longer than this since its last sample shares it with others.
 const NEGLIGIBLE_QUEUE: Nanos = Nanos::from_nanos(100_000);
 
+/// A thread that is met for the first time and has waited for more than this part of the time that it had a CPU
+/// probably shares it still. To find out costs: the first perf event on a thread keeps the kernel busy for ten
+/// milliseconds.
+const SHARE_OF_WAITING: u64 = 8;
+
 /// A timer for an instant was seen to take the CPU from a thread as much as 10 µs before it, by the time of the
 /// kernel's record: whoever lost it no earlier than this before the instant lost it to the profiler.
 const EARLY_WAKING: Nanos = Nanos::from_nanos(20_000);
@@ -391,13 +396,19 @@ fn new_thread(
         activity,
         id: None,
         known: None,
-        waits_for_cpu: Cell::new(schedule.queued > NEGLIGIBLE_QUEUE),
+        waits_for_cpu: Cell::new(has_waited_much(&schedule)),
         clock: OnceCell::new(),
         turns: OnceCell::new(),
         watch: SleepWatch::default(),
         counted_cpu: schedule.cpu,
         counted_until: now,
     })
+}
+
+/// Whether a thread had to wait for CPUs for a good part of its life.
+fn has_waited_much(schedule: &Schedule) -> bool {
+    schedule.queued > NEGLIGIBLE_QUEUE
+        && schedule.queued.as_nanos() > schedule.cpu.as_nanos() / SHARE_OF_WAITING
 }
 
 /// Which kernel thread each thread state has.

@@ -6,7 +6,7 @@
 use std::ops::ControlFlow;
 
 use profiler_model::{LossReason, Nanos, Pid, Timestamp};
-use profiler_os::{clock, limits, priority, signals};
+use profiler_os::{CpuTurns, clock, limits, priority, signals};
 use profiler_profile::{Ledger, Profile};
 
 use crate::Target;
@@ -103,6 +103,7 @@ impl Session {
             // It must not lose its CPU while a thread is stopped.
             SamplerKind::Pause => {
                 priority::want_promptness();
+                CpuTurns::prepare();
             }
             SamplerKind::Peek => clock::want_exact_wakeups(),
             SamplerKind::Bpf => return self.run_in_kernel(profile, limit, callback),
