@@ -6,8 +6,10 @@
 
 mod layout;
 mod loader;
+mod off_cpu;
 mod records;
 
 pub use layout::{Layout, MAX_STATES, NO_OFFSET, StateEntry, ThreadEntry, head_hash};
 pub use loader::{BpfError, Counters, KernelSampler};
+pub use off_cpu::{AbsenceCopy, AbsenceRecord, Cause, OffCpu, ShortAbsences};
 pub use records::{FrameRecord, NamesRecord, Outcome, Record, StackRecord};

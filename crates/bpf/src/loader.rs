@@ -11,7 +11,7 @@ use aya::programs::perf_event::{
 };
 use aya::programs::{PerfEvent, ProgramError};
 use aya::util::online_cpus;
-use aya::{Ebpf, EbpfError, EbpfLoader};
+use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 use profiler_model::{Nanos, Pid, RemoteAddr, Tid};
 
 use crate::layout::{Layout, ThreadEntry};
@@ -38,6 +38,9 @@ pub enum BpfError {
     /// Which CPUs there are could not be read.
     #[error("cannot tell which CPUs are online: {0}")]
     Cpus(std::io::Error),
+    /// The kernel does not describe its own types.
+    #[error("the kernel does not describe its types (/sys/kernel/btf/vmlinux): {0}")]
+    Types(String),
     /// The object lacks something that is asked of it.
     #[error("the program has no {0}")]
     Missing(&'static str),
@@ -67,7 +70,7 @@ pub struct Counters {
 
 /// The loaded program. Everything of it is gone when this is dropped, or when this process ends.
 pub struct KernelSampler {
-    ebpf: Ebpf,
+    pub(crate) ebpf: Ebpf,
     ring: RingBuf<MapData>,
     layouts: HashMap<MapData, u32, Layout>,
     threads: HashMap<MapData, u32, ThreadEntry>,
@@ -86,9 +89,15 @@ impl KernelSampler {
     /// # Errors
     /// When the kernel refuses it.
     pub fn load(cpus: u32) -> Result<Self, BpfError> {
+        // Nothing of the kernel's own types is needed, and reading them takes 20 MB.
+        Self::load_with(cpus, None)
+    }
+
+    /// The same with the kernel's own types: without them, programs that look into its structures are loaded as
+    /// well, but look at the wrong places.
+    pub(crate) fn load_with(cpus: u32, types: Option<&Btf>) -> Result<Self, BpfError> {
         let mut ebpf = EbpfLoader::new()
-            // Nothing of the kernel's own types is needed, and reading them takes 20 MB.
-            .btf(None)
+            .btf(types)
             .map_max_entries("stacks", cpus.max(1))
             .map_max_entries("names", cpus.max(1))
             .map_max_entries("clocks", cpus.max(1))
@@ -209,6 +218,6 @@ impl std::fmt::Debug for KernelSampler {
     }
 }
 
-fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, BpfError> {
+pub(crate) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, BpfError> {
     ebpf.take_map(name).ok_or(BpfError::Missing(name))
 }

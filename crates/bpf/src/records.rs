@@ -3,9 +3,11 @@
 
 use profiler_model::{Nanos, Pid, RemoteAddr, Tid, Timestamp};
 
-const STACK_HEAD_BYTES: usize = 64;
-const THREAD_BYTES: usize = 384;
-const FRAME_RECORD_BYTES: usize = 40;
+use crate::off_cpu::AbsenceRecord;
+
+pub(crate) const STACK_HEAD_BYTES: usize = 64;
+pub(crate) const THREAD_BYTES: usize = 384;
+pub(crate) const FRAME_RECORD_BYTES: usize = 40;
 const OBJECT_BYTES: usize = 192;
 const NAME_BYTES: usize = 256;
 const FILE_BYTES: usize = 384;
@@ -36,20 +38,32 @@ pub enum Record<'a> {
     Stack(StackRecord<'a>),
     /// The names of a code object that was met for the first time.
     Names(NamesRecord<'a>),
+    /// A thread was off the CPU.
+    Absence(AbsenceRecord<'a>),
+    /// The stack of an absence that is still to come: it is too deep to be kept until then.
+    DeepStack(StackRecord<'a>),
+    /// A thread left the CPU whose process was told, but not its thread state.
+    Stranger(Pid, Tid),
 }
 
 impl<'a> Record<'a> {
     /// The record in these bytes; `None` where they are none.
     pub fn parse(bytes: &'a [u8]) -> Option<Self> {
         match number(bytes, 0)? as u32 {
-            1 if bytes.len() >= STACK_HEAD_BYTES + THREAD_BYTES => Some(Record::Stack(StackRecord(bytes))),
+            1 => StackRecord::parse(bytes).map(Record::Stack),
+            3 => AbsenceRecord::parse(bytes).map(Record::Absence),
+            4 => StackRecord::parse(bytes).map(Record::DeepStack),
+            5 => {
+                let process = Pid::new((number(bytes, 0)? >> 32) as u32);
+                Some(Record::Stranger(process, Tid::new(number(bytes, 8)? as u32)))
+            }
             2 if bytes.len() >= LINE_TABLE_AT => Some(Record::Names(NamesRecord(bytes))),
             _ => None,
         }
     }
 }
 
-fn number(bytes: &[u8], at: usize) -> Option<u64> {
+pub(crate) fn number(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
 }
 
@@ -77,6 +91,10 @@ pub struct FrameRecord {
 }
 
 impl<'a> StackRecord<'a> {
+    pub(crate) fn parse(bytes: &'a [u8]) -> Option<Self> {
+        (bytes.len() >= STACK_HEAD_BYTES + THREAD_BYTES).then_some(StackRecord(bytes))
+    }
+
     fn wide(&self, at: usize) -> u64 {
         number(self.0, at).unwrap_or(0)
     }

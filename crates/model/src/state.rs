@@ -30,6 +30,10 @@ pub enum WaitReason {
     File,
     /// Uninterruptible work of the kernel: the disk, a page fault.
     Disk,
+    /// A page of memory that it touched.
+    Page,
+    /// A CPU: it could go on, but others are on all of them.
+    Cpu,
     /// A child process.
     Child,
     /// A stop signal or a debugger.
@@ -64,6 +68,8 @@ impl fmt::Display for WaitReason {
             WaitReason::Poll => "poll",
             WaitReason::File => "file",
             WaitReason::Disk => "disk",
+            WaitReason::Page => "page fault",
+            WaitReason::Cpu => "CPU",
             WaitReason::Child => "child process",
             WaitReason::Stopped => "stopped",
         })

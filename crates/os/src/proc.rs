@@ -465,6 +465,10 @@ impl Activity {
             Activity::Running => ThreadState::Running,
             Activity::Stopped => ThreadState::Waiting(WaitReason::Stopped),
             Activity::Blocked { call: None, .. } => ThreadState::Waiting(WaitReason::Disk),
+            // How a program sleeps for less than a second since ever, and CPython up to 3.10.
+            Activity::Blocked { call: Some(call), argument: 0 } if is_select(call) => {
+                ThreadState::Waiting(WaitReason::Sleep)
+            }
             Activity::Blocked { call: Some(call), .. } => ThreadState::Waiting(wait_reason(call)),
         }
     }
@@ -498,6 +502,15 @@ impl Activity {
 fn is_futex(call: u64) -> bool {
     // 449: futex_waitv, 454-456: futex_wake, futex_wait and futex_requeue, on every architecture.
     call == libc::SYS_futex as u64 || matches!(call, 449 | 455)
+}
+
+/// Whether its first argument is the number of file descriptors that it waits for.
+fn is_select(call: u64) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    if call == libc::SYS_select as u64 {
+        return true;
+    }
+    call == libc::SYS_pselect6 as u64
 }
 
 /// What a sleeping system call waits for.
@@ -554,6 +567,13 @@ mod tests {
         assert_eq!(blocked(libc::SYS_wait4, u64::from(u32::MAX)).child(), None);
         assert_eq!(blocked(libc::SYS_read, 4711).child(), None);
         assert_eq!((Activity::Running.descriptor(), Activity::Running.child()), (None, None));
+    }
+
+    #[test]
+    fn to_select_among_nothing_is_to_sleep() {
+        let select = |argument| Activity::Blocked { call: Some(libc::SYS_pselect6 as u64), argument };
+        assert_eq!(select(0).thread_state(), ThreadState::Waiting(WaitReason::Sleep));
+        assert_eq!(select(1).thread_state(), ThreadState::Waiting(WaitReason::Poll));
     }
 
     #[test]

@@ -3,7 +3,9 @@
 
 use std::os::fd::BorrowedFd;
 
-use profiler_bpf::{BpfError, Counters, KernelSampler, Layout, NO_OFFSET, Record, StateEntry, ThreadEntry};
+use profiler_bpf::{
+    BpfError, Counters, KernelSampler, Layout, NO_OFFSET, OffCpu, Record, StateEntry, ThreadEntry,
+};
 use profiler_memory::{Field, Scalar};
 use profiler_model::{LossReason, Nanos, Pid, RemoteAddr, Tid, Timestamp};
 use profiler_os::clock;
@@ -32,12 +34,22 @@ impl Kernel {
     /// # Errors
     /// When the kernel does not take it.
     pub fn load() -> Result<Self, BpfError> {
-        Ok(Kernel {
-            sampler: KernelSampler::load(clock::cpus())?,
-            period: Nanos::ZERO,
-            next_cpu_look: Timestamp::default(),
-            counted: Counters::default(),
-        })
+        Ok(Kernel::of(KernelSampler::load(clock::cpus())?))
+    }
+
+    /// Loads it with the programs that watch threads off the CPU, which the scheduler runs from now on; absences
+    /// shorter than `least` are summed.
+    ///
+    /// # Errors
+    /// When the kernel does not take one of them.
+    pub fn load_with_off_cpu(least: Nanos) -> Result<(Self, OffCpu), BpfError> {
+        let (sampler, off_cpu) = OffCpu::load(clock::cpus(), least)?;
+        Ok((Kernel::of(sampler), off_cpu))
+    }
+
+    fn of(sampler: KernelSampler) -> Self {
+        let (period, next_cpu_look) = (Nanos::ZERO, Timestamp::default());
+        Kernel { sampler, period, next_cpu_look, counted: Counters::default() }
     }
 
     /// Has it run after each `period` on every CPU.

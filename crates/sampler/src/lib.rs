@@ -6,6 +6,7 @@
 //! `kernel`; everything else they share.
 #![forbid(unsafe_code)]
 
+mod absences;
 mod attach;
 mod capture;
 mod code_names;
@@ -20,6 +21,8 @@ mod kernel;
 mod members;
 mod names;
 mod objects;
+pub mod off_cpu;
+mod off_cpu_reason;
 mod pause;
 mod peek;
 mod probe;
@@ -34,6 +37,7 @@ mod sources;
 mod tasks;
 mod tree;
 
+pub use absences::{Absence, ThreadTotals};
 pub use attach::{AttachError, Search, Target};
 pub use core_file::{CoreFailure, CoreOptions, CoreTarget, FileTrouble, MissingFile, dump_core};
 pub use dump::{DumpOptions, dump};

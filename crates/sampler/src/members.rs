@@ -344,6 +344,9 @@ impl Members {
             let pid = match &record {
                 Record::Stack(stack) => stack.process(),
                 Record::Names(names) => names.process(),
+                Record::Absence(absence) => absence.process(),
+                Record::DeepStack(stack) => stack.process(),
+                Record::Stranger(process, _) => *process,
             };
             let sampler = members.get_mut(&pid).and_then(|member| match &mut member.state {
                 State::Sampled(sampler) => Some(sampler),
@@ -361,7 +364,8 @@ impl Members {
                     with_all_names.extend(sampler.take_names(&names).then_some(pid));
                 }
                 (Record::Stack(_), None) => profile.ledger_mut().count_lost(LossReason::ProcessEnded),
-                (Record::Names(_), None) => {}
+                // Time off the CPU is not asked for.
+                (Record::Names(_) | Record::Absence(_) | Record::DeepStack(_) | Record::Stranger(..), _) => {}
             }
         });
         for pid in with_all_names {

@@ -358,3 +358,5 @@ int sample(void *context) {
         count(COUNTER_RING_FULL);
     return 0;
 }
+
+#include "off_cpu.h"

@@ -1,0 +1,374 @@
+//! What threads do while they are not on a CPU: has the kernel watch them, and reads what it says of each absence.
+//! The same structures as in `program/off_cpu.h`.
+//!
+//! Stacks of threads that run are `loader`'s; both come through the same ring.
+
+use aya::maps::{Array, HashMap, MapData, MapError};
+use aya::programs::BtfTracePoint;
+use aya::{Btf, Pod};
+use profiler_model::{Nanos, Pid, Tid, Timestamp};
+
+use crate::loader::{BpfError, KernelSampler, take};
+use crate::records::{StackRecord, number};
+
+/// Each program, and the place of the scheduler that it runs at.
+const PROGRAMS: [(&str, &str); 2] = [("off_cpu_switch", "sched_switch"), ("off_cpu_wakeup", "sched_wakeup")];
+
+const HEAD_BYTES: usize = 112;
+const STACK_BYTES: usize = crate::records::STACK_HEAD_BYTES
+    + crate::records::THREAD_BYTES
+    + KEPT_FRAMES * crate::records::FRAME_RECORD_BYTES;
+/// Frames of a stack that is kept until the thread comes back (`KEPT_FRAMES`).
+const KEPT_FRAMES: usize = 64;
+/// Bytes of an entry of the map `absences`.
+const ENTRY_BYTES: usize = HEAD_BYTES + STACK_BYTES;
+
+const RUNNABLE: u32 = 1;
+const DEEP: u32 = 2;
+const FROM_START: u32 = 4;
+const END: u32 = 8;
+
+/// A thread as the program keeps it. Larger than what one would put on the stack without need.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+struct Entry([u8; ENTRY_BYTES]);
+
+// SAFETY: bytes without gaps, for which every bit pattern is a value.
+unsafe impl Pod for Entry {}
+
+/// What the program sums short absences by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+struct SumKey {
+    thread: u32,
+    runnable: u32,
+    call: i64,
+    argument: u64,
+}
+
+// SAFETY: numbers without gaps, for which every bit pattern is a value.
+unsafe impl Pod for SumKey {}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+struct SumEntry {
+    absences: u64,
+    waited: u64,
+    queued: u64,
+}
+
+// SAFETY: numbers without gaps, for which every bit pattern is a value.
+unsafe impl Pod for SumEntry {}
+
+/// The watch over threads that are off the CPU. The programs run as long as the [`KernelSampler`] that it was made
+/// with is there.
+pub struct OffCpu {
+    absences: HashMap<MapData, u32, Entry>,
+    sums: HashMap<MapData, SumKey, SumEntry>,
+    settings: Array<MapData, [u64; 3]>,
+    least: Nanos,
+}
+
+impl OffCpu {
+    /// Loads the program and has the scheduler run its parts for threads off the CPU. Absences shorter than `least`
+    /// are summed by what was waited for.
+    ///
+    /// # Errors
+    /// When the kernel does not describe its types, or refuses the programs.
+    pub fn load(cpus: u32, least: Nanos) -> Result<(KernelSampler, Self), BpfError> {
+        if !cfg!(target_arch = "x86_64") {
+            // The saved registers are those of x86-64.
+            return Err(BpfError::Missing("off-CPU programs for this kind of processor"));
+        }
+        let types = Btf::from_sys_fs().map_err(|error| BpfError::Types(error.to_string()))?;
+        let mut kernel = KernelSampler::load_with(cpus, Some(&types))?;
+        let off_cpu = OffCpu::start(&mut kernel, &types, least)?;
+        Ok((kernel, off_cpu))
+    }
+
+    fn start(kernel: &mut KernelSampler, types: &Btf, least: Nanos) -> Result<Self, BpfError> {
+        let mut settings: Array<MapData, [u64; 3]> =
+            Array::try_from(take(&mut kernel.ebpf, "off_cpu_settings")?)?;
+        settings.set(0, [least.as_nanos(), 0, 0], 0)?;
+        for (name, place) in PROGRAMS {
+            let program = kernel.ebpf.program_mut(name).ok_or(BpfError::Missing(name))?;
+            let program: &mut BtfTracePoint = program.try_into()?;
+            program.load(place, types)?;
+            program.attach()?;
+        }
+        Ok(OffCpu {
+            absences: HashMap::try_from(take(&mut kernel.ebpf, "absences")?)?,
+            sums: HashMap::try_from(take(&mut kernel.ebpf, "sums")?)?,
+            settings,
+            least,
+        })
+    }
+
+    /// Absences shorter than this are summed.
+    pub fn least(&self) -> Nanos {
+        self.least
+    }
+
+    /// Takes note of nothing from now on. What is known of each thread can still be read. The programs leave the
+    /// scheduler with the [`KernelSampler`].
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    pub fn stop(&mut self) -> Result<(), BpfError> {
+        Ok(self.settings.set(0, [self.least.as_nanos(), 0, 1], 0)?)
+    }
+
+    /// Watches a thread from `now` on, at which the scheduler had put it on a CPU `arrivals` times. Whether it is away is not known to the program before its first switch: it is
+    /// taken to be, and found to have run all the time if it leaves its CPU first.
+    ///
+    /// # Errors
+    /// When there are too many threads.
+    pub fn watch(
+        &mut self,
+        process: Pid,
+        thread: Tid,
+        now: Timestamp,
+        arrivals: u64,
+    ) -> Result<(), BpfError> {
+        let mut entry = Box::new(Entry([0; ENTRY_BYTES]));
+        let mut put = |at: usize, bytes: &[u8]| entry.0[at..at + bytes.len()].copy_from_slice(bytes);
+        put(0, &3u32.to_le_bytes());
+        put(4, &process.as_u32().to_le_bytes());
+        put(8, &thread.as_u32().to_le_bytes());
+        put(12, &FROM_START.to_le_bytes());
+        put(16, &now.as_nanos().to_le_bytes());
+        put(32, &now.as_nanos().to_le_bytes());
+        put(64, &(-1i64).to_le_bytes());
+        put(96, &arrivals.to_le_bytes());
+        Ok(self.absences.insert(thread.as_u32(), *entry, 0)?)
+    }
+
+    /// Watches a thread no longer.
+    pub fn forget(&mut self, thread: Tid) {
+        // Its end may have removed it.
+        let _ = self.absences.remove(&thread.as_u32());
+    }
+
+    /// What a watched thread is doing, as the program knows it; `None` where it is not watched, or its state changed
+    /// while it was read.
+    pub fn now(&self, thread: Tid) -> Option<Box<AbsenceCopy>> {
+        let first = Box::new(AbsenceCopy(self.absences.get(&thread.as_u32(), 0).ok()?));
+        let again = self.absences.get(&thread.as_u32(), 0).ok()?;
+        (again.0[..HEAD_BYTES] == first.0.0[..HEAD_BYTES]).then_some(first)
+    }
+
+    /// The sums of short absences since each thread is watched.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn sums(&self) -> Result<Vec<ShortAbsences>, BpfError> {
+        let entries: Result<Vec<_>, MapError> = self.sums.iter().collect();
+        Ok(entries?.into_iter().map(|(key, sum)| ShortAbsences::new(&key, &sum)).collect())
+    }
+
+    /// Forgets the sums of a thread that has ended.
+    pub fn forget_sums(&mut self, thread: Tid) {
+        let keys: Vec<SumKey> = self.sums.keys().filter_map(Result::ok).collect();
+        for key in keys.iter().filter(|key| key.thread == thread.as_u32()) {
+            // Nobody else removes it.
+            let _ = self.sums.remove(key);
+        }
+    }
+}
+
+impl std::fmt::Debug for OffCpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OffCpu").finish_non_exhaustive()
+    }
+}
+
+/// An absence as it stands in the program's map at this moment.
+pub struct AbsenceCopy(Entry);
+
+impl AbsenceCopy {
+    /// The same as when it is sent.
+    pub fn record(&self) -> AbsenceRecord<'_> {
+        let stack = number(&self.0.0, HEAD_BYTES - 8).unwrap_or(0) >> 32;
+        AbsenceRecord(&self.0.0[..HEAD_BYTES + (stack as usize).min(STACK_BYTES)])
+    }
+}
+
+/// Why a thread was off the CPU, in the kernel's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// It could have gone on, but another thread was put in its place.
+    Preempted,
+    /// It waited in a system call, or in none: for a page, or under a stop signal.
+    Waited {
+        /// The system call.
+        call: Option<u64>,
+        /// Its first argument.
+        argument: u64,
+    },
+}
+
+impl Cause {
+    fn new(runnable: bool, call: i64, argument: u64) -> Self {
+        match runnable {
+            true => Cause::Preempted,
+            // The kernel has -1 where there is none.
+            false => Cause::Waited { call: u64::try_from(call).ok(), argument },
+        }
+    }
+}
+
+/// An absence of a thread from the CPU.
+#[derive(Clone, Copy, Debug)]
+pub struct AbsenceRecord<'a>(&'a [u8]);
+
+impl<'a> AbsenceRecord<'a> {
+    pub(crate) fn parse(bytes: &'a [u8]) -> Option<Self> {
+        (bytes.len() >= HEAD_BYTES).then_some(AbsenceRecord(bytes))
+    }
+
+    fn wide(&self, at: usize) -> u64 {
+        number(self.0, at).unwrap_or(0)
+    }
+
+    fn narrow(&self, at: usize) -> u32 {
+        self.wide(at) as u32
+    }
+
+    fn has(&self, flag: u32) -> bool {
+        self.narrow(12) & flag != 0
+    }
+
+    /// The process.
+    pub fn process(&self) -> Pid {
+        Pid::new(self.narrow(4))
+    }
+
+    /// The thread.
+    pub fn thread(&self) -> Tid {
+        Tid::new(self.narrow(8))
+    }
+
+    /// Whether this only says that the thread has ended.
+    pub fn is_end(&self) -> bool {
+        self.has(END)
+    }
+
+    /// Whether the thread was away when it was first watched: its stack is not known here.
+    pub fn is_from_start(&self) -> bool {
+        self.has(FROM_START)
+    }
+
+    /// Whether the stack came before as a record of its own, taken at [`AbsenceRecord::left`].
+    pub fn is_deep(&self) -> bool {
+        self.has(DEEP)
+    }
+
+    /// When it left the CPU; `None` while it is on one.
+    pub fn left(&self) -> Option<Timestamp> {
+        Some(self.wide(16)).filter(|left| *left != 0).map(Timestamp::from_nanos)
+    }
+
+    /// When it could go on, and only lacked a CPU.
+    pub fn woken(&self) -> Option<Timestamp> {
+        Some(self.wide(24)).filter(|woken| *woken != 0).map(Timestamp::from_nanos)
+    }
+
+    /// When it came back.
+    pub fn back(&self) -> Timestamp {
+        Timestamp::from_nanos(self.wide(32))
+    }
+
+    /// How long it was on a CPU since the last record of it.
+    pub fn ran(&self) -> Nanos {
+        Nanos::from_nanos(self.wide(40))
+    }
+
+    /// How many absences of it found the ring full since the last record, and how long they were.
+    pub fn lost(&self) -> (u64, Nanos) {
+        (self.wide(48), Nanos::from_nanos(self.wide(56)))
+    }
+
+    /// Why it was away.
+    pub fn cause(&self) -> Cause {
+        Cause::new(self.has(RUNNABLE), self.wide(64) as i64, self.wide(72))
+    }
+
+    /// The first three arguments of the system call that it left in.
+    pub fn arguments(&self) -> [u64; 3] {
+        [self.wide(72), self.wide(80), self.wide(88)]
+    }
+
+    /// How often the scheduler had put it on a CPU when it left.
+    pub fn arrivals(&self) -> u64 {
+        self.wide(96)
+    }
+
+    /// What the scheduler calls its state (`TASK_INTERRUPTIBLE` is 1).
+    pub fn scheduler_state(&self) -> u32 {
+        self.narrow(104)
+    }
+
+    /// Its stack when it left; `None` where it is not in this record.
+    pub fn stack(&self) -> Option<StackRecord<'a>> {
+        StackRecord::parse(&self.0[HEAD_BYTES..])
+    }
+}
+
+/// Short absences of a thread for one cause, in sum since it is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShortAbsences {
+    /// The thread.
+    pub thread: Tid,
+    /// The cause.
+    pub cause: Cause,
+    /// How many.
+    pub absences: u64,
+    /// How long until it was woken, ...
+    pub waited: Nanos,
+    /// ... and from then until it was on a CPU.
+    pub queued: Nanos,
+}
+
+impl ShortAbsences {
+    fn new(key: &SumKey, sum: &SumEntry) -> Self {
+        ShortAbsences {
+            thread: Tid::new(key.thread),
+            cause: Cause::new(key.runnable != 0, key.call, key.argument),
+            absences: sum.absences,
+            waited: Nanos::from_nanos(sum.waited),
+            queued: Nanos::from_nanos(sum.queued),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_absence_says_when_and_why() {
+        let mut bytes = [0u8; HEAD_BYTES];
+        let fields =
+            [(16, 1000u64), (24, 4000), (32, 5000), (40, 70), (48, 2), (56, 30), (64, 202), (72, 0x7f00)];
+        for (at, value) in fields {
+            bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+        }
+        bytes[8] = 42;
+        let absence = AbsenceRecord::parse(&bytes).unwrap();
+        assert_eq!((absence.thread(), absence.is_end(), absence.is_deep()), (Tid::new(42), false, false));
+        let times = (absence.left(), absence.woken(), absence.back());
+        let at = Timestamp::from_nanos;
+        assert_eq!(times, (Some(at(1000)), Some(at(4000)), at(5000)));
+        assert_eq!((absence.ran(), absence.lost()), (Nanos::from_nanos(70), (2, Nanos::from_nanos(30))));
+        assert_eq!(absence.cause(), Cause::Waited { call: Some(202), argument: 0x7f00 });
+        assert!(absence.stack().is_none());
+        bytes[12] = RUNNABLE as u8;
+        assert_eq!(AbsenceRecord(&bytes).cause(), Cause::Preempted);
+        assert!(AbsenceRecord::parse(&bytes[1..]).is_none());
+    }
+
+    #[test]
+    fn no_system_call_is_none() {
+        assert_eq!(Cause::new(false, -1, 7), Cause::Waited { call: None, argument: 7 });
+    }
+}

@@ -1,0 +1,346 @@
+/* What threads do while they are not on a CPU: for how long each is away, on what it waits, and its Python stack.
+ *
+ * The stack is taken when the thread leaves its CPU, which is the last moment at which its memory can be read, and
+ * is kept with the thread; how long it was away is known when it comes back, and only then is the stack sent, if it
+ * was away for long enough. Shorter absences are summed by what was waited for. Everything here runs inside the
+ * scheduler, at each switch of the whole machine: threads that nobody asked for are to cost next to nothing. */
+#ifndef PROFILER_OFF_CPU_H
+#define PROFILER_OFF_CPU_H
+
+#include "records.h"
+
+/* A stack with more frames than this is sent when its thread leaves, as it is too large to be kept. */
+#define KEPT_FRAMES 64
+#define STACK_HEAD __builtin_offsetof(struct stack_record, frames)
+#define KEPT_BYTES (STACK_HEAD + KEPT_FRAMES * sizeof(struct frame_copy))
+/* Sums of short absences, by thread and by what was waited for. */
+#define MAX_SUMS 16384
+#define MAX_STRANGERS 4096
+/* How long until a thread of which no thread state is told is reported again. */
+#define STRANGER_GAP 100000000ull
+
+enum off_cpu_kind { RECORD_ABSENCE = 3, RECORD_DEEP_STACK = 4, RECORD_STRANGER = 5 };
+
+enum absence_flags {
+    /* It could have gone on: another thread was put in its place. */
+    ABSENCE_RUNNABLE = 1,
+    /* The stack was sent before, as it is deep. */
+    ABSENCE_DEEP = 2,
+    /* It was away already when it was told of: its stack was never taken here. */
+    ABSENCE_FROM_START = 4,
+    /* It has ended. */
+    ABSENCE_END = 8,
+};
+
+/* A thread, and its last absence. This is also what is sent, without the unused end of the stack. */
+struct absence {
+    u32 kind;
+    u32 process;
+    u32 thread;
+    u32 flags;
+    /* When it left its CPU; 0 while it is on one. When it was woken, if it was. When it came back. */
+    u64 left;
+    u64 woken;
+    u64 back;
+    /* How long it ran since the last record of it. */
+    u64 ran;
+    /* Absences that found the ring full since the last record: how many, how long. */
+    u64 lost;
+    u64 lost_time;
+    /* The system call that it left in, -1 for none, and what it was given. */
+    s64 call;
+    u64 arguments[3];
+    /* How often the scheduler had put it on a CPU when it left. */
+    u64 arrivals;
+    /* What the scheduler calls its state. */
+    u32 state;
+    u32 stack_bytes;
+    u8 stack[KEPT_BYTES];
+};
+
+struct sum_key {
+    u32 thread;
+    u32 runnable;
+    s64 call;
+    u64 argument;
+};
+
+struct sum {
+    u64 absences;
+    /* Until it was woken, and from then on. */
+    u64 waited;
+    u64 queued;
+};
+
+struct stranger {
+    u32 kind;
+    u32 process;
+    u32 thread;
+    u32 padding;
+};
+
+struct off_cpu_settings {
+    /* Absences shorter than this are summed. */
+    u64 least;
+    /* How far the scheduler's clock is behind ours, as the last return told; 0 before the first one. */
+    u64 behind;
+    /* 1: nothing is taken note of any more. */
+    u64 is_over;
+};
+
+/* The threads that are watched: user space adds them, their end removes them. */
+struct {
+    MAP_NUMBER(type, BPF_MAP_TYPE_HASH);
+    MAP_NUMBER(max_entries, MAX_THREADS);
+    MAP_NUMBER(map_flags, BPF_F_NO_PREALLOC);
+    MAP_TYPE(key, u32);
+    MAP_TYPE(value, struct absence);
+} absences SECTION(".maps");
+
+struct {
+    MAP_NUMBER(type, BPF_MAP_TYPE_HASH);
+    MAP_NUMBER(max_entries, MAX_SUMS);
+    MAP_NUMBER(map_flags, BPF_F_NO_PREALLOC);
+    MAP_TYPE(key, struct sum_key);
+    MAP_TYPE(value, struct sum);
+} sums SECTION(".maps");
+
+/* Threads without a thread state, and when they were reported. */
+struct {
+    MAP_NUMBER(type, BPF_MAP_TYPE_LRU_HASH);
+    MAP_NUMBER(max_entries, MAX_STRANGERS);
+    MAP_TYPE(key, u32);
+    MAP_TYPE(value, u64);
+} strangers SECTION(".maps");
+
+struct {
+    MAP_NUMBER(type, BPF_MAP_TYPE_ARRAY);
+    MAP_NUMBER(max_entries, 1);
+    MAP_TYPE(key, u32);
+    MAP_TYPE(value, struct off_cpu_settings);
+} off_cpu_settings SECTION(".maps");
+
+/* Of the kernel's own structures only this. Where it lies is told by the kernel's type information when this is
+ * loaded; loaded without, this reads the structure's first bytes. */
+struct sched_info {
+    unsigned long pcount;
+    u64 last_arrival;
+} __attribute__((preserve_access_index));
+
+struct task_struct {
+    int pid;
+    struct sched_info sched_info;
+} __attribute__((preserve_access_index));
+
+/* The registers of user space on x86-64, in the order in which the kernel saves them. */
+struct saved_registers {
+    u64 r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi;
+    s64 orig_rax;
+};
+
+enum { TASK_RUNNING = 0, TASK_DEAD = 0x80 };
+
+static ALWAYS_INLINE void report_stranger(u32 process, u32 thread, u64 now) {
+    u64 *reported = bpf_map_lookup_elem(&strangers, &thread);
+    if (reported && now - *reported < STRANGER_GAP)
+        return;
+    bpf_map_update_elem(&strangers, &thread, &now, BPF_ANY);
+    struct stranger record = {.kind = RECORD_STRANGER, .process = process, .thread = thread};
+    bpf_ringbuf_output(&ring, &record, sizeof record, BPF_RB_NO_WAKEUP);
+}
+
+/* Sends what is known of a thread, and starts its sums anew if that could be sent. */
+static ALWAYS_INLINE void send_absence(struct absence *absence, u64 wakeup_flags) {
+    u64 stack_bytes = KEEP(absence->stack_bytes);
+    if (stack_bytes > KEPT_BYTES)
+        stack_bytes = KEPT_BYTES;
+    u64 size = __builtin_offsetof(struct absence, stack) + stack_bytes;
+    if (bpf_ringbuf_output(&ring, absence, size, wakeup_flags) == 0) {
+        absence->ran = 0;
+        absence->lost = 0;
+        absence->lost_time = 0;
+    } else {
+        absence->lost += 1;
+        absence->lost_time += absence->left ? absence->back - absence->left : 0;
+        count(COUNTER_RING_FULL);
+    }
+}
+
+/* Takes the stack of the current thread and keeps it, or sends it if it is too large to be kept. */
+static ALWAYS_INLINE void keep_stack(const struct layout *layout, struct absence *absence, u64 now) {
+    absence->stack_bytes = 0;
+    u32 cpu = bpf_get_smp_processor_id();
+    struct stack_record *record = bpf_map_lookup_elem(&stacks, &cpu);
+    if (!record)
+        return;
+    record->kind = RECORD_DEEP_STACK;
+    record->time = now;
+    record->process = absence->process;
+    record->thread = absence->thread;
+    record->thread_state = 0;
+    record->frame_count = 0;
+    record->end = 0;
+    record->weight = 0;
+    record->holds_gil = 0;
+    record->outcome = walk_thread(layout, record);
+    record->took = (u32)(bpf_ktime_get_ns() - now);
+    u64 frames = KEEP(record->frame_count);
+    if (frames > KEPT_FRAMES) {
+        if (frames > MAX_FRAMES)
+            frames = MAX_FRAMES;
+        absence->flags |= ABSENCE_DEEP;
+        u64 size = STACK_HEAD + frames * sizeof(struct frame_copy);
+        if (bpf_ringbuf_output(&ring, record, size, BPF_RB_NO_WAKEUP) != 0)
+            count(COUNTER_RING_FULL);
+        return;
+    }
+    u64 size = STACK_HEAD + frames * sizeof(struct frame_copy);
+    if (bpf_probe_read_kernel(absence->stack, size, record) == 0)
+        absence->stack_bytes = size;
+}
+
+/* A watched thread, from outside. */
+static ALWAYS_INLINE struct absence *absence_of(struct task_struct *task) {
+    u32 thread = task->pid;
+    return bpf_map_lookup_elem(&absences, &thread);
+}
+
+/* An absence that is too short to be sent. */
+static ALWAYS_INLINE int add_to_sums(const struct absence *absence, u64 waited, u64 queued) {
+    struct sum_key key = {
+        .thread = absence->thread,
+        .runnable = absence->flags & ABSENCE_RUNNABLE,
+        .call = absence->call,
+        .argument = absence->arguments[0],
+    };
+    if (key.runnable) {
+        /* Whatever it was doing is of no account: it did not wait for that. */
+        key.call = -1;
+        key.argument = 0;
+    }
+    struct sum *sum = bpf_map_lookup_elem(&sums, &key);
+    if (!sum) {
+        struct sum empty = {};
+        bpf_map_update_elem(&sums, &key, &empty, BPF_ANY);
+        sum = bpf_map_lookup_elem(&sums, &key);
+        if (!sum)
+            return 0;
+    }
+    /* Only this thread's own coming back writes here, but user space reads and removes. */
+    __sync_fetch_and_add(&sum->absences, 1);
+    __sync_fetch_and_add(&sum->waited, waited);
+    __sync_fetch_and_add(&sum->queued, queued);
+    return 1;
+}
+
+/* Ends an absence. */
+static ALWAYS_INLINE void end_absence(struct absence *absence, const struct off_cpu_settings *settings, u64 back) {
+    u64 left = absence->left;
+    u64 woken = absence->woken && absence->woken < back ? absence->woken : back;
+    absence->back = back;
+    int is_short = back - left < settings->least && !(absence->flags & ABSENCE_FROM_START);
+    if (!is_short || !add_to_sums(absence, woken - left, back - woken))
+        send_absence(absence, wakeup(OUTCOME_WHOLE));
+    absence->left = 0;
+}
+
+/* Not every switch is told here: of a thread that leaves and was not seen coming back, the scheduler itself knows
+ * when it did. Returns whether there is no time that is not accounted for. */
+static ALWAYS_INLINE int end_unseen(struct task_struct *task, struct absence *absence,
+                                    const struct off_cpu_settings *settings, u64 now) {
+    u64 arrivals = task->sched_info.pcount - absence->arrivals;
+    if (arrivals == 0)
+        /* It was taken to be away at the start and was on its CPU all the time. */
+        return absence->flags & ABSENCE_FROM_START;
+    u64 back = task->sched_info.last_arrival + settings->behind;
+    if (arrivals != 1 || !settings->behind || back > now)
+        return 0;
+    if (back < absence->left)
+        /* The same: it was put there while it was told of. */
+        return absence->flags & ABSENCE_FROM_START;
+    end_absence(absence, settings, back);
+    return 1;
+}
+
+/* Accounts for the time before a thread leaves. */
+static ALWAYS_INLINE void settle(struct task_struct *task, struct absence *absence, struct off_cpu_settings *settings,
+                                 u64 now) {
+    if (!absence->left) {
+        settings->behind = absence->back - task->sched_info.last_arrival;
+        absence->ran += now - absence->back;
+    } else if (end_unseen(task, absence, settings, now)) {
+        absence->ran += now - (absence->left ? absence->left : absence->back);
+    } else {
+        absence->lost += 1;
+        absence->lost_time += now - absence->left;
+    }
+}
+
+/* What the thread waits for, in the kernel's words. */
+static ALWAYS_INLINE void keep_cause(struct task_struct *task, struct absence *absence, u32 state, int runnable) {
+    absence->flags = runnable ? ABSENCE_RUNNABLE : 0;
+    absence->woken = runnable ? absence->left : 0;
+    absence->state = state;
+    absence->arrivals = task->sched_info.pcount;
+    const struct saved_registers *registers = bpf_task_pt_regs(task);
+    absence->call = registers->orig_rax;
+    absence->arguments[0] = registers->rdi;
+    absence->arguments[1] = registers->rsi;
+    absence->arguments[2] = registers->rdx;
+}
+
+static ALWAYS_INLINE void leave(struct task_struct *task, struct off_cpu_settings *settings, u32 state, int preempted) {
+    u64 ids = bpf_get_current_pid_tgid();
+    u32 process = ids >> 32;
+    u32 thread = (u32)ids;
+    const struct layout *layout = bpf_map_lookup_elem(&layouts, &process);
+    if (!layout)
+        return;
+    u64 now = bpf_ktime_get_ns();
+    struct absence *absence = bpf_map_lookup_elem(&absences, &thread);
+    if (!absence) {
+        if (!(state & TASK_DEAD))
+            report_stranger(process, thread, now);
+        return;
+    }
+    settle(task, absence, settings, now);
+    absence->left = now;
+    absence->back = now;
+    if (state & TASK_DEAD) {
+        absence->flags = ABSENCE_END;
+        absence->stack_bytes = 0;
+        send_absence(absence, BPF_RB_NO_WAKEUP);
+        bpf_map_delete_elem(&absences, &thread);
+        bpf_map_delete_elem(&threads, &thread);
+        return;
+    }
+    keep_cause(task, absence, state, preempted || state == TASK_RUNNING);
+    keep_stack(layout, absence, now);
+}
+
+static ALWAYS_INLINE void come_back(struct task_struct *task, const struct off_cpu_settings *settings) {
+    struct absence *absence = absence_of(task);
+    if (absence && absence->left)
+        end_absence(absence, settings, bpf_ktime_get_ns());
+}
+
+SECTION("tp_btf/sched_switch")
+int off_cpu_switch(u64 *arguments) {
+    u32 zero = 0;
+    struct off_cpu_settings *settings = bpf_map_lookup_elem(&off_cpu_settings, &zero);
+    if (!settings || settings->is_over)
+        return 0;
+    leave((struct task_struct *)arguments[1], settings, (u32)arguments[3], (int)arguments[0]);
+    come_back((struct task_struct *)arguments[2], settings);
+    return 0;
+}
+
+SECTION("tp_btf/sched_wakeup")
+int off_cpu_wakeup(u64 *arguments) {
+    struct absence *absence = absence_of((struct task_struct *)arguments[0]);
+    if (absence && absence->left && !absence->woken)
+        absence->woken = bpf_ktime_get_ns();
+    return 0;
+}
+
+#endif

@@ -1,0 +1,264 @@
+//! Time off the CPU as the kernel tells it: for what, for how long, in which stack, on every interpreter.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use profiler_model::{LossReason, Nanos, Pid, ThreadState, Tid, WaitReason};
+use profiler_sampler::off_cpu::{OffCpuProbe, OffCpuStack};
+use profiler_sampler::{Absence, Target, ThreadTotals};
+use profiler_tests::{Fixture, every_interpreter, expectation, is_root, missing, one_interpreter};
+
+/// Every absence is told by itself.
+const EVERY: Nanos = Nanos::ZERO;
+
+/// Shorter ones are summed.
+const LEAST: Nanos = Nanos::from_nanos(1_000_000);
+
+const CPU: ThreadState = ThreadState::Waiting(WaitReason::Cpu);
+
+fn is_allowed() -> bool {
+    if !is_root() {
+        missing("off-CPU time needs root");
+    }
+    is_root()
+}
+
+fn attach(pid: u32, least: Nanos) -> Result<OffCpuProbe> {
+    Ok(OffCpuProbe::attach(Target::attach(Pid::new(pid))?, least)?)
+}
+
+/// Reads for so long.
+fn watch(probe: &mut OffCpuProbe, time: Duration) -> Result<Vec<Absence<OffCpuStack>>> {
+    let mut samples = Vec::new();
+    for _ in 0..10 {
+        std::thread::sleep(time / 10);
+        samples.extend(probe.read()?);
+    }
+    samples.extend(probe.finish()?);
+    Ok(samples)
+}
+
+fn is_in(sample: &Absence<OffCpuStack>, function: &str) -> bool {
+    match &sample.stack {
+        OffCpuStack::Taken { frames, .. } => {
+            frames.iter().any(|frame| frame.function.rsplit('.').next() == Some(function))
+        }
+        _ => false,
+    }
+}
+
+fn lost(sample: &Absence<OffCpuStack>) -> Option<(Nanos, LossReason)> {
+    match sample.stack {
+        OffCpuStack::Lost(reason) => Some((sample.duration, reason)),
+        _ => None,
+    }
+}
+
+fn seconds<'a>(samples: impl Iterator<Item = &'a Absence<OffCpuStack>>) -> f64 {
+    samples.map(|sample| sample.duration.as_secs_f64()).sum()
+}
+
+fn wall(totals: &ThreadTotals) -> f64 {
+    totals.until.since(totals.since).as_secs_f64()
+}
+
+/// Time on a CPU and off it must be all the time that there was.
+fn adds_up(thread: Tid, totals: &ThreadTotals) -> Result<()> {
+    let off: f64 = totals.waited.values().map(|time| time.as_secs_f64()).sum();
+    let sum = off + totals.ran.as_secs_f64() + totals.lost.as_secs_f64();
+    ensure!((sum / wall(totals) - 1.0).abs() <= 0.01, "{thread}: {sum} of {}: {totals:?}", wall(totals));
+    Ok(())
+}
+
+#[test]
+fn each_wait_lasts_as_long_as_the_program_says() {
+    every_interpreter(|interpreter| {
+        if !is_allowed() {
+            return Ok(());
+        }
+        let mut fixture = Fixture::start(interpreter, "timed_waits/timed_waits.py", &[])?;
+        let main = Tid::new(fixture.pid());
+        let mut probe = attach(fixture.pid(), EVERY)?;
+        let expected = expectation("timed_waits")?;
+        let bound = expected["at_most_off"].as_f64().context("no bound")?;
+        for (function, state) in expected["states"].as_object().context("no states")? {
+            let answer = fixture.ask(function)?;
+            let truth: f64 = answer.strip_prefix("done ").context("no answer")?.parse()?;
+            let mut samples = probe.read()?;
+            let lost: Vec<_> = samples.iter().filter(|one| one.thread == main).filter_map(lost).collect();
+            samples.retain(|one| one.thread == main && is_in(one, function) && is_in(one, "timed"));
+            let found = seconds(samples.iter());
+            ensure!(
+                (found / truth - 1.0).abs() <= bound,
+                "{function}: {found} s, by its own clock {truth} s; lost {lost:?}"
+            );
+            let of_state = samples.iter().filter(|sample| &sample.state.to_string() == state);
+            let (named, queued) = (seconds(of_state), seconds(samples.iter().filter(|one| one.state == CPU)));
+            ensure!(
+                (named + queued) / truth >= 1.0 - bound,
+                "{function}: {named} s {state}, {queued} s for a CPU, of {truth} s"
+            );
+        }
+        probe.finish()?;
+        probe.totals().try_for_each(|(thread, totals)| adds_up(thread, totals))?;
+        fixture.finish().map(drop)
+    });
+}
+
+#[test]
+fn who_waits_from_the_start_is_seen_where_it_waits() {
+    every_interpreter(|interpreter| {
+        if !is_allowed() {
+            return Ok(());
+        }
+        let fixture = Fixture::start(interpreter, "waiting/waiting.py", &[])?;
+        profiler_tests::wait_until_still(fixture.pid())?;
+        let mut probe = attach(fixture.pid(), LEAST)?;
+        let samples = watch(&mut probe, Duration::from_millis(200))?;
+        probe.totals().try_for_each(|(thread, totals)| adds_up(thread, totals))?;
+        let states = [
+            ("sleeps", WaitReason::Sleep),
+            ("waits_for_lock", WaitReason::Lock),
+            ("waits_for_socket", WaitReason::Socket),
+            ("waits_for_pipe", WaitReason::File),
+        ];
+        for (function, reason) in states {
+            let state = ThreadState::Waiting(reason);
+            let found = samples.iter().filter(|one| one.state == state && is_in(one, function));
+            let thread = found.clone().next().with_context(|| format!("{function} is not {state}"))?.thread;
+            let (found, totals) = (seconds(found), probe.totals().find(|(tid, _)| *tid == thread));
+            let total = totals.map_or(0.0, |(_, totals)| wall(totals));
+            ensure!((found / total - 1.0).abs() <= 0.01, "{function}: {found} s of {total} s");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn threads_hold_the_gil_or_wait_for_it() {
+    every_interpreter(|interpreter| {
+        if !is_allowed() || interpreter.free_threaded {
+            return Ok(());
+        }
+        let program = "threads_processes/threads_processes.py";
+        let fixture = Fixture::start(interpreter, program, &["--threads", "4"])?;
+        let mut probe = attach(fixture.pid(), EVERY)?;
+        let samples = watch(&mut probe, Duration::from_millis(400))?;
+        fixture.finish()?;
+        let counters = || {
+            probe
+                .totals()
+                .filter(|(tid, _)| samples.iter().any(|one| one.thread == *tid && is_in(one, "count")))
+        };
+        ensure!(counters().count() == 4, "{} threads", counters().count());
+        let (mut held, mut total) = (0.0, 0.0);
+        for (thread, totals) in counters() {
+            adds_up(thread, totals)?;
+            held += totals.ran.as_secs_f64();
+            total += wall(totals) / 4.0;
+        }
+        // Put aside with the GIL in hand it holds it on.
+        held += seconds(samples.iter().filter(|one| one.state == CPU && one.holds_gil));
+        // Between letting it go and the next one's being on a CPU nobody holds it.
+        let handed_over = seconds(samples.iter().filter(|one| one.state == CPU && !one.holds_gil));
+        ensure!(held <= total * 1.02, "the GIL was held {held} s of {total} s");
+        ensure!(
+            held + handed_over >= total * 0.98,
+            "held {held} s, handed over {handed_over} s, of {total} s"
+        );
+        let waited = seconds(samples.iter().filter(|one| one.state == ThreadState::WaitingForGil));
+        let rest = total * 4.0 - held;
+        ensure!(
+            waited > 0.0 && ((waited + handed_over) / rest - 1.0).abs() <= 0.02,
+            "{waited} s of waiting for the GIL and {handed_over} s for a CPU, of {rest} s without it"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn too_few_cpus_are_seen() -> Result<()> {
+    if !is_allowed() {
+        return Ok(());
+    }
+    let count = (2 * std::thread::available_parallelism()?.get()).to_string();
+    let program = "threads_processes/threads_processes.py";
+    let fixture = Fixture::start(one_interpreter(), program, &["--processes", &count])?;
+    let child = *fixture.children().first().context("no child")?;
+    let mut probe = attach(child, LEAST)?;
+    let samples = watch(&mut probe, Duration::from_secs(1))?;
+    fixture.finish()?;
+    let (thread, totals) = probe.totals().next().context("no thread")?;
+    adds_up(thread, totals)?;
+    let queued = totals.waited.get(&CPU).map_or(0.0, |time| time.as_secs_f64()) / wall(totals);
+    // Half of the time is what it gets if the scheduler is fair.
+    ensure!(queued >= 0.3, "{queued} of its time it waited for a CPU: {totals:?}");
+    ensure!(samples.iter().any(|one| one.state == CPU && is_in(one, "count_batch")), "no stack of it");
+    Ok(())
+}
+
+/// What the kernel has not let go of in this time stays.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Set to have this test hold the programs of a process until it is killed.
+const HOLD: &str = "PROFILER_TESTS_HOLD";
+
+/// The programs in the kernel that a process holds.
+fn held_by(pid: u32) -> Result<Vec<u32>> {
+    let mut held = Vec::new();
+    for file in std::fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
+        let text = std::fs::read_to_string(file?.path())?;
+        let ids = text.lines().filter_map(|line| line.strip_prefix("prog_id:"));
+        held.extend(ids.map(|id| id.trim().parse::<u32>()).collect::<Result<Vec<_>, _>>()?);
+    }
+    held.sort_unstable();
+    held.dedup();
+    Ok(held)
+}
+
+/// Those of `programs` that are loaded.
+fn still_loaded(programs: &[u32]) -> Result<Vec<u32>> {
+    let all: Vec<_> = aya::programs::loaded_programs().collect::<Result<_, _>>()?;
+    Ok(all.iter().map(aya::programs::ProgramInfo::id).filter(|id| programs.contains(id)).collect())
+}
+
+#[test]
+fn nothing_stays_loaded_of_who_is_killed() -> Result<()> {
+    if let Ok(pid) = std::env::var(HOLD) {
+        let held = attach(pid.parse()?, LEAST);
+        println!("holds: {}", held.is_ok());
+        loop {
+            std::thread::park();
+        }
+    }
+    if !is_allowed() {
+        return Ok(());
+    }
+    let fixture = Fixture::start(one_interpreter(), "waiting/waiting.py", &[])?;
+    let mut holder = Command::new(std::env::current_exe()?)
+        .args(["--exact", "nothing_stays_loaded_of_who_is_killed", "--nocapture"])
+        .env(HOLD, fixture.pid().to_string())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut lines = BufReader::new(holder.stdout.take().context("no stdout")?).lines();
+    let said = lines.find_map(|line| line.ok().filter(|line| line.contains("holds: ")));
+    let programs = held_by(holder.id())?;
+    let before = still_loaded(&programs)?;
+    holder.kill()?;
+    holder.wait()?;
+    ensure!(said.is_some_and(|line| line.contains("holds: true")), "it holds nothing");
+    ensure!(before.len() >= 2 && before == programs, "it holds {programs:?}, of which {before:?} are loaded");
+    // The kernel lets go of them once no CPU can be in one any more.
+    let end = Instant::now() + PATIENCE;
+    while !still_loaded(&programs)?.is_empty() {
+        ensure!(
+            Instant::now() < end,
+            "killed, but of {programs:?} are loaded {:?}",
+            still_loaded(&programs)?
+        );
+        std::thread::yield_now();
+    }
+    Ok(())
+}
