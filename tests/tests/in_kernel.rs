@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use aya::programs::loaded_programs;
 use profiler_tests::{
-    Collapsed, Fixture, Profiler, Scratch, every_interpreter, is_root, missing, one_interpreter, place,
-    read_speedscope,
+    Collapsed, Fixture, Interpreter, Profiler, Run, Scratch, every_interpreter, is_root, missing,
+    one_interpreter, place, read_speedscope,
 };
 
 /// Runs in C for ever, below calls from Python, from C and from a generator: its stack stands still.
@@ -209,24 +209,61 @@ fn what_it_does_not_see_it_does_not_take() {
     }
 }
 
+/// What a program burnt by its own account in about a second, and what a recording of it shows, in seconds.
+fn burnt_and_shown(interpreter: &Interpreter) -> Result<(f64, f64, Run)> {
+    let scratch = Scratch::new()?;
+    let file = scratch.file("out.json");
+    let words = interpreter.fixture_words("shares/shares.py", &["--seconds", "1"]);
+    let record = Profiler::new("record").words("--sampler bpf -f speedscope -r 1000 -o").arg(&file);
+    let run = record.command(&words).succeed()?;
+    let account: serde_json::Value = serde_json::from_str(run.stdout.lines().last().context("no output")?)?;
+    let burnt = account["cpu"].as_f64().context("cpu")?;
+    let shown = read_speedscope(&fs::read_to_string(&file)?)?.iter().map(|sample| sample.weight).sum();
+    Ok((burnt, shown, run))
+}
+
 #[test]
 fn it_counts_every_tick_of_the_target() {
     if !can_load() {
         return;
     }
     every_interpreter(|interpreter| {
-        let scratch = Scratch::new()?;
-        let file = scratch.file("out.json");
-        let words = interpreter.fixture_words("shares/shares.py", &["--seconds", "1"]);
-        let record = Profiler::new("record").words("--sampler bpf -f speedscope -r 1000 -o").arg(&file);
-        let run = record.command(&words).succeed()?;
-        let account: serde_json::Value =
-            serde_json::from_str(run.stdout.lines().last().context("no output")?)?;
-        let burnt = account["cpu"].as_f64().context("cpu")?;
-        let shown: f64 =
-            read_speedscope(&fs::read_to_string(&file)?)?.iter().map(|sample| sample.weight).sum();
+        let (burnt, shown, run) = burnt_and_shown(interpreter)?;
         // Beside what it burns it starts up and ends. The first ticks may come before it is known.
         ensure!(shown >= 0.95 * burnt, "{shown} s shown of {burnt} s burnt: {}", run.stderr);
         Ok(())
     });
+}
+
+/// The kernel's limit to the rate of samples, lowered as the kernel itself does it when they take too long.
+struct LoweredLimit {
+    before: String,
+}
+
+impl LoweredLimit {
+    const PLACE: &str = "/proc/sys/kernel/perf_event_max_sample_rate";
+
+    fn to(rate: u32) -> Result<Self> {
+        let before = fs::read_to_string(Self::PLACE)?;
+        fs::write(Self::PLACE, rate.to_string())?;
+        Ok(LoweredLimit { before })
+    }
+}
+
+impl Drop for LoweredLimit {
+    fn drop(&mut self) {
+        let _ = fs::write(Self::PLACE, &self.before);
+    }
+}
+
+#[test]
+fn a_lowered_limit_costs_samples_and_no_time() {
+    if !can_load() {
+        return;
+    }
+    let _limit = LoweredLimit::to(100).unwrap();
+    let (burnt, shown, run) = burnt_and_shown(one_interpreter()).unwrap();
+    run.must_say(&["kernel limits the rate"]).unwrap();
+    run.must_say(&["kernel.perf_event_max_sample_rate"]).unwrap();
+    assert!(shown >= 0.95 * burnt, "{shown} s shown of {burnt} s burnt: {}", run.stderr);
 }

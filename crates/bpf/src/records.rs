@@ -145,6 +145,11 @@ impl<'a> StackRecord<'a> {
         Nanos::from_nanos(self.narrow(40).into())
     }
 
+    /// For how long the kernel had not let the clock of this CPU tick before: that is not in the weight.
+    pub fn rested(&self) -> Nanos {
+        Nanos::from_nanos(self.narrow(52).into())
+    }
+
     /// Whether the thread held its GIL.
     pub fn holds_gil(&self) -> bool {
         self.narrow(48) == 1

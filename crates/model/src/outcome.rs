@@ -35,11 +35,13 @@ pub enum LossReason {
     BufferFull,
     /// The name of a code object has not been received (yet).
     NamesMissing,
+    /// The kernel limits how often samples may be taken.
+    RateLimited,
 }
 
 impl LossReason {
     /// All reasons, in the order in which they are shown.
-    pub const ALL: [LossReason; 15] = [
+    pub const ALL: [LossReason; 16] = [
         LossReason::Late,
         LossReason::Moved,
         LossReason::GilMoved,
@@ -55,6 +57,7 @@ impl LossReason {
         LossReason::UnknownThread,
         LossReason::BufferFull,
         LossReason::NamesMissing,
+        LossReason::RateLimited,
     ];
 }
 
@@ -76,6 +79,7 @@ impl fmt::Display for LossReason {
             LossReason::UnknownThread => "thread not found",
             LossReason::BufferFull => "buffer full",
             LossReason::NamesMissing => "name of a function not received",
+            LossReason::RateLimited => "kernel limits the rate (sysctl kernel.perf_event_max_sample_rate)",
         })
     }
 }

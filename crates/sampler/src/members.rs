@@ -40,8 +40,9 @@ const SHORTEST_WAIT_OF_TREES: Nanos = Nanos::from_nanos(1_000_000);
 /// Where no births are told, they are looked for this often.
 const WAIT_OF_UNTOLD_TREES: Nanos = Nanos::from_nanos(10_000_000);
 
-/// A sample stands for at most so many ticks of its CPU's clock: for those that the kernel left out to limit their
-/// number, but not for the time for which a virtual machine did not get its CPU, in which nobody ran.
+/// A sample stands for at most so many ticks of its CPU's clock, besides those that the kernel left out to limit their
+/// number: for some that came late, but not for the time for which a virtual machine did not get its CPU, in
+/// which nobody ran.
 const MAX_TICKS_OF_A_SAMPLE: u64 = 4;
 
 /// The processes of a session.
@@ -354,11 +355,12 @@ impl Members {
             });
             match (record, sampler) {
                 (Record::Stack(stack), Some(sampler)) => {
-                    let missed = missed_ticks(stack.weight(), period);
-                    profile.ledger_mut().count_lost_times(LossReason::Late, missed);
-                    let weight =
-                        stack.weight().min(Nanos::from_nanos(period.as_nanos() * MAX_TICKS_OF_A_SAMPLE));
-                    sampler.take_stack(profile, &stack, weight);
+                    let ledger = profile.ledger_mut();
+                    ledger
+                        .count_lost_times(LossReason::Late, ticks(stack.weight(), period).saturating_sub(1));
+                    ledger.count_lost_times(LossReason::RateLimited, ticks(stack.rested(), period));
+                    let longest = Nanos::from_nanos(period.as_nanos() * MAX_TICKS_OF_A_SAMPLE);
+                    sampler.take_stack(profile, &stack, stack.weight().min(longest) + stack.rested());
                 }
                 (Record::Names(names), Some(sampler)) => {
                     with_all_names.extend(sampler.take_names(&names).then_some(pid));
@@ -554,11 +556,9 @@ impl Member {
     }
 }
 
-/// How many ticks of a CPU's clock were left out before one that stands for `weight`: the kernel limits how often a
-/// clock may tick.
-fn missed_ticks(weight: Nanos, period: Nanos) -> u64 {
-    ((weight + Nanos::from_nanos(period.as_nanos() / 2)).as_nanos() / period.as_nanos().max(1))
-        .saturating_sub(1)
+/// How many ticks of a CPU's clock there should be in this time.
+fn ticks(time: Nanos, period: Nanos) -> u64 {
+    (time + Nanos::from_nanos(period.as_nanos() / 2)).as_nanos() / period.as_nanos().max(1)
 }
 
 /// What is known of a process without Python.

@@ -50,12 +50,17 @@ struct {
     MAP_TYPE(value, struct frame_bytes);
 } frame_bytes SECTION(".maps");
 
-/* What each CPU's clock said at its last tick. */
+/* What a CPU's clock had counted at its last tick, and for how long it had not been let tick. */
+struct clock {
+    u64 counter;
+    u64 rest;
+};
+
 struct {
     MAP_NUMBER(type, BPF_MAP_TYPE_ARRAY);
     MAP_NUMBER(max_entries, MAX_CPUS);
     MAP_TYPE(key, u32);
-    MAP_TYPE(value, u64);
+    MAP_TYPE(value, struct clock);
 } clocks SECTION(".maps");
 
 struct {
@@ -313,16 +318,20 @@ static ALWAYS_INLINE u64 wakeup(u32 outcome) {
     return bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) > 1024 * 1024 ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
 }
 
-/* For how long this tick stands: what the CPU's clock has counted since its last one, whatever ran. */
-static ALWAYS_INLINE u64 since_last_tick(void *context, u32 cpu) {
+/* For how long this tick stands: what the CPU's clock has counted since its last one, whatever ran; and for how long
+ * it was not let tick. */
+static ALWAYS_INLINE void weigh(void *context, u32 cpu, struct stack_record *record) {
     struct perf_event_value value = {};
     bpf_perf_prog_read_value(context, &value, sizeof value);
-    u64 *last = bpf_map_lookup_elem(&clocks, &cpu);
+    struct clock *last = bpf_map_lookup_elem(&clocks, &cpu);
     if (!last)
-        return 0;
-    u64 weight = value.counter - *last;
-    *last = value.counter;
-    return weight;
+        return;
+    u64 rest = value.enabled - value.counter;
+    u64 rested = rest > last->rest ? rest - last->rest : 0;
+    record->weight = value.counter - last->counter;
+    record->rested = rested < ~0u ? (u32)rested : ~0u;
+    last->counter = value.counter;
+    last->rest = rest;
 }
 
 SECTION("perf_event")
@@ -331,17 +340,16 @@ int sample(void *context) {
     u64 ids = bpf_get_current_pid_tgid();
     u32 process = ids >> 32;
     u32 cpu = bpf_get_smp_processor_id();
-    u64 weight = since_last_tick(context, cpu);
+    struct stack_record *record = bpf_map_lookup_elem(&stacks, &cpu);
+    if (!record)
+        return 0;
+    weigh(context, cpu, record);
     const struct layout *layout = bpf_map_lookup_elem(&layouts, &process);
     if (!layout)
         return 0;
     count(COUNTER_EVENTS);
-    struct stack_record *record = bpf_map_lookup_elem(&stacks, &cpu);
-    if (!record)
-        return 0;
     record->kind = RECORD_STACK;
     record->time = start;
-    record->weight = weight;
     record->process = process;
     record->thread = (u32)ids;
     record->thread_state = 0;

@@ -117,7 +117,9 @@ struct stack_record {
     u32 frame_count;
     /* 1: the thread held its GIL. */
     u32 holds_gil;
-    u32 padding;
+    /* For how many nanoseconds before this the kernel let the clock rest, as it had ticked too often: those are not
+     * in `weight`. */
+    u32 rested;
     /* Where the outermost frame says that its caller is. */
     u64 end;
     u8 thread_copy[THREAD_BYTES];
