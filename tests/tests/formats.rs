@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use profiler_tests::{Fixture, Profiler, Scratch, missing, one_interpreter, wait_until_still};
+use profiler_tests::{
+    Fixture, Profiler, Scratch, check_schema, check_trace_events, missing, one_interpreter, wait_until_still,
+};
 use serde_json::Value;
 
 /// Collapsed stacks that py-spy 0.4.3 wrote of `data/layouts.py` (`record -r 20 -d 1 -i -f raw` and the
@@ -189,4 +191,56 @@ fn traces_are_chosen_by_their_ending() {
     assert!(!trace_stretches(&trace).unwrap().is_empty());
     let ledger = trace.as_array().unwrap().iter().find(|event| event["name"] == "ledger").unwrap();
     assert!(ledger["args"]["attempts"].as_u64().unwrap() > 0, "{ledger}");
+}
+
+/// speedscope's own schema of its files, as its package 1.25.0 (MIT license) has it.
+const SPEEDSCOPE_SCHEMA: &str = include_str!("../data/speedscope_schema.json");
+
+/// What `record` writes of the fixture in this format.
+fn recorded(fixture: &Fixture, format: &str, options: &str) -> Result<Value> {
+    let run = Profiler::new("record").words("-r 200 -d 0.3 -o - -f").arg(format).words(options);
+    let text = run.pid(fixture).succeed()?.stdout;
+    serde_json::from_str(&text).context("no JSON")
+}
+
+#[test]
+fn speedscope_files_are_as_speedscope_has_them() {
+    let schema: Value = serde_json::from_str(SPEEDSCOPE_SCHEMA).unwrap();
+    let fixture = Fixture::start(one_interpreter(), "tree/tree.py", &["prefork", "2"]).unwrap();
+    for options in ["-s", "-s -i", "-s -t", "-s -F --nolineno"] {
+        let file = recorded(&fixture, "speedscope", options).unwrap();
+        check_schema(&schema, &file).with_context(|| options.to_owned()).unwrap();
+        let frames = file["shared"]["frames"].as_array().unwrap().len() as u64;
+        let profiles = file["profiles"].as_array().unwrap();
+        assert!(profiles.len() >= 2, "[{options}] {} threads of two workers", profiles.len());
+        assert!(file["activeProfileIndex"].as_u64().unwrap() < profiles.len() as u64);
+        for profile in profiles {
+            let (samples, weights) = (profile["samples"].as_array(), profile["weights"].as_array());
+            let (samples, weights) = (samples.unwrap(), weights.unwrap());
+            // What the schema cannot ask for, and its viewer takes for granted.
+            assert!(!samples.is_empty() && samples.len() == weights.len(), "[{options}]");
+            let mut indices = samples.iter().flat_map(|sample| sample.as_array().unwrap());
+            assert!(indices.all(|index| index.as_u64().unwrap() < frames), "[{options}]");
+            assert!(weights.iter().all(|weight| weight.as_f64().unwrap() >= 0.0), "[{options}]");
+            let sum: f64 = weights.iter().filter_map(Value::as_f64).sum();
+            let end = profile["endValue"].as_f64().unwrap() - profile["startValue"].as_f64().unwrap();
+            assert!((sum - end).abs() < 1e-6, "[{options}] {sum} of {end} s");
+        }
+    }
+    fixture.finish().unwrap();
+}
+
+#[test]
+fn traces_are_as_their_viewers_have_them() {
+    let fixture = Fixture::start(one_interpreter(), "tree/tree.py", &["prefork", "2"]).unwrap();
+    for options in ["-s", "-s -i", "-s -t -F --nolineno"] {
+        let file = recorded(&fixture, "chrometrace", options).unwrap();
+        let drawn = check_trace_events(&file).with_context(|| options.to_owned()).unwrap();
+        assert!(drawn.slices.len() >= 2, "[{options}] {drawn:?}");
+        for (thread, slices) in &drawn.slices {
+            assert!(*slices > 0 && drawn.named_processes.contains(&thread.0), "[{options}] {drawn:?}");
+            assert!(drawn.named_threads.contains(thread), "[{options}] {drawn:?}");
+        }
+    }
+    fixture.finish().unwrap();
 }

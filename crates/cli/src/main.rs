@@ -10,6 +10,7 @@ mod doctor;
 mod dump;
 mod failure;
 mod flags;
+mod launch;
 mod manual;
 mod messages;
 mod offspring;

@@ -1,25 +1,23 @@
 //! `profiler record`: samples until something ends it, and writes what was seen.
 
-use std::ffi::{OsStr, OsString};
 use std::io;
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
 use profiler_model::Nanos;
-use profiler_os::launch::{CommandEnd, InvokingUser, Launched, Streams};
+use profiler_os::launch::{CommandEnd, InvokingUser, Streams};
 use profiler_os::signals::{Received, Signals, UserSignal};
-use profiler_output::{ViewOptions, escaped_text, write_ledger};
+use profiler_output::{ViewOptions, write_ledger};
 use profiler_profile::{Ledger, Profile};
 use profiler_sampler::{End, SamplerOptions};
 
-use crate::FAILED;
-use crate::attach::{Awaited, await_python, expect_free, expect_own_proc, expect_tracing};
+use crate::attach::{expect_free, expect_own_proc, expect_tracing};
 use crate::command::RunningCommand;
 use crate::destination::Destination;
 use crate::failure::Failure;
-use crate::messages::{counted, report, say};
+use crate::launch::{launch, source_of, status_of};
+use crate::messages::{counted, say};
 use crate::plan::{RecordPlan, Subject};
 use crate::progress::ProgressLine;
 use crate::sampling::Sampling;
@@ -44,33 +42,10 @@ pub fn run(plan: &RecordPlan) -> anyhow::Result<u8> {
         }
         Subject::Command { program, arguments } => {
             expect_own_proc()?;
-            let command = launch(program, arguments, user, &signals)?;
+            let command = launch(program, arguments, user, &signals, Streams::own())?;
             record_command(plan, sampling, command, &signals, destination)
         }
     }
-}
-
-fn launch(
-    program: &OsStr,
-    arguments: &[OsString],
-    user: Option<InvokingUser>,
-    signals: &Signals,
-) -> anyhow::Result<RunningCommand> {
-    launch_with(program, arguments, user, signals, Streams::own())
-}
-
-/// Starts the command with these streams.
-pub fn launch_with(
-    program: &OsStr,
-    arguments: &[OsString],
-    user: Option<InvokingUser>,
-    signals: &Signals,
-    streams: Streams,
-) -> anyhow::Result<RunningCommand> {
-    let name = Path::new(program).file_name().unwrap_or(program).to_string_lossy();
-    let name = escaped_text(&name).into_owned();
-    let launched = Launched::start_with(program, arguments, user, signals.ignored_before(), streams)?;
-    Ok(RunningCommand::new(launched, name))
 }
 
 fn record_command(
@@ -80,28 +55,9 @@ fn record_command(
     signals: &Signals,
     destination: Destination,
 ) -> anyhow::Result<u8> {
-    if plan.subprocesses {
-        // The command need not become a Python itself.
-        let source = Source::root(command.launched().pid());
-        return record_source(plan, source, sampling, command, signals, destination);
-    }
-    match await_python(&mut command, signals)? {
-        Awaited::Python(target) => {
-            let source = Source::python(*target);
-            record_source(plan, source, sampling, command, signals, destination)
-        }
-        Awaited::Ended(end) => status_of(Some(end), Err(no_python(&command, end))),
-        Awaited::Interrupted => {
-            let failure = Failure::new(format!("interrupted before a Python came up in {}", command.title()));
-            status_of(Some(command.wait(signals)?), Err(failure.into()))
-        }
-        Awaited::Failed(failure) => {
-            // The command was started for the sake of the recording, and there will be none. That is told
-            // first: a command that has gained rights (`sudo`) may take its time to end.
-            report(&failure.into());
-            command.end_now(signals)?;
-            Ok(FAILED)
-        }
+    match source_of(&mut command, plan.subprocesses, signals)? {
+        Ok(source) => record_source(plan, source, sampling, command, signals, destination),
+        Err(missing) => missing.status(&mut command, signals),
     }
 }
 
@@ -120,17 +76,6 @@ fn record_source(
     status_of(end, written)
 }
 
-/// Why there was nothing to profile in a command.
-pub fn no_python(command: &RunningCommand, end: CommandEnd) -> anyhow::Error {
-    let how = match end {
-        CommandEnd::Exited(status) => format!("with exit status {status}"),
-        CommandEnd::Killed(signal) => format!("by signal {signal}"),
-    };
-    Failure::new(format!("the command {} ended {how} before a Python came up in it", command.title()))
-        .with_advice("--subprocesses, if the command starts Python as another process")
-        .into()
-}
-
 /// How the command ended, or `None` when it is left running: after a time that the user has set.
 fn end_of_command(
     command: &mut RunningCommand,
@@ -145,18 +90,6 @@ fn end_of_command(
                 say(format_args!("{} runs on", command.title()));
             }
             Ok(end)
-        }
-    }
-}
-
-/// The command's own exit status when it failed, else ours.
-pub fn status_of(end: Option<CommandEnd>, recorded: anyhow::Result<()>) -> anyhow::Result<u8> {
-    match (end.map_or(0, CommandEnd::exit_status), recorded) {
-        (0, recorded) => recorded.map(|()| 0),
-        (failed, Ok(())) => Ok(failed),
-        (failed, Err(error)) => {
-            report(&error);
-            Ok(failed)
         }
     }
 }
@@ -307,21 +240,6 @@ mod tests {
     use profiler_sampler::SamplerKind;
 
     use super::*;
-
-    fn failed() -> anyhow::Result<()> {
-        Err(Failure::new("disk full").into())
-    }
-
-    #[test]
-    fn a_failed_commands_status_is_passed_on_and_else_ours() {
-        assert_eq!(status_of(None, Ok(())).unwrap(), 0);
-        assert_eq!(status_of(Some(CommandEnd::Exited(0)), Ok(())).unwrap(), 0);
-        assert_eq!(status_of(Some(CommandEnd::Exited(3)), Ok(())).unwrap(), 3);
-        assert_eq!(status_of(Some(CommandEnd::Killed(15)), Ok(())).unwrap(), 143);
-        assert_eq!(status_of(Some(CommandEnd::Exited(3)), failed()).unwrap(), 3);
-        assert!(status_of(Some(CommandEnd::Exited(0)), failed()).is_err());
-        assert!(status_of(None, failed()).is_err());
-    }
 
     #[test]
     fn no_samples_say_what_to_try() {

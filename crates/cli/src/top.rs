@@ -1,6 +1,7 @@
 //! `profiler top`: samples here, while another thread shows what comes in; the sampling thread has to stay the
 //! same, as the kernel lets go of what another one holds.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
@@ -9,21 +10,21 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::Context;
-use profiler_model::{Nanos, Timestamp};
+use profiler_model::{Nanos, Pid, Timestamp};
 use profiler_os::launch::{CommandEnd, InvokingUser, Streams};
 use profiler_os::signals::{Signals, UserSignal};
 use profiler_os::{Process, clock};
 use profiler_output::{ViewOptions, write_ledger};
-use profiler_profile::{Ledger, ProcessInfo, Profile};
+use profiler_profile::{Ledger, Profile};
 use profiler_tui::{Feed, Update};
 
-use crate::FAILED;
-use crate::attach::{Awaited, await_python, expect_free, expect_own_proc, expect_tracing};
+use crate::attach::{expect_free, expect_own_proc, expect_tracing};
 use crate::command::RunningCommand;
 use crate::failure::Failure;
-use crate::messages::{counted, report, say};
+use crate::launch::{launch, source_of, status_of};
+use crate::messages::{counted, say};
 use crate::plan::{Subject, TopPlan};
-use crate::record::{launch_with, no_python, status_of, take_end_signal};
+use crate::record::take_end_signal;
 use crate::source::Source;
 use crate::window::Window;
 
@@ -86,26 +87,12 @@ fn watch_command(plan: &TopPlan, signals: &Signals) -> anyhow::Result<u8> {
     };
     let output = CommandOutput::new()?;
     let user = InvokingUser::behind_sudo();
-    let mut command = launch_with(program, arguments, user, signals, output.streams()?)?;
-    if plan.subprocesses {
-        // The command need not become a Python itself.
-        let source = Source::root(command.launched().pid());
-        return watch_source(plan, source, command, &output, signals);
-    }
-    match await_python(&mut command, signals)? {
-        Awaited::Python(target) => watch_source(plan, Source::python(*target), command, &output, signals),
-        Awaited::Ended(end) => {
+    let mut command = launch(program, arguments, user, signals, output.streams()?)?;
+    match source_of(&mut command, plan.subprocesses, signals)? {
+        Ok(source) => watch_source(plan, source, command, &output, signals),
+        Err(missing) => {
             output.show();
-            status_of(Some(end), Err(no_python(&command, end)))
-        }
-        Awaited::Interrupted => {
-            let failure = Failure::new(format!("interrupted before a Python came up in {}", command.title()));
-            status_of(Some(command.wait(signals)?), Err(failure.into()))
-        }
-        Awaited::Failed(failure) => {
-            report(&failure.into());
-            command.end_now(signals)?;
-            Ok(FAILED)
+            missing.status(&mut command, signals)
         }
     }
 }
@@ -258,6 +245,8 @@ impl Feeder {
 
 /// What the processes hold together; pages that they share count for each.
 fn resident_memory(profile: &Profile) -> Option<u64> {
-    let of = |process: &ProcessInfo| Process::new(process.pid).resident_memory();
-    profile.processes().filter_map(|(_, process)| of(process)).reduce(|one, other| one + other)
+    // A process that has become another program is known as both.
+    let pids: BTreeSet<Pid> = profile.processes().map(|(_, process)| process.pid).collect();
+    let held = |pid: Pid| Process::new(pid).resident_memory();
+    pids.into_iter().filter_map(held).reduce(|one, other| one + other)
 }

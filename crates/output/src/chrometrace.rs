@@ -39,15 +39,12 @@ impl Format for ChromeTrace {
         true
     }
 
-    fn write(
+    fn write_view(
         &self,
         profile: &Profile,
         options: &ViewOptions,
         out: &mut dyn Write,
     ) -> Result<(), OutputError> {
-        if !profile.keeps_timeline() {
-            return Err(OutputError::NoTimeline);
-        }
         let mut events = Events { out, is_first: true };
         write_metadata(profile, &mut events)?;
         let frames = SharedFrames::new(profile, options);

@@ -24,7 +24,7 @@ impl Format for Collapsed {
         &["txt", "folded", "collapsed", "raw"]
     }
 
-    fn write(
+    fn write_view(
         &self,
         profile: &Profile,
         options: &ViewOptions,

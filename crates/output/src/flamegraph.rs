@@ -32,7 +32,7 @@ impl Format for FlameGraph {
         &["svg"]
     }
 
-    fn write(
+    fn write_view(
         &self,
         profile: &Profile,
         options: &ViewOptions,

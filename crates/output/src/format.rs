@@ -31,9 +31,29 @@ pub trait Format: Sync {
         false
     }
 
+    /// Writes a profile that has all that the format needs.
+    fn write_view(
+        &self,
+        profile: &Profile,
+        options: &ViewOptions,
+        out: &mut dyn Write,
+    ) -> Result<(), OutputError>;
+
     /// Writes a profile. Many small writes: give it a buffered `out`.
-    fn write(&self, profile: &Profile, options: &ViewOptions, out: &mut dyn Write)
-    -> Result<(), OutputError>;
+    ///
+    /// # Errors
+    /// When it lacks what the format needs, or cannot be written.
+    fn write(
+        &self,
+        profile: &Profile,
+        options: &ViewOptions,
+        out: &mut dyn Write,
+    ) -> Result<(), OutputError> {
+        if self.needs_timeline() && !profile.keeps_timeline() {
+            return Err(OutputError::NoTimeline);
+        }
+        self.write_view(profile, options, out)
+    }
 }
 
 /// All formats, the default one first.

@@ -34,22 +34,21 @@ impl Format for Speedscope {
         true
     }
 
-    fn write(
+    fn write_view(
         &self,
         profile: &Profile,
         options: &ViewOptions,
         out: &mut dyn Write,
     ) -> Result<(), OutputError> {
-        if !profile.keeps_timeline() {
-            return Err(OutputError::NoTimeline);
-        }
         let view = View::new(profile, options);
         let threads = profile.threads().map(|(thread, _)| thread);
+        let profiles: Vec<_> = threads.filter_map(|thread| ThreadView::new(&view, thread)).collect();
         let file = File {
             schema: "https://www.speedscope.app/file-format-schema.json",
             name: format!("{} ({})", options.title, summary(profile.ledger())),
             exporter: concat!("profiler@", env!("CARGO_PKG_VERSION")),
-            profiles: threads.filter_map(|thread| ThreadView::new(&view, thread)).collect(),
+            active_profile_index: heaviest(&profiles),
+            profiles,
             shared: Shared { frames: &view.frames.all },
             ledger: LedgerView::new(profile.ledger()),
         };
@@ -57,6 +56,17 @@ impl Format for Speedscope {
         file.serialize(&mut writer).map_err(std::io::Error::from)?;
         Ok(writeln!(out)?)
     }
+}
+
+/// The first of the threads that used most CPU time: where the user wants to look first, and most often its main
+/// thread.
+fn heaviest(profiles: &[ThreadView<'_>]) -> usize {
+    let used = profiles.iter().map(|profile| {
+        let of_thread = profile.samples.view.profile.timeline(profile.samples.thread);
+        of_thread.into_iter().flatten().map(|run| run.weights.cpu.as_nanos()).sum::<u64>()
+    });
+    let most = used.enumerate().max_by_key(|(index, cpu)| (*cpu, std::cmp::Reverse(*index)));
+    most.map_or(0, |(index, _)| index)
 }
 
 /// The profile as the options show it.
@@ -206,6 +216,9 @@ struct File<'a> {
     schema: &'static str,
     name: String,
     exporter: &'static str,
+    /// The profile that the viewer opens first.
+    #[serde(rename = "activeProfileIndex")]
+    active_profile_index: usize,
     profiles: Vec<ThreadView<'a>>,
     shared: Shared<'a>,
     ledger: LedgerView<'a>,

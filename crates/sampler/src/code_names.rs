@@ -97,9 +97,9 @@ impl<Id: Copy> CodeNames<Id> {
         if self.resolver.head(frame.code) == Some(head) {
             return self.resolver.resolve(memory, offsets, frame, head, &mut describe);
         }
-        if self.resolver.learn_type(memory, offsets, frame.code).is_err() {
+        if self.resolver.learn_type(memory, offsets, frame.code, false).is_err() {
             // The process may have ended since it sent this.
-            self.resolver.trust_type(names, offsets, frame.code)?;
+            self.resolver.learn_type(names, offsets, frame.code, true)?;
         }
         self.resolver.resolve(names, offsets, frame, head, &mut describe)
     }
@@ -131,7 +131,7 @@ impl<Id: Copy> CodeNames<Id> {
         match (identity, known) {
             (Identity::FirstSeen(head), _) => {
                 let (memory, offsets) = (target.memory(), target.offsets());
-                let typed = self.resolver.learn_type(memory, offsets, code);
+                let typed = self.resolver.learn_type(memory, offsets, code, false);
                 typed.map_err(|_| LossReason::CodeChanged)?;
                 self.resolver.check(capture.names(), offsets, code);
                 Ok(head)

@@ -98,7 +98,8 @@ impl<Id: Copy> Resolver<Id> {
         }
     }
 
-    /// Learns the type that all code objects have from the one at `code`, unless it is known.
+    /// Learns the type that all code objects have from the one at `code`, unless it is known. `is_trusted`: a frame said
+    /// that this is its code, which is enough where the type itself cannot be read any more.
     ///
     /// # Errors
     /// When there is no code object there.
@@ -107,26 +108,13 @@ impl<Id: Copy> Resolver<Id> {
         memory: &impl ReadMemory,
         offsets: &Offsets,
         code: RemoteAddr,
+        is_trusted: bool,
     ) -> Result<(), CodeError> {
         if self.code_type.is_none() {
-            self.code_type = Some(code_type(memory, offsets, code)?);
-        }
-        Ok(())
-    }
-
-    /// Takes the type of the object at `code` for that of all code objects, unless that is known: where the type itself
-    /// cannot be read any more, and a frame said that this is its code.
-    ///
-    /// # Errors
-    /// When there is no object.
-    pub fn trust_type(
-        &mut self,
-        memory: &impl ReadMemory,
-        offsets: &Offsets,
-        code: RemoteAddr,
-    ) -> Result<(), CodeError> {
-        if self.code_type.is_none() {
-            self.code_type = Some(memory.field(code, offsets.object.object_type)?);
+            self.code_type = Some(match is_trusted {
+                true => memory.field(code, offsets.object.object_type)?,
+                false => code_type(memory, offsets, code)?,
+            });
         }
         Ok(())
     }
@@ -142,10 +130,7 @@ impl<Id: Copy> Resolver<Id> {
                 Err(CodeError::NotCode(code))
             }
             Some(_) => Ok(()),
-            None => {
-                self.code_type = Some(code_type(memory, offsets, code)?);
-                Ok(())
-            }
+            None => self.learn_type(memory, offsets, code, false),
         }
     }
 }

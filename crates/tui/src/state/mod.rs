@@ -266,7 +266,7 @@ impl State {
             self.left_out += 1;
             return;
         }
-        self.meters.count(&sample);
+        self.meters.count(self.profile.thread_of(sample.thread).process, &sample);
         self.threads[sample.thread.index()].add(&sample);
         let sample = self.settle_cpu(sample);
         self.profile.record(sample);

@@ -59,6 +59,16 @@ impl Source {
         self.profile.thread(ThreadInfo { key, process, pthread_id: None, name, is_main: tid == 4711 })
     }
 
+    /// The process has become another program; or, with another id, another process is there.
+    pub fn exec(&mut self, pid: u32, command_line: &str) {
+        self.profile.process(ProcessInfo {
+            pid: Pid::new(pid),
+            command_line: command_line.into(),
+            python_version: Some("3.13.0".into()),
+            ..ProcessInfo::default()
+        });
+    }
+
     pub fn lose(&mut self, reason: LossReason) {
         self.profile.ledger_mut().count_lost(reason);
     }

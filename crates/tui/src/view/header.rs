@@ -1,5 +1,7 @@
 //! The lines that are always there: what is profiled, its figures, the tabs, and the ledger.
 
+use std::collections::BTreeSet;
+
 use profiler_profile::Ledger;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
@@ -24,33 +26,32 @@ pub fn title(canvas: &mut Canvas, line: Rect) {
     right += &format!(" {}", duration(state.ledger().duration()));
     let right_x = line.right().saturating_sub(right.chars().count() as u16);
     let left = Rect { width: right_x.saturating_sub(line.x), ..line };
-    let mut processes = state.profile().processes().map(|(_, process)| process);
-    let Some(process) = processes.next() else {
+    subject(canvas, left);
+    let style = if marks.iter().any(|(is_on, _)| *is_on) { HOT } else { DIM };
+    put(canvas.buffer, line, right_x, &right, style);
+}
+
+/// The first process as it is now, after any `exec`, and how many others there are.
+fn subject(canvas: &mut Canvas, line: Rect) {
+    let processes = || canvas.state.profile().processes().map(|(_, process)| process);
+    let Some(first) = processes().next() else {
         put(canvas.buffer, line, line.x, "profiler top", BOLD);
         return;
     };
-    let more = processes.len();
-    let x = put(canvas.buffer, left, line.x, &format!("{} ", process.pid), BOLD);
-    let x = match &process.python_version {
-        Some(version) => {
-            put(canvas.buffer, left, x, &format!("Python {} ", profiler_model::plain(version)), DIM)
-        }
-        None => x,
-    };
-    let x = match more {
+    let process = processes().filter(|process| process.pid == first.pid).last().unwrap_or(first);
+    let others: BTreeSet<_> = processes().map(|other| other.pid).filter(|pid| *pid != first.pid).collect();
+    let mut x = put(canvas.buffer, line, line.x, &format!("{} ", process.pid), BOLD);
+    if let Some(version) = &process.python_version {
+        x = put(canvas.buffer, line, x, &format!("Python {} ", profiler_model::plain(version)), DIM);
+    }
+    x = match others.len() {
         0 => x,
-        more => put(canvas.buffer, left, x, &format!("+{more} processes "), BOLD),
+        1 => put(canvas.buffer, line, x, "+1 process ", BOLD),
+        more => put(canvas.buffer, line, x, &format!("+{more} processes "), BOLD),
     };
     let command = profiler_model::plain(&process.command_line);
-    put(
-        canvas.buffer,
-        left,
-        x,
-        telling_end(&command, usize::from(left.right().saturating_sub(x))),
-        Style::new(),
-    );
-    let style = if marks.iter().any(|(is_on, _)| *is_on) { HOT } else { DIM };
-    put(canvas.buffer, line, right_x, &right, style);
+    let room = usize::from(line.right().saturating_sub(x));
+    put(canvas.buffer, line, x, telling_end(&command, room), Style::new());
 }
 
 /// A command without the folder of its program where there is no room for all of it: what is run tells more.
@@ -66,6 +67,7 @@ fn telling_end(command: &str, room: usize) -> &str {
 pub fn meters(canvas: &mut Canvas, line: Rect) {
     let state = canvas.state;
     let Some(last) = state.history().last().copied() else { return };
+    let most_gil = state.history().map(|meter| meter.gil).fold(1.0, f64::max);
     let most_cpu = state.history().map(|meter| meter.cpu).fold(1.0, f64::max);
     let most_memory = state.history().filter_map(|meter| meter.memory).max().unwrap_or_default() as f64;
     let asked = state.ledger().interval.map_or(0.0, |gap| 1.0 / gap.as_secs_f64().max(1e-9));
@@ -73,7 +75,7 @@ pub fn meters(canvas: &mut Canvas, line: Rect) {
     let of_memory = |meter: &Meter| meter.memory.unwrap_or_default() as f64;
     type Figure<'a> = (&'a str, String, &'a dyn Fn(&Meter) -> f64, f64);
     let figures: [Figure; 4] = [
-        ("GIL", format!("{:>4}%", percent(last.gil)), &|meter| meter.gil, 1.0),
+        ("GIL", format!("{:>4}%", percent(last.gil)), &|meter| meter.gil, most_gil),
         ("CPU", format!("{:>4}%", percent(last.cpu)), &|meter| meter.cpu, most_cpu),
         ("RSS", last.memory.map_or_else(|| "?".to_owned(), memory), &of_memory, most_memory),
         ("rate", format!("{:>3.0}/s", last.rate), &|meter| meter.rate, most_rate),

@@ -106,7 +106,9 @@ fn nothing(canvas: &mut Canvas, body: Rect) {
     let state = canvas.state;
     let text = if !state.filter().is_empty() || state.only_thread().is_some() {
         "nothing passes the filters; Esc clears them"
-    } else if state.history().len() == 0 {
+    } else if state.end().is_some() && state.ledger().attempts() == 0 {
+        "it ended before the first sample; record with a higher --rate may see it"
+    } else if state.history().len() == 0 || state.ledger().attempts() == 0 {
         "waiting for the first samples"
     } else if state.settings().gil_only {
         "no thread held the GIL when it was looked at; g shows all threads"

@@ -210,3 +210,32 @@ fn the_cursor_stays_in_sight() {
     view.draw(&state, &mut buffer);
     assert_eq!(view.first_rows[0], 0);
 }
+
+#[test]
+fn a_process_that_became_another_program_is_one_process() {
+    let (mut source, mut state) = (Source::new(), State::new(settings()));
+    source.instant(&[(4711, "main:3", RUNS)]);
+    source.exec(4711, "/usr/bin/python3 second.py");
+    state.fold(source.update());
+    let title = drawn(&state, 100, 12).lines().next().unwrap().to_owned();
+    assert!(title.starts_with("4711 Python 3.13.0 /usr/bin/python3 second.py "), "{title}");
+    source.exec(4712, "python3 child.py");
+    state.fold(source.update());
+    let title = drawn(&state, 50, 12).lines().next().unwrap().to_owned();
+    assert!(title.starts_with("4711 Python 3.13.0 +1 process python3 second"), "{title}");
+}
+
+#[test]
+fn after_a_reset_samples_are_waited_for() {
+    let mut state = state();
+    state.act(Action::Reset);
+    assert!(drawn(&state, 100, 12).contains("waiting for the first samples"));
+}
+
+#[test]
+fn an_end_before_the_first_sample_is_told() {
+    let (mut source, mut state) = (Source::new(), State::new(settings()));
+    state.fold(crate::Update { end: Some("the process has ended".into()), ..source.update() });
+    let screen = drawn(&state, 100, 12);
+    assert!(screen.contains("ENDED") && screen.contains("it ended before the first sample"), "{screen}");
+}

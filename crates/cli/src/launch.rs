@@ -1,0 +1,130 @@
+//! A command that is launched to be profiled: how it starts, what of it is profiled, and what its end says.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+use profiler_os::launch::{CommandEnd, InvokingUser, Launched, Streams};
+use profiler_os::signals::Signals;
+use profiler_output::escaped_text;
+
+use crate::FAILED;
+use crate::attach::{Awaited, await_python};
+use crate::command::RunningCommand;
+use crate::failure::Failure;
+use crate::messages::report;
+use crate::source::Source;
+
+/// Starts the command with these streams.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn launch(
+    program: &OsStr,
+    arguments: &[OsString],
+    user: Option<InvokingUser>,
+    signals: &Signals,
+    streams: Streams,
+) -> anyhow::Result<RunningCommand> {
+    let name = Path::new(program).file_name().unwrap_or(program).to_string_lossy();
+    let name = escaped_text(&name).into_owned();
+    let launched = Launched::start_with(program, arguments, user, signals.ignored_before(), streams)?;
+    Ok(RunningCommand::new(launched, name))
+}
+
+/// Why there is nothing to profile in a command.
+pub enum Missing {
+    /// It ended before a Python came up.
+    Ended(CommandEnd),
+    /// The user had enough of waiting.
+    Interrupted,
+    /// It cannot be profiled.
+    Failed(Failure),
+}
+
+/// What of the command is to be profiled, as soon as that is there: its Python, or all of its tree.
+///
+/// # Errors
+/// When the command cannot be watched.
+pub fn source_of(
+    command: &mut RunningCommand,
+    subprocesses: bool,
+    signals: &Signals,
+) -> anyhow::Result<Result<Source, Missing>> {
+    if subprocesses {
+        // The command need not become a Python itself.
+        return Ok(Ok(Source::root(command.launched().pid())));
+    }
+    Ok(match await_python(command, signals)? {
+        Awaited::Python(target) => Ok(Source::python(*target)),
+        Awaited::Ended(end) => Err(Missing::Ended(end)),
+        Awaited::Interrupted => Err(Missing::Interrupted),
+        Awaited::Failed(failure) => Err(Missing::Failed(failure)),
+    })
+}
+
+impl Missing {
+    /// Tells why, has the command end, and returns the exit status.
+    ///
+    /// # Errors
+    /// When the status is ours, with what is to be told.
+    pub fn status(self, command: &mut RunningCommand, signals: &Signals) -> anyhow::Result<u8> {
+        match self {
+            Missing::Ended(end) => status_of(Some(end), Err(no_python(command, end))),
+            Missing::Interrupted => {
+                let failure =
+                    Failure::new(format!("interrupted before a Python came up in {}", command.title()));
+                status_of(Some(command.wait(signals)?), Err(failure.into()))
+            }
+            Missing::Failed(failure) => {
+                // The command was started to be looked at, and there will be nothing to see. That is told first: a
+                // command that has gained rights (`sudo`) may take its time to end.
+                report(&failure.into());
+                command.end_now(signals)?;
+                Ok(FAILED)
+            }
+        }
+    }
+}
+
+/// Why there was nothing to profile in a command.
+fn no_python(command: &RunningCommand, end: CommandEnd) -> anyhow::Error {
+    let how = match end {
+        CommandEnd::Exited(status) => format!("with exit status {status}"),
+        CommandEnd::Killed(signal) => format!("by signal {signal}"),
+    };
+    Failure::new(format!("the command {} ended {how} before a Python came up in it", command.title()))
+        .with_advice("--subprocesses, if the command starts Python as another process")
+        .into()
+}
+
+/// The command's own exit status when it failed, else ours.
+pub fn status_of(end: Option<CommandEnd>, recorded: anyhow::Result<()>) -> anyhow::Result<u8> {
+    match (end.map_or(0, CommandEnd::exit_status), recorded) {
+        (0, recorded) => recorded.map(|()| 0),
+        (failed, Ok(())) => Ok(failed),
+        (failed, Err(error)) => {
+            report(&error);
+            Ok(failed)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed() -> anyhow::Result<()> {
+        Err(Failure::new("disk full").into())
+    }
+
+    #[test]
+    fn a_failed_commands_status_is_passed_on_and_else_ours() {
+        assert_eq!(status_of(None, Ok(())).unwrap(), 0);
+        assert_eq!(status_of(Some(CommandEnd::Exited(0)), Ok(())).unwrap(), 0);
+        assert_eq!(status_of(Some(CommandEnd::Exited(3)), Ok(())).unwrap(), 3);
+        assert_eq!(status_of(Some(CommandEnd::Killed(15)), Ok(())).unwrap(), 143);
+        assert_eq!(status_of(Some(CommandEnd::Exited(3)), failed()).unwrap(), 3);
+        assert!(status_of(Some(CommandEnd::Exited(0)), failed()).is_err());
+        assert!(status_of(None, failed()).is_err());
+    }
+}
