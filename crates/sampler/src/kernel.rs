@@ -18,10 +18,19 @@ use crate::roster::{Roster, Thread};
 /// The CPUs that are online are looked at so often.
 const CPU_LOOK_GAP: Nanos = Nanos::from_nanos(1_000_000_000);
 
+/// By what part of it a tick comes earlier than was asked for. The scheduler and whatever else is on a CPU work to
+/// the beat of whole milliseconds: ticks on the same beat always meet the one and never the other, and a thread that
+/// shared its CPU with a program of a period of 2 ms was shown, at 500 Hz, for 0.84 to 1.35 of its time. Out of step
+/// by this, a tick has been at every place of such a beat after 32 of them.
+const EARLIER_BY: u64 = 32;
+
 /// The in-kernel program, loaded.
 #[derive(Debug)]
 pub struct Kernel {
     sampler: KernelSampler,
+    /// What was asked for.
+    asked: Nanos,
+    /// What it is.
     period: Nanos,
     next_cpu_look: Timestamp,
     /// What was counted in the ledger already.
@@ -48,23 +57,30 @@ impl Kernel {
     }
 
     fn of(sampler: KernelSampler) -> Self {
-        let (period, next_cpu_look) = (Nanos::ZERO, Timestamp::default());
-        Kernel { sampler, period, next_cpu_look, counted: Counters::default() }
+        let next_cpu_look = Timestamp::default();
+        let (asked, period) = (Nanos::ZERO, Nanos::ZERO);
+        Kernel { sampler, asked, period, next_cpu_look, counted: Counters::default() }
     }
 
-    /// Has it run after each `period` on every CPU.
+    /// Has it run on every CPU, a little more often than after each `asked`, out of step with everything.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn start(&mut self, period: Nanos) -> Result<(), BpfError> {
-        self.period = period;
+    pub fn start(&mut self, asked: Nanos) -> Result<(), BpfError> {
+        self.asked = asked;
+        self.period = Nanos::from_nanos(asked.as_nanos() - asked.as_nanos() / EARLIER_BY);
         self.next_cpu_look = clock::now() + CPU_LOOK_GAP;
-        self.sampler.tick(period)
+        self.sampler.tick(self.period)
     }
 
     /// Lets it rest.
     pub fn stop(&mut self) {
         self.sampler.stop_ticking();
+    }
+
+    /// The period that was asked for.
+    pub fn asked(&self) -> Nanos {
+        self.asked
     }
 
     /// The period of its ticks.

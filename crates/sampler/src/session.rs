@@ -169,7 +169,7 @@ impl Session {
     ) -> End {
         let costs = Costs::from_now();
         let start = costs.start;
-        profile.ledger_mut().interval = self.members.kernel().map(|kernel| kernel.period());
+        profile.ledger_mut().interval = self.members.kernel().map(|kernel| kernel.asked());
         let deadline = limit.map_or(Timestamp::MAX, |limit| start + limit);
         let mut next_callback = start;
         let end = loop {
