@@ -15,8 +15,9 @@ use rustc_hash::FxHashMap;
 
 use crate::roster::{Roster, Thread};
 
-/// The CPUs that are online are looked at so often.
-const CPU_LOOK_GAP: Nanos = Nanos::from_nanos(1_000_000_000);
+/// The CPUs that are online are looked at so often: one that comes back has no clock of ours until then. A look costs
+/// some ten microseconds.
+const CPU_LOOK_GAP: Nanos = Nanos::from_nanos(50_000_000);
 
 /// By what part of it a tick comes earlier than was asked for. The scheduler and whatever else is on a CPU work to
 /// the beat of whole milliseconds: ticks on the same beat always meet the one and never the other, and a thread that
