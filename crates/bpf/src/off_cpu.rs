@@ -166,10 +166,10 @@ impl OffCpu {
         Ok(entries?.into_iter().map(|(key, sum)| ShortAbsences::new(&key, &sum)).collect())
     }
 
-    /// Forgets the sums of a thread that has ended.
-    pub fn forget_sums(&mut self, thread: Tid) {
+    /// Forgets the sums of threads that have ended.
+    pub fn forget_sums(&mut self, has_ended: impl Fn(Tid) -> bool) {
         let keys: Vec<SumKey> = self.sums.keys().filter_map(Result::ok).collect();
-        for key in keys.iter().filter(|key| key.thread == thread.as_u32()) {
+        for key in keys.iter().filter(|key| has_ended(Tid::new(key.thread))) {
             // Nobody else removes it.
             let _ = self.sums.remove(key);
         }

@@ -121,6 +121,14 @@ pub struct RecordFlags {
     /// Show each thread as a stack of its own
     #[arg(short, long)]
     pub threads: bool,
+    /// What time counts: cpu, on a CPU; off-cpu, waiting, exact and with what each wait is for; wall, both; gil, while
+    /// the GIL is held
+    #[arg(long, value_enum, value_name = "WHICH", default_value = "cpu", conflicts_with_all = ["gil", "idle"])]
+    pub mode: Mode,
+    /// Waits shorter than so many seconds are summed by what they are for, without their stacks: bounds what off-cpu,
+    /// wall and gil cost
+    #[arg(long, value_name = "SECONDS", default_value = "0.0001", allow_negative_numbers = true)]
+    pub min_wait: String,
     /// Only samples of threads that hold the GIL
     #[arg(short, long)]
     pub gil: bool,
@@ -143,6 +151,20 @@ pub struct RecordFlags {
     /// Command to run and sample until it ends
     #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
+}
+
+/// What `--mode` takes: which time of a thread counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// On a CPU
+    #[default]
+    Cpu,
+    /// On a CPU or not
+    Wall,
+    /// While it holds the GIL
+    Gil,
+    /// Not on a CPU
+    OffCpu,
 }
 
 /// What `--sampler` takes.

@@ -10,7 +10,7 @@ use profiler_output::{FORMATS, Format, Lines, ViewOptions, Weight, format_named,
 use profiler_sampler::{ReprLimits, SamplerKind, SamplerOptions};
 use profiler_tui::Settings;
 
-use crate::flags::{Command, DumpFlags, Flags, RecordFlags, SamplerName, TopFlags};
+use crate::flags::{Command, DumpFlags, Flags, Mode, RecordFlags, SamplerName, TopFlags};
 
 /// The most samples a second. A sample takes some ten microseconds of the target's time at best: at this
 /// rate there is nothing left to measure.
@@ -23,6 +23,8 @@ const MAX_DURATION: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 const MIN_DELAY: Duration = Duration::from_millis(100);
 /// The longest one.
 const MAX_DELAY: Duration = Duration::from_secs(3_600);
+/// The longest of the waits that are told in sum: an hour of them at once tells nobody anything.
+const MAX_MIN_WAIT: Duration = Duration::from_secs(3_600);
 /// The largest process id that Linux gives (`PID_MAX_LIMIT`).
 const MAX_PID: u32 = 1 << 22;
 
@@ -60,6 +62,10 @@ pub struct RecordPlan {
     pub choice: Option<SamplerKind>,
     /// How to sample, as far as that does not depend on what is possible here.
     pub sampler: SamplerOptions,
+    /// Which time counts.
+    pub mode: Mode,
+    /// Waits shorter than this are told in sum.
+    pub min_wait: Duration,
     /// How to show it.
     pub view: ViewOptions,
 }
@@ -180,6 +186,9 @@ pub enum UsageError {
     /// Not a delay between pictures.
     #[error("{0:?} is no delay: a number of seconds from {min} to {max} is", min = MIN_DELAY.as_secs_f64(), max = MAX_DELAY.as_secs())]
     BadDelay(String),
+    /// Not the length of a wait.
+    #[error("{0:?} is no shortest wait: a number of seconds from 0 to {max} is", max = MAX_MIN_WAIT.as_secs())]
+    BadMinWait(String),
     /// Not a duration.
     #[error("{0:?} is no duration: a number of seconds above 0 or \"unlimited\" is")]
     BadDuration(String),
@@ -222,14 +231,23 @@ fn record_plan(flags: RecordFlags, now: SystemTime) -> Result<RecordPlan, UsageE
         full_filenames: flags.full_filenames,
         threads: flags.threads,
         processes: flags.subprocesses,
-        weight: choose_weight(format, flags.idle || flags.gil),
+        weight: match flags.mode {
+            Mode::Cpu => choose_weight(format, flags.idle || flags.gil),
+            Mode::Wall | Mode::Gil | Mode::OffCpu => Weight::Wall,
+        },
         ..ViewOptions::default()
     };
     let choice = sampler_choice(flags.sampler, flags.nonblocking);
     let kind = choice.unwrap_or_default();
-    let sampler = SamplerOptions { rate_hz, kind, include_idle: flags.idle, gil_only: flags.gil };
-    let subprocesses = flags.subprocesses;
-    Ok(RecordPlan { subject, output, format, duration, subprocesses, choice, sampler, view })
+    let sampler = SamplerOptions {
+        rate_hz,
+        kind,
+        include_idle: flags.idle || flags.mode == Mode::Wall,
+        gil_only: flags.gil || flags.mode == Mode::Gil,
+    };
+    let (subprocesses, mode) = (flags.subprocesses, flags.mode);
+    let min_wait = parse_min_wait(&flags.min_wait)?;
+    Ok(RecordPlan { subject, output, format, duration, subprocesses, choice, sampler, mode, min_wait, view })
 }
 
 fn top_plan(flags: TopFlags, now: SystemTime) -> Result<TopPlan, UsageError> {
@@ -380,6 +398,11 @@ fn parse_delay(text: &str) -> Result<Duration, UsageError> {
     seconds
         .filter(|delay| (MIN_DELAY..=MAX_DELAY).contains(delay))
         .ok_or_else(|| UsageError::BadDelay(text.to_owned()))
+}
+
+fn parse_min_wait(text: &str) -> Result<Duration, UsageError> {
+    let seconds = text.parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    seconds.filter(|wait| *wait <= MAX_MIN_WAIT).ok_or_else(|| UsageError::BadMinWait(text.to_owned()))
 }
 
 /// What `-f` says, else what the file's ending says, else a flame graph; on stdout, text.

@@ -16,11 +16,12 @@ use crate::attach::{expect_free, expect_own_proc, expect_tracing};
 use crate::command::RunningCommand;
 use crate::destination::Destination;
 use crate::failure::Failure;
+use crate::flags::Mode;
 use crate::launch::{launch, source_of, status_of};
 use crate::messages::{counted, say};
 use crate::plan::{RecordPlan, Subject};
 use crate::progress::ProgressLine;
-use crate::sampling::Sampling;
+use crate::sampling::{Sampling, Wanted};
 use crate::source::Source;
 
 /// Records as planned; returns the exit status.
@@ -28,7 +29,8 @@ use crate::source::Source;
 /// # Errors
 /// When nothing could be recorded or written.
 pub fn run(plan: &RecordPlan) -> anyhow::Result<u8> {
-    let sampling = Sampling::choose(plan.choice, plan.sampler)?;
+    let wanted = Wanted { mode: plan.mode, min_wait: Nanos::from(plan.min_wait) };
+    let sampling = Sampling::choose(plan.choice, wanted, plan.sampler)?;
     expect_tracing(sampling.options.kind)?;
     let signals = Signals::install().context("cannot handle signals")?;
     let user = InvokingUser::behind_sudo();
@@ -198,16 +200,17 @@ impl Recording {
 
 /// In py-spy's words, which people and scripts know.
 fn beginning(source: &Source, plan: &RecordPlan) -> String {
-    let times = match plan.sampler.rate_hz {
-        1.0 => "once".to_owned(),
-        rate => format!("{rate} times"),
+    let times = match (plan.mode, plan.sampler.rate_hz) {
+        (Mode::OffCpu, _) => " each time it leaves its CPU".to_owned(),
+        (_, 1.0) => " once a second".to_owned(),
+        (_, rate) => format!(" {rate} times a second"),
     };
     let duration =
         plan.duration.map(|time| format!(" for {} seconds", time.as_secs_f64())).unwrap_or_default();
     let version = source.target.as_ref().map(|target| format!(" (Python {})", target.version_text()));
     let children = if plan.subprocesses { " and its child processes" } else { "" };
     format!(
-        "Sampling process {}{}{children} {times} a second{duration}. Press Control-C to exit.",
+        "Sampling process {}{}{children}{times}{duration}. Press Control-C to exit.",
         source.pid,
         version.unwrap_or_default(),
     )
@@ -227,7 +230,7 @@ fn no_samples(ledger: &Ledger, options: &SamplerOptions) -> Failure {
             .with_advice("a higher --rate, or a longer --duration")
     } else if options.gil_only {
         Failure::new("no samples, so nothing was written: no thread held the GIL when it was looked at")
-            .with_advice("without --gil")
+            .with_advice("without --gil or --mode gil")
     } else {
         Failure::new("no samples, so nothing was written: all threads were idle")
             .with_advice("--idle, which includes threads that wait")

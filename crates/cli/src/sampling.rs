@@ -5,6 +5,16 @@ use profiler_os::host;
 use profiler_sampler::{BpfError, Kernel, SamplerKind, SamplerOptions, Session};
 
 use crate::failure::Failure;
+use crate::flags::Mode;
+
+/// Which time counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted {
+    /// What of a thread's time.
+    pub mode: Mode,
+    /// Waits shorter than this are told in sum.
+    pub min_wait: Nanos,
+}
 
 /// How samples are taken.
 pub struct Sampling {
@@ -17,20 +27,18 @@ pub struct Sampling {
 }
 
 impl Sampling {
-    /// By the sampler `choice`, or the best one.
+    /// By the sampler `choice`, or the best one, for what `wanted` counts.
     ///
     /// # Errors
     /// When the one that was asked for is not possible here, with what to try.
-    pub fn choose(choice: Option<SamplerKind>, options: SamplerOptions) -> Result<Self, Failure> {
+    pub fn choose(
+        choice: Option<SamplerKind>,
+        wanted: Wanted,
+        options: SamplerOptions,
+    ) -> Result<Self, Failure> {
+        let load = || load(&options, wanted);
         match choice {
-            Some(SamplerKind::Bpf) => {
-                let kernel = load(&options).map_err(|obstacle| obstacle.failure())?;
-                Ok(Sampling::in_kernel(kernel, options))
-            }
-            Some(kind) => {
-                Ok(Sampling { options: SamplerOptions { kind, ..options }, kernel: None, instead: None })
-            }
-            None => Ok(match load(&options) {
+            None if wanted.mode != Mode::OffCpu => Ok(match load() {
                 Ok(kernel) => Sampling::in_kernel(kernel, options),
                 Err(obstacle) => Sampling {
                     options: SamplerOptions { kind: SamplerKind::Pause, ..options },
@@ -38,6 +46,20 @@ impl Sampling {
                     instead: Some(format!("not bpf, as {obstacle}")),
                 },
             }),
+            None | Some(SamplerKind::Bpf) => {
+                let kernel = load().map_err(|obstacle| obstacle.failure())?;
+                Ok(Sampling::in_kernel(kernel, options))
+            }
+            Some(_) if wanted.mode == Mode::OffCpu => {
+                Err(Failure::new("how long threads wait is told by the kernel's scheduler alone")
+                    .with_advice("--sampler bpf")
+                    .with_advice(
+                        "--mode wall, which with --sampler pause asks now and then what each thread does",
+                    ))
+            }
+            Some(kind) => {
+                Ok(Sampling { options: SamplerOptions { kind, ..options }, kernel: None, instead: None })
+            }
         }
     }
 
@@ -92,8 +114,8 @@ impl Obstacle {
     fn failure(&self) -> Failure {
         let failure = Failure::new(format!("the in-kernel sampler cannot be taken: {self}"));
         match self {
-            Obstacle::Idle => failure.with_advice("--sampler pause, or without --idle"),
-            Obstacle::Gil => failure.with_advice("--sampler pause, or without --gil"),
+            Obstacle::Idle => failure.with_advice("--mode wall, or --sampler pause, or without --idle"),
+            Obstacle::Gil => failure.with_advice("--mode gil, or --sampler pause, or without --gil"),
             Obstacle::PidNamespace => failure
                 .with_advice("the same outside of the container")
                 .with_advice("--sampler pause, which needs no more than the right to trace"),
@@ -112,21 +134,27 @@ impl Obstacle {
 ///
 /// # Errors
 /// When that is not possible.
-pub fn load(options: &SamplerOptions) -> Result<Kernel, Obstacle> {
-    if options.include_idle {
+pub fn load(options: &SamplerOptions, wanted: Wanted) -> Result<Kernel, Obstacle> {
+    if wanted.mode == Mode::Cpu && options.include_idle {
         return Err(Obstacle::Idle);
     }
-    if options.gil_only {
+    if wanted.mode == Mode::Cpu && options.gil_only {
         return Err(Obstacle::Gil);
     }
     if !host::is_first_pid_namespace() {
         return Err(Obstacle::PidNamespace);
     }
     let start = |mut kernel: Kernel| {
-        kernel.start(Nanos::from_nanos((1e9 / options.rate_hz) as u64))?;
+        if wanted.mode != Mode::OffCpu {
+            kernel.start(Nanos::from_nanos((1e9 / options.rate_hz) as u64))?;
+        }
         Ok(kernel)
     };
-    Kernel::load().and_then(start).map_err(|error: BpfError| match error.is_permission() {
+    let loaded = match wanted.mode {
+        Mode::Cpu => Kernel::load(),
+        Mode::Wall | Mode::Gil | Mode::OffCpu => Kernel::load_with_off_cpu(wanted.min_wait),
+    };
+    loaded.and_then(start).map_err(|error: BpfError| match error.is_permission() {
         true => Obstacle::NotPermitted,
         false => Obstacle::Kernel(error),
     })

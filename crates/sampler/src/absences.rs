@@ -181,11 +181,29 @@ impl<S: Clone> Absences<S> {
     /// # Errors
     /// When the kernel cannot be told.
     pub fn end(&mut self, off_cpu: &mut OffCpu) -> Result<Timestamp, BpfError> {
+        self.note_arrivals();
+        off_cpu.stop()?;
+        Ok(clock::now())
+    }
+
+    /// Notes how often each thread was put on a CPU: the watch is about to end.
+    pub fn note_arrivals(&mut self) {
         for account in self.threads.values_mut() {
             account.last_arrivals = account.files.schedule().ok().map(|schedule| schedule.times_run);
         }
-        off_cpu.stop()?;
-        Ok(clock::now())
+    }
+
+    /// Whether threads were asleep when they were first watched.
+    pub fn has_sleepers(&self) -> bool {
+        self.threads.values().any(|account| account.first_state.is_some())
+    }
+
+    /// Has the kernel watch none of them any longer.
+    pub fn forget_all(&mut self, off_cpu: &mut OffCpu) {
+        self.threads.keys().for_each(|thread| off_cpu.forget(*thread));
+        off_cpu.forget_sums(|thread| self.threads.contains_key(&thread));
+        self.threads.clear();
+        self.told.clear();
     }
 
     /// Tells what the kernel has not told by itself: sums of short absences, and the parts of those that last, up to
@@ -273,12 +291,11 @@ impl<S: Clone> Absences<S> {
 
     /// Forgets threads that have ended; all that they did was told.
     fn forget_ended(&mut self, off_cpu: &mut OffCpu) {
-        let ended = self.threads.iter().filter(|(_, account)| account.has_ended);
-        let ended: Vec<Tid> = ended.map(|(tid, _)| *tid).collect();
-        for thread in ended {
-            self.threads.remove(&thread);
-            self.told.retain(|(told, _), _| *told != thread);
-            off_cpu.forget_sums(thread);
+        let ended = |thread: &Tid| self.threads.get(thread).is_some_and(|account| account.has_ended);
+        if self.threads.keys().any(&ended) {
+            off_cpu.forget_sums(|thread| ended(&thread));
+            self.told.retain(|(thread, _), _| !ended(thread));
+            self.threads.retain(|_, account| !account.has_ended);
         }
     }
 }

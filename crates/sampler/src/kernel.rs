@@ -29,6 +29,8 @@ const EARLIER_BY: u64 = 32;
 #[derive(Debug)]
 pub struct Kernel {
     sampler: KernelSampler,
+    /// Its programs that watch threads off the CPU, if these are asked for.
+    pub(crate) off_cpu: Option<OffCpu>,
     /// What was asked for.
     asked: Nanos,
     /// What it is.
@@ -44,7 +46,7 @@ impl Kernel {
     /// # Errors
     /// When the kernel does not take it.
     pub fn load() -> Result<Self, BpfError> {
-        Ok(Kernel::of(KernelSampler::load(clock::cpus())?))
+        Ok(Kernel::of(KernelSampler::load(clock::cpus())?, None))
     }
 
     /// Loads it with the programs that watch threads off the CPU, which the scheduler runs from now on; absences
@@ -52,15 +54,15 @@ impl Kernel {
     ///
     /// # Errors
     /// When the kernel does not take one of them.
-    pub fn load_with_off_cpu(least: Nanos) -> Result<(Self, OffCpu), BpfError> {
+    pub fn load_with_off_cpu(least: Nanos) -> Result<Self, BpfError> {
         let (sampler, off_cpu) = OffCpu::load(clock::cpus(), least)?;
-        Ok((Kernel::of(sampler), off_cpu))
+        Ok(Kernel::of(sampler, Some(off_cpu)))
     }
 
-    fn of(sampler: KernelSampler) -> Self {
+    fn of(sampler: KernelSampler, off_cpu: Option<OffCpu>) -> Self {
         let next_cpu_look = Timestamp::default();
         let (asked, period) = (Nanos::ZERO, Nanos::ZERO);
-        Kernel { sampler, asked, period, next_cpu_look, counted: Counters::default() }
+        Kernel { sampler, off_cpu, asked, period, next_cpu_look, counted: Counters::default() }
     }
 
     /// Has it run on every CPU, a little more often than after each `asked`, out of step with everything.
@@ -74,24 +76,30 @@ impl Kernel {
         self.sampler.tick(self.period)
     }
 
-    /// Lets it rest.
-    pub fn stop(&mut self) {
+    /// Lets it rest; returns since when it takes note of nothing.
+    pub fn stop(&mut self) -> Timestamp {
+        if let Some(off_cpu) = &mut self.off_cpu {
+            // Should it fail, what happens meanwhile is later than the end, and not believed.
+            let _ = off_cpu.stop();
+        }
+        let end = clock::now();
         self.sampler.stop_ticking();
+        end
     }
 
-    /// The period that was asked for.
+    /// The period that was asked for; 0 where it does not tick.
     pub fn asked(&self) -> Nanos {
         self.asked
     }
 
-    /// The period of its ticks.
+    /// The period of its ticks; 0 where it does not tick.
     pub fn period(&self) -> Nanos {
         self.period
     }
 
     /// Takes note of CPUs that have come or gone.
     pub fn follow_cpus(&mut self, now: Timestamp) {
-        if now >= self.next_cpu_look {
+        if self.period != Nanos::ZERO && now >= self.next_cpu_look {
             self.next_cpu_look = now + CPU_LOOK_GAP;
             // A CPU that goes this very moment is found gone the next time.
             let _ = self.sampler.tick(self.period);

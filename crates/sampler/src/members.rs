@@ -329,11 +329,25 @@ impl Members {
         let now = clock::now();
         self.take_sent(profile);
         let period = self.kernel.as_ref().map_or(Nanos::ZERO, Kernel::period).as_nanos().max(1);
-        let instants = now.since(self.last_read).as_nanos() / period;
+        let is_ticking = self.kernel.as_ref().is_some_and(|kernel| kernel.period() != Nanos::ZERO);
+        let instants = if is_ticking { now.since(self.last_read).as_nanos() / period } else { 0 };
         self.last_read = self.last_read + Nanos::from_nanos(instants * period);
         self.look_at_all(profile, now, now, instants);
         if let Some(kernel) = &mut self.kernel {
             kernel.follow_cpus(now);
+        }
+    }
+
+    /// Ends what the in-kernel program does, and records what is left of it.
+    pub fn end_kernel(&mut self, profile: &mut Profile) {
+        self.samplers().for_each(ProcessSampler::prepare_end_of_absences);
+        let Some(end) = self.kernel.as_mut().map(Kernel::stop) else { return };
+        self.read_kernel(profile);
+        let (Some(kernel), members) = (&mut self.kernel, &mut self.members) else { return };
+        for member in members.values_mut() {
+            if let State::Sampled(sampler) = &mut member.state {
+                sampler.settle_all_absences(kernel, profile, Some(end));
+            }
         }
     }
 
@@ -366,8 +380,14 @@ impl Members {
                     with_all_names.extend(sampler.take_names(&names).then_some(pid));
                 }
                 (Record::Stack(_), None) => profile.ledger_mut().count_lost(LossReason::ProcessEnded),
-                // Time off the CPU is not asked for.
-                (Record::Names(_) | Record::Absence(_) | Record::DeepStack(_) | Record::Stranger(..), _) => {}
+                (Record::Absence(absence), Some(sampler)) => sampler.take_absence(profile, &absence),
+                (Record::DeepStack(stack), Some(sampler)) => sampler.take_deep_stack(profile, &stack),
+                (Record::Stranger(..), Some(sampler)) => sampler.meet_stranger(),
+                // What a process did while it was not looked at yet, or any more.
+                (
+                    Record::Names(_) | Record::Absence(_) | Record::DeepStack(_) | Record::Stranger(..),
+                    None,
+                ) => {}
             }
         });
         for pid in with_all_names {
@@ -466,7 +486,7 @@ impl Members {
         let mut sampler = ProcessSampler::new(target, self.options, process, member.born.take());
         if let Some(kernel) = &mut self.kernel {
             // What cannot be read yet is looked at again soon.
-            let _ = sampler.enter_kernel(kernel, clock::now());
+            let _ = sampler.enter_kernel(kernel, profile, clock::now());
         }
         member.state = State::Sampled(Box::new(sampler));
     }

@@ -62,7 +62,8 @@ impl OffCpuProbe {
     /// # Errors
     /// When the kernel does not take the programs, or the runtime cannot be read.
     pub fn attach(target: Target, least: Nanos) -> Result<Self, OffCpuError> {
-        let (mut kernel, off_cpu) = Kernel::load_with_off_cpu(least)?;
+        let mut kernel = Kernel::load_with_off_cpu(least)?;
+        let off_cpu = kernel.off_cpu.take().ok_or(BpfError::Missing("off-CPU programs"))?;
         kernel.tell_process(target.pid(), target.offsets(), false)?;
         let mut probe = OffCpuProbe {
             names: Names::new(&target),

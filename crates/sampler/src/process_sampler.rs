@@ -15,8 +15,10 @@ use crate::roster::{KnownStack, Thread};
 use crate::{SamplerOptions, Target};
 
 mod in_kernel;
+mod off_cpu;
 
 use in_kernel::InKernel;
+use off_cpu::OffCpuTimes;
 
 /// A thread that used as much CPU time as passes in this many mean gaps between samples was met on a CPU by one of
 /// them, but for one time in hundreds of millions: otherwise what is known of its turns is wrong.
@@ -32,6 +34,7 @@ pub struct ProcessSampler {
     code_names: CodeNames<FrameId>,
     names: ThreadNames,
     in_kernel: InKernel,
+    off_cpu: OffCpuTimes,
     process: ProcessId,
     /// When it was born, if that was while it was watched: its first samples count from then.
     born: Option<Timestamp>,
@@ -67,6 +70,7 @@ impl ProcessSampler {
             most_kept_back: Nanos::from_nanos((MAX_GAPS_KEPT_BACK * 1e9 / options.rate_hz) as u64),
             names: ThreadNames::default(),
             in_kernel: InKernel::default(),
+            off_cpu: OffCpuTimes::default(),
             process,
             born,
             cpu_before,

@@ -169,7 +169,8 @@ impl Session {
     ) -> End {
         let costs = Costs::from_now();
         let start = costs.start;
-        profile.ledger_mut().interval = self.members.kernel().map(|kernel| kernel.asked());
+        profile.ledger_mut().interval =
+            self.members.kernel().map(|kernel| kernel.asked()).filter(|period| *period != Nanos::ZERO);
         let deadline = limit.map_or(Timestamp::MAX, |limit| start + limit);
         let mut next_callback = start;
         let end = loop {
@@ -190,10 +191,7 @@ impl Session {
             }
             self.members.wait_until(next_callback.min(deadline));
         };
-        if let Some(kernel) = self.members.kernel() {
-            kernel.stop();
-        }
-        self.members.read_kernel(profile);
+        self.members.end_kernel(profile);
         self.settle(profile, &costs);
         self.members.release_all();
         end

@@ -12,7 +12,7 @@ use profiler_sampler::{Examination, SamplerKind, SamplerOptions, examine};
 
 use crate::attach::{attach, expect_free, expect_own_proc, expect_tracing};
 use crate::failure::{CONTAINER_ADVICE, Failure, quoted};
-use crate::sampling::{Obstacle, load};
+use crate::sampling::{Obstacle, Wanted, load};
 
 /// To see whether it works.
 const ONCE_A_SECOND: SamplerOptions =
@@ -93,7 +93,7 @@ impl Report {
         let process = pid.and_then(|pid| examined(pid, &host, &mut obstacles));
         // One thing after the other.
         let hints = if obstacles.is_empty() { hints(&host) } else { Vec::new() };
-        let in_kernel = load(&ONCE_A_SECOND).map(drop);
+        let in_kernel = load(&ONCE_A_SECOND, Wanted::default()).map(drop);
         Report { host, rehearsal, in_kernel, process, obstacles, hints }
     }
 

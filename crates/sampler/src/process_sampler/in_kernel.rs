@@ -20,7 +20,7 @@ const LOOK_GAP: Nanos = Nanos::from_nanos(20_000_000);
 /// What is known of a process that the in-kernel program samples.
 #[derive(Debug, Default)]
 pub struct InKernel {
-    names: SentNames,
+    pub(super) names: SentNames,
     /// What the program was told of kernel threads with thread states.
     told: FxHashMap<Tid, ThreadEntry>,
     /// Threads of which it was told that they had no thread state when they were met.
@@ -30,7 +30,7 @@ pub struct InKernel {
     /// Whether names are sent with every sample.
     always_sends_names: bool,
     /// Whether a sample said that the lists are out of date.
-    is_outdated: bool,
+    pub(super) is_outdated: bool,
     next_look: Timestamp,
 }
 
@@ -39,16 +39,25 @@ impl ProcessSampler {
     ///
     /// # Errors
     /// When its runtime cannot be read, or there is no room for it.
-    pub fn enter_kernel(&mut self, kernel: &mut Kernel, now: Timestamp) -> Result<(), ReadError> {
+    pub fn enter_kernel(
+        &mut self,
+        kernel: &mut Kernel,
+        profile: &mut Profile,
+        now: Timestamp,
+    ) -> Result<(), ReadError> {
         let target = &self.probe.target;
         // Without room nothing of it is sampled; the ledger of processes then says that it was missed.
         let _ = kernel.tell_process(target.pid(), target.offsets(), self.in_kernel.always_sends_names);
-        self.look_at_lists(kernel, now)
+        self.look_at_lists(kernel, now)?;
+        self.watch_threads(kernel, profile);
+        self.look_at_sleepers(kernel, profile);
+        Ok(())
     }
 
     /// What the process leaves in the program.
     pub fn leave_kernel(&mut self, kernel: &mut Kernel) {
         kernel.forget_process(self.probe.target.pid());
+        self.forget_absences(kernel);
         let InKernel { told, natives, .. } = &mut self.in_kernel;
         told.drain().map(|(tid, _)| tid).chain(natives.drain()).for_each(|tid| kernel.forget_thread(tid));
     }
@@ -70,15 +79,22 @@ impl ProcessSampler {
         };
         self.settle_unknown(profile);
         self.resend_missing(kernel);
+        self.watch_threads(kernel, profile);
+        self.settle_absences(kernel, profile, now);
         match result {
             Ok(()) => self.names.update(&self.probe.target, &self.probe.roster, profile, now),
-            Err(ReadError::ProcessEnded) => return Sampled::Ended,
+            Err(ReadError::ProcessEnded) => return self.ended_in_kernel(kernel, profile),
             Err(_) => return Sampled::WithoutRuntime,
         }
         match self.probe.roster.threads.is_empty() && !self.probe.target.process().is_alive() {
-            true => Sampled::Ended,
+            true => self.ended_in_kernel(kernel, profile),
             false => Sampled::Going,
         }
+    }
+
+    fn ended_in_kernel(&mut self, kernel: &mut Kernel, profile: &mut Profile) -> Sampled {
+        self.settle_all_absences(kernel, profile, None);
+        Sampled::Ended
     }
 
     /// Brings roster and program up to date.

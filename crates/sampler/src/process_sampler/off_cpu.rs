@@ -1,0 +1,211 @@
+//! Time off the CPU of one process that is sampled by the in-kernel program: what its scheduler's programs tell
+//! becomes samples, which stand for exactly the time that a thread was away. What it was away for stands on top of its
+//! stack.
+
+use profiler_bpf::{AbsenceRecord, StackRecord};
+use profiler_model::{Frame, FrameKind, LossReason, Nanos, ThreadState, Tid, Timestamp};
+use profiler_profile::{FrameId, Profile, Sample, StackId, ThreadId};
+use profiler_python::GilAddresses;
+use rustc_hash::FxHashMap;
+
+use super::{ProcessSampler, truncation_mark};
+use crate::absences::{Absence, Absences, Owner, Sink};
+use crate::code_names::CodeNames;
+use crate::kernel::Kernel;
+use crate::sent::SentNames;
+use crate::{DumpOptions, SamplerKind, Target, dump};
+
+/// What lasts and what was too short to be told by itself is asked for so often.
+const SETTLE_GAP: Nanos = Nanos::from_nanos(1_000_000_000);
+
+/// The stack of a thread that is off the CPU.
+#[derive(Clone, Copy, Debug)]
+enum Away {
+    /// As it was taken; `None` where no Python runs.
+    Taken(Option<StackId>),
+    /// It could not be taken.
+    Lost(LossReason),
+    /// Many short absences in sum: their stacks were not kept.
+    Summed,
+}
+
+/// What is known of threads that are off the CPU.
+#[derive(Debug)]
+pub struct OffCpuTimes {
+    absences: Absences<Away>,
+    gils: Vec<GilAddresses>,
+    /// The threads in the profile, also those that have ended.
+    threads: FxHashMap<Tid, ThreadId>,
+    next_settle: Timestamp,
+}
+
+impl Default for OffCpuTimes {
+    fn default() -> Self {
+        OffCpuTimes {
+            absences: Absences::new(Away::Lost(LossReason::Late), Away::Summed),
+            gils: Vec::new(),
+            threads: FxHashMap::default(),
+            next_settle: Timestamp::default(),
+        }
+    }
+}
+
+impl ProcessSampler {
+    /// Has the scheduler's programs, if they are asked for, watch the threads that they do not know yet.
+    pub(super) fn watch_threads(&mut self, kernel: &mut Kernel, profile: &mut Profile) {
+        let Some(off_cpu) = &mut kernel.off_cpu else { return };
+        let interpreters = &self.probe.roster.interpreters;
+        self.off_cpu.gils = interpreters.iter().filter_map(|interpreter| interpreter.gil).collect();
+        for index in 0..self.probe.roster.threads.len() {
+            let tid = self.probe.roster.threads[index].tid;
+            if !self.off_cpu.absences.has(tid) {
+                let id = self.thread_id(profile, index);
+                let OffCpuTimes { absences, gils, threads, .. } = &mut self.off_cpu;
+                threads.insert(tid, id);
+                let owner = Owner { process: self.probe.target.process(), gils };
+                absences.watch(off_cpu, &self.probe.roster.threads[index], owner);
+            }
+        }
+    }
+
+    /// Reads the stacks of threads that were asleep when they were first watched.
+    pub(super) fn look_at_sleepers(&mut self, kernel: &mut Kernel, profile: &mut Profile) {
+        let Some(off_cpu) = &kernel.off_cpu else { return };
+        if !self.off_cpu.absences.has_sleepers() {
+            return;
+        }
+        // Should it be gone by now, there is nothing to look at.
+        let Ok(target) = Target::attach(self.probe.target.pid()) else { return };
+        let seen = dump(target, DumpOptions::of_stacks(SamplerKind::Peek));
+        for thread in seen.map(|seen| seen.threads).unwrap_or_default() {
+            if let (Some(tid), None) = (thread.tid, thread.lost) {
+                let mark = thread.truncated.then(truncation_mark);
+                let frames = mark.iter().chain(thread.frames.iter().rev());
+                let ids: Vec<FrameId> = frames.map(|frame| profile.frame(frame)).collect();
+                let stack = Away::Taken(profile.stack(ids));
+                self.off_cpu.absences.take_first_stack(off_cpu, tid, stack);
+            }
+        }
+    }
+
+    /// Takes note of a thread that the scheduler's programs were not told of.
+    pub fn meet_stranger(&mut self) {
+        self.in_kernel.is_outdated = true;
+    }
+
+    /// Keeps the stack of an absence that is still to come.
+    pub fn take_deep_stack(&mut self, profile: &mut Profile, record: &StackRecord<'_>) {
+        let names = &mut self.in_kernel.names;
+        let stack = stack_of(&self.probe.target, names, &mut self.code_names, profile, record);
+        self.off_cpu.absences.take_deep(record, stack);
+    }
+
+    /// Records an absence that is over.
+    pub fn take_absence(&mut self, profile: &mut Profile, record: &AbsenceRecord<'_>) {
+        let mut found = Vec::new();
+        let OffCpuTimes { absences, gils, .. } = &mut self.off_cpu;
+        let (target, names, codes) = (&self.probe.target, &mut self.in_kernel.names, &mut self.code_names);
+        let mut stack = |record: &StackRecord<'_>| stack_of(target, names, codes, profile, record);
+        let owner = Owner { process: target.process(), gils };
+        let mut keep = |absence| found.push(absence);
+        absences.take(record, owner, &mut Sink { stack: &mut stack, absence: &mut keep });
+        found.into_iter().for_each(|absence| self.record_absence(profile, &absence));
+    }
+
+    /// Records what was not told by itself, if it is time to.
+    pub(super) fn settle_absences(&mut self, kernel: &mut Kernel, profile: &mut Profile, now: Timestamp) {
+        if now >= self.off_cpu.next_settle {
+            self.off_cpu.next_settle = now + SETTLE_GAP;
+            self.settle_all_absences(kernel, profile, None);
+        }
+    }
+
+    /// Records what was not told by itself, up to now or to the `end` of the watch.
+    pub fn settle_all_absences(
+        &mut self,
+        kernel: &mut Kernel,
+        profile: &mut Profile,
+        end: Option<Timestamp>,
+    ) {
+        let Some(off_cpu) = &mut kernel.off_cpu else { return };
+        let mut found = Vec::new();
+        let OffCpuTimes { absences, gils, .. } = &mut self.off_cpu;
+        let (target, names, codes) = (&self.probe.target, &mut self.in_kernel.names, &mut self.code_names);
+        let mut stack = |record: &StackRecord<'_>| stack_of(target, names, codes, profile, record);
+        let owner = Owner { process: target.process(), gils };
+        let mut keep = |absence| found.push(absence);
+        absences.settle(off_cpu, end, owner, &mut Sink { stack: &mut stack, absence: &mut keep });
+        found.into_iter().for_each(|absence| self.record_absence(profile, &absence));
+    }
+
+    /// Notes what the watch cannot tell any more once it has ended.
+    pub fn prepare_end_of_absences(&mut self) {
+        self.off_cpu.next_settle = Timestamp::MAX;
+        self.off_cpu.absences.note_arrivals();
+    }
+
+    /// What the process leaves in the scheduler's programs.
+    pub(super) fn forget_absences(&mut self, kernel: &mut Kernel) {
+        if let Some(off_cpu) = &mut kernel.off_cpu {
+            self.off_cpu.absences.forget_all(off_cpu);
+        }
+    }
+
+    fn record_absence(&mut self, profile: &mut Profile, absence: &Absence<Away>) {
+        let Some(thread) = self.off_cpu.threads.get(&absence.thread).copied() else { return };
+        if self.options.gil_only && !absence.holds_gil {
+            return profile.ledger_mut().count_not_asked_for();
+        }
+        let below = match absence.stack {
+            Away::Taken(Some(stack)) => stack,
+            Away::Taken(None) => return profile.ledger_mut().count_not_asked_for(),
+            // A further part of it was counted with the first one.
+            Away::Lost(_) if absence.times == 0 => return,
+            Away::Lost(reason) => return profile.ledger_mut().count_lost(reason),
+            Away::Summed => {
+                let short = profile.frame(&mark("short waits".to_owned()));
+                profile.push(None, short)
+            }
+        };
+        let reason = profile.frame(&reason_mark(absence.state));
+        let stack = Some(profile.push(Some(below), reason));
+        profile.record(Sample {
+            at: absence.at,
+            thread,
+            stack,
+            state: absence.state,
+            holds_gil: absence.holds_gil,
+            cpu: Nanos::ZERO,
+            wall: absence.duration,
+        });
+    }
+}
+
+/// Stands on top of a stack, and says what its thread waited for.
+fn reason_mark(state: ThreadState) -> Frame {
+    mark(state.to_string())
+}
+
+fn mark(text: String) -> Frame {
+    Frame { kind: FrameKind::Marker, function: format!("<{text}>").into(), ..Frame::default() }
+}
+
+fn stack_of(
+    target: &Target,
+    names: &mut SentNames,
+    codes: &mut CodeNames<FrameId>,
+    profile: &mut Profile,
+    record: &StackRecord<'_>,
+) -> Away {
+    let frames = names.stack(record, target.offsets()).and_then(|raw| {
+        let ids = names.root_first(target, record, &raw, codes, &mut |frame| profile.frame(frame))?;
+        Ok((ids, raw.truncated))
+    });
+    match frames {
+        Ok((ids, truncated)) => {
+            let mark = truncated.then(|| profile.frame(&truncation_mark()));
+            Away::Taken(profile.stack(mark.into_iter().chain(ids)))
+        }
+        Err(reason) => Away::Lost(reason),
+    }
+}
