@@ -1,17 +1,21 @@
-//! Time off the CPU as the kernel tells it: for what, for how long, in which stack, on every interpreter.
+//! Time off the CPU as the kernel tells it: the account of each thread, which must be all of its time. What becomes of
+//! it in `record` is for `modes` to show.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use profiler_model::{LossReason, Nanos, Pid, ThreadState, Tid, WaitReason};
+use profiler_model::{Nanos, Pid, ThreadState, Tid, WaitReason};
 use profiler_sampler::off_cpu::{OffCpuProbe, OffCpuStack};
 use profiler_sampler::{Absence, Target, ThreadTotals};
-use profiler_tests::{Fixture, every_interpreter, expectation, is_root, missing, one_interpreter};
+use profiler_tests::{Fixture, every_interpreter, is_root, missing, one_interpreter};
 
 /// Every absence is told by itself.
 const EVERY: Nanos = Nanos::ZERO;
+
+/// Versions of CPython with different GILs and frames; that each of them is read right is for `modes` to show.
+const SOME: [u32; 3] = [6, 12, 15];
 
 /// Shorter ones are summed.
 const LEAST: Nanos = Nanos::from_nanos(1_000_000);
@@ -49,13 +53,6 @@ fn is_in(sample: &Absence<OffCpuStack>, function: &str) -> bool {
     }
 }
 
-fn lost(sample: &Absence<OffCpuStack>) -> Option<(Nanos, LossReason)> {
-    match sample.stack {
-        OffCpuStack::Lost(reason) => Some((sample.duration, reason)),
-        _ => None,
-    }
-}
-
 fn seconds<'a>(samples: impl Iterator<Item = &'a Absence<OffCpuStack>>) -> f64 {
     samples.map(|sample| sample.duration.as_secs_f64()).sum()
 }
@@ -73,44 +70,9 @@ fn adds_up(thread: Tid, totals: &ThreadTotals) -> Result<()> {
 }
 
 #[test]
-fn each_wait_lasts_as_long_as_the_program_says() {
-    every_interpreter(|interpreter| {
-        if !is_allowed() {
-            return Ok(());
-        }
-        let mut fixture = Fixture::start(interpreter, "timed_waits/timed_waits.py", &[])?;
-        let main = Tid::new(fixture.pid());
-        let mut probe = attach(fixture.pid(), EVERY)?;
-        let expected = expectation("timed_waits")?;
-        let bound = expected["at_most_off"].as_f64().context("no bound")?;
-        for (function, state) in expected["states"].as_object().context("no states")? {
-            let answer = fixture.ask(function)?;
-            let truth: f64 = answer.strip_prefix("done ").context("no answer")?.parse()?;
-            let mut samples = probe.read()?;
-            let lost: Vec<_> = samples.iter().filter(|one| one.thread == main).filter_map(lost).collect();
-            samples.retain(|one| one.thread == main && is_in(one, function) && is_in(one, "timed"));
-            let found = seconds(samples.iter());
-            ensure!(
-                (found / truth - 1.0).abs() <= bound,
-                "{function}: {found} s, by its own clock {truth} s; lost {lost:?}"
-            );
-            let of_state = samples.iter().filter(|sample| &sample.state.to_string() == state);
-            let (named, queued) = (seconds(of_state), seconds(samples.iter().filter(|one| one.state == CPU)));
-            ensure!(
-                (named + queued) / truth >= 1.0 - bound,
-                "{function}: {named} s {state}, {queued} s for a CPU, of {truth} s"
-            );
-        }
-        probe.finish()?;
-        probe.totals().try_for_each(|(thread, totals)| adds_up(thread, totals))?;
-        fixture.finish().map(drop)
-    });
-}
-
-#[test]
 fn who_waits_from_the_start_is_seen_where_it_waits() {
     every_interpreter(|interpreter| {
-        if !is_allowed() {
+        if !is_allowed() || !SOME.contains(&interpreter.minor) {
             return Ok(());
         }
         let fixture = Fixture::start(interpreter, "waiting/waiting.py", &[])?;
@@ -139,7 +101,7 @@ fn who_waits_from_the_start_is_seen_where_it_waits() {
 #[test]
 fn threads_hold_the_gil_or_wait_for_it() {
     every_interpreter(|interpreter| {
-        if !is_allowed() || interpreter.free_threaded {
+        if !is_allowed() || interpreter.free_threaded || !SOME.contains(&interpreter.minor) {
             return Ok(());
         }
         let program = "threads_processes/threads_processes.py";
@@ -219,9 +181,10 @@ fn held_by(pid: u32) -> Result<Vec<u32>> {
 }
 
 /// Those of `programs` that are loaded.
-fn still_loaded(programs: &[u32]) -> Result<Vec<u32>> {
-    let all: Vec<_> = aya::programs::loaded_programs().collect::<Result<_, _>>()?;
-    Ok(all.iter().map(aya::programs::ProgramInfo::id).filter(|id| programs.contains(id)).collect())
+fn still_loaded(programs: &[u32]) -> Vec<u32> {
+    // One that goes while they are listed is no longer there.
+    let all = aya::programs::loaded_programs().flatten();
+    all.map(|program| program.id()).filter(|id| programs.contains(id)).collect()
 }
 
 #[test]
@@ -245,19 +208,15 @@ fn nothing_stays_loaded_of_who_is_killed() -> Result<()> {
     let mut lines = BufReader::new(holder.stdout.take().context("no stdout")?).lines();
     let said = lines.find_map(|line| line.ok().filter(|line| line.contains("holds: ")));
     let programs = held_by(holder.id())?;
-    let before = still_loaded(&programs)?;
+    let before = still_loaded(&programs);
     holder.kill()?;
     holder.wait()?;
     ensure!(said.is_some_and(|line| line.contains("holds: true")), "it holds nothing");
     ensure!(before.len() >= 2 && before == programs, "it holds {programs:?}, of which {before:?} are loaded");
     // The kernel lets go of them once no CPU can be in one any more.
     let end = Instant::now() + PATIENCE;
-    while !still_loaded(&programs)?.is_empty() {
-        ensure!(
-            Instant::now() < end,
-            "killed, but of {programs:?} are loaded {:?}",
-            still_loaded(&programs)?
-        );
+    while !still_loaded(&programs).is_empty() {
+        ensure!(Instant::now() < end, "killed, but of {programs:?} are loaded {:?}", still_loaded(&programs));
         std::thread::yield_now();
     }
     Ok(())

@@ -55,6 +55,7 @@ const RECORD_EXAMPLES: &str = "Examples:
   profiler record -o flame.svg -- python3 train.py    run a command until it ends
   profiler record -p 4711 -d 30 -o stacks.txt         30 seconds of a process, as collapsed stacks
   profiler record -p 4711 -t -i -o idle.json          all threads, waiting ones too, for speedscope.app
+  profiler record -p 4711 --mode off-cpu              for how long threads wait, and for what
 
 Ctrl-C ends the recording, not the data: what was sampled until then is written.";
 

@@ -173,7 +173,8 @@ impl<S: Clone> Absences<S> {
         if !account.has_ended {
             account.take(record, record.back(), &self.missing, owner, sink);
         }
-        account.told = None;
+        // What was looked at meanwhile may be a later absence, whose record is still to come.
+        account.told = account.told.filter(|(began, _)| record.left().is_some_and(|left| *began > left));
     }
 
     /// Ends the watch; returns when.
@@ -333,6 +334,7 @@ impl<S: Clone> Account<S> {
     ) {
         let Some(left) = record.left() else { return };
         let told = self.told.filter(|(began, _)| *began == left).map(|(_, until)| until);
+        let later = self.known.take_if(|known| known.began > left);
         let known = self.known.take().filter(|known| known.began == left);
         let known = known.unwrap_or_else(|| match record.stack() {
             Some(stack) => Known { began: left, stack: (sink.stack)(&stack), holds_gil: stack.holds_gil() },
@@ -341,19 +343,24 @@ impl<S: Clone> Account<S> {
         // It could go on from here.
         let ready = record.woken().unwrap_or(until).clamp(left, until);
         let cpu = ThreadState::Waiting(WaitReason::Cpu);
-        let parts = [(left, ready, self.state_of(record, owner)), (ready, until, cpu)];
+        let waited = self.state_of(record, owner);
+        // Who takes the GIL marks it as taken before it writes its name: for a moment the last holder seems to hold it.
+        let holds_gil = known.holds_gil && waited != ThreadState::WaitingForGil;
+        let parts = [(left, ready, waited), (ready, until, cpu)];
         let mut times = u64::from(told.is_none());
         for (from, at, state) in parts {
             let duration = at.since(told.map_or(from, |told| from.max(told)));
             if duration != Nanos::ZERO {
                 self.add(state, duration);
-                let (thread, stack, holds_gil) = (record.thread(), known.stack.clone(), known.holds_gil);
+                let (thread, stack) = (record.thread(), known.stack.clone());
                 (sink.absence)(Absence { thread, at, state, duration, holds_gil, times, stack });
                 times = 0;
             }
         }
-        self.told = Some((left, until));
-        self.known = Some(known);
+        if self.told.is_none_or(|(began, _)| began <= left) {
+            self.told = Some((left, until));
+        }
+        self.known = later.or(Some(known));
     }
 
     /// When it came back from this absence was not told before the end.
@@ -373,7 +380,7 @@ impl<S: Clone> Account<S> {
 
     /// How much was told of an absence that no record ended, if this one is not its.
     fn told_of_others(&self, record: &AbsenceRecord<'_>) -> Nanos {
-        let told = self.told.filter(|(began, _)| record.left() != Some(*began));
+        let told = self.told.filter(|(began, _)| record.left().is_some_and(|left| *began < left));
         told.map_or(Nanos::ZERO, |(began, until)| until.since(began))
     }
 

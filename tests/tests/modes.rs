@@ -1,0 +1,139 @@
+//! `record --mode`: which time of a thread is shown, for how long it waited and for what.
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use profiler_tests::{
+    Collapsed, Fixture, Profiler, Scratch, Stack, every_interpreter, expectation, is_root, missing,
+    one_interpreter,
+};
+
+const CPU: &str = "<waiting: CPU>";
+const GIL: &str = "<waiting for the GIL>";
+
+fn is_allowed() -> bool {
+    if !is_root() {
+        missing("the scheduler's programs need root");
+    }
+    is_root()
+}
+
+fn leaf(stack: &Stack) -> &str {
+    stack.leaf().map_or("", |leaf| &leaf.function)
+}
+
+/// The time of the stacks that satisfy `wanted`.
+fn seconds(profile: &Collapsed, wanted: impl Fn(&Stack) -> bool) -> f64 {
+    profile.count(wanted) as f64 / 1e9
+}
+
+/// A function waited for as long as its own clock says, and for what it is meant to.
+fn is_exact(profile: &Collapsed, function: &str, state: &str, truth: f64, bound: f64) -> Result<()> {
+    let within = |stack: &Stack| stack.contains("timed") && stack.contains(function);
+    let found = seconds(profile, within);
+    ensure!(
+        (found / truth - 1.0).abs() <= bound,
+        "{function}: {found} s, by its own clock {truth} s; {:?}",
+        profile.ledger
+    );
+    let named = seconds(profile, |stack| within(stack) && leaf(stack) == format!("<{state}>"));
+    // It was woken, but others were on the CPUs, or the thread that woke it still had the GIL.
+    let delayed = seconds(profile, |stack| within(stack) && [CPU, GIL].contains(&leaf(stack)));
+    ensure!(
+        named > 0.0 && (named + delayed) / truth >= 1.0 - bound,
+        "{function}: {named} s {state}, {delayed} s delayed, of {truth} s"
+    );
+    Ok(())
+}
+
+#[test]
+fn each_wait_lasts_as_long_as_the_program_says() {
+    if !is_allowed() {
+        return;
+    }
+    every_interpreter(|interpreter| {
+        let expected = expectation("timed_waits")?;
+        let bound = expected["at_most_off"].as_f64().context("no bound")?;
+        let states = expected["states"].as_object().context("no states")?;
+        let mut fixture = Fixture::start(interpreter, "timed_waits/timed_waits.py", &[])?;
+        let scratch = Scratch::new()?;
+        let file = scratch.file("out.txt");
+        let record = Profiler::new("record").words("--mode off-cpu --min-wait 0 -f raw -o").arg(&file);
+        let mut running = record.pid(&fixture).spawn()?;
+        running.wait_until_sampling()?;
+        fixture.ask("warms_up")?;
+        let mut truths = Vec::new();
+        for (function, state) in states {
+            let answer = fixture.ask(function)?;
+            let truth: f64 = answer.strip_prefix("done ").context("no answer")?.parse()?;
+            truths.push((function, state.as_str().context("no state")?, truth));
+        }
+        running.signal(Signal::SIGINT)?;
+        running.wait()?;
+        let profile = Collapsed::parse(&fs::read_to_string(&file)?)?;
+        truths
+            .into_iter()
+            .try_for_each(|(function, state, truth)| is_exact(&profile, function, state, truth, bound))
+    });
+}
+
+/// `N samples in 1.234 s` or `in 567.8 ms`.
+fn time_in_ledger(text: &str) -> Option<f64> {
+    let mut words = text.split_once(" samples in ")?.1.split_whitespace();
+    let number: f64 = words.next()?.parse().ok()?;
+    match words.next()?.trim_matches(|c: char| !c.is_alphabetic()) {
+        "s" => Some(number),
+        "ms" => Some(number / 1e3),
+        _ => None,
+    }
+}
+
+/// What four threads that count look like, and for how long they were looked at, in seconds.
+fn of_counters(mode: &str) -> Result<(Collapsed, f64)> {
+    let program = "threads_processes/threads_processes.py";
+    let fixture = Fixture::start(one_interpreter(), program, &["--threads", "4"])?;
+    let scratch = Scratch::new()?;
+    let file = scratch.file("out.txt");
+    let record = Profiler::new("record").words("-t -r 1000 -d 0.5 -f raw --min-wait 0 --mode").arg(mode);
+    let run = record.arg("-o").arg(&file).pid(&fixture).succeed()?;
+    fixture.finish()?;
+    let elapsed = time_in_ledger(&run.stderr).with_context(|| format!("no time in {}", run.stderr))?;
+    Ok((Collapsed::parse(&fs::read_to_string(&file)?)?, elapsed))
+}
+
+fn is_wait(stack: &Stack) -> bool {
+    leaf(stack).starts_with("<waiting")
+}
+
+/// The innermost frames, with what they weigh.
+fn leaves(profile: &Collapsed) -> Vec<(&str, u64)> {
+    profile.stacks.iter().map(|stack| (leaf(stack), stack.count)).collect()
+}
+
+#[test]
+fn each_mode_counts_its_own_time() -> Result<()> {
+    if !is_allowed() {
+        return Ok(());
+    }
+    let counts = |stack: &Stack| stack.contains("count");
+    let (away, elapsed) = of_counters("off-cpu")?;
+    ensure!(away.stacks.iter().filter(|stack| counts(stack)).all(is_wait), "{:?}", leaves(&away));
+    let waited = seconds(&away, counts);
+    ensure!(waited > 0.0 && waited <= elapsed * 4.0, "four threads waited {waited} s in {elapsed} s");
+    let (all, _) = of_counters("wall")?;
+    ensure!(all.count(|stack| counts(stack) && leaf(stack) == GIL) > 0, "nobody waits: {:?}", leaves(&all));
+    ensure!(all.count(|stack| counts(stack) && !is_wait(stack)) > 0, "nobody runs: {:?}", leaves(&all));
+    let (holders, _) = of_counters("gil")?;
+    ensure!(holders.count(|stack| counts(stack) && leaf(stack) == GIL) == 0, "{:?}", leaves(&holders));
+    ensure!(holders.count(|stack| counts(stack) && !is_wait(stack)) > 0, "{:?}", leaves(&holders));
+    Ok(())
+}
+
+#[test]
+fn modes_say_what_they_need() -> Result<()> {
+    Profiler::new("record").words("--mode wall --gil -- true").misuse()?;
+    Profiler::new("record").words("--mode off-cpu --min-wait never -- true").misuse()?;
+    Profiler::new("record").words("--mode off-cpu --sampler pause -- true").fail(&["--sampler bpf"])?;
+    Ok(())
+}
