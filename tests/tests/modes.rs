@@ -31,18 +31,14 @@ fn seconds(profile: &Collapsed, wanted: impl Fn(&Stack) -> bool) -> f64 {
 /// A function waited for as long as its own clock says, and for what it is meant to.
 fn is_exact(profile: &Collapsed, function: &str, state: &str, truth: f64, bound: f64) -> Result<()> {
     let within = |stack: &Stack| stack.contains("timed") && stack.contains(function);
-    let found = seconds(profile, within);
-    ensure!(
-        (found / truth - 1.0).abs() <= bound,
-        "{function}: {found} s, by its own clock {truth} s; {:?}",
-        profile.ledger
-    );
     let named = seconds(profile, |stack| within(stack) && leaf(stack) == format!("<{state}>"));
-    // It was woken, but others were on the CPUs, or the thread that woke it still had the GIL.
+    // It was woken, but others were on the CPUs, or the thread that woke it still had the GIL. That can also happen
+    // in the moment before it looks at its clock.
     let delayed = seconds(profile, |stack| within(stack) && [CPU, GIL].contains(&leaf(stack)));
     ensure!(
-        named > 0.0 && (named + delayed) / truth >= 1.0 - bound,
-        "{function}: {named} s {state}, {delayed} s delayed, of {truth} s"
+        named > 0.0 && named / truth <= 1.0 + bound && (named + delayed) / truth >= 1.0 - bound,
+        "{function}: {named} s {state}, {delayed} s delayed, by its own clock {truth} s; {:?}",
+        profile.ledger
     );
     Ok(())
 }
