@@ -369,12 +369,12 @@ impl Members {
             });
             match (record, sampler) {
                 (Record::Stack(stack), Some(sampler)) => {
-                    let ledger = profile.ledger_mut();
-                    ledger
-                        .count_lost_times(LossReason::Late, ticks(stack.weight(), period).saturating_sub(1));
-                    ledger.count_lost_times(LossReason::RateLimited, ticks(stack.rested(), period));
                     let longest = Nanos::from_nanos(period.as_nanos() * MAX_TICKS_OF_A_SAMPLE);
-                    sampler.take_stack(profile, &stack, stack.weight().min(longest) + stack.rested());
+                    let weight = stack.weight().min(longest);
+                    let ledger = profile.ledger_mut();
+                    ledger.count_lost_times(LossReason::Late, ticks(weight, period).saturating_sub(1));
+                    ledger.count_lost_times(LossReason::RateLimited, ticks(stack.rested(), period));
+                    sampler.take_stack(profile, &stack, weight + stack.rested());
                 }
                 (Record::Names(names), Some(sampler)) => {
                     with_all_names.extend(sampler.take_names(&names).then_some(pid));
