@@ -95,7 +95,7 @@ mod tests {
         assert_eq!(of_descriptor("socket:[4711]"), WaitReason::Socket);
         assert_eq!(of_descriptor("pipe:[4711]"), WaitReason::File);
         assert_eq!(of_descriptor("anon_inode:[eventfd]"), WaitReason::Poll);
-        assert_eq!(of_descriptor("/tmp/socket:"), WaitReason::File);
+        assert_eq!(of_descriptor("/srv/socket:"), WaitReason::File);
         assert_eq!(of_descriptor(""), WaitReason::File);
     }
 
