@@ -1,17 +1,20 @@
 //! The in-kernel sampler: what it shows is what the others show, what it needs is what doctor says, and nothing of
 //! it stays behind. That it tears nothing is for `labyrinth` to show.
 
+mod kernel_programs;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use aya::programs::loaded_programs;
 use profiler_tests::{
-    Collapsed, Fixture, Interpreter, Profiler, Run, Scratch, every_interpreter, is_root, missing,
-    one_interpreter, place, read_speedscope,
+    Collapsed, Fixture, Interpreter, Profiler, Run, Scratch, can_load_programs, every_interpreter,
+    one_interpreter, place, programs_of, read_speedscope,
 };
+
+use kernel_programs::still_loaded;
 
 /// Runs in C for ever, below calls from Python, from C and from a generator: its stack stands still.
 const STILL: &str = "\
@@ -31,13 +34,6 @@ def outer(depth):
 outer(40)
 ";
 
-fn can_load() -> bool {
-    if !is_root() {
-        missing("the in-kernel sampler needs root");
-    }
-    is_root()
-}
-
 /// The stacks that half a second of a process shows.
 fn stacks(fixture: &Fixture, sampler: &str) -> Result<BTreeSet<String>> {
     let scratch = Scratch::new()?;
@@ -50,7 +46,7 @@ fn stacks(fixture: &Fixture, sampler: &str) -> Result<BTreeSet<String>> {
 
 #[test]
 fn both_samplers_see_the_same_stack() {
-    if !can_load() {
+    if !can_load_programs() {
         return;
     }
     every_interpreter(|interpreter| {
@@ -81,7 +77,7 @@ globals()['n' * 1000](float('inf'))
 
 #[test]
 fn what_is_too_long_to_be_sent_is_read() {
-    if !can_load() {
+    if !can_load_programs() {
         return;
     }
     every_interpreter(|interpreter| {
@@ -108,28 +104,12 @@ fn what_is_too_long_to_be_sent_is_read() {
     });
 }
 
-/// The numbers of the in-kernel programs that this process holds.
-fn programs_of(pid: u32) -> Result<Vec<u32>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))?.flatten() {
-        let text = fs::read_to_string(entry.path()).unwrap_or_default();
-        let number = text.lines().find_map(|line| line.strip_prefix("prog_id:"));
-        found.extend(number.and_then(|number| number.trim().parse::<u32>().ok()));
-    }
-    Ok(found)
-}
-
-/// Whether the kernel still has one of these programs.
-fn any_is_loaded(numbers: &[u32]) -> bool {
-    loaded_programs().flatten().any(|program| numbers.contains(&program.id()))
-}
-
 /// What nobody holds any more the kernel frees a moment later; what is there after this time has stayed.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[test]
 fn nothing_of_it_stays_when_the_profiler_is_killed() {
-    if !can_load() {
+    if !can_load_programs() {
         return;
     }
     let mut fixture = Fixture::start(one_interpreter(), "labyrinth/labyrinth.py", &[]).unwrap();
@@ -139,10 +119,10 @@ fn nothing_of_it_stays_when_the_profiler_is_killed() {
         let mut running = record.arg(scratch.file("out.txt")).pid(&fixture).spawn().unwrap();
         running.wait_until_sampling().unwrap();
         let programs = programs_of(running.profiler_pid()).unwrap();
-        assert!(any_is_loaded(&programs), "none is loaded: {programs:?}");
+        assert!(!still_loaded(&programs).is_empty(), "none is loaded: {programs:?}");
         running.kill().unwrap();
         let limit = Instant::now() + PATIENCE;
-        while any_is_loaded(&programs) {
+        while !still_loaded(&programs).is_empty() {
             assert!(Instant::now() < limit, "some of {programs:?} stayed");
             std::thread::yield_now();
         }
@@ -162,7 +142,7 @@ fn as_nobody_with(capabilities: &str, scratch: &Scratch) -> Result<Profiler> {
 
 #[test]
 fn two_capabilities_are_enough_and_both_are_needed() {
-    if !can_load() {
+    if !can_load_programs() {
         return;
     }
     let scratch = Scratch::new().unwrap();
@@ -193,7 +173,7 @@ fn two_capabilities_are_enough_and_both_are_needed() {
 
 #[test]
 fn what_it_does_not_see_it_does_not_take() {
-    if !can_load() {
+    if !can_load_programs() {
         return;
     }
     let scratch = Scratch::new().unwrap();
@@ -224,7 +204,7 @@ fn burnt_and_shown(interpreter: &Interpreter) -> Result<(f64, f64, Run)> {
 
 #[test]
 fn it_counts_every_tick_of_the_target() {
-    if !can_load() {
+    if !can_load_programs() {
         return;
     }
     every_interpreter(|interpreter| {
@@ -258,7 +238,7 @@ impl Drop for LoweredLimit {
 
 #[test]
 fn a_lowered_limit_costs_samples_and_no_time() {
-    if !can_load() {
+    if !can_load_programs() {
         return;
     }
     let _limit = LoweredLimit::to(100).unwrap();

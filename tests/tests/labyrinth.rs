@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use profiler_tests::labyrinth::{Place, judge};
 use profiler_tests::statistics::{bound, deviations};
 use profiler_tests::{
-    Collapsed, Fixture, Interpreter, Profiler, Running, Scratch, every_interpreter, is_root, missing,
+    Collapsed, Fixture, Interpreter, Profiler, Running, Scratch, can_load_programs, every_interpreter,
 };
 
 /// The part of its time that the walk spends around the maze, at most; where rooms got lost it would be far more.
@@ -41,11 +41,10 @@ fn judge_all(collapsed: &Collapsed) -> Findings {
 
 /// The samplers that show what they could see of a labyrinth: both at once, as they do not disturb each other.
 fn samplers() -> &'static [&'static str] {
-    if is_root() {
-        return &["pause", "bpf"];
+    match can_load_programs() {
+        true => &["pause", "bpf"],
+        false => &["pause"],
     }
-    missing("the in-kernel sampler needs root");
-    &["pause"]
 }
 
 /// Attaches to the labyrinth in one of its shapes, records with each of the samplers, and insists that nothing is

@@ -5,19 +5,12 @@ use std::fs;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use profiler_tests::{
-    Collapsed, Fixture, Profiler, Scratch, Stack, every_interpreter, expectation, is_root, missing,
+    Collapsed, Fixture, Profiler, Scratch, Stack, can_load_programs, every_interpreter, expectation,
     one_interpreter,
 };
 
 const CPU: &str = "<waiting: CPU>";
 const GIL: &str = "<waiting for the GIL>";
-
-fn is_allowed() -> bool {
-    if !is_root() {
-        missing("the scheduler's programs need root");
-    }
-    is_root()
-}
 
 fn leaf(stack: &Stack) -> &str {
     stack.leaf().map_or("", |leaf| &leaf.function)
@@ -45,7 +38,7 @@ fn is_exact(profile: &Collapsed, function: &str, state: &str, truth: f64, bound:
 
 #[test]
 fn each_wait_lasts_as_long_as_the_program_says() {
-    if !is_allowed() {
+    if !can_load_programs() {
         return;
     }
     every_interpreter(|interpreter| {
@@ -109,7 +102,7 @@ fn leaves(profile: &Collapsed) -> Vec<(&str, u64)> {
 
 #[test]
 fn each_mode_counts_its_own_time() -> Result<()> {
-    if !is_allowed() {
+    if !can_load_programs() {
         return Ok(());
     }
     let counts = |stack: &Stack| stack.contains("count");

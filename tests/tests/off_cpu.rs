@@ -1,6 +1,8 @@
 //! Time off the CPU as the kernel tells it: the account of each thread, which must be all of its time. What becomes of
 //! it in `record` is for `modes` to show.
 
+mod kernel_programs;
+
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -9,7 +11,9 @@ use anyhow::{Context, Result, ensure};
 use profiler_model::{Nanos, Pid, ThreadState, Tid, WaitReason};
 use profiler_sampler::off_cpu::{OffCpuProbe, OffCpuStack};
 use profiler_sampler::{Absence, Target, ThreadTotals};
-use profiler_tests::{Fixture, every_interpreter, is_root, missing, one_interpreter};
+use profiler_tests::{Fixture, can_load_programs, every_interpreter, one_interpreter, programs_of};
+
+use kernel_programs::still_loaded;
 
 /// Every absence is told by itself.
 const EVERY: Nanos = Nanos::ZERO;
@@ -21,13 +25,6 @@ const SOME: [u32; 3] = [6, 12, 15];
 const LEAST: Nanos = Nanos::from_nanos(1_000_000);
 
 const CPU: ThreadState = ThreadState::Waiting(WaitReason::Cpu);
-
-fn is_allowed() -> bool {
-    if !is_root() {
-        missing("off-CPU time needs root");
-    }
-    is_root()
-}
 
 fn attach(pid: u32, least: Nanos) -> Result<OffCpuProbe> {
     Ok(OffCpuProbe::attach(Target::attach(Pid::new(pid))?, least)?)
@@ -72,7 +69,7 @@ fn adds_up(thread: Tid, totals: &ThreadTotals) -> Result<()> {
 #[test]
 fn who_waits_from_the_start_is_seen_where_it_waits() {
     every_interpreter(|interpreter| {
-        if !is_allowed() || !SOME.contains(&interpreter.minor) {
+        if !can_load_programs() || !SOME.contains(&interpreter.minor) {
             return Ok(());
         }
         let fixture = Fixture::start(interpreter, "waiting/waiting.py", &[])?;
@@ -101,7 +98,7 @@ fn who_waits_from_the_start_is_seen_where_it_waits() {
 #[test]
 fn threads_hold_the_gil_or_wait_for_it() {
     every_interpreter(|interpreter| {
-        if !is_allowed() || interpreter.free_threaded || !SOME.contains(&interpreter.minor) {
+        if !can_load_programs() || interpreter.free_threaded || !SOME.contains(&interpreter.minor) {
             return Ok(());
         }
         let program = "threads_processes/threads_processes.py";
@@ -142,7 +139,7 @@ fn threads_hold_the_gil_or_wait_for_it() {
 
 #[test]
 fn too_few_cpus_are_seen() -> Result<()> {
-    if !is_allowed() {
+    if !can_load_programs() {
         return Ok(());
     }
     let count = (2 * std::thread::available_parallelism()?.get()).to_string();
@@ -167,26 +164,6 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Set to have this test hold the programs of a process until it is killed.
 const HOLD: &str = "PROFILER_TESTS_HOLD";
 
-/// The programs in the kernel that a process holds.
-fn held_by(pid: u32) -> Result<Vec<u32>> {
-    let mut held = Vec::new();
-    for file in std::fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
-        let text = std::fs::read_to_string(file?.path())?;
-        let ids = text.lines().filter_map(|line| line.strip_prefix("prog_id:"));
-        held.extend(ids.map(|id| id.trim().parse::<u32>()).collect::<Result<Vec<_>, _>>()?);
-    }
-    held.sort_unstable();
-    held.dedup();
-    Ok(held)
-}
-
-/// Those of `programs` that are loaded.
-fn still_loaded(programs: &[u32]) -> Vec<u32> {
-    // One that goes while they are listed is no longer there.
-    let all = aya::programs::loaded_programs().flatten();
-    all.map(|program| program.id()).filter(|id| programs.contains(id)).collect()
-}
-
 #[test]
 fn nothing_stays_loaded_of_who_is_killed() -> Result<()> {
     if let Ok(pid) = std::env::var(HOLD) {
@@ -196,7 +173,7 @@ fn nothing_stays_loaded_of_who_is_killed() -> Result<()> {
             std::thread::park();
         }
     }
-    if !is_allowed() {
+    if !can_load_programs() {
         return Ok(());
     }
     let fixture = Fixture::start(one_interpreter(), "waiting/waiting.py", &[])?;
@@ -207,7 +184,7 @@ fn nothing_stays_loaded_of_who_is_killed() -> Result<()> {
         .spawn()?;
     let mut lines = BufReader::new(holder.stdout.take().context("no stdout")?).lines();
     let said = lines.find_map(|line| line.ok().filter(|line| line.contains("holds: ")));
-    let programs = held_by(holder.id())?;
+    let programs = programs_of(holder.id())?;
     let before = still_loaded(&programs);
     holder.kill()?;
     holder.wait()?;

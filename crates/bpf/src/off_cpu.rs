@@ -118,8 +118,9 @@ impl OffCpu {
         Ok(self.settings.set(0, [self.least.as_nanos(), 0, 1], 0)?)
     }
 
-    /// Watches a thread from `now` on, at which the scheduler had put it on a CPU `arrivals` times. Whether it is away is not known to the program before its first switch: it is
-    /// taken to be, and found to have run all the time if it leaves its CPU first.
+    /// Watches a thread from `now` on, at which the scheduler had put it on a CPU `arrivals` times. Whether it is away
+    /// is not known to the program before its first switch: it is taken to be, and found to have run all the time if
+    /// it leaves its CPU first.
     ///
     /// # Errors
     /// When there are too many threads.

@@ -328,9 +328,9 @@ impl Members {
     pub fn read_kernel(&mut self, profile: &mut Profile) {
         let now = clock::now();
         self.take_sent(profile);
-        let period = self.kernel.as_ref().map_or(Nanos::ZERO, Kernel::period).as_nanos().max(1);
-        let is_ticking = self.kernel.as_ref().is_some_and(|kernel| kernel.period() != Nanos::ZERO);
-        let instants = if is_ticking { now.since(self.last_read).as_nanos() / period } else { 0 };
+        let period = self.kernel.as_ref().map_or(Nanos::ZERO, Kernel::period).as_nanos();
+        // Where nothing ticks there are no instants to miss.
+        let instants = now.since(self.last_read).as_nanos().checked_div(period).unwrap_or(0);
         self.last_read = self.last_read + Nanos::from_nanos(instants * period);
         self.look_at_all(profile, now, now, instants);
         if let Some(kernel) = &mut self.kernel {

@@ -92,11 +92,10 @@ impl SleepWatch {
 
     /// Begins to watch. That it has slept until now is for the next look to find.
     fn watch(&mut self, tid: Tid) {
-        let watched = Place::take().zip(CpuTurns::open(tid).ok());
-        self.0 = match watched {
-            Some((place, turns)) => State::Watched(Watched { turns, asleep_at: None, _place: place }),
-            None => State::Refused,
-        };
+        let watched = Place::take().and_then(|place| {
+            Some(Watched { turns: CpuTurns::open(tid).ok()?, asleep_at: None, _place: place })
+        });
+        self.0 = watched.map_or(State::Refused, State::Watched);
     }
 }
 

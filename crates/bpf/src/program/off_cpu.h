@@ -173,17 +173,9 @@ static ALWAYS_INLINE void keep_stack(const struct layout *layout, struct absence
     struct stack_record *record = bpf_map_lookup_elem(&stacks, &cpu);
     if (!record)
         return;
-    record->kind = RECORD_DEEP_STACK;
-    record->time = now;
-    record->process = absence->process;
-    record->thread = absence->thread;
-    record->thread_state = 0;
-    record->frame_count = 0;
-    record->end = 0;
     record->weight = 0;
-    record->holds_gil = 0;
-    record->outcome = walk_thread(layout, record);
-    record->took = (u32)(bpf_ktime_get_ns() - now);
+    record->rested = 0;
+    take_stack(layout, record, RECORD_DEEP_STACK, (u64)absence->process << 32 | absence->thread, now);
     u64 frames = KEEP(record->frame_count);
     if (frames > KEPT_FRAMES) {
         if (frames > MAX_FRAMES)

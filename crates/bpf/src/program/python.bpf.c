@@ -310,6 +310,21 @@ static ALWAYS_INLINE u32 walk_thread(const struct layout *layout, struct stack_r
     return walk.outcome;
 }
 
+/* Takes the stack of the current thread, which has these ids, at the instant `now`. */
+static ALWAYS_INLINE void take_stack(const struct layout *layout, struct stack_record *record, u32 kind, u64 ids,
+                                     u64 now) {
+    record->kind = kind;
+    record->time = now;
+    record->process = ids >> 32;
+    record->thread = (u32)ids;
+    record->thread_state = 0;
+    record->frame_count = 0;
+    record->end = 0;
+    record->holds_gil = 0;
+    record->outcome = walk_thread(layout, record);
+    record->took = (u32)(bpf_ktime_get_ns() - now);
+}
+
 /* Wakes user space once a good part of the ring is full, and at once if there is a thread that it should tell of; it
  * looks by itself now and then otherwise. */
 static ALWAYS_INLINE u64 wakeup(u32 outcome) {
@@ -348,16 +363,7 @@ int sample(void *context) {
     if (!layout)
         return 0;
     count(COUNTER_EVENTS);
-    record->kind = RECORD_STACK;
-    record->time = start;
-    record->process = process;
-    record->thread = (u32)ids;
-    record->thread_state = 0;
-    record->frame_count = 0;
-    record->end = 0;
-    record->holds_gil = 0;
-    record->outcome = walk_thread(layout, record);
-    record->took = (u32)(bpf_ktime_get_ns() - start);
+    take_stack(layout, record, RECORD_STACK, ids, start);
     u64 frames = KEEP(record->frame_count);
     if (frames > MAX_FRAMES)
         frames = MAX_FRAMES;

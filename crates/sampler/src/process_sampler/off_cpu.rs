@@ -2,6 +2,8 @@
 //! becomes samples, which stand for exactly the time that a thread was away. What it was away for stands on top of its
 //! stack.
 
+use std::collections::BTreeMap;
+
 use profiler_bpf::{AbsenceRecord, StackRecord};
 use profiler_model::{Frame, FrameKind, LossReason, Nanos, ThreadState, Tid, Timestamp};
 use profiler_profile::{FrameId, Profile, Sample, StackId, ThreadId};
@@ -36,6 +38,8 @@ pub struct OffCpuTimes {
     gils: Vec<GilAddresses>,
     /// The threads in the profile, also those that have ended.
     threads: FxHashMap<Tid, ThreadId>,
+    /// The frames that say what was waited for, each made once.
+    reasons: BTreeMap<ThreadState, FrameId>,
     next_settle: Timestamp,
 }
 
@@ -45,6 +49,7 @@ impl Default for OffCpuTimes {
             absences: Absences::new(Away::Lost(LossReason::Late), Away::Summed),
             gils: Vec::new(),
             threads: FxHashMap::default(),
+            reasons: BTreeMap::new(),
             next_settle: Timestamp::default(),
         }
     }
@@ -102,14 +107,7 @@ impl ProcessSampler {
 
     /// Records an absence that is over.
     pub fn take_absence(&mut self, profile: &mut Profile, record: &AbsenceRecord<'_>) {
-        let mut found = Vec::new();
-        let OffCpuTimes { absences, gils, .. } = &mut self.off_cpu;
-        let (target, names, codes) = (&self.probe.target, &mut self.in_kernel.names, &mut self.code_names);
-        let mut stack = |record: &StackRecord<'_>| stack_of(target, names, codes, profile, record);
-        let owner = Owner { process: target.process(), gils };
-        let mut keep = |absence| found.push(absence);
-        absences.take(record, owner, &mut Sink { stack: &mut stack, absence: &mut keep });
-        found.into_iter().for_each(|absence| self.record_absence(profile, &absence));
+        self.record_told(profile, |absences, owner, sink| absences.take(record, owner, sink));
     }
 
     /// Records what was not told by itself, if it is time to.
@@ -128,13 +126,22 @@ impl ProcessSampler {
         end: Option<Timestamp>,
     ) {
         let Some(off_cpu) = &mut kernel.off_cpu else { return };
+        self.record_told(profile, |absences, owner, sink| absences.settle(off_cpu, end, owner, sink));
+    }
+
+    /// Records the absences that `tell` hands to its sink.
+    fn record_told(
+        &mut self,
+        profile: &mut Profile,
+        tell: impl FnOnce(&mut Absences<Away>, Owner<'_>, &mut Sink<'_, Away>),
+    ) {
         let mut found = Vec::new();
         let OffCpuTimes { absences, gils, .. } = &mut self.off_cpu;
         let (target, names, codes) = (&self.probe.target, &mut self.in_kernel.names, &mut self.code_names);
         let mut stack = |record: &StackRecord<'_>| stack_of(target, names, codes, profile, record);
         let owner = Owner { process: target.process(), gils };
         let mut keep = |absence| found.push(absence);
-        absences.settle(off_cpu, end, owner, &mut Sink { stack: &mut stack, absence: &mut keep });
+        tell(absences, owner, &mut Sink { stack: &mut stack, absence: &mut keep });
         found.into_iter().for_each(|absence| self.record_absence(profile, &absence));
     }
 
@@ -167,7 +174,9 @@ impl ProcessSampler {
                 profile.push(None, short)
             }
         };
-        let reason = profile.frame(&reason_mark(absence.state));
+        let reasons = &mut self.off_cpu.reasons;
+        let reason =
+            *reasons.entry(absence.state).or_insert_with(|| profile.frame(&reason_mark(absence.state)));
         let stack = Some(profile.push(Some(below), reason));
         profile.record(Sample {
             at: absence.at,
