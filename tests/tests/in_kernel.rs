@@ -9,6 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use profiler_tests::statistics::{bound, deviations};
 use profiler_tests::{
     Collapsed, Fixture, Interpreter, Profiler, Run, Scratch, can_load_programs, every_interpreter,
     one_interpreter, place, programs_of, read_speedscope,
@@ -213,6 +214,88 @@ fn it_counts_every_tick_of_the_target() {
         ensure!(shown >= 0.95 * burnt, "{shown} s shown of {burnt} s burnt: {}", run.stderr);
         Ok(())
     });
+}
+
+/// Works for 2.5 ms of every 20, and says what that came to.
+const BURSTS: &str = "\
+import json, time
+def work(seconds):
+    start = time.clock_gettime(time.CLOCK_THREAD_CPUTIME_ID)
+    while time.clock_gettime(time.CLOCK_THREAD_CPUTIME_ID) < start + seconds: pass
+    return time.clock_gettime(time.CLOCK_THREAD_CPUTIME_ID) - start
+time.sleep(0.1)
+burnt = 0
+for burst in range(80):
+    burnt += work(0.0025)
+    time.sleep(0.0175)
+print(json.dumps({'burnt': burnt}), flush=True)";
+
+#[test]
+fn who_runs_after_an_idle_time_has_not_run_all_the_time() {
+    const BURSTS_OF_IT: f64 = 80.0;
+    if !can_load_programs() {
+        return;
+    }
+    let scratch = Scratch::new().unwrap();
+    let file = scratch.file("out.json");
+    let record = Profiler::new("record").words("--sampler bpf -f speedscope -r 1000 -o").arg(&file);
+    let run = record.command(&one_interpreter().inline_words(BURSTS)).succeed().unwrap();
+    let account: serde_json::Value = serde_json::from_str(run.stdout.lines().last().unwrap()).unwrap();
+    let burnt = account["burnt"].as_f64().unwrap();
+    let samples = read_speedscope(&fs::read_to_string(&file).unwrap()).unwrap();
+    let at_work = samples.iter().filter(|sample| sample.frames.iter().any(|f| f.plain_name() == "work"));
+    let shown: f64 = at_work.map(|sample| sample.weight).sum();
+    // How many ticks meet a burst is decided by where it begins: at most half a tick off, in the mean of the squares.
+    let chance = deviations(0.999, 1) * 0.5e-3 * BURSTS_OF_IT.sqrt();
+    assert!(
+        (shown - burnt).abs() <= chance + 0.05 * burnt,
+        "{shown} s shown of {burnt} s burnt, {chance} s by chance: {}",
+        run.stderr
+    );
+}
+
+/// Always at work, in one function in the first half of every two milliseconds and in another in the second half.
+const BEAT: &str = "\
+import json, time
+HALF = 0.001
+cpu = lambda: time.clock_gettime(time.CLOCK_THREAD_CPUTIME_ID)
+def first_half(end):
+    while time.monotonic() < end: pass
+def second_half(end):
+    while time.monotonic() < end: pass
+burnt = {'first_half': 0, 'second_half': 0}
+start = beat = time.monotonic()
+while beat < start + 1.5:
+    for half in first_half, second_half:
+        before = cpu()
+        beat += HALF
+        half(beat)
+        burnt[half.__name__] += cpu() - before
+print(json.dumps(burnt), flush=True)";
+
+#[test]
+fn a_beat_of_whole_milliseconds_is_seen_in_all_its_parts() {
+    const RATE: f64 = 500.0;
+    if !can_load_programs() {
+        return;
+    }
+    let scratch = Scratch::new().unwrap();
+    let file = scratch.file("out.json");
+    let record = Profiler::new("record").words(&format!("--sampler bpf -f speedscope -r {RATE} -o"));
+    let run = record.arg(&file).command(&one_interpreter().inline_words(BEAT)).succeed().unwrap();
+    let account: serde_json::Value = serde_json::from_str(run.stdout.lines().last().unwrap()).unwrap();
+    let burnt = |half: &str| account[half].as_f64().unwrap();
+    let truth = burnt("first_half") / (burnt("first_half") + burnt("second_half"));
+    let samples = read_speedscope(&fs::read_to_string(&file).unwrap()).unwrap();
+    let shown = |half: &str| -> f64 {
+        let within = samples.iter().filter(|sample| sample.frames.iter().any(|f| f.plain_name() == half));
+        within.map(|sample| sample.weight).sum()
+    };
+    let all = shown("first_half") + shown("second_half");
+    let (share, number) = (shown("first_half") / all, all * RATE);
+    assert!(number > 200.0, "{number} samples: {}", run.stderr);
+    let chance = bound(truth, number, deviations(0.999, 1));
+    assert!((share - truth).abs() <= chance, "{share} shown, {truth} true, {chance} by chance");
 }
 
 /// The kernel's limit to the rate of samples, lowered as the kernel itself does it when they take too long.

@@ -35,6 +35,7 @@ mod short_file;
 mod sleep_watch;
 mod sources;
 mod tasks;
+mod ticks;
 mod tree;
 
 pub use absences::{Absence, ThreadTotals};

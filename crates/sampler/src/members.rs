@@ -16,6 +16,7 @@ use crate::attach::{Heritage, Search};
 use crate::kernel::Kernel;
 use crate::probe::Probe;
 use crate::process_sampler::{ProcessSampler, Sampled};
+use crate::ticks::{Tick, ticks};
 use crate::tree::{Change, Tree};
 use crate::{AttachError, SamplerOptions, Target};
 
@@ -39,11 +40,6 @@ const TIME_TO_COME_UP: Nanos = Nanos::from_nanos(2_000_000_000);
 const SHORTEST_WAIT_OF_TREES: Nanos = Nanos::from_nanos(1_000_000);
 /// Where no births are told, they are looked for this often.
 const WAIT_OF_UNTOLD_TREES: Nanos = Nanos::from_nanos(10_000_000);
-
-/// A sample stands for at most so many ticks of its CPU's clock, besides those that the kernel left out to limit their
-/// number: for some that came late, but not for the time for which a virtual machine did not get its CPU, in
-/// which nobody ran.
-const MAX_TICKS_OF_A_SAMPLE: u64 = 4;
 
 /// The processes of a session.
 #[derive(Debug)]
@@ -369,10 +365,9 @@ impl Members {
             });
             match (record, sampler) {
                 (Record::Stack(stack), Some(sampler)) => {
-                    let longest = Nanos::from_nanos(period.as_nanos() * MAX_TICKS_OF_A_SAMPLE);
-                    let weight = stack.weight().min(longest);
+                    let Tick { weight, late } = Tick::after(stack.weight(), period);
                     let ledger = profile.ledger_mut();
-                    ledger.count_lost_times(LossReason::Late, ticks(weight, period).saturating_sub(1));
+                    ledger.count_lost_times(LossReason::Late, late);
                     ledger.count_lost_times(LossReason::RateLimited, ticks(stack.rested(), period));
                     sampler.take_stack(profile, &stack, weight + stack.rested());
                 }
@@ -574,11 +569,6 @@ impl Member {
             State::Waiting(_) => counts.without_python += 1,
         }
     }
-}
-
-/// How many ticks of a CPU's clock there should be in this time.
-fn ticks(time: Nanos, period: Nanos) -> u64 {
-    (time + Nanos::from_nanos(period.as_nanos() / 2)).as_nanos() / period.as_nanos().max(1)
 }
 
 /// What is known of a process without Python.
