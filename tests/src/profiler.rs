@@ -291,6 +291,20 @@ impl Run {
         self.status.code()
     }
 
+    /// For how long it sampled, in seconds, as the ledger tells: `N samples in 1.234 s` or `in 567.8 ms`.
+    pub fn sampled_for(&self) -> Result<f64> {
+        let time = || {
+            let mut words = self.stderr.split_once(" samples in ")?.1.split_whitespace();
+            let number: f64 = words.next()?.parse().ok()?;
+            match words.next()?.trim_matches(|c: char| !c.is_alphabetic()) {
+                "s" => Some(number),
+                "ms" => Some(number / 1e3),
+                _ => None,
+            }
+        };
+        time().with_context(|| format!("no time in {}", self.stderr))
+    }
+
     /// The signal that ended it.
     pub fn ending_signal(&self) -> Option<i32> {
         self.status.signal()

@@ -114,9 +114,11 @@ fn nothing_of_it_stays_when_the_profiler_is_killed() {
         return;
     }
     let mut fixture = Fixture::start(one_interpreter(), "labyrinth/labyrinth.py", &[]).unwrap();
-    for _ in 0..10 {
+    for round in 0..10 {
         let scratch = Scratch::new().unwrap();
-        let record = Profiler::new("record").words("--sampler bpf -f raw -r 2000 -o");
+        // By the clocks alone, and by the scheduler as well.
+        let mode = ["--sampler bpf", "--mode wall"][round % 2];
+        let record = Profiler::new("record").words(mode).words("-f raw -r 2000 -o");
         let mut running = record.arg(scratch.file("out.txt")).pid(&fixture).spawn().unwrap();
         running.wait_until_sampling().unwrap();
         let programs = programs_of(running.profiler_pid()).unwrap();

@@ -67,17 +67,6 @@ fn each_wait_lasts_as_long_as_the_program_says() {
     });
 }
 
-/// `N samples in 1.234 s` or `in 567.8 ms`.
-fn time_in_ledger(text: &str) -> Option<f64> {
-    let mut words = text.split_once(" samples in ")?.1.split_whitespace();
-    let number: f64 = words.next()?.parse().ok()?;
-    match words.next()?.trim_matches(|c: char| !c.is_alphabetic()) {
-        "s" => Some(number),
-        "ms" => Some(number / 1e3),
-        _ => None,
-    }
-}
-
 /// What four threads that count look like, and for how long they were looked at, in seconds.
 fn of_counters(mode: &str) -> Result<(Collapsed, f64)> {
     let program = "threads_processes/threads_processes.py";
@@ -87,8 +76,7 @@ fn of_counters(mode: &str) -> Result<(Collapsed, f64)> {
     let record = Profiler::new("record").words("-t -r 1000 -d 0.5 -f raw --min-wait 0 --mode").arg(mode);
     let run = record.arg("-o").arg(&file).pid(&fixture).succeed()?;
     fixture.finish()?;
-    let elapsed = time_in_ledger(&run.stderr).with_context(|| format!("no time in {}", run.stderr))?;
-    Ok((Collapsed::parse(&fs::read_to_string(&file)?)?, elapsed))
+    Ok((Collapsed::parse(&fs::read_to_string(&file)?)?, run.sampled_for()?))
 }
 
 fn is_wait(stack: &Stack) -> bool {

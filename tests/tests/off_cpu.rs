@@ -1,69 +1,76 @@
-//! Time off the CPU as the kernel tells it: the account of each thread, which must be all of its time. What becomes of
-//! it in `record` is for `modes` to show.
+//! Time off the CPU as the kernel tells it: what is shown of each thread must be all of its time. What each mode shows
+//! is for `modes`, that nothing stays in the kernel for `in_kernel`.
 
-mod kernel_programs;
-
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::collections::BTreeMap;
+use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use profiler_model::{Nanos, Pid, ThreadState, Tid, WaitReason};
-use profiler_sampler::off_cpu::{OffCpuProbe, OffCpuStack};
-use profiler_sampler::{Absence, Target, ThreadTotals};
-use profiler_tests::{Fixture, can_load_programs, every_interpreter, one_interpreter, programs_of};
-
-use kernel_programs::still_loaded;
-
-/// Every absence is told by itself.
-const EVERY: Nanos = Nanos::ZERO;
+use nix::sys::signal::Signal;
+use profiler_tests::{
+    Collapsed, Fixture, Profiler, Run, Scratch, Stack, can_load_programs, every_interpreter, one_interpreter,
+};
 
 /// Versions of CPython with different GILs and frames; that each of them is read right is for `modes` to show.
 const SOME: [u32; 3] = [6, 12, 15];
 
-/// Shorter ones are summed.
-const LEAST: Nanos = Nanos::from_nanos(1_000_000);
+const CPU: &str = "<waiting: CPU>";
+const GIL: &str = "<waiting for the GIL>";
 
-const CPU: ThreadState = ThreadState::Waiting(WaitReason::Cpu);
+/// How far the time that is shown may be off.
+const BOUND: f64 = 0.01;
 
-fn attach(pid: u32, least: Nanos) -> Result<OffCpuProbe> {
-    Ok(OffCpuProbe::attach(Target::attach(Pid::new(pid))?, least)?)
+/// And that for which the GIL is held.
+const GIL_BOUND: f64 = 0.02;
+
+/// What a recording shows, and for how long it lasted.
+struct Shown {
+    profile: Collapsed,
+    elapsed: f64,
 }
 
-/// Reads for so long.
-fn watch(probe: &mut OffCpuProbe, time: Duration) -> Result<Vec<Absence<OffCpuStack>>> {
-    let mut samples = Vec::new();
-    for _ in 0..10 {
-        std::thread::sleep(time / 10);
-        samples.extend(probe.read()?);
+impl Shown {
+    fn read(scratch: &Scratch, name: &str, run: &Run) -> Result<Self> {
+        let profile = Collapsed::parse(&fs::read_to_string(scratch.file(name))?)?;
+        Ok(Shown { profile, elapsed: run.sampled_for()? })
     }
-    samples.extend(probe.finish()?);
-    Ok(samples)
-}
 
-fn is_in(sample: &Absence<OffCpuStack>, function: &str) -> bool {
-    match &sample.stack {
-        OffCpuStack::Taken { frames, .. } => {
-            frames.iter().any(|frame| frame.function.rsplit('.').next() == Some(function))
+    fn seconds(&self, wanted: impl Fn(&Stack) -> bool) -> f64 {
+        self.profile.count(wanted) as f64 / 1e9
+    }
+
+    /// Every thread, with all of its time.
+    fn threads(&self) -> BTreeMap<&str, f64> {
+        let mut threads = BTreeMap::new();
+        for stack in &self.profile.stacks {
+            *threads.entry(stack.thread.as_deref().unwrap_or_default()).or_default() +=
+                stack.count as f64 / 1e9;
         }
-        _ => false,
+        threads
+    }
+
+    /// There are so many threads, and the time of each is the time that there was.
+    fn adds_up(&self, threads: usize) -> Result<()> {
+        let shown = self.threads();
+        ensure!(shown.len() == threads, "{shown:?} instead of {threads} threads");
+        for (thread, time) in shown {
+            let ratio = time / self.elapsed;
+            ensure!(
+                (ratio - 1.0).abs() <= BOUND,
+                "{thread}: {time} s of {} s: {:?}",
+                self.elapsed,
+                self.profile.ledger
+            );
+        }
+        Ok(())
     }
 }
 
-fn seconds<'a>(samples: impl Iterator<Item = &'a Absence<OffCpuStack>>) -> f64 {
-    samples.map(|sample| sample.duration.as_secs_f64()).sum()
+fn record(mode: &str, words: &str) -> Profiler {
+    Profiler::new("record").words(&format!("-t -f raw --mode {mode} {words} -o"))
 }
 
-fn wall(totals: &ThreadTotals) -> f64 {
-    totals.until.since(totals.since).as_secs_f64()
-}
-
-/// Time on a CPU and off it must be all the time that there was.
-fn adds_up(thread: Tid, totals: &ThreadTotals) -> Result<()> {
-    let off: f64 = totals.waited.values().map(|time| time.as_secs_f64()).sum();
-    let sum = off + totals.ran.as_secs_f64() + totals.lost.as_secs_f64();
-    ensure!((sum / wall(totals) - 1.0).abs() <= 0.01, "{thread}: {sum} of {}: {totals:?}", wall(totals));
-    Ok(())
+fn leaf(stack: &Stack) -> &str {
+    stack.leaf().map_or("", |leaf| &leaf.function)
 }
 
 #[test]
@@ -74,22 +81,20 @@ fn who_waits_from_the_start_is_seen_where_it_waits() {
         }
         let fixture = Fixture::start(interpreter, "waiting/waiting.py", &[])?;
         profiler_tests::wait_until_still(fixture.pid())?;
-        let mut probe = attach(fixture.pid(), LEAST)?;
-        let samples = watch(&mut probe, Duration::from_millis(200))?;
-        probe.totals().try_for_each(|(thread, totals)| adds_up(thread, totals))?;
+        let scratch = Scratch::new()?;
+        let run = record("wall", "-d 0.4").arg(scratch.file("wall.txt")).pid(&fixture).succeed()?;
+        let shown = Shown::read(&scratch, "wall.txt", &run)?;
+        shown.adds_up(5)?;
         let states = [
-            ("sleeps", WaitReason::Sleep),
-            ("waits_for_lock", WaitReason::Lock),
-            ("waits_for_socket", WaitReason::Socket),
-            ("waits_for_pipe", WaitReason::File),
+            ("sleeps", "<waiting: sleep>"),
+            ("waits_for_lock", "<waiting: lock>"),
+            ("waits_for_socket", "<waiting: socket>"),
+            ("waits_for_pipe", "<waiting: file>"),
         ];
-        for (function, reason) in states {
-            let state = ThreadState::Waiting(reason);
-            let found = samples.iter().filter(|one| one.state == state && is_in(one, function));
-            let thread = found.clone().next().with_context(|| format!("{function} is not {state}"))?.thread;
-            let (found, totals) = (seconds(found), probe.totals().find(|(tid, _)| *tid == thread));
-            let total = totals.map_or(0.0, |(_, totals)| wall(totals));
-            ensure!((found / total - 1.0).abs() <= 0.01, "{function}: {found} s of {total} s");
+        for (function, state) in states {
+            let found = shown.seconds(|stack| stack.contains(function) && leaf(stack) == state);
+            let off = (found / shown.elapsed - 1.0).abs();
+            ensure!(off <= BOUND, "{function}: {found} s {state} of {} s", shown.elapsed);
         }
         Ok(())
     });
@@ -103,38 +108,40 @@ fn threads_hold_the_gil_or_wait_for_it() {
         }
         let program = "threads_processes/threads_processes.py";
         let fixture = Fixture::start(interpreter, program, &["--threads", "4"])?;
-        let mut probe = attach(fixture.pid(), EVERY)?;
-        let samples = watch(&mut probe, Duration::from_millis(400))?;
+        let scratch = Scratch::new()?;
+        // Both look at the same time, all of which is in that of the first.
+        let all = record("wall", "-r 5000 --min-wait 0").arg(scratch.file("wall.txt"));
+        let mut all = all.pid(&fixture).spawn()?;
+        all.wait_until_sampling()?;
+        let held = record("gil", "-r 5000 --min-wait 0 -d 0.5").arg(scratch.file("gil.txt"));
+        let held = Shown::read(&scratch, "gil.txt", &held.pid(&fixture).succeed()?)?;
+        all.signal(Signal::SIGINT)?;
+        let all = Shown::read(&scratch, "wall.txt", &all.wait()?)?;
         fixture.finish()?;
-        let counters = || {
-            probe
-                .totals()
-                .filter(|(tid, _)| samples.iter().any(|one| one.thread == *tid && is_in(one, "count")))
-        };
-        ensure!(counters().count() == 4, "{} threads", counters().count());
-        let (mut held, mut total) = (0.0, 0.0);
-        for (thread, totals) in counters() {
-            adds_up(thread, totals)?;
-            held += totals.ran.as_secs_f64();
-            total += wall(totals) / 4.0;
-        }
-        // Put aside with the GIL in hand it holds it on.
-        held += seconds(samples.iter().filter(|one| one.state == CPU && one.holds_gil));
-        // Between letting it go and the next one's being on a CPU nobody holds it.
-        let handed_over = seconds(samples.iter().filter(|one| one.state == CPU && !one.holds_gil));
-        ensure!(held <= total * 1.02, "the GIL was held {held} s of {total} s");
-        ensure!(
-            held + handed_over >= total * 0.98,
-            "held {held} s, handed over {handed_over} s, of {total} s"
-        );
-        let waited = seconds(samples.iter().filter(|one| one.state == ThreadState::WaitingForGil));
-        let rest = total * 4.0 - held;
-        ensure!(
-            waited > 0.0 && ((waited + handed_over) / rest - 1.0).abs() <= 0.02,
-            "{waited} s of waiting for the GIL and {handed_over} s for a CPU, of {rest} s without it"
-        );
-        Ok(())
+        all.adds_up(5)?;
+        is_held_by_one(&all, &held)
     });
+}
+
+/// One of four threads that count holds the GIL, the others wait for it.
+fn is_held_by_one(all: &Shown, held: &Shown) -> Result<()> {
+    let counts = |stack: &Stack| stack.thread.as_deref().is_some_and(|thread| thread.starts_with("counter"));
+    // Who was given the GIL may still wait for a CPU: nobody holds it then.
+    let queued = all.seconds(|stack| counts(stack) && leaf(stack) == CPU);
+    let holds = held.seconds(counts);
+    ensure!(
+        holds <= held.elapsed * (1.0 + GIL_BOUND) && holds + queued >= held.elapsed * (1.0 - GIL_BOUND),
+        "the GIL was held {holds} s, handed over at most {queued} s, of {} s",
+        held.elapsed
+    );
+    ensure!(held.seconds(|stack| leaf(stack) == GIL) == 0.0, "held and waited for: {:?}", held.profile);
+    let waits = all.seconds(|stack| counts(stack) && leaf(stack) == GIL);
+    let rest = 3.0 * all.elapsed;
+    ensure!(
+        waits <= rest * (1.0 + GIL_BOUND) && waits + queued >= rest * (1.0 - GIL_BOUND),
+        "{waits} s of waiting for the GIL and {queued} s for a CPU, of {rest} s without it"
+    );
+    Ok(())
 }
 
 #[test]
@@ -145,56 +152,16 @@ fn too_few_cpus_are_seen() -> Result<()> {
     let count = (2 * std::thread::available_parallelism()?.get()).to_string();
     let program = "threads_processes/threads_processes.py";
     let fixture = Fixture::start(one_interpreter(), program, &["--processes", &count])?;
-    let child = *fixture.children().first().context("no child")?;
-    let mut probe = attach(child, LEAST)?;
-    let samples = watch(&mut probe, Duration::from_secs(1))?;
+    let child = fixture.children().first().context("no child")?.to_string();
+    let scratch = Scratch::new()?;
+    let run = record("wall", &format!("-d 1 -p {child}")).arg(scratch.file("wall.txt")).succeed()?;
     fixture.finish()?;
-    let (thread, totals) = probe.totals().next().context("no thread")?;
-    adds_up(thread, totals)?;
-    let queued = totals.waited.get(&CPU).map_or(0.0, |time| time.as_secs_f64()) / wall(totals);
+    let shown = Shown::read(&scratch, "wall.txt", &run)?;
+    shown.adds_up(1)?;
+    let queued = shown.seconds(|stack| leaf(stack) == CPU) / shown.elapsed;
     // Half of the time is what it gets if the scheduler is fair.
-    ensure!(queued >= 0.3, "{queued} of its time it waited for a CPU: {totals:?}");
-    ensure!(samples.iter().any(|one| one.state == CPU && is_in(one, "count_batch")), "no stack of it");
-    Ok(())
-}
-
-/// What the kernel has not let go of in this time stays.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Set to have this test hold the programs of a process until it is killed.
-const HOLD: &str = "PROFILER_TESTS_HOLD";
-
-#[test]
-fn nothing_stays_loaded_of_who_is_killed() -> Result<()> {
-    if let Ok(pid) = std::env::var(HOLD) {
-        let held = attach(pid.parse()?, LEAST);
-        println!("holds: {}", held.is_ok());
-        loop {
-            std::thread::park();
-        }
-    }
-    if !can_load_programs() {
-        return Ok(());
-    }
-    let fixture = Fixture::start(one_interpreter(), "waiting/waiting.py", &[])?;
-    let mut holder = Command::new(std::env::current_exe()?)
-        .args(["--exact", "nothing_stays_loaded_of_who_is_killed", "--nocapture"])
-        .env(HOLD, fixture.pid().to_string())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let mut lines = BufReader::new(holder.stdout.take().context("no stdout")?).lines();
-    let said = lines.find_map(|line| line.ok().filter(|line| line.contains("holds: ")));
-    let programs = programs_of(holder.id())?;
-    let before = still_loaded(&programs);
-    holder.kill()?;
-    holder.wait()?;
-    ensure!(said.is_some_and(|line| line.contains("holds: true")), "it holds nothing");
-    ensure!(before.len() >= 2 && before == programs, "it holds {programs:?}, of which {before:?} are loaded");
-    // The kernel lets go of them once no CPU can be in one any more.
-    let end = Instant::now() + PATIENCE;
-    while !still_loaded(&programs).is_empty() {
-        ensure!(Instant::now() < end, "killed, but of {programs:?} are loaded {:?}", still_loaded(&programs));
-        std::thread::yield_now();
-    }
+    ensure!(queued >= 0.3, "{queued} of its time it waited for a CPU: {:?}", shown.profile);
+    let with_stack = shown.profile.count(|stack| leaf(stack) == CPU && stack.contains("count_batch"));
+    ensure!(with_stack > 0, "no stack of it: {:?}", shown.profile);
     Ok(())
 }

@@ -66,6 +66,8 @@ pub struct Counters {
     pub ring_full: u64,
     /// Names that found the ring full.
     pub names_lost: u64,
+    /// Absences of which it was not seen when they were over.
+    pub unseen: u64,
 }
 
 /// The loaded program. Everything of it is gone when this is dropped, or when this process ends.
@@ -96,8 +98,10 @@ impl KernelSampler {
     /// The same with the kernel's own types: without them, programs that look into its structures are loaded as
     /// well, but look at the wrong places.
     pub(crate) fn load_with(cpus: u32, types: Option<&Btf>) -> Result<Self, BpfError> {
+        let watches_threads = u32::from(types.is_some());
         let mut ebpf = EbpfLoader::new()
             .btf(types)
+            .override_global("watches_threads", &watches_threads, true)
             .map_max_entries("stacks", cpus.max(1))
             .map_max_entries("names", cpus.max(1))
             .map_max_entries("clocks", cpus.max(1))
@@ -203,7 +207,7 @@ impl KernelSampler {
     /// When its map cannot be read.
     pub fn counters(&self) -> Result<Counters, BpfError> {
         let count = |index| self.counters.get(&index, 0);
-        Ok(Counters { events: count(0)?, ring_full: count(1)?, names_lost: count(2)? })
+        Ok(Counters { events: count(0)?, ring_full: count(1)?, names_lost: count(2)?, unseen: count(3)? })
     }
 
     /// The descriptor that can be waited on: it is ready when much has been sent.

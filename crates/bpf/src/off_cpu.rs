@@ -14,7 +14,7 @@ use crate::records::{StackRecord, number};
 /// Each program, and the place of the scheduler that it runs at.
 const PROGRAMS: [(&str, &str); 2] = [("off_cpu_switch", "sched_switch"), ("off_cpu_wakeup", "sched_wakeup")];
 
-const HEAD_BYTES: usize = 112;
+const HEAD_BYTES: usize = 96;
 const STACK_BYTES: usize = crate::records::STACK_HEAD_BYTES
     + crate::records::THREAD_BYTES
     + KEPT_FRAMES * crate::records::FRAME_RECORD_BYTES;
@@ -139,8 +139,8 @@ impl OffCpu {
         put(12, &FROM_START.to_le_bytes());
         put(16, &now.as_nanos().to_le_bytes());
         put(32, &now.as_nanos().to_le_bytes());
-        put(64, &(-1i64).to_le_bytes());
-        put(96, &arrivals.to_le_bytes());
+        put(40, &(-1i64).to_le_bytes());
+        put(72, &arrivals.to_le_bytes());
         Ok(self.absences.insert(thread.as_u32(), *entry, 0)?)
     }
 
@@ -279,34 +279,29 @@ impl<'a> AbsenceRecord<'a> {
         Timestamp::from_nanos(self.wide(32))
     }
 
-    /// How long it was on a CPU since the last record of it.
+    /// How long it was on a CPU since it is watched, until it came back.
     pub fn ran(&self) -> Nanos {
-        Nanos::from_nanos(self.wide(40))
-    }
-
-    /// How many absences of it found the ring full since the last record, and how long they were.
-    pub fn lost(&self) -> (u64, Nanos) {
-        (self.wide(48), Nanos::from_nanos(self.wide(56)))
+        Nanos::from_nanos(self.wide(80))
     }
 
     /// Why it was away.
     pub fn cause(&self) -> Cause {
-        Cause::new(self.has(RUNNABLE), self.wide(64) as i64, self.wide(72))
+        Cause::new(self.has(RUNNABLE), self.wide(40) as i64, self.wide(48))
     }
 
     /// The first three arguments of the system call that it left in.
     pub fn arguments(&self) -> [u64; 3] {
-        [self.wide(72), self.wide(80), self.wide(88)]
+        [self.wide(48), self.wide(56), self.wide(64)]
     }
 
     /// How often the scheduler had put it on a CPU when it left.
     pub fn arrivals(&self) -> u64 {
-        self.wide(96)
+        self.wide(72)
     }
 
     /// What the scheduler calls its state (`TASK_INTERRUPTIBLE` is 1).
     pub fn scheduler_state(&self) -> u32 {
-        self.narrow(104)
+        self.narrow(88)
     }
 
     /// Its stack when it left; `None` where it is not in this record.
@@ -349,8 +344,7 @@ mod tests {
     #[test]
     fn an_absence_says_when_and_why() {
         let mut bytes = [0u8; HEAD_BYTES];
-        let fields =
-            [(16, 1000u64), (24, 4000), (32, 5000), (40, 70), (48, 2), (56, 30), (64, 202), (72, 0x7f00)];
+        let fields = [(16, 1000u64), (24, 4000), (32, 5000), (40, 202), (48, 0x7f00)];
         for (at, value) in fields {
             bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
         }
@@ -360,7 +354,6 @@ mod tests {
         let times = (absence.left(), absence.woken(), absence.back());
         let at = Timestamp::from_nanos;
         assert_eq!(times, (Some(at(1000)), Some(at(4000)), at(5000)));
-        assert_eq!((absence.ran(), absence.lost()), (Nanos::from_nanos(70), (2, Nanos::from_nanos(30))));
         assert_eq!(absence.cause(), Cause::Waited { call: Some(202), argument: 0x7f00 });
         assert!(absence.stack().is_none());
         bytes[12] = RUNNABLE as u8;

@@ -5,7 +5,7 @@ use profiler_model::{Nanos, Pid, RemoteAddr, Tid, Timestamp};
 
 use crate::off_cpu::AbsenceRecord;
 
-pub(crate) const STACK_HEAD_BYTES: usize = 64;
+pub(crate) const STACK_HEAD_BYTES: usize = 72;
 pub(crate) const THREAD_BYTES: usize = 384;
 pub(crate) const FRAME_RECORD_BYTES: usize = 40;
 const OBJECT_BYTES: usize = 192;
@@ -163,6 +163,11 @@ impl<'a> StackRecord<'a> {
     /// Where the outermost frame says that its caller is.
     pub fn end(&self) -> RemoteAddr {
         RemoteAddr::new(self.wide(56))
+    }
+
+    /// How long the thread has been on a CPU in all since it is watched; `None` where that is not known.
+    pub fn ran(&self) -> Option<Nanos> {
+        Some(self.wide(64)).filter(|ran| *ran != 0).map(Nanos::from_nanos)
     }
 
     /// The frames that were walked, leaf first, shims included.

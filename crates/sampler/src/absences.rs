@@ -3,10 +3,8 @@
 //!
 //! How a stack gets its names is the caller's business: `S` is whatever stands for one.
 
-use std::collections::BTreeMap;
-
-use profiler_bpf::{AbsenceRecord, BpfError, Cause, OffCpu, ShortAbsences, StackRecord};
-use profiler_model::{Nanos, Pid, ThreadState, Tid, Timestamp, WaitReason};
+use profiler_bpf::{AbsenceRecord, Cause, OffCpu, ShortAbsences, StackRecord};
+use profiler_model::{Nanos, ThreadState, Tid, Timestamp, WaitReason};
 use profiler_os::{Process, ThreadFiles, clock};
 use profiler_python::GilAddresses;
 use rustc_hash::FxHashMap;
@@ -17,38 +15,21 @@ use crate::roster::Thread;
 /// How often a thread is looked at that leaves its CPU or comes back at that very moment.
 const MAX_LOOKS: usize = 10;
 
-/// Time that a thread spent off the CPU in one state with one stack.
+/// Time that a thread spent in one state with one stack: off the CPU, or on one and in no sample.
 #[derive(Clone, Debug)]
 pub struct Absence<S> {
     /// The thread.
     pub thread: Tid,
     /// When it ended, or when it was looked at.
     pub at: Timestamp,
-    /// What it waited for; for a CPU where it could have gone on.
+    /// What it waited for; for a CPU where it could have gone on. Running, where it was on one.
     pub state: ThreadState,
     /// How long, exactly: the weight in wall time.
     pub duration: Nanos,
     /// Whether it held the GIL when it left.
     pub holds_gil: bool,
-    /// How many absences these are: 0 for a further part of one that was told before.
-    pub times: u64,
     /// Its stack.
     pub stack: S,
-}
-
-/// What a thread has done since it is watched. The sum of all is the time that has gone by.
-#[derive(Clone, Debug, Default)]
-pub struct ThreadTotals {
-    /// Since when it is watched.
-    pub since: Timestamp,
-    /// Until when all is accounted for.
-    pub until: Timestamp,
-    /// On a CPU.
-    pub ran: Nanos,
-    /// Off it, by state.
-    pub waited: BTreeMap<ThreadState, Nanos>,
-    /// Off it, of which no more is known: there was no room to tell.
-    pub lost: Nanos,
 }
 
 /// Whose absences they are: what it takes to say on what a thread waits.
@@ -82,9 +63,10 @@ pub struct Absences<S> {
 /// What is known of a thread beside what the kernel keeps.
 #[derive(Debug)]
 struct Account<S> {
-    totals: ThreadTotals,
-    /// Time on a CPU that records told; `totals` has that since then as well.
-    ran: Nanos,
+    /// Since when it is watched.
+    since: Timestamp,
+    /// How much of its time on a CPU is in samples.
+    sampled: Nanos,
     /// When the last absence began of which a part was told, and how far.
     told: Option<(Timestamp, Timestamp)>,
     /// The stack of an absence that may not be over.
@@ -113,9 +95,9 @@ impl<S: Clone> Absences<S> {
         Absences { threads: FxHashMap::default(), told: FxHashMap::default(), missing, summed }
     }
 
-    /// What each thread has done so far.
-    pub fn totals(&self) -> impl Iterator<Item = (Tid, &ThreadTotals)> {
-        self.threads.iter().map(|(tid, account)| (*tid, &account.totals))
+    /// Since when the first of its threads is watched.
+    pub fn since(&self) -> Option<Timestamp> {
+        self.threads.values().map(|account| account.since).min()
     }
 
     /// Whether this thread is watched.
@@ -123,27 +105,55 @@ impl<S: Clone> Absences<S> {
         self.threads.get(&thread).is_some_and(|account| !account.has_ended)
     }
 
-    /// Has the kernel watch a thread, of which it was told already; without room for it nothing is known of it.
-    pub fn watch(&mut self, off_cpu: &mut OffCpu, thread: &Thread, owner: Owner<'_>) {
+    /// Has the kernel watch threads, of which it was told already; without room for one nothing is known of it.
+    pub fn watch<'a>(
+        &mut self,
+        off_cpu: &mut OffCpu,
+        threads: impl Iterator<Item = &'a Thread>,
+        owner: Owner<'_>,
+    ) {
         let pid = owner.process.pid();
-        let Ok(files) = ThreadFiles::open(pid, thread.tid) else { return };
-        let Some(now) = start_watch(off_cpu, pid, thread) else { return };
+        let opened = threads.filter_map(|thread| Some((thread, ThreadFiles::open(pid, thread.tid).ok()?)));
+        let before = opened.map(|(thread, files)| {
+            let arrivals = times_run(&files);
+            (thread, files, arrivals)
+        });
+        let before: Vec<_> = before.collect();
+        // All of them from the same instant, as far as they do not move in between.
+        let start = clock::now();
+        let watched = before.into_iter().map(|(thread, files, arrivals)| {
+            let since = arrivals.and_then(|arrivals| start_watch(off_cpu, owner, thread, (start, arrivals)));
+            (thread, files, since)
+        });
+        for (thread, files, since) in watched.collect::<Vec<_>>() {
+            if let Some(since) = since {
+                self.threads.insert(thread.tid, self.account(off_cpu, (thread, files), since, owner));
+            }
+        }
+    }
+
+    fn account(
+        &self,
+        off_cpu: &OffCpu,
+        (thread, files): (&Thread, ThreadFiles),
+        since: Timestamp,
+        owner: Owner<'_>,
+    ) -> Account<S> {
         // It has not moved between the two if the kernel still has it as it was told.
         let activity = thread.files.activity().ok();
         let first_state = activity
             .map(|activity| off_cpu_reason::of_call(activity, owner))
             .filter(|state| !state.is_running() && is_at_start(off_cpu, thread.tid));
-        let account = Account {
-            totals: ThreadTotals { since: now, until: now, ..ThreadTotals::default() },
-            ran: Nanos::ZERO,
+        Account {
+            since,
+            sampled: Nanos::ZERO,
             told: None,
-            known: Some(Known { began: now, stack: self.missing.clone(), holds_gil: false }),
+            known: Some(Known { began: since, stack: self.missing.clone(), holds_gil: false }),
             first_state,
             has_ended: false,
             files,
             last_arrivals: None,
-        };
-        self.threads.insert(thread.tid, account);
+        }
     }
 
     /// Takes the stack of a thread that was asleep already when the watch began, and still is. It is not the
@@ -151,7 +161,7 @@ impl<S: Clone> Absences<S> {
     pub fn take_first_stack(&mut self, off_cpu: &OffCpu, thread: Tid, stack: S) {
         let Some(account) = self.threads.get_mut(&thread) else { return };
         if account.first_state.is_some() && is_at_start(off_cpu, thread) {
-            account.known = Some(Known { began: account.totals.since, stack, holds_gil: false });
+            account.known = Some(Known { began: account.since, stack, holds_gil: false });
         }
     }
 
@@ -162,35 +172,39 @@ impl<S: Clone> Absences<S> {
         }
     }
 
+    /// For how much CPU time a sample of a thread that runs stands, which by its CPU's clock is `by_tick`: where the
+    /// thread's own time is known, for all of it since its last sample. So all of it is shown, however the ticks fall.
+    pub fn time_of_sample(&self, record: &StackRecord<'_>, by_tick: Nanos) -> Nanos {
+        let account = self.threads.get(&record.thread());
+        match account.zip(record.ran()) {
+            Some((account, ran)) => ran.saturating_sub(account.sampled),
+            None => by_tick,
+        }
+    }
+
+    /// Takes note of a sample that stands for so much.
+    pub fn count_sample(&mut self, thread: Tid, time: Nanos) {
+        if let Some(account) = self.threads.get_mut(&thread) {
+            account.sampled += time;
+        }
+    }
+
     /// Takes an absence that is over.
     pub fn take(&mut self, record: &AbsenceRecord<'_>, owner: Owner<'_>, sink: &mut Sink<'_, S>) {
         let Some(account) = self.threads.get_mut(&record.thread()) else { return };
-        account.ran += record.ran();
-        account.totals.ran = account.ran;
-        account.totals.until = record.back();
-        account.totals.lost += record.lost().1.saturating_sub(account.told_of_others(record));
         account.has_ended = record.is_end();
-        if !account.has_ended {
-            account.take(record, record.back(), &self.missing, owner, sink);
+        match account.has_ended {
+            true => account.tell_unsampled(record, record.ran(), record.back(), &self.missing, sink),
+            false => account.take(record, record.back(), &self.missing, owner, sink),
         }
         // What was looked at meanwhile may be a later absence, whose record is still to come.
         account.told = account.told.filter(|(began, _)| record.left().is_some_and(|left| *began > left));
     }
 
-    /// Ends the watch; returns when.
-    ///
-    /// # Errors
-    /// When the kernel cannot be told.
-    pub fn end(&mut self, off_cpu: &mut OffCpu) -> Result<Timestamp, BpfError> {
-        self.note_arrivals();
-        off_cpu.stop()?;
-        Ok(clock::now())
-    }
-
     /// Notes how often each thread was put on a CPU: the watch is about to end.
     pub fn note_arrivals(&mut self) {
         for account in self.threads.values_mut() {
-            account.last_arrivals = account.files.schedule().ok().map(|schedule| schedule.times_run);
+            account.last_arrivals = times_run(&account.files);
         }
     }
 
@@ -251,30 +265,31 @@ impl<S: Clone> Absences<S> {
             let is_away = record.left().is_some() && !ran_from_start;
             if is_away && account.has_come_back(&record) {
                 match end {
-                    Some(end) => return account.lose_rest(&record, end),
+                    Some(end) => return account.lose_rest(&record, end, &self.missing, sink),
                     None => continue,
                 }
             }
             // One that is short may still be summed.
-            let is_told = is_away && (end.is_some() || now.since(since) >= off_cpu.least());
-            if is_told {
+            if is_away && (end.is_some() || now.since(since) >= off_cpu.least()) {
                 account.take(&record, now, &self.missing, owner, sink);
             }
-            let ran = if is_away { Nanos::ZERO } else { now.since(since) };
-            account.totals.ran = account.ran + record.ran() + ran;
-            account.totals.until = if is_away && !is_told { since } else { now };
+            if let Some(end) = end {
+                let runs = if is_away { Nanos::ZERO } else { end.since(since) };
+                account.tell_unsampled(&record, record.ran() + runs, end, &self.missing, sink);
+            }
             return;
         }
     }
 
     /// Adds short absences that have not been told yet.
     fn add_sum(&mut self, sum: ShortAbsences, owner: Owner<'_>, sink: &mut Sink<'_, S>) {
-        let Some(account) = self.threads.get_mut(&sum.thread) else { return };
+        if !self.threads.contains_key(&sum.thread) {
+            return;
+        }
         let before = self.told.insert((sum.thread, sum.cause), sum);
         let (times, waited, queued) =
             before.map_or((0, Nanos::ZERO, Nanos::ZERO), |old| (old.absences, old.waited, old.queued));
-        let mut times = sum.absences - times;
-        if times == 0 {
+        if sum.absences == times {
             return;
         }
         let parts = [
@@ -282,11 +297,9 @@ impl<S: Clone> Absences<S> {
             (ThreadState::Waiting(WaitReason::Cpu), sum.queued.saturating_sub(queued)),
         ];
         for (state, duration) in parts.into_iter().filter(|(_, duration)| *duration != Nanos::ZERO) {
-            account.add(state, duration);
             let (thread, stack) = (sum.thread, self.summed.clone());
             let at = clock::now();
-            (sink.absence)(Absence { thread, at, state, duration, holds_gil: false, times, stack });
-            times = 0;
+            (sink.absence)(Absence { thread, at, state, duration, holds_gil: false, stack });
         }
     }
 
@@ -301,20 +314,29 @@ impl<S: Clone> Absences<S> {
     }
 }
 
-/// Has the kernel watch a thread; returns since when.
-fn start_watch(off_cpu: &mut OffCpu, pid: Pid, thread: &Thread) -> Option<Timestamp> {
+/// Has the kernel watch a thread, if it can be from an instant after which it had been put on a CPU so often; returns
+/// since when.
+fn start_watch(
+    off_cpu: &mut OffCpu,
+    owner: Owner<'_>,
+    thread: &Thread,
+    (mut start, mut arrivals): (Timestamp, u64),
+) -> Option<Timestamp> {
     for _ in 0..MAX_LOOKS {
-        let arrivals = || thread.files.schedule().map(|schedule| schedule.times_run).ok();
-        let before = arrivals()?;
-        let now = clock::now();
-        off_cpu.watch(pid, thread.tid, now, before).ok()?;
-        // Otherwise it was put on a CPU while it was told of.
-        if arrivals()? == before || !is_at_start(off_cpu, thread.tid) {
-            return Some(now);
+        off_cpu.watch(owner.process.pid(), thread.tid, start, arrivals).ok()?;
+        let after = times_run(&thread.files)?;
+        // Otherwise it was put on a CPU before it was told of.
+        if after == arrivals || !is_at_start(off_cpu, thread.tid) {
+            return Some(start);
         }
+        (arrivals, start) = (after, clock::now());
     }
     off_cpu.forget(thread.tid);
     None
+}
+
+fn times_run(files: &ThreadFiles) -> Option<u64> {
+    files.schedule().ok().map(|schedule| schedule.times_run)
 }
 
 /// Whether a watched thread has neither left its CPU nor come back since the watch began.
@@ -347,14 +369,11 @@ impl<S: Clone> Account<S> {
         // Who takes the GIL marks it as taken before it writes its name: for a moment the last holder seems to hold it.
         let holds_gil = known.holds_gil && waited != ThreadState::WaitingForGil;
         let parts = [(left, ready, waited), (ready, until, cpu)];
-        let mut times = u64::from(told.is_none());
         for (from, at, state) in parts {
             let duration = at.since(told.map_or(from, |told| from.max(told)));
             if duration != Nanos::ZERO {
-                self.add(state, duration);
                 let (thread, stack) = (record.thread(), known.stack.clone());
-                (sink.absence)(Absence { thread, at, state, duration, holds_gil, times, stack });
-                times = 0;
+                (sink.absence)(Absence { thread, at, state, duration, holds_gil, stack });
             }
         }
         if self.told.is_none_or(|(began, _)| began <= left) {
@@ -363,25 +382,42 @@ impl<S: Clone> Account<S> {
         self.known = later.or(Some(known));
     }
 
+    /// Tells of the time since its last sample; in all it `ran` for so long.
+    fn tell_unsampled(
+        &mut self,
+        record: &AbsenceRecord<'_>,
+        ran: Nanos,
+        at: Timestamp,
+        missing: &S,
+        sink: &mut Sink<'_, S>,
+    ) {
+        let duration = ran.saturating_sub(self.sampled);
+        self.sampled += duration;
+        let (thread, stack, state) = (record.thread(), missing.clone(), ThreadState::Running);
+        if duration != Nanos::ZERO {
+            (sink.absence)(Absence { thread, at, state, duration, holds_gil: false, stack });
+        }
+    }
+
     /// When it came back from this absence was not told before the end.
-    fn lose_rest(&mut self, record: &AbsenceRecord<'_>, end: Timestamp) {
+    fn lose_rest(&self, record: &AbsenceRecord<'_>, end: Timestamp, missing: &S, sink: &mut Sink<'_, S>) {
         let left = record.left().unwrap_or(end);
         let from = self.told.filter(|(began, _)| *began == left).map_or(left, |(_, until)| until);
-        self.totals.ran = self.ran + record.ran();
-        self.totals.lost += end.since(from);
-        self.totals.until = end;
+        (sink.absence)(Absence {
+            thread: record.thread(),
+            at: end,
+            state: ThreadState::Waiting(WaitReason::Unknown),
+            duration: end.since(from),
+            holds_gil: false,
+            stack: missing.clone(),
+        });
     }
 
     /// Whether a thread that is taken to be away is on a CPU again: not every return is told at once.
     fn has_come_back(&self, record: &AbsenceRecord<'_>) -> bool {
-        let arrivals = || self.files.schedule().ok().map(|schedule| schedule.times_run);
-        self.last_arrivals.or_else(arrivals).is_some_and(|arrivals| arrivals > record.arrivals())
-    }
-
-    /// How much was told of an absence that no record ended, if this one is not its.
-    fn told_of_others(&self, record: &AbsenceRecord<'_>) -> Nanos {
-        let told = self.told.filter(|(began, _)| record.left().is_some_and(|left| *began < left));
-        told.map_or(Nanos::ZERO, |(began, until)| until.since(began))
+        self.last_arrivals
+            .or_else(|| times_run(&self.files))
+            .is_some_and(|arrivals| arrivals > record.arrivals())
     }
 
     fn state_of(&self, record: &AbsenceRecord<'_>, owner: Owner<'_>) -> ThreadState {
@@ -391,10 +427,5 @@ impl<S: Clone> Account<S> {
             (true, None, Some(_)) => ThreadState::Waiting(WaitReason::Unknown),
             (true, None, None) => ThreadState::Waiting(WaitReason::Cpu),
         }
-    }
-
-    fn add(&mut self, state: ThreadState, duration: Nanos) {
-        let sum = self.totals.waited.entry(state).or_default();
-        *sum += duration;
     }
 }

@@ -21,7 +21,6 @@ mod kernel;
 mod members;
 mod names;
 mod objects;
-pub mod off_cpu;
 mod off_cpu_reason;
 mod pause;
 mod peek;
@@ -38,7 +37,6 @@ mod tasks;
 mod ticks;
 mod tree;
 
-pub use absences::{Absence, ThreadTotals};
 pub use attach::{AttachError, Search, Target};
 pub use core_file::{CoreFailure, CoreOptions, CoreTarget, FileTrouble, MissingFile, dump_core};
 pub use dump::{DumpOptions, dump};

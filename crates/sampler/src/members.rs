@@ -334,17 +334,23 @@ impl Members {
         }
     }
 
-    /// Ends what the in-kernel program does, and records what is left of it.
-    pub fn end_kernel(&mut self, profile: &mut Profile) {
+    /// Since when threads are watched as they leave their CPUs, if they are.
+    pub fn watched_since(&mut self) -> Option<Timestamp> {
+        self.samplers().filter_map(|sampler| sampler.watched_since()).min()
+    }
+
+    /// Ends what the in-kernel program does, and records what is left of it; returns when it ended.
+    pub fn end_kernel(&mut self, profile: &mut Profile) -> Timestamp {
         self.samplers().for_each(ProcessSampler::prepare_end_of_absences);
-        let Some(end) = self.kernel.as_mut().map(Kernel::stop) else { return };
+        let end = self.kernel.as_mut().map_or_else(clock::now, Kernel::stop);
         self.read_kernel(profile);
-        let (Some(kernel), members) = (&mut self.kernel, &mut self.members) else { return };
+        let (Some(kernel), members) = (&mut self.kernel, &mut self.members) else { return end };
         for member in members.values_mut() {
             if let State::Sampled(sampler) = &mut member.state {
                 sampler.settle_all_absences(kernel, profile, Some(end));
             }
         }
+        end
     }
 
     fn take_sent(&mut self, profile: &mut Profile) {

@@ -167,7 +167,9 @@ impl Session {
         limit: Option<Nanos>,
         callback: &mut dyn FnMut(&Progress, &mut Profile) -> ControlFlow<()>,
     ) -> End {
-        let costs = Costs::from_now();
+        let mut costs = Costs::from_now();
+        self.members.read_kernel(profile);
+        costs.start = self.members.watched_since().unwrap_or(costs.start);
         let start = costs.start;
         profile.ledger_mut().interval =
             self.members.kernel().map(|kernel| kernel.asked()).filter(|period| *period != Nanos::ZERO);
@@ -191,8 +193,9 @@ impl Session {
             }
             self.members.wait_until(next_callback.min(deadline));
         };
-        self.members.end_kernel(profile);
+        let ended = self.members.end_kernel(profile);
         self.settle(profile, &costs);
+        profile.ledger_mut().period = Some((start, ended));
         self.members.release_all();
         end
     }

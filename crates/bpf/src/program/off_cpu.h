@@ -42,16 +42,13 @@ struct absence {
     u64 left;
     u64 woken;
     u64 back;
-    /* How long it ran since the last record of it. */
-    u64 ran;
-    /* Absences that found the ring full since the last record: how many, how long. */
-    u64 lost;
-    u64 lost_time;
     /* The system call that it left in, -1 for none, and what it was given. */
     s64 call;
     u64 arguments[3];
     /* How often the scheduler had put it on a CPU when it left. */
     u64 arrivals;
+    /* How long it ran in all since it is watched, until it came back last. */
+    u64 ran;
     /* What the scheduler calls its state. */
     u32 state;
     u32 stack_bytes;
@@ -149,21 +146,14 @@ static ALWAYS_INLINE void report_stranger(u32 process, u32 thread, u64 now) {
     bpf_ringbuf_output(&ring, &record, sizeof record, BPF_RB_NO_WAKEUP);
 }
 
-/* Sends what is known of a thread, and starts its sums anew if that could be sent. */
-static ALWAYS_INLINE void send_absence(struct absence *absence, u64 wakeup_flags) {
+/* Sends what is known of a thread. */
+static ALWAYS_INLINE void send_absence(const struct absence *absence, u64 wakeup_flags) {
     u64 stack_bytes = KEEP(absence->stack_bytes);
     if (stack_bytes > KEPT_BYTES)
         stack_bytes = KEPT_BYTES;
     u64 size = __builtin_offsetof(struct absence, stack) + stack_bytes;
-    if (bpf_ringbuf_output(&ring, absence, size, wakeup_flags) == 0) {
-        absence->ran = 0;
-        absence->lost = 0;
-        absence->lost_time = 0;
-    } else {
-        absence->lost += 1;
-        absence->lost_time += absence->left ? absence->back - absence->left : 0;
+    if (bpf_ringbuf_output(&ring, (void *)absence, size, wakeup_flags) != 0)
         count(COUNTER_RING_FULL);
-    }
 }
 
 /* Takes the stack of the current thread and keeps it, or sends it if it is too large to be kept. */
@@ -254,6 +244,12 @@ static ALWAYS_INLINE int end_unseen(struct task_struct *task, struct absence *ab
     return 1;
 }
 
+/* How long the current thread has been on a CPU since it is watched; 0 where that is not known. */
+static ALWAYS_INLINE u64 time_on_cpu(u32 thread, u64 now) {
+    const struct absence *absence = bpf_map_lookup_elem(&absences, &thread);
+    return absence && !absence->left ? absence->ran + (now - absence->back) : 0;
+}
+
 /* Accounts for the time before a thread leaves. */
 static ALWAYS_INLINE void settle(struct task_struct *task, struct absence *absence, struct off_cpu_settings *settings,
                                  u64 now) {
@@ -263,8 +259,7 @@ static ALWAYS_INLINE void settle(struct task_struct *task, struct absence *absen
     } else if (end_unseen(task, absence, settings, now)) {
         absence->ran += now - (absence->left ? absence->left : absence->back);
     } else {
-        absence->lost += 1;
-        absence->lost_time += now - absence->left;
+        count(COUNTER_UNSEEN);
     }
 }
 

@@ -122,6 +122,8 @@ struct stack_record {
     u32 rested;
     /* Where the outermost frame says that its caller is. */
     u64 end;
+    /* How long the thread has been on a CPU in all since it is watched; 0 where that is not known. */
+    u64 ran;
     u8 thread_copy[THREAD_BYTES];
     struct frame_copy frames[MAX_FRAMES];
 };
@@ -151,6 +153,13 @@ struct names_record {
 };
 
 /* Counts that user space reads: what was lost before it could be told otherwise. */
-enum counter { COUNTER_EVENTS, COUNTER_RING_FULL, COUNTER_NAMES_LOST, COUNTERS };
+enum counter {
+    COUNTER_EVENTS,
+    COUNTER_RING_FULL,
+    COUNTER_NAMES_LOST,
+    /* Absences of which it was not seen when they were over. */
+    COUNTER_UNSEEN,
+    COUNTERS
+};
 
 #endif

@@ -150,7 +150,12 @@ impl ProcessSampler {
     /// Records what the program sent, with so much CPU time for which it stands.
     pub fn take_stack(&mut self, profile: &mut Profile, record: &StackRecord<'_>, cpu: Nanos) {
         profile.ledger_mut().count_interruption(record.took());
-        match self.stack_of(profile, record) {
+        let cpu = self.time_of_sample(record, cpu);
+        let stack = self.stack_of(profile, record);
+        if stack.is_ok() {
+            self.count_sample(record.thread(), cpu);
+        }
+        match stack {
             Ok(Some((thread, stack))) => self.record_sent(profile, record, (thread, stack), cpu),
             Ok(None) => profile.ledger_mut().count_not_asked_for(),
             Err(LossReason::UnknownThread) => {

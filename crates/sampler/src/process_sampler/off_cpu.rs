@@ -40,6 +40,8 @@ pub struct OffCpuTimes {
     threads: FxHashMap<Tid, ThreadId>,
     /// The frames that say what was waited for, each made once.
     reasons: BTreeMap<ThreadState, FrameId>,
+    /// Whether samples are taken of threads that run.
+    takes_samples: bool,
     next_settle: Timestamp,
 }
 
@@ -50,6 +52,7 @@ impl Default for OffCpuTimes {
             gils: Vec::new(),
             threads: FxHashMap::default(),
             reasons: BTreeMap::new(),
+            takes_samples: false,
             next_settle: Timestamp::default(),
         }
     }
@@ -58,19 +61,22 @@ impl Default for OffCpuTimes {
 impl ProcessSampler {
     /// Has the scheduler's programs, if they are asked for, watch the threads that they do not know yet.
     pub(super) fn watch_threads(&mut self, kernel: &mut Kernel, profile: &mut Profile) {
+        self.off_cpu.takes_samples = kernel.period() != Nanos::ZERO;
         let Some(off_cpu) = &mut kernel.off_cpu else { return };
         let interpreters = &self.probe.roster.interpreters;
         self.off_cpu.gils = interpreters.iter().filter_map(|interpreter| interpreter.gil).collect();
+        let mut new = Vec::new();
         for index in 0..self.probe.roster.threads.len() {
             let tid = self.probe.roster.threads[index].tid;
             if !self.off_cpu.absences.has(tid) {
                 let id = self.thread_id(profile, index);
-                let OffCpuTimes { absences, gils, threads, .. } = &mut self.off_cpu;
-                threads.insert(tid, id);
-                let owner = Owner { process: self.probe.target.process(), gils };
-                absences.watch(off_cpu, &self.probe.roster.threads[index], owner);
+                self.off_cpu.threads.insert(tid, id);
+                new.push(index);
             }
         }
+        let OffCpuTimes { absences, gils, .. } = &mut self.off_cpu;
+        let owner = Owner { process: self.probe.target.process(), gils };
+        absences.watch(off_cpu, new.iter().map(|index| &self.probe.roster.threads[*index]), owner);
     }
 
     /// Reads the stacks of threads that were asleep when they were first watched.
@@ -103,6 +109,21 @@ impl ProcessSampler {
         let names = &mut self.in_kernel.names;
         let stack = stack_of(&self.probe.target, names, &mut self.code_names, profile, record);
         self.off_cpu.absences.take_deep(record, stack);
+    }
+
+    /// Since when the scheduler's programs watch it, if they do.
+    pub fn watched_since(&self) -> Option<Timestamp> {
+        self.off_cpu.absences.since()
+    }
+
+    /// For how much CPU time a sample stands, which by its CPU's clock is `by_tick`.
+    pub(super) fn time_of_sample(&self, record: &StackRecord<'_>, by_tick: Nanos) -> Nanos {
+        self.off_cpu.absences.time_of_sample(record, by_tick)
+    }
+
+    /// Takes note of a sample that stands for so much.
+    pub(super) fn count_sample(&mut self, thread: Tid, time: Nanos) {
+        self.off_cpu.absences.count_sample(thread, time);
     }
 
     /// Records an absence that is over.
@@ -163,16 +184,15 @@ impl ProcessSampler {
         if self.options.gil_only && !absence.holds_gil {
             return profile.ledger_mut().count_not_asked_for();
         }
+        if absence.state.is_running() {
+            return self.record_unsampled(profile, thread, absence);
+        }
         let below = match absence.stack {
             Away::Taken(Some(stack)) => stack,
             Away::Taken(None) => return profile.ledger_mut().count_not_asked_for(),
-            // A further part of it was counted with the first one.
-            Away::Lost(_) if absence.times == 0 => return,
-            Away::Lost(reason) => return profile.ledger_mut().count_lost(reason),
-            Away::Summed => {
-                let short = profile.frame(&mark("short waits".to_owned()));
-                profile.push(None, short)
-            }
+            // For how long and for what it waited is known all the same.
+            Away::Lost(reason) => push_mark(profile, format!("stack lost: {reason}")),
+            Away::Summed => push_mark(profile, "short waits".to_owned()),
         };
         let reasons = &mut self.off_cpu.reasons;
         let reason =
@@ -188,11 +208,26 @@ impl ProcessSampler {
             wall: absence.duration,
         });
     }
+
+    /// Records for how long a thread ran since its last sample.
+    fn record_unsampled(&mut self, profile: &mut Profile, thread: ThreadId, absence: &Absence<Away>) {
+        if self.off_cpu.takes_samples {
+            let stack = Some(push_mark(profile, "running, not sampled".to_owned()));
+            let &Absence { at, state, duration, holds_gil, .. } = absence;
+            profile.record(Sample { at, thread, stack, state, holds_gil, cpu: duration, wall: duration });
+        }
+    }
 }
 
 /// Stands on top of a stack, and says what its thread waited for.
 fn reason_mark(state: ThreadState) -> Frame {
     mark(state.to_string())
+}
+
+/// A stack of nothing but a mark.
+fn push_mark(profile: &mut Profile, text: String) -> StackId {
+    let frame = profile.frame(&mark(text));
+    profile.push(None, frame)
 }
 
 fn mark(text: String) -> Frame {
