@@ -235,20 +235,21 @@ print(json.dumps({'burnt': burnt}), flush=True)";
 #[test]
 fn who_runs_after_an_idle_time_has_not_run_all_the_time() {
     const BURSTS_OF_IT: f64 = 80.0;
+    const RATE: f64 = 250.0;
     if !can_load_programs() {
         return;
     }
     let scratch = Scratch::new().unwrap();
     let file = scratch.file("out.json");
-    let record = Profiler::new("record").words("--sampler bpf -f speedscope -r 1000 -o").arg(&file);
-    let run = record.command(&one_interpreter().inline_words(BURSTS)).succeed().unwrap();
+    let record = Profiler::new("record").words(&format!("--sampler bpf -f speedscope -r {RATE} -o"));
+    let run = record.arg(&file).command(&one_interpreter().inline_words(BURSTS)).succeed().unwrap();
     let account: serde_json::Value = serde_json::from_str(run.stdout.lines().last().unwrap()).unwrap();
     let burnt = account["burnt"].as_f64().unwrap();
     let samples = read_speedscope(&fs::read_to_string(&file).unwrap()).unwrap();
     let at_work = samples.iter().filter(|sample| sample.frames.iter().any(|f| f.plain_name() == "work"));
     let shown: f64 = at_work.map(|sample| sample.weight).sum();
     // How many ticks meet a burst is decided by where it begins: at most half a tick off, in the mean of the squares.
-    let chance = deviations(0.999, 1) * 0.5e-3 * BURSTS_OF_IT.sqrt();
+    let chance = deviations(0.999, 1) * 0.5 / RATE * BURSTS_OF_IT.sqrt();
     assert!(
         (shown - burnt).abs() <= chance + 0.05 * burnt,
         "{shown} s shown of {burnt} s burnt, {chance} s by chance: {}",

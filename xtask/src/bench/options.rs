@@ -20,6 +20,7 @@ Cases (all of them when none is named):
   threads     160 idle threads beside a busy one, 100 Hz, all threads
   many_threads  271 threads, 30 of them running, 100 Hz, all threads
   tree        100 processes in a tree, 10 of them busy, 100 Hz each
+  fleet       50 processes with 4 threads each, 100 Hz each, busy and at work now and then
   storm       1,000 children in 10 s, each living for some milliseconds, 100 Hz
   dump        the time of `dump` on a stack 500 deep
   memory      resident memory of `record` on the labyrinth
@@ -31,7 +32,8 @@ Options:
   --quick             short and few: to try the benchmark, not to believe it
   --repeat N          turns of each profiler [default: 5]
   --python VERSION    interpreters of the targets, such as 3.11 or 3.13,3.15, where a case has few of them
-                      [default: the newest outside a root folder, and the newest with a sampler of its own]
+                      [default: the newest outside a root folder, and the newest with a sampler of its own;
+                      many_threads, tree, fleet and storm take the first of them alone]
   --markdown FILE     put the tables there, too, in place of those of the same cases
 ";
 
@@ -99,6 +101,15 @@ impl Options {
             return Ok(some);
         };
         python.split(',').map(|version| named(version)).collect()
+    }
+
+    /// The first of these, for a case that takes long; all that were asked for by name.
+    pub fn first_interpreter(&self) -> Result<Vec<&'static Interpreter>> {
+        let mut some = self.some_interpreters()?;
+        if self.python.is_none() {
+            some.truncate(1);
+        }
+        Ok(some)
     }
 
     /// All interpreters, or those that were asked for.

@@ -48,6 +48,8 @@ pub struct Turn {
     pub slowdown: f64,
     /// CPU of the profiler while it sampled, in cores.
     pub cpu: f64,
+    /// CPU of the target meanwhile, in cores.
+    pub cpu_of_target: f64,
     /// What it recorded.
     pub recorded: Recorded,
 }
@@ -86,9 +88,9 @@ impl Comparison<'_> {
                 let turn = self.turn(turns.tool, &mut fixture, scratch);
                 let after = self.bare(&mut fixture)?;
                 match turn {
-                    Ok((speed, cpu, recorded)) => {
+                    Ok((speed, turn)) => {
                         let slowdown = 1.0 - speed / ((before + after) / 2.0);
-                        turns.turns.push(Turn { slowdown, cpu, recorded });
+                        turns.turns.push(Turn { slowdown, ..turn });
                     }
                     Err(error) => turns.failure = Some(format!("{error:#}")),
                 }
@@ -105,8 +107,8 @@ impl Comparison<'_> {
         Ok(Progress::of(fixture)?.speed_since(before))
     }
 
-    /// The target's speed with a profiler, the profiler's CPU meanwhile and all that it did.
-    fn turn(&self, tool: Tool, fixture: &mut Fixture, scratch: &Scratch) -> Result<(f64, f64, Recorded)> {
+    /// The target's speed with a profiler, and the turn but for the slowdown.
+    fn turn(&self, tool: Tool, fixture: &mut Fixture, scratch: &Scratch) -> Result<(f64, Turn)> {
         let seconds = (SETTLING + self.window).as_secs_f64().ceil() as u32 + 1;
         let task = Task { rate: self.rate, seconds, all_threads: self.all_threads };
         let started = Instant::now();
@@ -116,13 +118,20 @@ impl Comparison<'_> {
             let recorded = recording.finish(started)?;
             anyhow::bail!("it ended too early: {}", recorded.ended.last_words());
         }
-        let pid = recording.process.pid();
-        let (cpu_before, watch, before) = (cpu_nanos(pid)?, Instant::now(), Progress::of(fixture)?);
+        let (pid, target) = (recording.process.pid(), fixture.pid());
+        let used =
+            || -> Result<(u64, u64, Instant)> { Ok((cpu_nanos(pid)?, cpu_nanos(target)?, Instant::now())) };
+        let (cpu, of_target, watch) = used()?;
+        let before = Progress::of(fixture)?;
         thread::sleep(self.window);
-        let (cpu_after, watched, after) = (cpu_nanos(pid)?, watch.elapsed(), Progress::of(fixture)?);
+        let (cpu_after, of_target_after, end) = used()?;
+        let after = Progress::of(fixture)?;
         ensure!(recording.process.is_running()?, "it ended before it was told to");
         let recorded = recording.finish(started)?;
-        let cpu = (cpu_after - cpu_before) as f64 / 1e9 / watched.as_secs_f64();
-        Ok((after.speed_since(before), cpu, recorded))
+        let watched = (end - watch).as_nanos() as f64;
+        let cores = |before: u64, after: u64| (after - before) as f64 / watched;
+        let (cpu, cpu_of_target) = (cores(cpu, cpu_after), cores(of_target, of_target_after));
+        let turn = Turn { slowdown: 0.0, cpu, cpu_of_target, recorded };
+        Ok((after.speed_since(before), turn))
     }
 }

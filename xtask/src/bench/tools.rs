@@ -125,7 +125,8 @@ impl Tool {
         };
         words.extend(options.split(' ').map(OsString::from));
         words.extend(self.recording_options().iter().map(OsString::from));
-        if task.all_threads {
+        // Threads that wait are on no CPU, and no tick meets them.
+        if task.all_threads && self != Tool::Bpf {
             words.push(if self.is_cpythons() { "-a" } else { "-i" }.into());
         }
         words.extend(["-o".into(), name.into()]);

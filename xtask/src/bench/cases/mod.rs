@@ -4,8 +4,10 @@ mod dump;
 mod in_kernel;
 mod matrix;
 mod memory;
+mod recorded_tree;
 mod shares;
 mod slowdown;
+mod storm;
 mod top;
 mod tree;
 
@@ -27,6 +29,8 @@ pub enum Case {
     ManyThreads,
     /// A hundred processes.
     Tree,
+    /// Fifty processes with four threads each.
+    Fleet,
     /// Short-lived processes.
     Storm,
     /// `dump` of a deep stack.
@@ -43,12 +47,13 @@ pub enum Case {
 
 impl Case {
     /// All cases.
-    pub const ALL: [Case; 11] = [
+    pub const ALL: [Case; 12] = [
         Case::Labyrinth,
         Case::Matrix,
         Case::Threads,
         Case::ManyThreads,
         Case::Tree,
+        Case::Fleet,
         Case::Storm,
         Case::Dump,
         Case::Memory,
@@ -65,6 +70,7 @@ impl Case {
             Case::Threads => "threads",
             Case::ManyThreads => "many_threads",
             Case::Tree => "tree",
+            Case::Fleet => "fleet",
             Case::Storm => "storm",
             Case::Dump => "dump",
             Case::Memory => "memory",
@@ -82,7 +88,8 @@ impl Case {
             Case::Threads => slowdown::idle_threads(options),
             Case::ManyThreads => slowdown::many_threads(options),
             Case::Tree => tree::hundred_processes(options),
-            Case::Storm => tree::storm(options),
+            Case::Fleet => tree::fleet(options),
+            Case::Storm => storm::run(options),
             Case::Dump => dump::run(options),
             Case::Memory => memory::run(options),
             Case::Shares => shares::run(options),

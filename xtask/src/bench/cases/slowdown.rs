@@ -46,12 +46,13 @@ pub fn idle_threads(options: &Options) -> Result<Vec<Table>> {
 /// 30 threads that all want to run and 240 idle ones beside the main thread, 100 Hz, all of them asked for.
 pub fn many_threads(options: &Options) -> Result<Vec<Table>> {
     const THREADS: u32 = 271;
+    const TOOLS: [Tool; 4] = [Tool::Bpf, Tool::Pause, Tool::Peek, Tool::PySpy];
     let shape = ["--threads", "30", "--idle-threads", "240"];
-    let tables = options.some_interpreters()?.into_iter().map(|interpreter| {
+    let tables = options.first_interpreter()?.into_iter().map(|interpreter| {
         let usual = comparison(options, interpreter);
         let comparison = Comparison { rate: 100, shape: &shape, all_threads: true, ..usual };
         let title = format!("{THREADS} threads, 30 of them running, 100 Hz, CPython {}", interpreter.id);
-        table_of(title, &comparison, &Tool::for_target(interpreter), THREADS)
+        table_of(title, &comparison, &TOOLS, THREADS)
     });
     tables.collect()
 }
@@ -71,8 +72,7 @@ fn table_of(title: String, comparison: &Comparison, tools: &[Tool], threads: u32
     let scratch = Scratch::new()?;
     let mut table = Table::new(title, HEADER);
     for turns in comparison.run(tools, &scratch)? {
-        let asked_a_second = f64::from(comparison.rate * threads);
-        table.row(row(&turns, asked_a_second));
+        table.row(row(&turns, f64::from(comparison.rate), f64::from(threads)));
         if let Some(note) = note(&turns) {
             table.note(note);
         }
@@ -80,7 +80,7 @@ fn table_of(title: String, comparison: &Comparison, tools: &[Tool], threads: u32
     Ok(table)
 }
 
-fn row(turns: &Turns, asked_a_second: f64) -> Vec<String> {
+fn row(turns: &Turns, rate: f64, threads: f64) -> Vec<String> {
     let spread = |value: &dyn Fn(&Turn) -> f64| Spread::of(turns.turns.iter().map(value));
     let Some(slowdown) = spread(&|turn| turn.slowdown) else {
         return vec![turns.tool.name().to_owned(), "failed".to_owned()];
@@ -97,7 +97,9 @@ fn row(turns: &Turns, asked_a_second: f64) -> Vec<String> {
         shown(&|turn| turn.recorded.ended.usage.most_memory as f64 / 1e6, 1),
         shown(
             &|turn| {
-                let asked = asked_a_second * turn.recorded.seconds;
+                // Ticks of CPUs are asked for while the target has one, the others for each thread.
+                let at_once = if turns.tool == Tool::Bpf { turn.cpu_of_target } else { threads };
+                let asked = rate * at_once * turn.recorded.seconds;
                 100.0 * turn.recorded.verdict.samples as f64 / asked
             },
             1,

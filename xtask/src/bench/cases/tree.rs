@@ -1,177 +1,102 @@
-//! Trees of processes: many at once, and many one after the other.
+//! Trees of many processes at once: few of them busy, or many of them with several threads each.
 
-use std::collections::BTreeSet;
-use std::ffi::OsString;
-use std::fs;
-use std::thread;
-use std::time::{Duration, Instant};
+use anyhow::Result;
+use profiler_tests::{Fixture, Interpreter};
 
-use anyhow::{Result, ensure};
-use profiler_tests::{Collapsed, Fixture, Interpreter, Scratch, process_state, tracer_of};
-
-use crate::bench::measured::{Ended, Measured};
+use super::recorded_tree::{RATE, Watched, failed, note, spread, watch};
 use crate::bench::options::Options;
 use crate::bench::table::Table;
 use crate::bench::tools::Tool;
 
-const RATE: u32 = 100;
-
-/// How much longer than the recording a profiler may take.
-const OVERTIME: Duration = Duration::from_secs(20);
-
-/// From a profiler's start until each of them samples.
-const SETTLING: Duration = Duration::from_secs(2);
-
-const TOOLS: [Tool; 4] = [Tool::Bpf, Tool::Pause, Tool::Peek, Tool::PySpy];
-
 /// A hundred processes, ten of them busy.
 pub fn hundred_processes(options: &Options) -> Result<Vec<Table>> {
     const PROCESSES: u32 = 100;
+    const BUSY: u32 = 10;
     let seconds: u32 = options.pick(3, 10);
     let mut tables = Vec::new();
-    for interpreter in options.some_interpreters()?.into_iter().take(1) {
+    for interpreter in options.first_interpreter()? {
         let title = format!(
-            "{PROCESSES} processes in a tree, 10 of them busy, {RATE} Hz each, {seconds} s, CPython {}",
+            "{PROCESSES} processes in a tree, {BUSY} of them busy, {RATE} Hz each, {seconds} s, CPython {}",
             interpreter.id
         );
-        let header =
-            ["profiler", "CPU, % of a core", "memory, MB", "of the busy: got of asked, %", "ran over by, s"];
-        let mut table = Table::new(title, &header);
-        for tool in TOOLS {
-            let fixture = Fixture::start(interpreter, "tree/tree.py", &["idle", &PROCESSES.to_string()])?;
-            let scratch = Scratch::new()?;
-            let limit = Duration::from_secs(seconds.into());
-            let recorded = start(tool, interpreter, &fixture, &format!("-d {seconds}"), &scratch)
-                .and_then(|process| process.finish(limit + OVERTIME))
-                .and_then(|ended| Ok((stacks(&ended, &scratch)?, ended)));
-            match recorded {
-                Ok((profile, ended)) => {
-                    let got = profile.count(|stack| stack.contains("work_of_fork"));
-                    let asked = PROCESSES / 10 * RATE * seconds;
-                    table.row([
-                        tool.name().to_owned(),
-                        format!("{:.1}", 100.0 * ended.usage.cpu / ended.usage.wall),
-                        format!("{:.1}", ended.usage.most_memory as f64 / 1e6),
-                        format!("{:.1}", 100.0 * got as f64 / f64::from(asked)),
-                        format!("{:.1}", ended.usage.wall - f64::from(seconds)),
-                    ]);
-                    note(&mut table, tool, &ended);
-                }
-                Err(error) => failed(&mut table, tool, &error),
-            }
-        }
-        tables.push(table);
+        let shape = Shape { arguments: &["idle", &PROCESSES.to_string()], at_once: f64::from(BUSY) };
+        let tools = [Tool::Bpf, Tool::Pause, Tool::Peek, Tool::PySpy];
+        tables.push(table_of(title, interpreter, shape, &tools, (seconds, options.repeat()))?);
     }
     Ok(tables)
 }
 
-/// A thousand children, one after the other.
-pub fn storm(options: &Options) -> Result<Vec<Table>> {
-    let (children, seconds) = options.pick(("200", "2"), ("1000", "10"));
+/// Fifty processes with four threads each: all of them busy, and all of them at work now and then.
+pub fn fleet(options: &Options) -> Result<Vec<Table>> {
+    const PROCESSES: u32 = 50;
+    let seconds: u32 = options.pick(3, 7);
     let mut tables = Vec::new();
-    for interpreter in options.some_interpreters()?.into_iter().take(1) {
-        let title = format!("{children} children in {seconds} s, {RATE} Hz, CPython {}", interpreter.id);
-        let header = ["profiler", "CPU, s", "the storm took, s", "children with samples", "left behind"];
-        let mut table = Table::new(title, &header);
-        let program = ["storm", children, "--seconds", seconds];
-        let mut alone = Fixture::start(interpreter, "tree/tree.py", &program)?;
-        table.row(["none", "", &format!("{:.1}", weather(&mut alone)?)]);
-        for tool in TOOLS {
-            let scratch = Scratch::new()?;
-            let mut fixture = Fixture::start(interpreter, "tree/tree.py", &program)?;
-            match stormed(tool, interpreter, &mut fixture, &scratch) {
-                Ok((took, profile, ended)) => {
-                    let in_children = profile.stacks.iter().filter(|stack| stack.contains("short_work"));
-                    let seen: BTreeSet<_> = in_children.filter_map(|stack| stack.processes.last()).collect();
-                    table.row([
-                        tool.name().to_owned(),
-                        format!("{:.2}", ended.usage.cpu),
-                        format!("{took:.1}"),
-                        seen.len().to_string(),
-                        left_behind(fixture.pid())?,
-                    ]);
-                    note(&mut table, tool, &ended);
-                }
-                Err(error) => failed(&mut table, tool, &error),
-            }
+    for interpreter in options.first_interpreter()? {
+        for (what, rest, at_once) in
+            [("busy", "0", f64::from(PROCESSES)), ("each working 1 ms of 250", "0.25", f64::NAN)]
+        {
+            let title = format!(
+                "{PROCESSES} processes with 4 threads each, {what}, {RATE} Hz each, {seconds} s, CPython {}",
+                interpreter.id
+            );
+            let number = PROCESSES.to_string();
+            let shape = Shape { arguments: &["fleet", &number, "--threads", "4", "--rest", rest], at_once };
+            let tools = [Tool::Bpf, Tool::Pause, Tool::PySpy];
+            tables.push(table_of(title, interpreter, shape, &tools, (seconds, options.repeat()))?);
         }
-        tables.push(table);
     }
     Ok(tables)
 }
 
-fn stormed(
-    tool: Tool,
+/// What is recorded.
+#[derive(Clone, Copy, Debug)]
+struct Shape<'a> {
+    /// The arguments of the fixture.
+    arguments: &'a [&'a str],
+    /// How many threads are there to be shown at each instant by who looks at all; not a number where that
+    /// changes all the time.
+    at_once: f64,
+}
+
+fn table_of(
+    title: String,
     interpreter: &Interpreter,
-    fixture: &mut Fixture,
-    scratch: &Scratch,
-) -> Result<(f64, Collapsed, Ended)> {
-    let process = start(tool, interpreter, fixture, "", scratch)?;
-    thread::sleep(SETTLING);
-    let took = weather(fixture)?;
-    let ended = process.finish(Duration::ZERO)?;
-    Ok((took, stacks(&ended, scratch)?, ended))
-}
-
-/// Has the storm happen; how many seconds it took.
-fn weather(fixture: &mut Fixture) -> Result<f64> {
-    let began = Instant::now();
-    let answer = fixture.ask("go")?;
-    ensure!(answer.starts_with("done"), "{answer:?}");
-    Ok(began.elapsed().as_secs_f64())
-}
-
-fn start(
-    tool: Tool,
-    interpreter: &Interpreter,
-    fixture: &Fixture,
-    more: &str,
-    scratch: &Scratch,
-) -> Result<Measured> {
-    let mut words = tool.words_before(interpreter)?;
-    let options = format!("record -s -f raw -r {RATE} -p {} {more}", fixture.pid());
-    words.extend(options.split_whitespace().map(OsString::from));
-    words.extend(tool.recording_options().iter().map(OsString::from));
-    words.extend(["-o".into(), scratch.file("out.txt").into()]);
-    Measured::start(&words)
-}
-
-fn stacks(ended: &Ended, scratch: &Scratch) -> Result<Collapsed> {
-    ensure!(ended.usage.success, "{}", ended.last_words());
-    Collapsed::parse(&fs::read_to_string(scratch.file("out.txt"))?)
-}
-
-/// What of a profiler is left in the process and its children.
-fn left_behind(pid: u32) -> Result<String> {
-    let mut left = Vec::new();
-    let state = process_state(pid)?;
-    if matches!(state, 'T' | 't') || tracer_of(pid)? != 0 {
-        left.push(format!("state {state}"));
+    shape: Shape<'_>,
+    tools: &[Tool],
+    (seconds, repeat): (u32, usize),
+) -> Result<Table> {
+    let header = ["profiler", "CPU, % of a core", "memory, MB", "got of asked, %", "ran over by, s"];
+    let mut table = Table::new(title, &header);
+    for &tool in tools {
+        let mut turns = Vec::new();
+        let mut failure = None;
+        for turn in 0..repeat {
+            eprintln!("bench: {} of {repeat}: {}", turn + 1, tool.name());
+            let fixture = Fixture::start(interpreter, "tree/tree.py", shape.arguments)?;
+            match watch(tool, interpreter, &fixture, seconds) {
+                Ok(watched) => turns.push(watched),
+                Err(error) => failure = Some(error),
+            }
+        }
+        if let Some(error) = failure {
+            failed(&mut table, tool, &error);
+        } else if let Some(last) = turns.last() {
+            let got = |turn: &Watched| {
+                // Ticks of CPUs are asked for where these are at work, everything else where a thread wants to be.
+                let at_once = if tool == Tool::Bpf { turn.cpu_of_children } else { shape.at_once };
+                let got = turn.stacks.count(|stack| stack.contains("work_of_fork")) as f64;
+                100.0 * got / (at_once * f64::from(RATE * seconds))
+            };
+            let is_known = turns.iter().all(|turn| got(turn).is_finite());
+            table.row([
+                tool.name().to_owned(),
+                spread(&turns, |turn| 100.0 * turn.cpu),
+                spread(&turns, |turn| turn.ended.usage.most_memory as f64 / 1e6),
+                if is_known { spread(&turns, got) } else { String::new() },
+                spread(&turns, |turn| turn.overtime),
+            ]);
+            note(&mut table, tool, &last.ended);
+        }
     }
-    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    let children = children.split_whitespace().count();
-    if children > 0 {
-        left.push(format!("{children} children"));
-    }
-    Ok(if left.is_empty() { "nothing".to_owned() } else { left.join(", ") })
-}
-
-/// Our own account, or what a peer complained of.
-fn note(table: &mut Table, tool: Tool, ended: &Ended) {
-    let said = ended.said.iter().map(|(_, line)| line.as_str());
-    let wanted = |line: &&str| match tool.is_ours() {
-        true => ["Hz asked", "processes: ", "target stopped"].iter().any(|word| line.contains(word)),
-        false => line.contains("behind") || line.contains("rror"),
-    };
-    let told: Vec<&str> = said.filter(wanted).collect();
-    let (first, more) = told.split_at(told.len().min(3));
-    if !first.is_empty() {
-        let more = if more.is_empty() { String::new() } else { format!(" and {} lines more", more.len()) };
-        table.note(format!("{}: {}{more}", tool.name(), first.join("; ")));
-    }
-}
-
-fn failed(table: &mut Table, tool: Tool, error: &anyhow::Error) {
-    table.row([tool.name(), "failed"]);
-    table.note(format!("{}: {error:#}", tool.name()));
+    Ok(table)
 }
