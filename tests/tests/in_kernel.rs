@@ -3,7 +3,7 @@
 
 mod kernel_programs;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use profiler_tests::statistics::{bound, deviations};
 use profiler_tests::{
     Collapsed, Fixture, Interpreter, Profiler, Run, Scratch, can_load_programs, every_interpreter,
-    one_interpreter, place, programs_of, read_speedscope,
+    interpreters, one_interpreter, place, programs_of, read_speedscope,
 };
 
 use kernel_programs::still_loaded;
@@ -174,22 +174,88 @@ fn two_capabilities_are_enough_and_both_are_needed() {
     }
 }
 
+/// For how long each thread was shown in what `options` record, in seconds, by its name; and how long that took.
+fn shown(fixture: &Fixture, options: &str) -> Result<(BTreeMap<String, f64>, f64)> {
+    let scratch = Scratch::new()?;
+    let file = scratch.file("out.json");
+    let words = format!("--sampler bpf -t -f speedscope -r 500 -d 0.4 {options} -o");
+    let run = Profiler::new("record").words(&words).arg(&file).pid(fixture).succeed()?;
+    run.must_say(&["never stopped"])?;
+    let (text, mut shown) = (fs::read_to_string(&file)?, BTreeMap::new());
+    for sample in read_speedscope(&text)? {
+        let name = sample.profile.rsplit(' ').next().unwrap_or_default().trim_matches('"').to_owned();
+        *shown.entry(name).or_default() += sample.weight;
+    }
+    let lasted = || {
+        let mut words = run.stderr.split_once(" samples in ")?.1.split(' ');
+        let number: f64 = words.next()?.parse().ok()?;
+        Some(if words.next()? == "ms" { number / 1000.0 } else { number })
+    };
+    Ok((shown, lasted().with_context(|| run.stderr.clone())?))
+}
+
+/// The oldest, one in between and the newest.
+fn three_interpreters() -> Vec<&'static Interpreter> {
+    let all = interpreters();
+    [all.first(), all.get(all.len() / 2), all.last()].into_iter().flatten().collect()
+}
+
+/// With `--idle`, threads that wait are shown for as long as they wait.
+fn waits_add_up(fixture: &mut Fixture) -> Result<()> {
+    fixture.ask("alternate")?;
+    let (shown, lasted) = shown(fixture, "--idle")?;
+    let of = |name: &str| shown.get(name).copied().with_context(|| format!("no {name}: {shown:?}"));
+    let whole = of("sleeps")?;
+    // All but what it took to begin.
+    ensure!(whole > 0.75 * lasted && whole < 1.01 * lasted, "{whole} s of {lasted}");
+    for name in ["waits_for_lock", "waits_for_socket", "waits_for_pipe"] {
+        let time = of(name)?;
+        ensure!((time - whole).abs() < 0.01 * whole, "{name}: {time} s beside {whole}");
+    }
+    // It works for a quarter of the time at most.
+    let time = of("alternates")?;
+    ensure!(time > 0.75 * whole && time < 1.4 * whole, "alternates: {time} s beside {whole}");
+    Ok(())
+}
+
+/// With `--gil`, only the thread that holds it is shown.
+fn the_gil_is_held(fixture: &mut Fixture) -> Result<()> {
+    fixture.ask("spin")?;
+    fixture.ask("hash")?;
+    let (shown, lasted) = shown(fixture, "--gil")?;
+    let whole: f64 = shown.values().sum();
+    let hashes = shown.get("hashes").copied().unwrap_or_default();
+    let spins: f64 = ["spins_1", "spins_2"].iter().filter_map(|name| shown.get(*name)).sum();
+    ensure!(whole < 1.4 * lasted, "one GIL was held for {whole} s of {lasted}: {shown:?}");
+    ensure!(hashes < 0.2 * whole, "{hashes} s of {whole} in C code without the GIL");
+    ensure!(spins > 0.8 * whole && spins > 0.3 * lasted, "{spins} s of {whole}: {shown:?}");
+    Ok(())
+}
+
 #[test]
-fn what_it_does_not_see_it_does_not_take() {
+fn waits_and_the_gil_are_seen_without_a_stop() {
     if !can_load_programs() {
         return;
     }
-    let scratch = Scratch::new().unwrap();
-    let fixture = Fixture::start(one_interpreter(), "labyrinth/labyrinth.py", &[]).unwrap();
-    for option in ["--idle", "--gil"] {
-        let record = |choice: &str| {
-            let words = format!("--sampler {choice} {option} -f raw -r 200 -d 0.3 -o");
-            Profiler::new("record").words(&words).arg(scratch.file("out.txt")).pid(&fixture)
+    for interpreter in three_interpreters() {
+        let look = || -> Result<()> {
+            let mut fixture = Fixture::start(interpreter, "waiting/waiting.py", &[])?;
+            waits_add_up(&mut fixture)?;
+            the_gil_is_held(&mut fixture)
         };
-        record("bpf").fail(&["--sampler pause"]).unwrap();
-        let run = record("auto").succeed().unwrap();
-        run.must_say(&["sampler: pause"]).with_context(|| option).unwrap();
+        look().with_context(|| interpreter.id.clone()).unwrap();
     }
+}
+
+#[test]
+fn the_only_thread_of_the_oldest_has_no_gil_and_holds_it() {
+    if !can_load_programs() {
+        return;
+    }
+    let alone = Fixture::start(three_interpreters()[0], "labyrinth/labyrinth.py", &[]).unwrap();
+    let (shown, lasted) = shown(&alone, "--gil").unwrap();
+    let time: f64 = shown.values().sum();
+    assert!(time > 0.1 * lasted, "{time} s of the only thread in {lasted}");
 }
 
 /// What a program burnt by its own account in about a second, and what a recording of it shows, in seconds.

@@ -219,6 +219,10 @@ pub struct TopFlags {
     /// Never stop the target, not for microseconds: samples that cannot be proved true are counted as lost
     #[arg(long)]
     pub nonblocking: bool,
+    /// Which way of sampling to take: bpf runs inside the kernel and stops nothing; pause stops one thread for some
+    /// microseconds; peek is --nonblocking; auto takes the best that is possible here
+    #[arg(long, value_enum, value_name = "WHICH", default_value = "auto", conflicts_with = "nonblocking")]
+    pub sampler: SamplerName,
     /// Also its child processes, and theirs, those that come later too
     #[arg(short, long)]
     pub subprocesses: bool,

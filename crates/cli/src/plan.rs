@@ -79,7 +79,9 @@ pub struct TopPlan {
     pub subject: Subject,
     /// Whether the descendants are shown as well.
     pub subprocesses: bool,
-    /// How to sample.
+    /// The sampler that was asked for; `None`: the best one.
+    pub choice: Option<SamplerKind>,
+    /// How to sample, as far as that does not depend on what is possible here.
     pub sampler: SamplerOptions,
     /// How the view begins.
     pub settings: Settings,
@@ -270,9 +272,10 @@ fn top_plan(flags: TopFlags, now: SystemTime) -> Result<TopPlan, UsageError> {
         ..ViewOptions::default()
     };
     // Every thread, always: what is shown of it is chosen while looking.
-    let kind = sampler_kind(flags.nonblocking);
+    let choice = sampler_choice(flags.sampler, flags.nonblocking);
+    let kind = choice.unwrap_or_default();
     let sampler = SamplerOptions { rate_hz, kind, include_idle: true, gil_only: false };
-    Ok(TopPlan { subject, subprocesses: flags.subprocesses, sampler, settings, view })
+    Ok(TopPlan { subject, subprocesses: flags.subprocesses, choice, sampler, settings, view })
 }
 
 /// What a sample counts for. Threads that run are shown by the CPU time that they used, as the kernel counts

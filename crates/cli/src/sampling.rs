@@ -93,12 +93,6 @@ impl std::fmt::Display for Sampling {
 /// What stands in the way of the in-kernel sampler.
 #[derive(Debug, thiserror::Error)]
 pub enum Obstacle {
-    /// It only sees threads that run.
-    #[error("it does not see threads that wait, which --idle asks for")]
-    Idle,
-    /// A thread that holds the GIL need not run.
-    #[error("it does not see threads that hold the GIL while they wait for a CPU, which --gil asks for")]
-    Gil,
     /// The kernel knows other ids than we do.
     #[error("this is a PID namespace, whose ids the kernel's program does not know")]
     PidNamespace,
@@ -114,8 +108,6 @@ impl Obstacle {
     fn failure(&self) -> Failure {
         let failure = Failure::new(format!("the in-kernel sampler cannot be taken: {self}"));
         match self {
-            Obstacle::Idle => failure.with_advice("--mode wall, or --sampler pause, or without --idle"),
-            Obstacle::Gil => failure.with_advice("--mode gil, or --sampler pause, or without --gil"),
             Obstacle::PidNamespace => failure
                 .with_advice("the same outside of the container")
                 .with_advice("--sampler pause, which needs no more than the right to trace"),
@@ -135,12 +127,6 @@ impl Obstacle {
 /// # Errors
 /// When that is not possible.
 pub fn load(options: &SamplerOptions, wanted: Wanted) -> Result<Kernel, Obstacle> {
-    if wanted.mode == Mode::Cpu && options.include_idle {
-        return Err(Obstacle::Idle);
-    }
-    if wanted.mode == Mode::Cpu && options.gil_only {
-        return Err(Obstacle::Gil);
-    }
     if !host::is_first_pid_namespace() {
         return Err(Obstacle::PidNamespace);
     }

@@ -25,6 +25,7 @@ use crate::launch::{launch, source_of, status_of};
 use crate::messages::{counted, say};
 use crate::plan::{Subject, TopPlan};
 use crate::record::take_end_signal;
+use crate::sampling::{Sampling, Wanted};
 use crate::source::Source;
 use crate::window::Window;
 
@@ -43,18 +44,23 @@ const MAX_SHOWN_OUTPUT: u64 = 1 << 20;
 /// When nothing could be shown.
 pub fn run(plan: &TopPlan) -> anyhow::Result<u8> {
     expect_terminal(&plan.subject)?;
-    expect_tracing(plan.sampler.kind)?;
+    let sampling = Sampling::choose(plan.choice, Wanted::default(), plan.sampler)?;
+    expect_tracing(sampling.options.kind)?;
+    if plan.choice.is_none() {
+        // Before the view has the terminal: it is there again afterwards.
+        say(format_args!("{sampling}"));
+    }
     let signals = Signals::install().context("cannot handle signals")?;
     match &plan.subject {
         Subject::Process(pid) => {
             let source = Source::of(*pid, plan.subprocesses)?;
-            expect_free(*pid, plan.sampler.kind)?;
-            Watched::of(plan, source, &signals, None)?.tell();
+            expect_free(*pid, sampling.options.kind)?;
+            Watched::of(plan, source, sampling, &signals, None)?.tell();
             Ok(0)
         }
         Subject::Command { .. } => {
             expect_own_proc()?;
-            watch_command(plan, &signals)
+            watch_command(plan, sampling, &signals)
         }
     }
 }
@@ -81,7 +87,7 @@ fn expect_terminal(subject: &Subject) -> Result<(), Failure> {
     })
 }
 
-fn watch_command(plan: &TopPlan, signals: &Signals) -> anyhow::Result<u8> {
+fn watch_command(plan: &TopPlan, sampling: Sampling, signals: &Signals) -> anyhow::Result<u8> {
     let Subject::Command { program, arguments } = &plan.subject else {
         return Err(Failure::new("there is no command").into());
     };
@@ -89,7 +95,7 @@ fn watch_command(plan: &TopPlan, signals: &Signals) -> anyhow::Result<u8> {
     let user = InvokingUser::behind_sudo();
     let mut command = launch(program, arguments, user, signals, output.streams()?)?;
     match source_of(&mut command, plan.subprocesses, signals)? {
-        Ok(source) => watch_source(plan, source, command, &output, signals),
+        Ok(source) => watch_source(plan, source, sampling, command, &output, signals),
         Err(missing) => {
             output.show();
             missing.status(&mut command, signals)
@@ -100,11 +106,12 @@ fn watch_command(plan: &TopPlan, signals: &Signals) -> anyhow::Result<u8> {
 fn watch_source(
     plan: &TopPlan,
     source: Source,
+    sampling: Sampling,
     mut command: RunningCommand,
     output: &CommandOutput,
     signals: &Signals,
 ) -> anyhow::Result<u8> {
-    let watched = Watched::of(plan, source, signals, Some(&mut command));
+    let watched = Watched::of(plan, source, sampling, signals, Some(&mut command));
     let by_signal = watched.as_ref().is_ok_and(|watched| watched.by_signal);
     let end = end_of_command(&mut command, by_signal, signals)?;
     output.show();
@@ -178,6 +185,7 @@ impl Watched {
     fn of(
         plan: &TopPlan,
         source: Source,
+        sampling: Sampling,
         signals: &Signals,
         mut command: Option<&mut RunningCommand>,
     ) -> anyhow::Result<Self> {
@@ -187,7 +195,9 @@ impl Watched {
         profile.keep_recent();
         let mut feeder = Feeder::default();
         let mut by_signal = false;
-        source.session(plan.subprocesses, plan.sampler).run(&mut profile, None, &mut |_, profile| {
+        let mut session = source.session(plan.subprocesses, sampling.options);
+        sampling.begin(&mut session);
+        session.run(&mut profile, None, &mut |_, profile| {
             window.show(feeder.update_if_due(profile));
             window.serve(Duration::ZERO, signals);
             by_signal = take_end_signal(signals, command.as_deref_mut()).is_some();

@@ -3,20 +3,21 @@
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::time::TimeSpec;
 use profiler_model::Timestamp;
 
 use crate::clock;
 
-/// Waits until one of `descriptors` can be read, `until` comes or a signal arrives; returns whether one can be read.
+/// Instants that never come are waited for in parts: the kernel takes no more than signed seconds.
+const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
+
+/// Waits until one of `descriptors` can be read, `until` comes (an hour at most) or a signal arrives; returns whether one can be read.
 pub fn wait_until(descriptors: &[BorrowedFd<'_>], until: Timestamp) -> bool {
-    let rest = Duration::from(until.since(clock::now()));
-    // Rounded up: not to wake, and find that it is too early, again and again.
-    let rest = rest.saturating_add(Duration::from_micros(999));
-    let timeout = PollTimeout::try_from(rest).unwrap_or(PollTimeout::MAX);
+    let rest = Duration::from(until.since(clock::now())).min(LONGEST_WAIT);
     let mut polled: Vec<_> =
         descriptors.iter().map(|descriptor| PollFd::new(*descriptor, PollFlags::POLLIN)).collect();
-    poll(&mut polled, timeout).is_ok_and(|ready| ready > 0)
+    ppoll(&mut polled, Some(TimeSpec::from(rest)), None).is_ok_and(|ready| ready > 0)
 }
 
 #[cfg(test)]

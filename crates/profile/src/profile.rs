@@ -27,6 +27,8 @@ pub struct Profile {
     timeline: Option<Timeline>,
     /// The samples since they were last taken, where somebody takes them.
     recent: Option<Vec<Sample>>,
+    /// The looks since they were last taken, where they are told.
+    looks: Option<Vec<Sample>>,
     ledger: Ledger,
 }
 
@@ -51,6 +53,30 @@ impl Profile {
     /// shows. Whoever keeps them has to take them regularly.
     pub fn take_recent(&mut self) -> Vec<Sample> {
         self.recent.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Has what threads are doing be told apart from the samples from now on, where samples come from clocks that only
+    /// meet what runs: for whoever takes the recent samples.
+    pub fn keep_looks(&mut self) {
+        if self.recent.is_some() {
+            self.looks.get_or_insert_default();
+        }
+    }
+
+    /// Whether looks are of use to anybody.
+    pub fn keeps_looks(&self) -> bool {
+        self.looks.is_some()
+    }
+
+    /// Notes what a thread was doing at an instant at which all of its process were looked at, and what it used since
+    /// the last one: a sample without a stack, which counts for nothing but this.
+    pub fn note_look(&mut self, look: Sample) {
+        self.looks.iter_mut().for_each(|looks| looks.push(look));
+    }
+
+    /// The looks since this was last asked; `None` where each sample is one.
+    pub fn take_looks(&mut self) -> Option<Vec<Sample>> {
+        self.looks.as_mut().map(std::mem::take)
     }
 
     /// The handle of a process; a new one only where none is equal.
@@ -126,6 +152,7 @@ impl Profile {
             tallies,
             timeline,
             recent: None,
+            looks: None,
             ledger: self.ledger.clone(),
         }
     }

@@ -4,7 +4,8 @@
 use std::os::fd::BorrowedFd;
 
 use profiler_bpf::{
-    BpfError, Counters, KernelSampler, Layout, NO_OFFSET, OffCpu, Record, StateEntry, ThreadEntry,
+    BpfError, Counters, KernelSampler, Layout, NO_OFFSET, NamesRecord, OffCpu, Record, StateEntry,
+    ThreadEntry,
 };
 use profiler_memory::{Field, Scalar};
 use profiler_model::{LossReason, Nanos, Pid, RemoteAddr, Tid, Timestamp};
@@ -145,6 +146,17 @@ impl Kernel {
     /// Hands on what was sent since the last time, in the order in which it was sent.
     pub fn read(&mut self, take: &mut dyn FnMut(Record<'_>)) {
         self.sampler.read(take);
+    }
+
+    /// Forgets what was sent since the last time, and what was lost; hands on the names alone.
+    pub fn skip(&mut self, take: &mut dyn FnMut(NamesRecord<'_>)) {
+        self.sampler.read(&mut |record| {
+            if let Record::Names(names) = record {
+                take(names);
+            }
+        });
+        // What cannot be read is counted later.
+        self.counted = self.sampler.counters().unwrap_or(self.counted);
     }
 
     /// Can be read when much was sent.

@@ -36,6 +36,7 @@ mod sources;
 mod tasks;
 mod ticks;
 mod tree;
+mod wait_account;
 
 pub use attach::{AttachError, Search, Target};
 pub use core_file::{CoreFailure, CoreOptions, CoreTarget, FileTrouble, MissingFile, dump_core};

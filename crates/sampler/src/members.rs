@@ -339,6 +339,36 @@ impl Members {
         self.samplers().filter_map(|sampler| sampler.watched_since()).min()
     }
 
+    /// Whether threads off the CPU are wanted that the in-kernel program does not tell of.
+    pub fn wants_looks_off_cpu(&self) -> bool {
+        let tells_nothing_of_them = self.kernel.as_ref().is_some_and(|kernel| kernel.off_cpu.is_none());
+        tells_nothing_of_them && (self.options.include_idle || self.options.gil_only)
+    }
+
+    /// Records what threads off the CPU do, at the instant that was due at `due`.
+    pub fn look_off_cpu(&mut self, profile: &mut Profile, due: Timestamp) {
+        self.samplers().for_each(|sampler| sampler.look_off_cpu(profile, due));
+    }
+
+    /// Forgets what the in-kernel program has sent of a time for which nobody asked. Names are needed all the same,
+    /// and waits are told exactly, whenever they were.
+    pub fn skip_sent(&mut self, now: Timestamp) {
+        let (Some(kernel), members) = (&mut self.kernel, &mut self.members) else { return };
+        if kernel.off_cpu.is_some() {
+            return;
+        }
+        let mut with_all_names = Vec::new();
+        kernel.skip(&mut |names| {
+            let pid = names.process();
+            if let Some(Member { state: State::Sampled(sampler), .. }) = members.get_mut(&pid) {
+                with_all_names.extend(sampler.take_names(&names).then_some(pid));
+            }
+        });
+        self.want_all_names(with_all_names);
+        self.last_read = now;
+        self.count_from(now);
+    }
+
     /// Ends what the in-kernel program does, and records what is left of it; returns when it ended.
     pub fn end_kernel(&mut self, profile: &mut Profile) -> Timestamp {
         self.samplers().for_each(ProcessSampler::prepare_end_of_absences);
@@ -391,7 +421,13 @@ impl Members {
                 ) => {}
             }
         });
-        for pid in with_all_names {
+        self.want_all_names(with_all_names);
+    }
+
+    /// Has the in-kernel program send names with every sample of these processes.
+    fn want_all_names(&mut self, pids: Vec<Pid>) {
+        let Some(kernel) = &mut self.kernel else { return };
+        for pid in pids {
             if let Some(State::Sampled(sampler)) = self.members.get(&pid).map(|member| &member.state) {
                 let _ = kernel.tell_process(pid, sampler.target().offsets(), true);
             }

@@ -12,10 +12,12 @@ use crate::instant::Instant;
 use crate::names::ThreadNames;
 use crate::probe::{GilGroup, Probe};
 use crate::roster::{KnownStack, Thread};
+use crate::wait_account::WaitAccount;
 use crate::{SamplerOptions, Target};
 
 mod in_kernel;
 mod off_cpu;
+mod off_cpu_looks;
 
 use in_kernel::InKernel;
 use off_cpu::OffCpuTimes;
@@ -95,6 +97,7 @@ impl ProcessSampler {
             thread.counted_until = now;
             if let Ok(schedule) = thread.files.schedule() {
                 thread.counted_cpu = schedule.cpu;
+                thread.waits = WaitAccount::from(now, &schedule);
             }
         }
     }

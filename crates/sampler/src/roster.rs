@@ -11,6 +11,7 @@ use profiler_python::{GilAddresses, Interpreter, Runtime, interpreters, native_i
 
 use crate::gil::{self, GilSpan, GilState};
 use crate::sleep_watch::SleepWatch;
+use crate::wait_account::WaitAccount;
 
 /// How often a list that changes while it is read is read again.
 const MAX_ATTEMPTS: usize = 3;
@@ -68,6 +69,8 @@ pub struct Thread {
     pub counted_cpu: Nanos,
     /// The instant up to which its wall time has been counted.
     pub counted_until: Timestamp,
+    /// Its time off the CPU that is in no sample yet, where the in-kernel program samples what runs.
+    pub waits: WaitAccount,
 }
 
 /// A stack and how long it stays true.
@@ -124,6 +127,18 @@ impl Thread {
         self.schedule = schedule;
     }
 
+    /// Takes what the scheduler has counted for a thread that ran at the last look: a look does not ask for that.
+    ///
+    /// # Errors
+    /// When the thread has ended.
+    pub fn count_if_running(&mut self) -> std::io::Result<()> {
+        if self.is_running() {
+            let schedule = self.files.schedule()?;
+            self.count(schedule);
+        }
+        Ok(())
+    }
+
     /// What its exact clock says, if the thread waits for a CPU: as long as the clock says the same, it has not
     /// run.
     pub fn clock_while_queued(&self) -> Option<Nanos> {
@@ -142,7 +157,7 @@ impl Thread {
 
     /// Whether it was on a CPU at the instant `at`, as far as is known. One that never had to wait for a CPU was,
     /// if it runs.
-    fn was_on_cpu(&self, at: Timestamp) -> bool {
+    pub fn was_on_cpu(&self, at: Timestamp) -> bool {
         if !self.waits_for_cpu.get() && self.turns.get().is_none() {
             return true;
         }
@@ -402,6 +417,7 @@ fn new_thread(
         watch: SleepWatch::default(),
         counted_cpu: schedule.cpu,
         counted_until: now,
+        waits: WaitAccount::from(now, &schedule),
     })
 }
 

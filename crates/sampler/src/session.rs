@@ -175,8 +175,14 @@ impl Session {
             self.members.kernel().map(|kernel| kernel.asked()).filter(|period| *period != Nanos::ZERO);
         let deadline = limit.map_or(Timestamp::MAX, |limit| start + limit);
         let mut next_callback = start;
+        let mut looks = self.looks_off_cpu(profile, start);
         let end = loop {
             let now = clock::now();
+            if signals::was_continued() {
+                // Nobody asked for samples of the time for which we were suspended.
+                looks.iter_mut().for_each(|looks| looks.go_on_from(now));
+                self.members.skip_sent(now);
+            }
             self.members.read_kernel(profile);
             if now >= deadline {
                 break End::TimeOver;
@@ -187,17 +193,46 @@ impl Session {
                 if callback(&progress(profile, start, now), profile).is_break() {
                     break End::Asked;
                 }
+                // It may have taken long: it is where Ctrl-Z is obeyed.
+                continue;
             }
             if self.members.are_gone(now) {
                 break End::TargetEnded;
             }
-            self.members.wait_until(next_callback.min(deadline));
+            let next_look = looks.as_mut().map_or(Timestamp::MAX, |looks| self.look_if_due(profile, looks));
+            self.members.wait_until(next_callback.min(deadline).min(next_look));
         };
+        if looks.is_some() {
+            // What waits on has waited up to here.
+            self.members.look_off_cpu(profile, clock::now());
+        }
         let ended = self.members.end_kernel(profile);
         self.settle(profile, &costs);
         profile.ledger_mut().period = Some((start, ended));
         self.members.release_all();
         end
+    }
+
+    /// When threads off the CPU are looked at, if they are wanted: as often as the in-kernel program samples the others.
+    fn looks_off_cpu(&mut self, profile: &mut Profile, start: Timestamp) -> Option<Schedule> {
+        if !self.members.wants_looks_off_cpu() {
+            return None;
+        }
+        CpuTurns::prepare();
+        profile.keep_looks();
+        let period = self.members.kernel().map_or(Nanos::ZERO, |kernel| kernel.period());
+        let rate_hz = if period == Nanos::ZERO { self.options.rate_hz } else { 1.0 / period.as_secs_f64() };
+        Some(Schedule::new(rate_hz, start, start.as_nanos()))
+    }
+
+    /// Looks at threads off the CPU, if it is time to; returns when it is next.
+    fn look_if_due(&mut self, profile: &mut Profile, looks: &mut Schedule) -> Timestamp {
+        if clock::now() >= looks.next() {
+            self.members.look_off_cpu(profile, looks.next());
+            let late = looks.go_on(clock::now()) * self.members.sampled().max(1) as u64;
+            profile.ledger_mut().count_lost_times(LossReason::Late, late);
+        }
+        looks.next()
     }
 
     fn settle(&mut self, profile: &mut Profile, costs: &Costs) {

@@ -23,12 +23,22 @@ pub struct Update {
     pub threads: Vec<ThreadInfo>,
     /// New samples, in order of time.
     pub samples: Vec<Sample>,
+    /// What threads were doing at instants at which all of a process were looked at, and what they used between them;
+    /// `None` where each sample tells that as well.
+    pub looks: Option<Vec<Sample>>,
     /// The ledger as it is now.
     pub ledger: Ledger,
     /// The resident memory of the targets in bytes, where it was looked at.
     pub memory: Option<u64>,
     /// Why sampling has ended, if it has.
     pub end: Option<String>,
+}
+
+impl Update {
+    /// How many samples and looks it brings.
+    pub(crate) fn len(&self) -> usize {
+        self.samples.len() + self.looks.as_ref().map_or(0, Vec::len)
+    }
 }
 
 /// Remembers what of a profile was handed over already.
@@ -57,9 +67,11 @@ impl Feed {
         let threads = self.new_threads(profile);
         self.frames += frames.len();
         self.stacks += stacks.len();
-        let samples = profile.take_recent();
-        let ledger = profile.ledger().clone();
-        Update { at, frames, stacks, processes, threads, samples, ledger, memory: None, end: None }
+        let mut samples = profile.take_recent();
+        // Those of the CPUs' clocks and those from outside come one after the other.
+        samples.sort_by_key(|sample| sample.at);
+        let (looks, ledger) = (profile.take_looks(), profile.ledger().clone());
+        Update { at, frames, stacks, processes, threads, samples, looks, ledger, memory: None, end: None }
     }
 
     fn new_processes(&mut self, profile: &Profile) -> Vec<ProcessInfo> {

@@ -250,9 +250,12 @@ static long step(u32 index, void *context) {
     return 0;
 }
 
+/* 3.6 makes the GIL with the second thread: until then it says -1, and the only thread runs as if it held it. */
 static ALWAYS_INLINE int holds_gil(const struct thread_state *state) {
-    return state->gil_locked && (u32)read_pointer(state->gil_locked) == 1 &&
-           read_pointer(state->gil_last_holder) == state->state;
+    if (!state->gil_locked)
+        return 0;
+    u32 locked = (u32)read_pointer(state->gil_locked);
+    return locked == ~0u || (locked == 1 && read_pointer(state->gil_last_holder) == state->state);
 }
 
 /* The thread state in which the thread runs: of several the one that holds its GIL, else the youngest. */

@@ -220,7 +220,7 @@ impl State {
             return;
         }
         self.held.push_back(update);
-        while self.held.iter().map(|update| update.samples.len()).sum::<usize>() > MAX_HELD {
+        while self.held.iter().map(Update::len).sum::<usize>() > MAX_HELD {
             let Some(oldest) = self.held.pop_front() else { break };
             self.apply(oldest);
         }
@@ -243,6 +243,7 @@ impl State {
         });
         self.threads.resize_with(self.profile.threads().len(), ThreadRow::default);
         self.unseen_cpu.resize(self.threads.len(), Nanos::ZERO);
+        update.looks.as_ref().unwrap_or(&update.samples).iter().for_each(|look| self.take_look(look));
         for sample in update.samples {
             self.take(sample);
         }
@@ -266,8 +267,7 @@ impl State {
             self.left_out += 1;
             return;
         }
-        self.meters.count(self.profile.thread_of(sample.thread).process, &sample);
-        self.threads[sample.thread.index()].add(&sample);
+        self.threads[sample.thread.index()].see(&sample);
         let sample = self.settle_cpu(sample);
         self.profile.record(sample);
         let tally = tally_of(&sample);
@@ -275,6 +275,13 @@ impl State {
             self.tables.add(&self.profile, sample.stack, tally.weights, Into::StartAndCurrent);
         }
         self.current.push(sample);
+    }
+
+    fn take_look(&mut self, look: &Sample) {
+        if !self.is_paused {
+            self.meters.count(self.profile.thread_of(look.thread).process, look);
+            self.threads[look.thread.index()].count(look);
+        }
     }
 
     fn settle_cpu(&mut self, sample: Sample) -> Sample {

@@ -6,7 +6,7 @@ use profiler_profile::{Sample, StackId};
 /// What a thread did in a time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ThreadCost {
-    /// Its samples.
+    /// The instants at which it was looked at.
     pub samples: u64,
     /// Those in which it ran.
     pub running: u64,
@@ -16,7 +16,7 @@ pub struct ThreadCost {
     pub held: u64,
     /// Its CPU time.
     pub cpu: Nanos,
-    /// The time that its samples stand for.
+    /// The time that these stand for.
     pub wall: Nanos,
 }
 
@@ -60,7 +60,7 @@ impl ThreadCost {
         self.part(self.cpu.as_nanos(), self.wall.as_nanos())
     }
 
-    /// The part of its samples in which it held the GIL.
+    /// The part of the instants at which it held the GIL.
     pub fn gil_share(&self) -> f64 {
         self.part(self.held, self.samples)
     }
@@ -71,9 +71,14 @@ impl ThreadCost {
 }
 
 impl ThreadRow {
-    pub(super) fn add(&mut self, sample: &Sample) {
-        self.start.add(sample);
-        self.current.add(sample);
+    /// Counts what it was doing at an instant.
+    pub(super) fn count(&mut self, look: &Sample) {
+        self.start.add(look);
+        self.current.add(look);
+    }
+
+    /// Notes where it was seen.
+    pub(super) fn see(&mut self, sample: &Sample) {
         let Sample { at, stack, state, holds_gil, .. } = *sample;
         self.last = Some(Seen { at, stack, state, holds_gil });
     }

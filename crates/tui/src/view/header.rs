@@ -228,7 +228,11 @@ fn unseen(ledger: &Ledger) -> Entry {
 
 fn stops(ledger: &Ledger) -> Entry {
     if ledger.stops() == 0 {
-        return Entry::new("never stopped".to_owned(), "no stop".to_owned(), false);
+        let interrupted = match ledger.interruptions() {
+            0 => String::new(),
+            _ => format!(", interrupted {:.2}%", 100.0 * share(ledger.interrupted_total(), ledger)),
+        };
+        return Entry::new(format!("never stopped{interrupted}"), "no stop".to_owned(), false);
     }
     let short = format!("stopped {:.2}%", 100.0 * share(ledger.stopped_total(), ledger));
     Entry::new(format!("{short} max {}", duration(ledger.stopped_longest())), short, false)

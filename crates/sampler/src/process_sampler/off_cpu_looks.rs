@@ -1,0 +1,215 @@
+//! Threads of one process that are not on a CPU, beside the in-kernel program that samples those that are: looked at
+//! from outside at random instants. Nothing is stopped, as what does not run stands still: a thread that sleeps and
+//! was not put on a CPU before and after, one that only lacks a CPU and whose exact clock stands. Exact durations of
+//! waits are not for here, but for `off_cpu`.
+
+use profiler_memory::ReadError;
+use profiler_model::{LossReason, Nanos, ThreadState, Timestamp, WaitReason};
+use profiler_os::clock;
+use profiler_profile::{Profile, Sample, StackId};
+use profiler_python::{GilAddresses, RawStack};
+
+use super::ProcessSampler;
+use crate::codes::Capture;
+use crate::instant::Instant;
+use crate::probe::GilGroup;
+use crate::roster::KnownStack;
+
+/// When a look is taken, and when that was due.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    due: Timestamp,
+    now: Timestamp,
+}
+
+/// Threads whose stacks are to be read.
+#[derive(Debug, Default)]
+struct Wanted {
+    threads: Vec<usize>,
+    /// Those that are ready to run, but lack a CPU, with what their clocks said.
+    queued: Vec<(usize, Nanos)>,
+}
+
+impl ProcessSampler {
+    /// Records what its threads off the CPU do, as far as they are wanted, at the instant that was due at `due`.
+    pub fn look_off_cpu(&mut self, profile: &mut Profile, due: Timestamp) {
+        let instant = Look { due, now: clock::now() };
+        // What has become of the process is found out, and told, when its lists are looked at.
+        if self.look_at_threads().and_then(|()| self.sample_off_cpu(profile, instant)).is_err() {
+            self.in_kernel.is_outdated = true;
+        }
+    }
+
+    /// Looks at what each thread is doing, and who holds the GIL.
+    fn look_at_threads(&mut self) -> Result<(), ReadError> {
+        let roster = &mut self.probe.roster;
+        let mut ended = Vec::new();
+        for (index, thread) in roster.threads.iter_mut().enumerate() {
+            if thread.look().and_then(|()| thread.count_if_running()).is_err() {
+                ended.push(index);
+            }
+        }
+        roster.remove(&ended);
+        let lists_stand = roster.look(self.probe.target.memory(), self.probe.target.runtime())?;
+        self.in_kernel.is_outdated |= !ended.is_empty() || !lists_stand;
+        Ok(())
+    }
+
+    fn sample_off_cpu(&mut self, profile: &mut Profile, look: Look) -> Result<(), ReadError> {
+        let suspended = self.probe.suspended()?;
+        for mut group in GilGroup::all(&self.probe.roster) {
+            group.threads.retain(|index| !suspended.contains(index));
+            let gil = group.gil.as_ref();
+            let state = gil.and_then(|gil| self.probe.roster.gil_state(gil)).filter(|state| state.exists);
+            let holder = state.and_then(|state| self.probe.roster.find(state.holder()?));
+            let wanted = self.choose(profile, &group, holder, look);
+            if wanted.threads.is_empty() {
+                continue;
+            }
+            for instant in self.probe.capture(gil, &wanted.threads)? {
+                self.settle_off_cpu(profile, instant, &wanted.queued, gil, look.now);
+            }
+        }
+        Ok(())
+    }
+
+    /// Of the threads of `group`, those whose stacks have to be read. Records those whose stack is known: they sleep, as
+    /// they did before.
+    fn choose(
+        &mut self,
+        profile: &mut Profile,
+        group: &GilGroup,
+        holder: Option<usize>,
+        Look { due, now }: Look,
+    ) -> Wanted {
+        let mut wanted = Wanted::default();
+        for index in group.threads.iter().copied() {
+            let thread = &self.probe.roster.threads[index];
+            // The state of the GIL was read after the thread was seen asleep: it may have woken and taken it.
+            let holds_gil = holder == Some(index) && (thread.is_running() || thread.slept_since_look());
+            let clock = if thread.is_running() { thread.clock_while_queued() } else { None };
+            // Whoever lost its CPU to this look was on it.
+            let clock = clock.filter(|_| !thread.was_on_cpu(due));
+            let state = match clock {
+                Some(_) => ThreadState::Waiting(WaitReason::Cpu),
+                None => thread.state(group.gil.as_ref()),
+            };
+            let known = thread.unchanged_stack();
+            self.note_look(profile, index, state, holds_gil, now);
+            if self.options.gil_only && !holds_gil {
+                if !state.is_running() {
+                    // Time without the GIL is no part of what a later sample with it stands for.
+                    self.take_off_cpu_time(index, state, now);
+                }
+                continue;
+            }
+            match (clock, known) {
+                (Some(clock), _) => {
+                    wanted.threads.push(index);
+                    wanted.queued.push((index, clock));
+                }
+                (None, _) if state.is_running() || !self.options.include_idle => {}
+                (None, Some(known)) => {
+                    self.record_off_cpu(profile, index, known.stack, state, holds_gil, now)
+                }
+                (None, None) => wanted.threads.push(index),
+            }
+        }
+        wanted
+    }
+
+    /// Tells what a thread is doing, for views of what threads do.
+    fn note_look(
+        &mut self,
+        profile: &mut Profile,
+        index: usize,
+        state: ThreadState,
+        holds_gil: bool,
+        at: Timestamp,
+    ) {
+        if !profile.keeps_looks() {
+            return;
+        }
+        let thread = self.thread_id(profile, index);
+        let known = &mut self.probe.roster.threads[index];
+        let cpu = known.schedule.cpu.saturating_sub(known.counted_cpu);
+        known.counted_cpu += cpu;
+        let wall = known.waits.take_look(at);
+        profile.note_look(Sample { at, thread, stack: None, state, holds_gil, cpu, wall });
+    }
+
+    /// Resolves and records what was read; counts what was lost.
+    fn settle_off_cpu(
+        &mut self,
+        profile: &mut Profile,
+        instant: Instant,
+        queued: &[(usize, Nanos)],
+        gil: Option<&GilAddresses>,
+        now: Timestamp,
+    ) {
+        let holder = instant.holder;
+        for (index, stack) in instant.stacks {
+            let thread = &self.probe.roster.threads[index];
+            let holds_gil = holder == Some(thread.python.address);
+            let clock = queued.iter().find(|(queued, _)| *queued == index).map(|(_, clock)| *clock);
+            let has_run = clock.is_some_and(|clock| thread.clock_now() != Some(clock));
+            let state = match clock {
+                Some(_) => ThreadState::Waiting(WaitReason::Cpu),
+                None => thread.state(gil),
+            };
+            let proved = stack.and_then(|raw| if has_run { Err(LossReason::Moved) } else { Ok(raw) });
+            match proved.and_then(|raw| self.resolve_off_cpu(profile, index, &raw, &instant.capture)) {
+                Ok(_) if self.options.gil_only && !holds_gil => profile.ledger_mut().count_not_asked_for(),
+                Ok(stack) => self.record_off_cpu(profile, index, stack, state, holds_gil, now),
+                Err(reason) => {
+                    // It waited somewhere, and where is not known: for no other place.
+                    self.take_off_cpu_time(index, state, now);
+                    profile.ledger_mut().count_lost(reason);
+                    self.in_kernel.is_outdated |= reason == LossReason::ThreadEnded;
+                }
+            }
+        }
+    }
+
+    /// Names a proved stack, and remembers it for as long as its thread sleeps.
+    fn resolve_off_cpu(
+        &mut self,
+        profile: &mut Profile,
+        index: usize,
+        raw: &RawStack,
+        capture: &Capture,
+    ) -> Result<Option<StackId>, LossReason> {
+        let stack = self.resolve(profile, raw, capture)?;
+        let thread = &mut self.probe.roster.threads[index];
+        let times_run = thread.schedule.times_run;
+        thread.known = (!thread.is_running()).then_some(KnownStack { stack, times_run });
+        Ok(stack)
+    }
+
+    fn record_off_cpu(
+        &mut self,
+        profile: &mut Profile,
+        index: usize,
+        stack: Option<StackId>,
+        state: ThreadState,
+        holds_gil: bool,
+        at: Timestamp,
+    ) {
+        let wall = self.take_off_cpu_time(index, state, at);
+        if stack.is_none() {
+            // A thread that has a thread state but runs no Python: there is nothing to show.
+            return profile.ledger_mut().count_not_asked_for();
+        }
+        let thread = self.thread_id(profile, index);
+        profile.record(Sample { at, thread, stack, state, holds_gil, cpu: Nanos::ZERO, wall });
+    }
+
+    /// The time that was not told yet for which the thread was in this state.
+    fn take_off_cpu_time(&mut self, index: usize, state: ThreadState, now: Timestamp) -> Nanos {
+        let thread = &mut self.probe.roster.threads[index];
+        match state {
+            ThreadState::Waiting(WaitReason::Cpu) => thread.waits.take_queue(&thread.schedule),
+            _ => thread.waits.take_sleep(now, &thread.schedule),
+        }
+    }
+}
