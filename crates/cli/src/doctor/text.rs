@@ -151,7 +151,7 @@ fn sampler_facts(report: &Report) -> Vec<Fact> {
         Err(obstacle) => format!("bpf cannot be taken: {obstacle}"),
     };
     vec![
-        ("record", in_kernel),
+        ("record, top", in_kernel),
         ("  else", fit(can_stop, "takes pause: one thread stands still for a moment per sample")),
         ("  --nonblocking", fit(can_read, "takes peek: nothing is stopped, some samples cannot be proved")),
     ]
