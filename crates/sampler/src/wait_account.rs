@@ -15,8 +15,9 @@ pub struct WaitAccount {
     /// What of its sleep and of its time in the queue since then was taken.
     sleep_taken: Nanos,
     queue_taken: Nanos,
-    /// When it was looked at last.
+    /// When it was looked at last, and the time between that look and the one before.
     looked: Timestamp,
+    gap: Nanos,
 }
 
 impl WaitAccount {
@@ -29,6 +30,7 @@ impl WaitAccount {
             sleep_taken: Nanos::ZERO,
             queue_taken: Nanos::ZERO,
             looked: now,
+            gap: Nanos::ZERO,
         }
     }
 
@@ -51,11 +53,15 @@ impl WaitAccount {
         new
     }
 
-    /// The time since the last look.
-    pub fn take_look(&mut self, now: Timestamp) -> Nanos {
-        let gap = now.since(self.looked);
+    /// Notes that it is looked at.
+    pub fn look(&mut self, now: Timestamp) {
+        self.gap = now.since(self.looked);
         self.looked = now;
-        gap
+    }
+
+    /// The time between the last two looks.
+    pub fn gap(&self) -> Nanos {
+        self.gap
     }
 }
 
@@ -79,7 +85,9 @@ mod tests {
         // What it ran between two looks at clocks is no sleep, at this time or the next.
         assert_eq!(account.take_sleep(at(710), &schedule(1_350, 90)), Nanos::ZERO);
         assert_eq!(account.take_sleep(at(810), &schedule(1_350, 90)), Nanos::from_nanos(60));
-        assert_eq!(account.take_look(at(710)), Nanos::from_nanos(610));
-        assert_eq!(account.take_look(at(720)), Nanos::from_nanos(10));
+        account.look(at(710));
+        assert_eq!(account.gap(), Nanos::from_nanos(610));
+        account.look(at(720));
+        assert_eq!(account.gap(), Nanos::from_nanos(10));
     }
 }

@@ -95,12 +95,9 @@ impl ProcessSampler {
                 None => thread.state(group.gil.as_ref()),
             };
             let known = thread.unchanged_stack();
+            self.probe.roster.threads[index].waits.look(now);
             self.note_look(profile, index, state, holds_gil, now);
             if self.options.gil_only && !holds_gil {
-                if !state.is_running() {
-                    // Time without the GIL is no part of what a later sample with it stands for.
-                    self.take_off_cpu_time(index, state, now);
-                }
                 continue;
             }
             match (clock, known) {
@@ -134,7 +131,7 @@ impl ProcessSampler {
         let known = &mut self.probe.roster.threads[index];
         let cpu = known.schedule.cpu.saturating_sub(known.counted_cpu);
         known.counted_cpu += cpu;
-        let wall = known.waits.take_look(at);
+        let wall = known.waits.gap();
         profile.note_look(Sample { at, thread, stack: None, state, holds_gil, cpu, wall });
     }
 
@@ -204,10 +201,12 @@ impl ProcessSampler {
         profile.record(Sample { at, thread, stack, state, holds_gil, cpu: Nanos::ZERO, wall });
     }
 
-    /// The time that was not told yet for which the thread was in this state.
+    /// The time that was not told yet for which the thread was in this state. For how much of it the thread held the
+    /// GIL is not known: where that matters, a look stands for the time since the one before.
     fn take_off_cpu_time(&mut self, index: usize, state: ThreadState, now: Timestamp) -> Nanos {
         let thread = &mut self.probe.roster.threads[index];
         match state {
+            _ if self.options.gil_only => thread.waits.gap(),
             ThreadState::Waiting(WaitReason::Cpu) => thread.waits.take_queue(&thread.schedule),
             _ => thread.waits.take_sleep(now, &thread.schedule),
         }
