@@ -67,6 +67,11 @@ static void interpreter(void) {
 #if PY_VERSION_HEX >= 0x03090000
     FIELD("interpreter.gc_collecting", PyInterpreterState, gc.collecting);
 #endif
+#if PY_VERSION_HEX >= 0x030E0000
+    FIELD("interpreter.code_count", PyInterpreterState, _code_object_generation);
+#elif PY_VERSION_HEX >= 0x030D0000
+    FIELD("interpreter.code_count", PyInterpreterState, func_state.next_version);
+#endif
 }
 
 static void gil(void) {

@@ -286,6 +286,7 @@ fn runtime_fields(offsets: &Offsets) -> Named {
         ("interpreter.gil", interpreter.gil.map(|field| field.offset())),
         ("interpreter.gc_collecting", interpreter.gc_collecting.map(|field| field.offset())),
         ("interpreter.modules", Some(interpreter.modules.offset())),
+        ("interpreter.code_count", interpreter.code_count.map(|count| count.offset())),
         ("gil.last_holder", Some(gil.last_holder.offset())),
         ("gil.locked", Some(gil.locked.offset())),
         ("gil.switch_number", Some(gil.switch_number.offset())),

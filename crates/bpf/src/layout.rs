@@ -59,6 +59,16 @@ pub struct Layout {
     pub always_send_names: u32,
     /// Which bits of a frame's code object are its address.
     pub code_mask: u64,
+    /// How many bytes before a frame are worth copying with it, as its callers may lie there.
+    pub frames_before: u32,
+    /// How many bytes a count of code objects has ([`StateEntry::code_count`]).
+    pub code_count_size: u32,
+    /// For the program to keep (`code_count`).
+    pub code_count: u64,
+    /// For the program to keep (`looked`).
+    pub looked: u64,
+    /// For the program to keep (`looked_since`).
+    pub looked_since: u64,
 }
 
 /// A thread state, and what must stand in it.
@@ -75,6 +85,8 @@ pub struct StateEntry {
     pub gil_last_holder: u64,
     /// Address of its GIL's lock, or 0.
     pub gil_locked: u64,
+    /// Address of its interpreter's count of code objects freed or made, or 0.
+    pub code_count: u64,
 }
 
 /// How many thread states of one thread are told (`MAX_STATES`): it has more than one where it runs in several
@@ -120,4 +132,9 @@ pub fn head_hash(head: &[u8]) -> u64 {
 fn mixed(state: u64, word: [u8; 8]) -> u64 {
     let state = (state ^ u64::from_le_bytes(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     state ^ (state >> 29)
+}
+
+/// By what the program finds a code object that it has met (`code_key`).
+pub(crate) fn code_key(process: u32, code: u64) -> u64 {
+    mixed(mixed(0, code.to_le_bytes()), u64::from(process).to_le_bytes()) | 1
 }

@@ -14,7 +14,7 @@ use aya::util::online_cpus;
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 use profiler_model::{Nanos, Pid, RemoteAddr, Tid};
 
-use crate::layout::{Layout, ThreadEntry};
+use crate::layout::{Layout, ThreadEntry, code_key};
 use crate::records::Record;
 
 /// The program as clang built it.
@@ -76,14 +76,17 @@ pub struct KernelSampler {
     ring: RingBuf<MapData>,
     layouts: HashMap<MapData, u32, Layout>,
     threads: HashMap<MapData, u32, ThreadEntry>,
-    sent: Array<MapData, u64>,
+    codes: Array<MapData, KnownCode>,
     counters: Array<MapData, u64>,
     /// The clocks by which it is run, by CPU.
     ticking: BTreeMap<u32, PerfEventLinkId>,
 }
 
-/// How many code objects the program remembers to have sent the names of (`SENT_SLOTS`).
-const SENT_SLOTS: u64 = 65_536;
+/// How many code objects the program remembers (`CODE_SLOTS`).
+const CODE_SLOTS: u64 = 65_536;
+
+/// What it remembers of one: its hash, that its names were sent, and a proof of the hash.
+type KnownCode = [u64; 3];
 
 impl KernelSampler {
     /// Loads the program, which does nothing yet.
@@ -105,7 +108,7 @@ impl KernelSampler {
             .map_max_entries("stacks", cpus.max(1))
             .map_max_entries("names", cpus.max(1))
             .map_max_entries("clocks", cpus.max(1))
-            .map_max_entries("frame_bytes", cpus.max(1))
+            .map_max_entries("windows", cpus.max(1))
             .load(OBJECT)?;
         let program: &mut PerfEvent =
             ebpf.program_mut(PROGRAM).ok_or(BpfError::Missing(PROGRAM))?.try_into()?;
@@ -114,7 +117,7 @@ impl KernelSampler {
             ring: RingBuf::try_from(take(&mut ebpf, "ring")?)?,
             layouts: HashMap::try_from(take(&mut ebpf, "layouts")?)?,
             threads: HashMap::try_from(take(&mut ebpf, "threads")?)?,
-            sent: Array::try_from(take(&mut ebpf, "sent")?)?,
+            codes: Array::try_from(take(&mut ebpf, "codes")?)?,
             counters: Array::try_from(take(&mut ebpf, "counters")?)?,
             ebpf,
             ticking: BTreeMap::new(),
@@ -149,12 +152,11 @@ impl KernelSampler {
         let _ = self.threads.remove(&thread.as_u32());
     }
 
-    /// Has the names of this code object, which had this hash, sent again when it is met next.
-    pub fn ask_for_names(&mut self, process: Pid, code: RemoteAddr, head_hash: u64) {
-        let key = head_hash ^ code.as_u64().wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(process.as_u32());
-        let slot = (key >> 32) & (SENT_SLOTS - 1);
+    /// Has the names of this code object sent again when it is met next.
+    pub fn ask_for_names(&mut self, process: Pid, code: RemoteAddr) {
+        let slot = (code_key(process.as_u32(), code.as_u64()) >> 32) & (CODE_SLOTS - 1);
         // Should it fail, the code stays without names, and its samples are counted as lost.
-        let _ = self.sent.set(slot as u32, 0, 0);
+        let _ = self.codes.set(slot as u32, KnownCode::default(), 0);
     }
 
     /// Has every CPU that is online run the program after each `period`; those that have come online since the last

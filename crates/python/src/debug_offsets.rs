@@ -13,9 +13,9 @@ use profiler_memory::{Field, Scalar};
 
 use crate::GeneratorOffsets;
 use crate::offsets::{
-    BytesOffsets, CodeOffsets, DictOffsets, FrameLayout, FrameOffsets, GilOffsets, InstructionPointer,
-    InterpreterOffsets, LineTableFormat, LongOffsets, ManagedAttributes, ObjectOffsets, Offsets,
-    OffsetsError, RuntimeOffsets, StackRoot, ThreadOffsets, UnicodeOffsets, Version,
+    BytesOffsets, CodeCount, CodeOffsets, DictOffsets, FrameLayout, FrameOffsets, GilOffsets,
+    InstructionPointer, InterpreterOffsets, LineTableFormat, LongOffsets, ManagedAttributes, ObjectOffsets,
+    Offsets, OffsetsError, RuntimeOffsets, StackRoot, ThreadOffsets, UnicodeOffsets, Version,
 };
 use crate::value_offsets::{ValueOffsets, VariableLayout};
 use crate::versions::check_frozen;
@@ -178,6 +178,7 @@ pub fn parse(bytes: &[u8]) -> Result<Offsets, OffsetsError> {
                 state("interpreter_state.gc")? + described.field::<i32>("gc.collecting")?.offset(),
             )),
             modules: described.field("interpreter_state.imports_modules")?,
+            code_count: described.code_count(free_threaded)?,
         },
         gil: described.gil(free_threaded)?,
         thread: described.thread()?,
@@ -296,6 +297,17 @@ impl Described<'_> {
             },
             size,
         })
+    }
+
+    /// 3.13 does not describe it, so there it is only known of the one interpreter that has exactly this size.
+    fn code_count(&self, free_threaded: bool) -> Result<Option<CodeCount>, OffsetsError> {
+        const SIZE_IN_3_13: u64 = 194_968;
+        const NEXT_VERSION_IN_3_13: u32 = 17_000;
+        if self.version.minor >= 14 {
+            return Ok(Some(CodeCount::Freed(self.field("interpreter_state.code_object_generation")?)));
+        }
+        let is_known = !free_threaded && self.number("interpreter_state.size")? == SIZE_IN_3_13;
+        Ok(is_known.then_some(CodeCount::Next(Field::at(NEXT_VERSION_IN_3_13))))
     }
 
     fn thread(&self) -> Result<ThreadOffsets, OffsetsError> {
@@ -531,6 +543,20 @@ mod tests {
         let collecting =
             REAL.map(|(bytes, ..)| parse(bytes).unwrap().interpreter.gc_collecting.unwrap().offset());
         assert_eq!(collecting, [7600, 7600, 7600, 7512, 7512]);
+        let count = |bytes| parse(bytes).unwrap().interpreter.code_count;
+        assert_eq!(count(REAL[0].0), Some(CodeCount::Next(Field::at(17_000))));
+        assert!(REAL[1..].iter().all(|(bytes, ..)| matches!(count(bytes), Some(CodeCount::Freed(_)))));
+    }
+
+    #[test]
+    fn what_is_not_described_is_only_known_of_the_interpreter_of_the_known_size() {
+        let size = 8 + 8
+            * (ENTRIES.iter().filter(|(since, _)| *since <= 13))
+                .position(|(_, entry)| *entry == "interpreter_state.size")
+                .unwrap();
+        let mut bytes = REAL[0].0.to_vec();
+        bytes[size..size + 8].copy_from_slice(&(194_968u64 + 8).to_le_bytes());
+        assert_eq!(parse(&bytes).unwrap().interpreter.code_count, None);
     }
 
     #[test]

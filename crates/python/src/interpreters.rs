@@ -27,6 +27,8 @@ pub struct Interpreter {
     pub gil: Option<GilAddresses>,
     /// Where it tells whether its collector runs.
     pub gc_collecting: Option<RemoteAddr>,
+    /// Where it has what [`crate::CodeCount`] says.
+    pub code_count: Option<RemoteAddr>,
     /// Where its list of thread states starts.
     pub threads_head: RemoteAddr,
 }
@@ -105,8 +107,10 @@ fn interpreter(
         None => 0,
     };
     let collecting = offsets.interpreter.gc_collecting.map(|field| address.offset(u64::from(field.offset())));
+    let code_count = offsets.interpreter.code_count.map(|count| address.offset(u64::from(count.offset())));
     Ok(Interpreter {
         address,
+        code_count,
         id: InterpreterId::new(id as u32),
         gil: gil(memory, runtime, address)?,
         gc_collecting: collecting.or(runtime.gc_collecting),

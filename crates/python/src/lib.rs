@@ -49,9 +49,9 @@ pub use line_table::{LineEntry, LineTable};
 pub use locals::{MAX_VARIABLES, variables};
 pub use native_ids::native_ids;
 pub use offsets::{
-    BytesOffsets, CodeOffsets, DictOffsets, FrameLayout, FrameOffsets, GilOffsets, InstructionPointer,
-    InterpreterOffsets, LineTableFormat, LongOffsets, ManagedAttributes, ObjectOffsets, Offsets,
-    OffsetsError, RuntimeOffsets, StackRoot, ThreadOffsets, UnicodeOffsets, Version,
+    BytesOffsets, CodeCount, CodeOffsets, DictOffsets, FrameLayout, FrameOffsets, GilOffsets,
+    InstructionPointer, InterpreterOffsets, LineTableFormat, LongOffsets, ManagedAttributes, ObjectOffsets,
+    Offsets, OffsetsError, RuntimeOffsets, StackRoot, ThreadOffsets, UnicodeOffsets, Version,
 };
 pub use repr::{ReprLimits, Values};
 pub use strings::{CUT_MARK, MAX_STRING_CODE_POINTS, StringError, read_bytes, read_string};

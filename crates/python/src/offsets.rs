@@ -179,6 +179,37 @@ pub struct InterpreterOffsets {
     pub gc_collecting: Option<Field<i32>>,
     /// The dictionary of modules (`sys.modules`).
     pub modules: Field<RemoteAddr>,
+    /// What changes before an address can have another code object, where a version has it and it is certain where.
+    pub code_count: Option<CodeCount>,
+}
+
+/// A field of an interpreter by which two looks prove that no address has got another code object in between: it
+/// is different if one was freed (3.14+, `_code_object_generation`) or made (3.13, `func_state.next_version`).
+/// 0 proves nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CodeCount {
+    /// How many were freed.
+    Freed(Field<u64>),
+    /// The number that the next one gets; 0 once there are none left.
+    Next(Field<u32>),
+}
+
+impl CodeCount {
+    /// Where it is.
+    pub fn offset(self) -> u32 {
+        match self {
+            CodeCount::Freed(field) => field.offset(),
+            CodeCount::Next(field) => field.offset(),
+        }
+    }
+
+    /// How many bytes it has.
+    pub fn size(self) -> u32 {
+        match self {
+            CodeCount::Freed(field) => field.end() - field.offset(),
+            CodeCount::Next(field) => field.end() - field.offset(),
+        }
+    }
 }
 
 /// The GIL.

@@ -60,6 +60,7 @@ fn python_3_6() -> Offsets {
             gil: None,
             gc_collecting: None,
             modules: Field::at(16),
+            code_count: None,
         },
         // Separate variables in 3.6, so this is 3.7's structure and not used.
         gil: GilOffsets {
@@ -214,6 +215,7 @@ fn python_3_11() -> Offsets {
         gil: None,
         gc_collecting: Some(Field::at(848)),
         modules: Field::at(888),
+        code_count: None,
     };
     offsets.thread.frame = Field::at(56);
     offsets.thread.cframe_current_frame = Some(Field::at(8));
@@ -275,6 +277,7 @@ fn python_3_12() -> Offsets {
         gil: Some(Field::at(384)),
         gc_collecting: Some(Field::at(312)),
         modules: Field::at(944),
+        code_count: None,
     };
     offsets.thread.cframe_current_frame = Some(Field::at(0));
     offsets.thread.thread_id = Field::at(136);

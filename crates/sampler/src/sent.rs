@@ -19,7 +19,7 @@ use crate::code_names::CodeNames;
 pub struct SentNames {
     known: FxHashMap<RemoteAddr, Named>,
     /// Code objects whose names have to be sent again.
-    missing: Vec<(RemoteAddr, u64)>,
+    missing: Vec<RemoteAddr>,
 }
 
 /// A code object whose names were sent.
@@ -138,19 +138,19 @@ impl SentNames {
     fn named(&mut self, frame: &FrameRecord) -> Option<&mut Named> {
         let known = self.known.get_mut(&frame.code).filter(|named| named.hash == frame.head_hash);
         if known.is_none() {
-            self.missing.push((frame.code, frame.head_hash));
+            self.missing.push(frame.code);
         }
         known
     }
 
     fn forget(&mut self, code: RemoteAddr) {
-        if let Some(named) = self.known.remove(&code) {
-            self.missing.push((code, named.hash));
+        if self.known.remove(&code).is_some() {
+            self.missing.push(code);
         }
     }
 
-    /// Code objects whose names have to be sent again, with the hashes that they had.
-    pub fn take_missing(&mut self) -> Vec<(RemoteAddr, u64)> {
+    /// Code objects whose names have to be sent again.
+    pub fn take_missing(&mut self) -> Vec<RemoteAddr> {
         std::mem::take(&mut self.missing)
     }
 }

@@ -157,7 +157,7 @@ static ALWAYS_INLINE void send_absence(const struct absence *absence, u64 wakeup
 }
 
 /* Takes the stack of the current thread and keeps it, or sends it if it is too large to be kept. */
-static ALWAYS_INLINE void keep_stack(const struct layout *layout, struct absence *absence, u64 now) {
+static ALWAYS_INLINE void keep_stack(struct layout *layout, struct absence *absence, u64 now) {
     absence->stack_bytes = 0;
     u32 cpu = bpf_get_smp_processor_id();
     struct stack_record *record = bpf_map_lookup_elem(&stacks, &cpu);
@@ -280,7 +280,7 @@ static ALWAYS_INLINE void leave(struct task_struct *task, struct off_cpu_setting
     u64 ids = bpf_get_current_pid_tgid();
     u32 process = ids >> 32;
     u32 thread = (u32)ids;
-    const struct layout *layout = bpf_map_lookup_elem(&layouts, &process);
+    struct layout *layout = bpf_map_lookup_elem(&layouts, &process);
     if (!layout)
         return;
     u64 now = bpf_ktime_get_ns();

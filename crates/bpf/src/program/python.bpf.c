@@ -38,17 +38,18 @@ struct {
     MAP_TYPE(value, struct names_record);
 } names SECTION(".maps");
 
-/* A frame as it lies in memory, one for every CPU. */
-struct frame_bytes {
-    u8 bytes[FRAME_BYTES];
+/* A piece of memory with frames in it, one for every CPU. Each reading of the target's memory takes some 0.1 us, however
+ * much is read, and what lies before a frame mostly is its callers (3.11+). */
+struct window {
+    u8 bytes[WINDOW_BYTES + FRAME_BYTES];
 };
 
 struct {
     MAP_NUMBER(type, BPF_MAP_TYPE_ARRAY);
     MAP_NUMBER(max_entries, MAX_CPUS);
     MAP_TYPE(key, u32);
-    MAP_TYPE(value, struct frame_bytes);
-} frame_bytes SECTION(".maps");
+    MAP_TYPE(value, struct window);
+} windows SECTION(".maps");
 
 /* What a CPU's clock had counted at its last tick, and for how long it had not been let tick. */
 struct clock {
@@ -63,12 +64,22 @@ struct {
     MAP_TYPE(value, struct clock);
 } clocks SECTION(".maps");
 
+/* A code object that was met. Several CPUs may read and write a slot at once, so each number is of use only
+ * together with the hash that it was made of: a slot that is half one object's and half another's says nothing. */
+struct known_code {
+    u64 head_hash;
+    /* `code_key` ^ hash: the names that belong to this hash were sent. */
+    u64 sent;
+    /* `code_key` ^ hash ^ `proof_of_codes`: it had this hash at an instant of that proof. */
+    u64 proof;
+};
+
 struct {
     MAP_NUMBER(type, BPF_MAP_TYPE_ARRAY);
-    MAP_NUMBER(max_entries, SENT_SLOTS);
+    MAP_NUMBER(max_entries, CODE_SLOTS);
     MAP_TYPE(key, u32);
-    MAP_TYPE(value, u64);
-} sent SECTION(".maps");
+    MAP_TYPE(value, struct known_code);
+} codes SECTION(".maps");
 
 struct {
     MAP_NUMBER(type, BPF_MAP_TYPE_ARRAY);
@@ -131,7 +142,7 @@ static ALWAYS_INLINE u64 hash(const u64 *words, u32 length) {
 static ALWAYS_INLINE u32 copy_object(u8 *into, u32 size, u64 address) {
     if (bpf_probe_read_user(into, size, at(address)) == 0)
         return size;
-    u64 rest = KEEP(4096 - (address & 4095));
+    u64 rest = KEEP(PAGE_BYTES - (address & (PAGE_BYTES - 1)));
     if (rest < size && bpf_probe_read_user(into, rest, at(address)) == 0)
         return rest;
     return 0;
@@ -177,36 +188,81 @@ static ALWAYS_INLINE int send_names(const struct layout *layout, u32 process, u6
 struct walk {
     const struct layout *layout;
     struct stack_record *record;
-    u8 *bytes;
+    /* Copied at this instant: where it starts, and how far into it the last whole frame may start. */
+    u8 *window;
+    u64 window_start;
+    u64 window_last;
     u64 next;
     u64 end;
+    /* What was met with the same one need not be looked at again, see `proof_of_codes`. */
+    u64 proof;
     u32 process;
     u32 outcome;
 };
 
+/* Stands for a code object's address in a process; never 0. */
+static ALWAYS_INLINE u64 code_key(u32 process, u64 code) {
+    u64 key = 0;
+    MIX(key, code);
+    MIX(key, process);
+    return key | 1;
+}
+
 /* The code object of a frame: its hash, and its names if they were not sent yet. */
 static ALWAYS_INLINE int identify(struct walk *walk, struct frame_copy *frame) {
     const struct layout *layout = walk->layout;
+    u64 key = code_key(walk->process, frame->code);
+    u32 slot = (u32)(key >> 32) & (CODE_SLOTS - 1);
+    struct known_code *known = bpf_map_lookup_elem(&codes, &slot);
+    if (!known)
+        return -1;
+    u64 known_hash = *(volatile u64 *)&known->head_hash;
+    if (known->proof == (key ^ known_hash ^ walk->proof)) {
+        frame->head_hash = known_hash;
+        return 0;
+    }
     u64 head[HEAD_BYTES / 8] = {};
     u32 length = layout->head_length;
     if (length > HEAD_BYTES)
         length = HEAD_BYTES;
     if (bpf_probe_read_user(head, length, at(frame->code + layout->head_start)) != 0)
         return -1;
-    frame->head_hash = hash(head, length);
-    u64 key = frame->head_hash ^ (frame->code * 0x9e3779b97f4a7c15ull) ^ walk->process;
-    u32 slot = (u32)(key >> 32) & (SENT_SLOTS - 1);
-    u64 *known = bpf_map_lookup_elem(&sent, &slot);
-    if (known && (*known != key || layout->always_send_names)) {
+    u64 head_hash = hash(head, length);
+    frame->head_hash = head_hash;
+    if (known_hash != head_hash || known->sent != (key ^ head_hash) || layout->always_send_names) {
         /* What found no room is sent again with the next frame of this code. */
-        if (send_names(layout, walk->process, frame->code, frame->head_hash))
-            *known = key;
+        if (!send_names(layout, walk->process, frame->code, head_hash))
+            return 0;
+        known->head_hash = head_hash;
+        known->sent = key ^ head_hash;
     }
+    known->proof = key ^ head_hash ^ walk->proof;
     return 0;
 }
 
 /* A byte of a frame, or 0 where a version has no such byte. */
 static ALWAYS_INLINE u8 byte(const u8 *frame, u32 offset) { return offset < FRAME_BYTES ? frame[offset] : 0; }
+
+/* The bytes of a frame, copied with what lies before it on its page; null where they are not there. */
+static ALWAYS_INLINE const u8 *copy_frame(struct walk *walk, u64 address) {
+    const struct layout *layout = walk->layout;
+    u64 offset = KEEP(address - walk->window_start);
+    if (offset > walk->window_last || offset > WINDOW_BYTES) {
+        u32 size = layout->frame_size;
+        if (size > FRAME_BYTES)
+            size = FRAME_BYTES;
+        offset = KEEP(address & (PAGE_BYTES - 1));
+        if (offset > layout->frames_before)
+            offset = layout->frames_before;
+        if (offset > WINDOW_BYTES)
+            offset = WINDOW_BYTES;
+        walk->window_start = address - offset;
+        walk->window_last = offset;
+        if (bpf_probe_read_user(walk->window, offset + size, at(walk->window_start)) != 0)
+            return 0;
+    }
+    return walk->window + offset;
+}
 
 /* One frame of the walk; returns 1 when it is over. */
 static long step(u32 index, void *context) {
@@ -222,12 +278,9 @@ static long step(u32 index, void *context) {
     /* Says again what was checked, where the verifier sees it. */
     u64 slot = KEEP(index) & (MAX_FRAMES - 1);
     struct frame_copy *frame = &walk->record->frames[slot];
-    u8 *bytes = walk->bytes;
-    u32 size = layout->frame_size;
-    if (size > FRAME_BYTES)
-        size = FRAME_BYTES;
+    const u8 *bytes = copy_frame(walk, address);
     frame->address = address;
-    if (bpf_probe_read_user(bytes, size, at(address)) != 0) {
+    if (!bytes) {
         walk->outcome = OUTCOME_UNREADABLE;
         return 1;
     }
@@ -250,35 +303,103 @@ static long step(u32 index, void *context) {
     return 0;
 }
 
+/* A piece of the target's memory that was copied at this instant. */
+struct piece {
+    const u8 *window;
+    u64 start;
+    u64 length;
+};
+
+/* A number of the target: from the piece, or else read for itself. */
+static ALWAYS_INLINE u64 number_at(const struct piece *piece, u64 address) {
+    u64 offset = KEEP(address - piece->start);
+    if (offset < piece->length && offset <= WINDOW_BYTES - 8)
+        return *(const u64 *)(piece->window + offset);
+    return read_pointer(address);
+}
+
+/* Copies the fields of a thread state's GIL, and the count of code objects if it is near. */
+static ALWAYS_INLINE void copy_gil(const struct thread_state *state, u8 *window, struct piece *piece) {
+    int is_first = state->gil_last_holder < state->gil_locked;
+    u64 start = is_first ? state->gil_last_holder : state->gil_locked;
+    u64 last = KEEP((is_first ? state->gil_locked : state->gil_last_holder) - start);
+    u64 count = state->code_count - start;
+    if (count > last && count <= GIL_BYTES - 8)
+        last = count;
+    piece->length = 0;
+    if (last > GIL_BYTES - 8 || bpf_probe_read_user(window, last + 8, at(start)) != 0)
+        return;
+    piece->start = start;
+    piece->length = last + 1;
+}
+
 /* 3.6 makes the GIL with the second thread: until then it says -1, and the only thread runs as if it held it. */
-static ALWAYS_INLINE int holds_gil(const struct thread_state *state) {
-    if (!state->gil_locked)
-        return 0;
-    u32 locked = (u32)read_pointer(state->gil_locked);
-    return locked == ~0u || (locked == 1 && read_pointer(state->gil_last_holder) == state->state);
+static ALWAYS_INLINE int holds_gil(const struct thread_state *state, const struct piece *piece) {
+    u32 locked = (u32)number_at(piece, state->gil_locked);
+    return locked == ~0u || (locked == 1 && number_at(piece, state->gil_last_holder) == state->state);
 }
 
 /* The thread state in which the thread runs: of several the one that holds its GIL, else the youngest. */
-static ALWAYS_INLINE const struct thread_state *running_state(const struct thread *thread,
-                                                              struct stack_record *record) {
+static ALWAYS_INLINE const struct thread_state *running_state(const struct thread *thread, struct stack_record *record,
+                                                              u8 *window, struct piece *piece) {
 #pragma unroll
     for (u32 i = 0; i < MAX_STATES; i++) {
-        if (i < thread->count && holds_gil(&thread->states[i])) {
+        const struct thread_state *state = &thread->states[i];
+        if (i >= thread->count)
+            break;
+        if (!state->gil_locked)
+            continue;
+        copy_gil(state, window, piece);
+        if (holds_gil(state, piece)) {
             record->holds_gil = 1;
-            return &thread->states[i];
+            return state;
         }
     }
     return &thread->states[0];
 }
 
-static ALWAYS_INLINE u32 walk_thread(const struct layout *layout, struct stack_record *record) {
+/* What all code objects have in common that are met while none was freed (3.14+) or made (3.13): whichever was at an
+ * address then is the one that is there now, so that it need not be looked at again. Where nothing tells that, those
+ * that are met in this walk.
+ *
+ * The count starts anew with an interpreter that is started in the place of another, by an exec or within the
+ * process. Until that has counted so far, milliseconds pass: what was met before a gap between two looks, or before
+ * another count was found, proves nothing. */
+static ALWAYS_INLINE u64 proof_of_codes(struct layout *layout, u64 count, u64 now, u32 thread) {
+    u64 proof = 0;
+    if (layout->code_count_size == 4)
+        count = (u32)count;
+    if (count == 0 || layout->always_send_names) {
+        MIX(proof, now);
+        MIX(proof, ~(u64)thread);
+        return proof;
+    }
+    if (layout->code_count != count || (s64)(now - layout->looked) > MAX_LOOK_GAP) {
+        layout->code_count = count;
+        layout->looked_since = now;
+    }
+    /* Not before: another CPU that finds no gap must not find what was before it. */
+    *(volatile u64 *)&layout->looked = now;
+    MIX(proof, *(volatile u64 *)&layout->looked_since);
+    MIX(proof, count);
+    return proof;
+}
+
+static ALWAYS_INLINE u32 walk_thread(struct layout *layout, struct stack_record *record) {
     u32 tid = record->thread;
     struct thread *thread = bpf_map_lookup_elem(&threads, &tid);
     if (!thread)
         return OUTCOME_UNKNOWN_THREAD;
     if (thread->count == 0)
         return OUTCOME_NO_PYTHON;
-    const struct thread_state *state = running_state(thread, record);
+    u32 cpu = bpf_get_smp_processor_id();
+    u8 *window = bpf_map_lookup_elem(&windows, &cpu);
+    if (!window)
+        return OUTCOME_UNREADABLE;
+    struct piece piece = {.window = window};
+    const struct thread_state *state = running_state(thread, record, window, &piece);
+    u64 count_of_codes = state->code_count ? number_at(&piece, state->code_count) : 0;
+    u64 proof = proof_of_codes(layout, count_of_codes, record->time, record->thread);
     record->thread_state = state->state;
     u32 size = layout->thread_size;
     if (size > THREAD_BYTES)
@@ -293,18 +414,15 @@ static ALWAYS_INLINE u32 walk_thread(const struct layout *layout, struct stack_r
     if (layout->cframe_current_frame != NO_OFFSET && leaf) {
         leaf = read_pointer(leaf + layout->cframe_current_frame);
     }
-    u32 cpu = bpf_get_smp_processor_id();
-    u8 *bytes = bpf_map_lookup_elem(&frame_bytes, &cpu);
-    if (!bytes)
-        return OUTCOME_UNREADABLE;
     struct walk walk = {
         .layout = layout,
         .record = record,
-        .bytes = bytes,
+        .window = window,
         .next = leaf,
         .end = layout->thread_base_frame == NO_OFFSET
                    ? 0
                    : field(record->thread_copy, layout->thread_base_frame, THREAD_BYTES),
+        .proof = proof,
         .process = record->process,
         .outcome = OUTCOME_WHOLE,
     };
@@ -314,7 +432,7 @@ static ALWAYS_INLINE u32 walk_thread(const struct layout *layout, struct stack_r
 }
 
 /* Takes the stack of the current thread, which has these ids, at the instant `now`. */
-static ALWAYS_INLINE void take_stack(const struct layout *layout, struct stack_record *record, u32 kind, u64 ids,
+static ALWAYS_INLINE void take_stack(struct layout *layout, struct stack_record *record, u32 kind, u64 ids,
                                      u64 now) {
     record->kind = kind;
     record->time = now;
@@ -368,7 +486,7 @@ int sample(void *context) {
     if (!record)
         return 0;
     weigh(context, cpu, record);
-    const struct layout *layout = bpf_map_lookup_elem(&layouts, &process);
+    struct layout *layout = bpf_map_lookup_elem(&layouts, &process);
     if (!layout)
         return 0;
     count(COUNTER_EVENTS);

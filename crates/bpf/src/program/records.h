@@ -11,6 +11,12 @@
 #define FRAME_BYTES 128
 #define THREAD_BYTES 384
 #define HEAD_BYTES 128
+/* The most bytes before a frame that are copied with it, and never beyond its page: what is on that page is in memory
+ * if the frame is. */
+#define WINDOW_BYTES 2048
+#define PAGE_BYTES 4096
+/* Within so many bytes the fields of a GIL and the count of code objects are copied at once. */
+#define GIL_BYTES 512
 /* Strings and line tables beyond these are read by user space, which then has to prove them itself. */
 #define OBJECT_BYTES 192
 #define NAME_BYTES 256
@@ -18,8 +24,10 @@
 #define LINE_TABLE_BYTES 8192
 #define MAX_PROCESSES 1024
 #define MAX_THREADS 65536
-/* Slots of the table that says which code objects' names were sent: a collision only sends some again. */
-#define SENT_SLOTS 65536
+/* Slots of the table of code objects that were met: a collision only has them looked at and sent again. */
+#define CODE_SLOTS 65536
+/* No interpreter is started in less than these nanoseconds; sampled at 1 kHz, a busy process is looked at more often. */
+#define MAX_LOOK_GAP 3000000
 #define MAX_CPUS 512
 #define NO_OFFSET 0xffffffffu
 
@@ -54,15 +62,26 @@ struct layout {
     /* 1: names are sent with every sample, as one address has had different ones. */
     u32 always_send_names;
     u64 code_mask;
+    /* How many bytes before a frame are worth copying with it, as its callers may lie there. */
+    u32 frames_before;
+    /* The bytes of a count of code objects. */
+    u32 code_count_size;
+    /* Kept by the program: the count as it was last found, when that was, and since when it was found so, without a
+     * gap. */
+    u64 code_count;
+    u64 looked;
+    u64 looked_since;
 };
 
-/* A thread state, and what must stand in it; the addresses of its GIL's fields, 0 where there are none. */
+/* A thread state, and what must stand in it; the addresses of its GIL's fields and of its interpreter's count of code
+ * objects, 0 where there are none. */
 struct thread_state {
     u64 state;
     u64 interpreter;
     u64 thread_id;
     u64 gil_last_holder;
     u64 gil_locked;
+    u64 code_count;
 };
 
 /* A thread that runs in several interpreters has several thread states, the youngest first; one that runs no Python

@@ -135,8 +135,8 @@ impl ProcessSampler {
 
     fn resend_missing(&mut self, kernel: &mut Kernel) {
         let pid = self.probe.target.pid();
-        for (code, head_hash) in self.in_kernel.names.take_missing() {
-            kernel.ask_for_names(pid, code, head_hash);
+        for code in self.in_kernel.names.take_missing() {
+            kernel.ask_for_names(pid, code);
         }
     }
 
