@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use profiler_tests::statistics::{bound, deviations};
 use profiler_tests::{
     Collapsed, Fixture, Interpreter, Profiler, Run, Scratch, can_load_programs, every_interpreter,
-    interpreters, one_interpreter, place, programs_of, read_speedscope,
+    interpreters, labyrinth, one_interpreter, place, programs_of, read_speedscope,
 };
 
 use kernel_programs::still_loaded;
@@ -242,6 +242,28 @@ fn waits_and_the_gil_are_seen_without_a_stop() {
             let mut fixture = Fixture::start(interpreter, "waiting/waiting.py", &[])?;
             waits_add_up(&mut fixture)?;
             the_gil_is_held(&mut fixture)
+        };
+        look().with_context(|| interpreter.id.clone()).unwrap();
+    }
+}
+
+#[test]
+fn what_is_looked_at_from_outside_is_not_torn() {
+    if !can_load_programs() {
+        return;
+    }
+    for interpreter in three_interpreters() {
+        let look = || -> Result<()> {
+            let fixture = Fixture::start(interpreter, "labyrinth/labyrinth.py", &["--threads", "3"])?;
+            // Two of three wait for the GIL, and all of them wait for a CPU now and then.
+            let run = Profiler::new("record").words("--sampler bpf -i -f raw -r 2000 -d 0.3 -o -");
+            let run = run.pid(&fixture).succeed()?;
+            let profile = Collapsed::parse(&run.stdout)?;
+            let torn: Vec<_> =
+                profile.stacks.iter().filter_map(|stack| labyrinth::judge(&stack.frames).err()).collect();
+            ensure!(torn.is_empty(), "{} torn, such as {}", torn.len(), torn[0]);
+            ensure!(profile.total() > 100, "only {} samples: {}", profile.total(), run.stderr);
+            Ok(())
         };
         look().with_context(|| interpreter.id.clone()).unwrap();
     }

@@ -87,9 +87,9 @@ impl ProcessSampler {
             let thread = &self.probe.roster.threads[index];
             // The state of the GIL was read after the thread was seen asleep: it may have woken and taken it.
             let holds_gil = holder == Some(index) && (thread.is_running() || thread.slept_since_look());
-            let clock = if thread.is_running() { thread.clock_while_queued() } else { None };
-            // Whoever lost its CPU to this look was on it.
-            let clock = clock.filter(|_| !thread.was_on_cpu(due));
+            // Whoever lost its CPU to this look was on it. To ask a clock can interrupt a CPU, to ask for turns cannot.
+            let was_queued = thread.is_running() && !thread.was_on_cpu(due);
+            let clock = if was_queued { thread.clock_while_queued() } else { None };
             let state = match clock {
                 Some(_) => ThreadState::Waiting(WaitReason::Cpu),
                 None => thread.state(group.gil.as_ref()),
