@@ -194,6 +194,7 @@ fn every_sampler_tells_what_threads_wait_for() {
         let mut fixture = Fixture::start(one_interpreter(), "waiting/waiting.py", &[]).unwrap();
         fixture.ask("hash").unwrap();
         let mut terminal = top_by(sampler, &fixture, USUAL_SIZE).unwrap();
+        terminal.wait_for_text("own%").unwrap();
         terminal.press("3").unwrap();
         let tells_all = |screen: &str| {
             states.iter().all(|(name, state)| {
