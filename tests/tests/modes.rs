@@ -35,7 +35,7 @@ fn is_exact(
     // in the moment before it looks at its clock.
     let delayed = seconds(profile, |stack| within(stack) && [CPU, GIL].contains(&leaf(stack)));
     ensure!(
-        named > 0.0 && named / most <= 1.0 + bound && (named + delayed) / least >= 1.0 - bound,
+        named > 0.0 && named <= most * (1.0 + bound) && named + delayed >= least * (1.0 - bound),
         "{function}: {named} s {state}, {delayed} s delayed, by its own clock {least} to {most} s; {:?}",
         profile.ledger
     );
