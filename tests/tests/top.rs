@@ -167,6 +167,26 @@ fn control_z_gives_the_shell_its_terminal_and_fg_comes_back() {
 }
 
 #[test]
+fn keys_are_answered_while_a_file_is_written() {
+    let scratch = Scratch::new().unwrap();
+    let fixture = labyrinth(one_interpreter()).unwrap();
+    let mut terminal = top(&fixture, USUAL_SIZE).unwrap();
+    terminal.wait_for_text("_from_").unwrap();
+    // Writing to this lasts until somebody reads.
+    let pipe = scratch.file("out.txt");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let keys = format!("w{}{}\r", "\x7f".repeat(80), pipe.display());
+    terminal.press_for(&keys, "writing ").unwrap();
+    terminal.press_for("f", "FROZEN").unwrap();
+    terminal.press_for(&keys, "still being written").unwrap();
+    let text = std::fs::read_to_string(&pipe).unwrap();
+    assert!(text.contains("_from_"), "{text}");
+    terminal.wait_for_text("out.txt (raw): ").unwrap();
+    terminal.press("q").unwrap();
+    assert_eq!(terminal.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn a_target_that_dies_leaves_the_last_picture() {
     for sampler in samplers() {
         let mut fixture = labyrinth(one_interpreter()).unwrap();
@@ -175,6 +195,7 @@ fn a_target_that_dies_leaves_the_last_picture() {
         fixture.kill().unwrap();
         let last = terminal.wait_for_text("ENDED").unwrap();
         assert!(last.contains("_from_"), "{sampler}: {last}");
+        terminal.press_for("3", " ended ").unwrap();
         terminal.press_for("4", "n0_from_outside_at_0").unwrap();
         terminal.press("q").unwrap();
         assert_eq!(terminal.wait().unwrap().code(), Some(0), "{sampler}");

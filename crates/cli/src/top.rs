@@ -211,7 +211,7 @@ impl Watched {
             window.serve(GLANCE, signals);
             by_signal = take_end_signal(signals, command.as_deref_mut()).is_some();
         }
-        window.close()?;
+        window.close(signals)?;
         Ok(Watched { ledger: profile.ledger().clone(), by_signal })
     }
 

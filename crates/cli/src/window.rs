@@ -2,9 +2,9 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -13,13 +13,14 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 use profiler_os::launch::InvokingUser;
 use profiler_os::signals::Signals;
-use profiler_output::{Format, ViewOptions, Weight};
+use profiler_output::{Format, ViewOptions, Weight, escaped_text};
 use profiler_tui::{Host, Measure, SaveRequest, Update};
 
 use crate::destination::Destination;
 use crate::failure::Failure;
-use crate::messages::counted;
+use crate::messages::{counted, say};
 use crate::plan::{Output, TopPlan, choose_format};
+use crate::record::take_end_signal;
 
 /// How long the view may take to end when it is told to. It hangs only where its terminal does.
 const LONGEST_FAREWELL: Duration = Duration::from_secs(2);
@@ -35,6 +36,37 @@ pub struct Window {
     requests: Receiver<Suspend>,
     should_end: Arc<AtomicBool>,
     thread: JoinHandle<io::Result<()>>,
+    writer: Writer,
+}
+
+/// Writes a file beside the view, which goes on meanwhile. Only one at a time.
+#[derive(Clone, Default)]
+struct Writer(Arc<Mutex<Option<JoinHandle<String>>>>);
+
+impl Writer {
+    /// Begins; returns whether there was nothing else to do.
+    fn begin(&self, write: impl FnOnce() -> String + Send + 'static) -> io::Result<bool> {
+        let mut place = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if place.is_some() {
+            return Ok(false);
+        }
+        *place = Some(thread::Builder::new().name("writer".to_owned()).spawn(write)?);
+        Ok(true)
+    }
+
+    fn is_at_work(&self) -> bool {
+        let place = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        place.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
+    /// What came of the last one, once it is written.
+    fn take_end(&self) -> Option<String> {
+        if self.is_at_work() {
+            return None;
+        }
+        let thread = self.0.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        Some(thread.join().unwrap_or_else(|_| "it was not written: its thread has failed".to_owned()))
+    }
 }
 
 impl Window {
@@ -48,11 +80,12 @@ impl Window {
         let (asking, requests) = mpsc::channel();
         let should_end = Arc::new(AtomicBool::new(false));
         let (settings, told) = (plan.settings.clone(), should_end.clone());
-        let mut sampling = Sampling { asking, view };
+        let writer = Writer::default();
+        let mut sampling = Sampling { asking, view, writer: writer.clone() };
         let show = move || profiler_tui::run(settings, &incoming, &mut sampling, &told);
         let thread =
             thread::Builder::new().name("view".to_owned()).spawn(show).context("cannot start a thread")?;
-        Ok(Window { updates, requests, should_end, thread })
+        Ok(Window { updates, requests, should_end, thread, writer })
     }
 
     /// Hands over what is new.
@@ -77,11 +110,11 @@ impl Window {
         self.thread.is_finished()
     }
 
-    /// Ends the view, if it has not ended yet.
+    /// Ends the view, if it has not ended yet, and waits for what is still to be written, unless a signal comes.
     ///
     /// # Errors
     /// When it could not show anything.
-    pub fn close(self) -> anyhow::Result<()> {
+    pub fn close(self, signals: &Signals) -> anyhow::Result<()> {
         self.should_end.store(true, Ordering::Relaxed);
         let limit = Instant::now() + LONGEST_FAREWELL;
         while !self.thread.is_finished() {
@@ -90,6 +123,13 @@ impl Window {
             }
             thread::sleep(GLANCE);
         }
+        if self.writer.is_at_work() {
+            say(format_args!("waiting for the file to be written; Control-C gives it up"));
+        }
+        while self.writer.is_at_work() && take_end_signal(signals, None).is_none() {
+            thread::sleep(GLANCE);
+        }
+        self.writer.take_end().into_iter().for_each(|told| say(format_args!("{told}")));
         match self.thread.join() {
             Ok(shown) => shown.context("cannot use the terminal"),
             Err(_) => Err(Failure::new("the view has failed; what it said is above").into()),
@@ -107,6 +147,7 @@ fn keep_resizes_away() -> nix::Result<()> {
 struct Sampling {
     asking: Sender<Suspend>,
     view: ViewOptions,
+    writer: Writer,
 }
 
 impl Host for Sampling {
@@ -115,10 +156,20 @@ impl Host for Sampling {
         if request.profile.ledger().shown() == 0 {
             return "there is nothing to write yet".to_owned();
         }
-        match self.write(&request) {
+        let (view, shown) = (self.view.clone(), escaped_text(&request.file).into_owned());
+        let begun = self.writer.begin(move || match write(&request, &view) {
             Ok((name, format)) => format!("wrote {name} ({format}): {samples}"),
             Err(error) => format!("{error:#}"),
+        });
+        match begun {
+            Ok(true) => format!("writing {shown} ..."),
+            Ok(false) => "the last file is still being written".to_owned(),
+            Err(error) => format!("cannot start a thread: {error}"),
         }
+    }
+
+    fn saved(&mut self) -> Option<String> {
+        self.writer.take_end()
     }
 
     fn suspend(&mut self) {
@@ -130,20 +181,18 @@ impl Host for Sampling {
     }
 }
 
-impl Sampling {
-    fn write(&self, request: &SaveRequest) -> anyhow::Result<(String, &'static str)> {
-        let path = PathBuf::from(&request.file);
-        let format = choose_format(None, Some(&path));
-        let view = ViewOptions { weight: weight(format, request.measure), ..self.view.clone() };
-        let user = InvokingUser::behind_sudo();
-        let destination = Destination::prove(&Output::File(path), user.as_ref())?;
-        let name = destination.name();
-        destination.write(|out| format.write(&request.profile, &view, out)).with_context(|| {
-            let has_no_timeline = format.needs_timeline() && !request.profile.keeps_timeline();
-            if has_no_timeline { "r starts anew, after which it can be written" } else { "not written" }
-        })?;
-        Ok((name, format.name()))
-    }
+fn write(request: &SaveRequest, view: &ViewOptions) -> anyhow::Result<(String, &'static str)> {
+    let path = PathBuf::from(&request.file);
+    let format = choose_format(None, Some(&path));
+    let view = ViewOptions { weight: weight(format, request.measure), ..view.clone() };
+    let user = InvokingUser::behind_sudo();
+    let destination = Destination::prove(&Output::File(path), user.as_ref())?;
+    let name = destination.name();
+    destination.write(|out| format.write(&request.profile, &view, out)).with_context(|| {
+        let has_no_timeline = format.needs_timeline() && !request.profile.keeps_timeline();
+        if has_no_timeline { "r starts anew, after which it can be written" } else { "not written" }
+    })?;
+    Ok((name, format.name()))
 }
 
 /// As `record` weighs: collapsed stacks count samples.

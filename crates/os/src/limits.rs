@@ -13,6 +13,9 @@ static KEPT: AtomicUsize = AtomicUsize::new(0);
 /// How many may be: what the usual limit of 1024 files leaves, until more were asked for.
 static MAX_KEPT: AtomicUsize = AtomicUsize::new(1024 - RESERVED);
 
+/// How many files there is room for at once: some for each of hundreds of threads, in 64 KiB.
+const ROOM_FOR_FILES: i32 = 8191;
+
 /// Asks for as many open files as may be had without privileges. Programs that are started later inherit it:
 /// commands are to be launched before.
 pub fn want_many_files() {
@@ -21,6 +24,10 @@ pub fn want_many_files() {
         MAX_KEPT
             .store(usize::try_from(most).unwrap_or(usize::MAX).saturating_sub(RESERVED), Ordering::Relaxed);
     }
+    // Where a process has threads, the kernel lets whoever opens the file that its table has no room for wait until
+    // all CPUs have come by: for seconds on a machine with hundreds of threads at work. A table does not shrink.
+    let _ = nix::fcntl::fcntl(std::io::stderr(), nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(ROOM_FOR_FILES))
+        .map(nix::unistd::close);
 }
 
 /// The right to keep one file open.

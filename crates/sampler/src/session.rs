@@ -168,7 +168,11 @@ impl Session {
         callback: &mut dyn FnMut(&Progress, &mut Profile) -> ControlFlow<()>,
     ) -> End {
         let mut costs = Costs::from_now();
+        // What is there must be told to the program at once, however busy the machine is: until then it is not
+        // sampled. What the program sends has time.
+        priority::want_promptness();
         self.members.read_kernel(profile);
+        priority::want_no_promptness();
         costs.start = self.members.watched_since().unwrap_or(costs.start);
         let start = costs.start;
         profile.ledger_mut().interval =

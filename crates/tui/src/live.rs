@@ -18,8 +18,11 @@ const GLANCE: Duration = Duration::from_millis(100);
 
 /// What the view asks of the program around it.
 pub trait Host {
-    /// Writes what is seen; returns what to tell the user.
+    /// Begins to write what is seen; returns what to tell the user until it is written. Keys wait for this.
     fn save(&mut self, request: SaveRequest) -> String;
+
+    /// What to tell the user of a file that was written since this was last asked.
+    fn saved(&mut self) -> Option<String>;
 
     /// Stops the program; returns when the shell lets it go on.
     fn suspend(&mut self);
@@ -40,6 +43,7 @@ pub fn run(
     let mut screen = Screen::enter()?;
     while !should_end.load(Ordering::Relaxed) {
         updates.try_iter().for_each(|update| state.fold(update));
+        host.saved().into_iter().for_each(|message| state.say(message));
         let was_taken = screen.was_taken();
         if was_taken {
             screen.enter_again()?;

@@ -198,7 +198,7 @@ pub fn threads(canvas: &mut Canvas, area: Rect, rows: &[ThreadId], first: usize)
 fn thread_cell(state: &State, thread: ThreadId, column: Column, several: bool) -> (String, Style) {
     let info = state.profile().thread_of(thread);
     let row = state.thread_row(thread);
-    let is_seen = row.recent.samples > 0;
+    let is_seen = row.recent.samples > 0 && state.end().is_none();
     let style = if is_seen { Style::new() } else { DIM };
     match column {
         Column::Thread if several => (format!("{}/{}", info.key.pid, info.key.tid), style),
@@ -207,6 +207,9 @@ fn thread_cell(state: &State, thread: ThreadId, column: Column, several: bool) -
             (format!("{}{mark}", info.key.tid), style)
         }
         Column::ThreadName => (plain(info.name.as_deref().unwrap_or_default()).into_owned(), style),
+        // Nobody does anything any more, whatever was seen last.
+        Column::State if state.end().is_some() => ("ended".to_owned(), style),
+        Column::WaitsFor if state.end().is_some() => (String::new(), style),
         Column::State => (doing(row, is_seen).to_owned(), style),
         Column::Gil => (percent(row.recent.gil_share()), heat(row.recent.gil_share())),
         Column::Cpu => (percent(row.recent.cpu_share()), heat(row.recent.cpu_share())),

@@ -233,6 +233,21 @@ fn after_a_reset_samples_are_waited_for() {
 }
 
 #[test]
+fn no_thread_of_a_process_that_has_ended_does_anything() {
+    let (mut source, mut state) = (Source::new(), State::new(settings()));
+    state.act(Action::Show(Tab::Threads));
+    source.instant(&[
+        (4711, "main:1 compute:2", RUNS),
+        (4712, "main:1 wait:4", ThreadState::Waiting(WaitReason::Sleep)),
+    ]);
+    state.fold(source.update());
+    state.fold(crate::Update { end: Some("the process has ended".into()), ..source.update() });
+    let screen = drawn(&state, 140, 12);
+    assert_eq!(screen.matches(" ended ").count(), 2, "{screen}");
+    assert!(!screen.contains("runs") && !screen.contains("sleep"), "{screen}");
+}
+
+#[test]
 fn an_end_before_the_first_sample_is_told() {
     let (mut source, mut state) = (Source::new(), State::new(settings()));
     state.fold(crate::Update { end: Some("the process has ended".into()), ..source.update() });
