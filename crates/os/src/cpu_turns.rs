@@ -17,6 +17,7 @@ use crate::perf_event::{self, Wanted};
 // <linux/perf_event.h>.
 const PERF_COUNT_SW_DUMMY: u64 = 9;
 const PERF_SAMPLE_TIME: u64 = 1 << 2;
+const PERF_SAMPLE_CPU: u64 = 1 << 7;
 const SAMPLE_ID_ALL: u64 = 1 << 18;
 const USE_CLOCKID: u64 = 1 << 25;
 const CONTEXT_SWITCH: u64 = 1 << 26;
@@ -24,16 +25,40 @@ const CONTEXT_SWITCH: u64 = 1 << 26;
 const WRITE_BACKWARD: u64 = 1 << 27;
 const PERF_RECORD_SWITCH: u64 = 14;
 const PERF_RECORD_MISC_SWITCH_OUT: u64 = 1 << 13;
+/// It lost the CPU although it would have gone on (Linux 4.17; never said before).
+const PERF_RECORD_MISC_SWITCH_OUT_PREEMPT: u64 = 1 << 14;
 
 /// Where the first page says how far the kernel has written.
 const HEAD_OFFSET: usize = 1024;
 
-/// A record of this event: its header and the time.
-const RECORD_BYTES: u64 = 16;
+/// A record of this event: its header, the time and the CPU.
+const RECORD_BYTES: u64 = 24;
 
 /// Records that are looked through at most: more switches than this between an instant and the look at it is more
 /// than a scheduler does.
 const MAX_RECORDS: u64 = 64;
+
+/// A thread got a CPU or lost it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Switch {
+    /// When.
+    pub at: Timestamp,
+    /// Which CPU.
+    pub cpu: u32,
+    /// What happened.
+    pub kind: SwitchKind,
+}
+
+/// What a switch did to a thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SwitchKind {
+    /// It got the CPU.
+    In,
+    /// It lost the CPU and would have gone on: it is ready to run and waits for its turn.
+    Preempted,
+    /// It gave the CPU up, or the kernel does not tell these apart.
+    Out,
+}
 
 /// What is known of a thread's turns on the CPUs, since this was opened.
 #[derive(Debug)]
@@ -54,7 +79,7 @@ impl CpuTurns {
         let right = KeepingRight::take().ok_or_else(|| io::Error::from(io::ErrorKind::QuotaExceeded))?;
         let wanted = Wanted {
             config: PERF_COUNT_SW_DUMMY,
-            sample_type: PERF_SAMPLE_TIME,
+            sample_type: PERF_SAMPLE_TIME | PERF_SAMPLE_CPU,
             flags: SAMPLE_ID_ALL | USE_CLOCKID | CONTEXT_SWITCH | WRITE_BACKWARD,
             clock: libc::CLOCK_MONOTONIC,
         };
@@ -92,16 +117,38 @@ impl CpuTurns {
         self.head().wrapping_neg()
     }
 
-    /// The record `age` places behind the newest, which is at `head`: whether the thread got a CPU, and when.
-    fn record(&self, head: u64, age: u64) -> Option<(bool, Timestamp)> {
-        let place = head.wrapping_add(age * RECORD_BYTES) % self.page as u64;
-        let at = self.page + place as usize;
-        let header = self.load(at);
+    /// The record `age` places behind the newest, which is at `head`.
+    fn record(&self, head: u64, age: u64) -> Option<Switch> {
+        let word = |index: u64| {
+            let place = head.wrapping_add(age * RECORD_BYTES + index * 8) % self.page as u64;
+            self.load(self.page + place as usize)
+        };
+        let header = word(0);
         // Type (32 bits), misc (16 bits), size (16 bits).
         let (kind, misc, size) = (header & 0xffff_ffff, header >> 32 & 0xffff, header >> 48);
-        let is_switch = kind == PERF_RECORD_SWITCH && size == RECORD_BYTES;
-        let got_it = misc & PERF_RECORD_MISC_SWITCH_OUT == 0;
-        is_switch.then(|| (got_it, Timestamp::from_nanos(self.load(at + 8))))
+        let kind = match kind == PERF_RECORD_SWITCH && size == RECORD_BYTES {
+            false => return None,
+            true if misc & PERF_RECORD_MISC_SWITCH_OUT == 0 => SwitchKind::In,
+            true if misc & PERF_RECORD_MISC_SWITCH_OUT_PREEMPT != 0 => SwitchKind::Preempted,
+            true => SwitchKind::Out,
+        };
+        // The CPU (32 bits), and as many that are reserved.
+        Some(Switch { at: Timestamp::from_nanos(word(1)), cpu: word(2) as u32, kind })
+    }
+
+    /// Whether the newest records, as they were when `head` was read, were not overwritten meanwhile.
+    fn still_stand(&self, head: u64) -> bool {
+        fence(Ordering::Acquire);
+        let since = head.wrapping_sub(self.load(HEAD_OFFSET)) / RECORD_BYTES;
+        // What was looked at is as far as a whole page from what was written since.
+        since < self.page as u64 / RECORD_BYTES - MAX_RECORDS
+    }
+
+    /// The last time that the thread got a CPU or lost it; `None` where it did neither since this was opened.
+    pub fn last(&self) -> Option<Switch> {
+        let head = self.head();
+        let last = (head != 0).then(|| self.record(head, 0))?;
+        last.filter(|_| self.still_stand(head))
     }
 
     /// Whether the thread was on a CPU at the instant `at`; `None` where that is not known any more, or was not
@@ -110,13 +157,9 @@ impl CpuTurns {
         let head = self.head();
         let written = head.wrapping_neg() / RECORD_BYTES;
         for age in 0..written.min(MAX_RECORDS) {
-            let (got_it, when) = self.record(head, age)?;
-            if when <= at {
-                fence(Ordering::Acquire);
-                // What was overwritten meanwhile is as far as a whole page from here.
-                let since = head.wrapping_sub(self.load(HEAD_OFFSET)) / RECORD_BYTES;
-                let room = self.page as u64 / RECORD_BYTES - MAX_RECORDS;
-                return (since < room).then_some(got_it);
+            let switch = self.record(head, age)?;
+            if switch.at <= at {
+                return self.still_stand(head).then_some(switch.kind == SwitchKind::In);
             }
         }
         None
@@ -164,6 +207,9 @@ mod tests {
         assert_eq!(turns.was_on_cpu(working), Some(true));
         assert_eq!(turns.was_on_cpu(after), Some(false));
         assert_eq!(turns.was_on_cpu(before), None);
+        let last = turns.last().unwrap();
+        assert_eq!(last.kind, SwitchKind::Out, "it sleeps");
+        assert!(last.at > working && last.cpu < clock::cpus());
         drop(wake);
         worker.join().unwrap();
     }

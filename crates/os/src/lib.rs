@@ -3,6 +3,7 @@
 //!
 //! The only crate beside `bpf` that may hold `unsafe` code; each block says why it is sound.
 
+pub mod affinity;
 pub mod children;
 pub mod clock;
 pub mod cpu_turns;
@@ -22,8 +23,9 @@ pub mod rehearsal;
 pub mod signals;
 pub mod thread_clock;
 
+pub use affinity::Affinity;
 pub use children::ChildFinder;
-pub use cpu_turns::CpuTurns;
+pub use cpu_turns::{CpuTurns, Switch, SwitchKind};
 pub use file::MappedFile;
 pub use memory::ProcessMemory;
 pub use proc::{Activity, Mapping, ProcView, Process, Schedule, ThreadFiles, proc_view};

@@ -12,6 +12,7 @@
 //!   are compared as well.
 
 use std::hash::BuildHasher;
+use std::sync::Arc;
 
 use profiler_memory::{CopiedPages, ReadError, ReadMemory, ReadRequest};
 use profiler_model::RemoteAddr;
@@ -19,19 +20,19 @@ use profiler_python::{CodeHead, CodeObject, Offsets, RawStack};
 use profiler_stack::MAX_CODE_OBJECTS;
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 
-/// At how many instants a code object has to be met until it is expected to be there at the next one too.
-/// One that is gone after all costs the sample.
-const SIGHTS_OF_LASTING_CODE: u8 = 2;
-
 /// What identifies the code objects of some stacks of one instant.
 #[derive(Debug, Default)]
 pub struct Capture {
     /// Taken while the stacks stood still.
     at_instant: CodeHeads,
-    /// Those that are left for afterwards, and then taken.
-    afterwards: CodeHeads,
+    /// The code objects that are left for afterwards.
+    left: Vec<RemoteAddr>,
+    /// What was taken afterwards, of these and of others that were left at other instants.
+    afterwards: Arc<CodeHeads>,
     /// Code objects that were still there at the instant, as none had been freed; in order.
     unfreed: Vec<RemoteAddr>,
+    /// How many code objects the interpreter had freed at the instant, where that is told.
+    freed_codes: Option<u64>,
     /// Code objects whose names were copied at the instant.
     first_seen: FxHashSet<RemoteAddr>,
     names: CopiedPages,
@@ -63,16 +64,18 @@ impl Capture {
         stacks: impl Iterator<Item = &'a RawStack>,
         known: &mut KnownCodes,
     ) -> Result<Self, ReadError> {
-        let (mut now, mut capture) = (Vec::new(), Capture::default());
+        let mut capture = Capture { freed_codes: known.freed_codes, ..Capture::default() };
+        let mut now = Vec::new();
         for code in stacks.flat_map(|stack| &stack.frames).map(|frame| frame.code) {
             if known.unfreed.contains(&code) {
                 capture.unfreed.push(code);
             } else if known.lasts(code) {
-                capture.afterwards.codes.push(code);
+                capture.left.push(code);
             } else {
                 now.push(code);
             }
         }
+        capture.unfreed.sort_unstable();
         capture.at_instant = CodeHeads::read(memory, offsets, now)?;
         let new: Vec<_> = capture.at_instant.all().filter(|(code, head)| known.is_new(*code, head)).collect();
         capture.copy_names(memory, offsets, &new)?;
@@ -98,15 +101,27 @@ impl Capture {
         Ok(())
     }
 
-    /// Copies what was left out. Happens when nothing is stopped any more.
+    /// Copies what was left out of these captures, each code object once. Happens when nothing is stopped any more.
     ///
     /// # Errors
     /// When nothing of the process can be read any more.
-    pub fn complete(&mut self, memory: &impl ReadMemory, offsets: &Offsets) -> Result<(), ReadError> {
-        let codes = std::mem::take(&mut self.afterwards.codes);
-        self.afterwards = CodeHeads::read(memory, offsets, codes)?;
-        self.unfreed.sort_unstable();
+    pub fn complete<'a>(
+        captures: impl Iterator<Item = &'a mut Capture>,
+        memory: &impl ReadMemory,
+        offsets: &Offsets,
+    ) -> Result<(), ReadError> {
+        let captures: Vec<_> = captures.filter(|capture| !capture.left.is_empty()).collect();
+        let left = captures.iter().flat_map(|capture| capture.left.iter().copied()).collect();
+        let afterwards = Arc::new(CodeHeads::read(memory, offsets, left)?);
+        for capture in captures {
+            capture.afterwards = Arc::clone(&afterwards);
+        }
         Ok(())
+    }
+
+    /// Whether nothing is left for afterwards.
+    pub fn is_complete(&self) -> bool {
+        self.left.is_empty()
     }
 
     /// What identifies the code object.
@@ -192,8 +207,6 @@ struct Named {
     hash: u64,
     /// Whether its head can be no other object's.
     is_unique: bool,
-    /// At how many instants it was met, up to [`SIGHTS_OF_LASTING_CODE`].
-    sights: u8,
 }
 
 fn hash_of(head: &CodeHead) -> u64 {
@@ -209,10 +222,10 @@ impl KnownCodes {
         }
     }
 
-    /// Whether it is enough to look at the code object afterwards.
+    /// Whether it is enough to look at the code object afterwards. One that is gone by then costs the sample, and is
+    /// looked at each time from then on.
     fn lasts(&self, code: RemoteAddr) -> bool {
-        let has_lasted = |named: &Named| named.is_unique && named.sights == SIGHTS_OF_LASTING_CODE;
-        self.named.get(&code).is_some_and(has_lasted) && !self.restless.contains(&code)
+        self.named.get(&code).is_some_and(|named| named.is_unique) && !self.restless.contains(&code)
     }
 
     /// Whether the names of the code object that has this head now have to be read.
@@ -223,37 +236,29 @@ impl KnownCodes {
         is_other || self.are_reused
     }
 
-    /// Learns that the code objects of a stack of the current instant have the names of this capture.
+    /// Learns that the code objects of a stack have the names of this capture, which may have been taken a few instants ago.
     /// `are_numbered` says whether the numbers that CPython gives them can be relied on.
     pub fn learn(&mut self, offsets: &Offsets, capture: &Capture, stack: &RawStack, are_numbered: bool) {
-        if capture.at_instant.codes.is_empty() && capture.afterwards.codes.is_empty() {
+        if capture.at_instant.codes.is_empty() && capture.left.is_empty() {
             return;
         }
+        let are_unfreed = self.freed_codes.is_some() && self.freed_codes == capture.freed_codes;
         if self.named.len().max(self.unfreed.len()) > MAX_CODE_OBJECTS {
             self.named.clear();
             self.unfreed.clear();
         }
         for code in stack.frames.iter().map(|frame| frame.code) {
-            if self.freed_codes.is_some() && are_numbered {
+            if are_unfreed && are_numbered {
                 self.unfreed.insert(code);
             }
             if let Some(head) = capture.at_instant.head(code) {
-                self.meet(code, &head, are_numbered && head.is_unique(offsets));
+                let is_unique = are_numbered && head.is_unique(offsets);
+                self.named.insert(code, Named { hash: hash_of(&head), is_unique });
             }
         }
     }
 
-    fn meet(&mut self, code: RemoteAddr, head: &CodeHead, is_unique: bool) {
-        let new = Named { hash: hash_of(head), is_unique, sights: 0 };
-        let named = self.named.entry(code).or_insert(new);
-        if (named.hash, named.is_unique) != (new.hash, new.is_unique) {
-            *named = new;
-        }
-        named.sights = (named.sights + 1).min(SIGHTS_OF_LASTING_CODE);
-    }
-
-    /// Forgets the code objects of a stack of the current instant, of which one turned out to have no certain
-    /// name.
+    /// Forgets the code objects of a stack, of which one turned out to have no certain name.
     pub fn forget(&mut self, capture: &Capture, stack: &RawStack) {
         if self.restless.len() > MAX_CODE_OBJECTS {
             self.restless.clear();
@@ -296,7 +301,7 @@ mod tests {
 
     fn capture(memory: &Snapshot, offsets: &Offsets, known: &mut KnownCodes) -> Capture {
         let mut capture = Capture::of_stacks(memory, offsets, [&stack()].into_iter(), known).unwrap();
-        capture.complete(memory, offsets).unwrap();
+        Capture::complete([&mut capture].into_iter(), memory, offsets).unwrap();
         capture
     }
 
@@ -320,7 +325,10 @@ mod tests {
     #[test]
     fn numbered_code_is_looked_at_afterwards_once_it_has_lasted() {
         let mut known = KnownCodes::default();
-        assert_eq!(identities(12, &[1; 6], &mut known), ["first", "now", "later", "later", "later", "later"]);
+        assert_eq!(
+            identities(12, &[1; 6], &mut known),
+            ["first", "later", "later", "later", "later", "later"]
+        );
         // It is another one after all: from now on it is looked at each time.
         let other = capture(&memory(2), &offsets(12), &mut known);
         known.forget(&other, &stack());
@@ -341,7 +349,7 @@ mod tests {
         known.begin(Some(5));
         assert_eq!(identities(12, &[1; 3], &mut known), ["first", "unfreed", "unfreed"]);
         known.begin(Some(6));
-        assert_eq!(identities(12, &[1; 2], &mut known), ["now", "unfreed"]);
+        assert_eq!(identities(12, &[1; 2], &mut known), ["later", "unfreed"]);
         known.begin(None);
         assert_eq!(identities(12, &[1; 2], &mut known), ["later", "later"]);
     }

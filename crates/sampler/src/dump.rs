@@ -145,7 +145,9 @@ impl Look {
             priority::want_promptness();
             let instants = self.probe.capture(group.gil.as_ref(), &wanted);
             priority::want_no_promptness();
-            for instant in instants? {
+            let mut instants = instants?;
+            self.probe.complete(instants.iter_mut().map(|instant| &mut instant.capture))?;
+            for instant in instants {
                 instant.stops.iter().for_each(|lasted| self.stops.add(*lasted));
                 if let Some(objects) = &instant.objects {
                     self.add_tasks(objects);

@@ -31,6 +31,17 @@ pub struct Instant {
     pub objects: Option<ObjectCopy>,
     /// How long each stop lasted.
     pub stops: Vec<Nanos>,
+    /// The thread that needed no stop because it waited for a CPU.
+    pub queued: Option<Queued>,
+}
+
+/// A thread that waits for a CPU.
+#[derive(Clone, Copy, Debug)]
+pub struct Queued {
+    /// The thread, as an index into the roster.
+    pub thread: usize,
+    /// What its exact clock said all the time.
+    pub clock: Nanos,
 }
 
 impl Instant {

@@ -11,6 +11,7 @@ mod attach;
 mod capture;
 mod code_names;
 mod codes;
+mod company;
 mod core_file;
 mod dump;
 mod examine;

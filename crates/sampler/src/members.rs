@@ -15,7 +15,7 @@ use profiler_bpf::Record;
 use crate::attach::{Heritage, Search};
 use crate::kernel::Kernel;
 use crate::probe::Probe;
-use crate::process_sampler::{ProcessSampler, Sampled};
+use crate::process_sampler::{ProcessSampler, Runners, Sampled};
 use crate::ticks::{Tick, ticks};
 use crate::tree::{Change, Tree};
 use crate::{AttachError, SamplerOptions, Target};
@@ -58,6 +58,8 @@ pub struct Members {
     cpu_of_gone: Nanos,
     /// With threads that were asked to stop and have not yet.
     leaving: Vec<Probe>,
+    /// Whether it matters which CPU a thread has.
+    watches_turns: bool,
     /// The in-kernel program, where it takes the samples.
     kernel: Option<Kernel>,
     /// When what it sent was read last.
@@ -157,6 +159,7 @@ impl Members {
             counts: ProcessCounts::default(),
             cpu_of_gone: Nanos::ZERO,
             leaving: Vec::new(),
+            watches_turns: false,
             kernel: None,
             last_read: now,
         };
@@ -173,7 +176,7 @@ impl Members {
         for change in changes {
             match change {
                 Change::Born { pid, parent, at } => self.add(pid, parent, at, now),
-                Change::Executed { pid, at } => self.program_changed(pid, at, true),
+                Change::Executed { pid, at } => self.program_changed(profile, pid, at, true),
                 Change::Ended { pid, at } => {
                     self.count_short_life(profile, pid, due, at);
                     self.remove(profile, pid);
@@ -194,17 +197,18 @@ impl Members {
     }
 
     /// The process runs another program: whatever was known of its Python is void.
-    fn program_changed(&mut self, pid: Pid, at: Timestamp, is_new_program: bool) {
+    fn program_changed(&mut self, profile: &mut Profile, pid: Pid, at: Timestamp, is_new_program: bool) {
         let Some(member) = self.members.get_mut(&pid) else { return };
         member.heritage = None;
         let waiting = State::Waiting(Waiting::from(pid, at, is_new_program));
         let before = std::mem::replace(&mut member.state, waiting);
         if let State::Sampled(sampler) = before {
-            self.give_up(*sampler);
+            self.give_up(profile, *sampler);
         }
     }
 
-    fn give_up(&mut self, mut sampler: ProcessSampler) {
+    fn give_up(&mut self, profile: &mut Profile, mut sampler: ProcessSampler) {
+        sampler.settle_waiting(profile);
         if let Some(kernel) = &mut self.kernel {
             sampler.leave_kernel(kernel);
         }
@@ -237,7 +241,7 @@ impl Members {
         }
         member.count(&mut self.counts);
         if let State::Sampled(sampler) = member.state {
-            self.give_up(*sampler);
+            self.give_up(profile, *sampler);
         }
         self.order.retain(|other| *other != pid);
         if let Some(tree) = &mut self.tree {
@@ -446,7 +450,7 @@ impl Members {
             Sampled::Going => {}
             Sampled::Ended => self.remove(profile, pid),
             Sampled::WithoutRuntime => {
-                self.program_changed(pid, now, false);
+                self.program_changed(profile, pid, now, false);
                 self.try_to_attach(profile, pid, now);
             }
         }
@@ -521,11 +525,40 @@ impl Members {
         });
         member.process = Some(process);
         let mut sampler = ProcessSampler::new(target, self.options, process, member.born.take());
+        if self.watches_turns {
+            sampler.watch_turns();
+        }
         if let Some(kernel) = &mut self.kernel {
             // What cannot be read yet is looked at again soon.
             let _ = sampler.enter_kernel(kernel, profile, clock::now());
         }
         member.state = State::Sampled(Box::new(sampler));
+    }
+
+    /// Which threads run, if there is one process and no more to come.
+    pub fn runners(&self) -> Runners {
+        let mut sampled = self.members.values();
+        match (&self.tree, sampled.next().map(|member| &member.state)) {
+            (None, Some(State::Sampled(sampler))) => sampler.runners(),
+            (None, _) => Runners::None,
+            (Some(_), _) => Runners::Many,
+        }
+    }
+
+    /// Has it be known from now on which CPU a thread has that is the only one to run.
+    pub fn watch_turns(&mut self) {
+        self.watches_turns = self.tree.is_none();
+        self.samplers().for_each(ProcessSampler::watch_turns);
+    }
+
+    /// Whether something that was captured is to get its names before the instant `next`.
+    pub fn is_settling_due(&mut self, next: Timestamp) -> bool {
+        self.samplers().any(|sampler| sampler.is_settling_due(next))
+    }
+
+    /// Records what was captured and has waited for its names.
+    pub fn settle_waiting(&mut self, profile: &mut Profile) {
+        self.samplers().for_each(|sampler| sampler.settle_waiting(profile));
     }
 
     /// Has the next samples stand for nothing that was before `now`.
@@ -541,11 +574,11 @@ impl Members {
     }
 
     /// The same at the end, waiting for them.
-    pub fn release_all(&mut self) {
+    pub fn release_all(&mut self, profile: &mut Profile) {
         for member in std::mem::take(&mut self.members).into_values() {
             member.count(&mut self.counts);
             if let State::Sampled(sampler) = member.state {
-                self.give_up(*sampler);
+                self.give_up(profile, *sampler);
             }
         }
         self.order.clear();

@@ -18,7 +18,7 @@ use profiler_python::GilAddresses;
 use crate::Target;
 use crate::capture::StackReader;
 use crate::gil::{self, GilState};
-use crate::instant::{Instant, read_stacks};
+use crate::instant::{Instant, Queued, read_stacks};
 use crate::objects::nobody_ran;
 use crate::roster::Roster;
 
@@ -76,12 +76,13 @@ pub fn capture(
                 true => Ok(()),
                 false => Err(LossReason::GilMoved),
             };
+        instant.queued = still.queued(last_holder);
         stops.extend(release(roster, last_holder, still));
         instant.lose_unproved(|index| {
             let proof = if Some(index) == last_holder { proof_of_holder } else { proof_of_others };
             if proof.is_err() && roster.threads[index].slept_since_look() { Ok(()) } else { proof }
         });
-        finish(target, &mut instant, reader)?;
+        reader.learn(instant.read());
         let is_between_frames = instant.stacks.iter().any(|(_, stack)| *stack == Err(LossReason::Invalid));
         if is_between_frames && attempt < MAX_ATTEMPTS {
             // Stopped again at once, it would not have moved.
@@ -117,6 +118,14 @@ impl Still {
             }
             Still::Asleep => Err(LossReason::Moved),
             Still::Not(reason) => Err(*reason),
+        }
+    }
+
+    /// The thread `index`, if it waits for a CPU.
+    fn queued(&self, index: Option<usize>) -> Option<Queued> {
+        match self {
+            Still::Queued(clock) => index.map(|thread| Queued { thread, clock: *clock }),
+            Still::Stopped(_) | Still::Asleep | Still::Not(_) => None,
         }
     }
 }
@@ -174,16 +183,10 @@ pub fn capture_alone(
     if proof.is_err() && !thread.slept_since_look() {
         instant.lose_unproved(|_| proof);
     }
+    instant.queued = still.queued(Some(index));
     instant.stops.extend(release(roster, Some(index), still));
-    finish(target, &mut instant, reader)?;
-    Ok(instant)
-}
-
-/// What can wait until nothing is stopped any more.
-fn finish(target: &Target, instant: &mut Instant, reader: &mut StackReader) -> Result<(), ReadError> {
-    instant.capture.complete(target.memory(), target.offsets())?;
     reader.learn(instant.read());
-    Ok(())
+    Ok(instant)
 }
 
 /// Lets the thread `index` run on; returns how long it stood still.

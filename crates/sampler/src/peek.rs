@@ -80,7 +80,6 @@ fn capture_once(
             *stack = Err(LossReason::Moved);
         }
     }
-    instant.capture.complete(target.memory(), target.offsets())?;
     reader.learn(instant.read());
     // Who held the GIL is true of the instant only if it is still the same one.
     instant.holder = before

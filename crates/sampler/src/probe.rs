@@ -61,20 +61,40 @@ impl Probe {
     /// # Errors
     /// When the runtime cannot be read any more.
     pub fn look(&mut self, now: Timestamp) -> Result<(), ReadError> {
+        match self.look_at_threads(now)? {
+            Found::Same => Ok(()),
+            Found::Changed { ended } => self.refresh(ended, now),
+        }
+    }
+
+    /// Looks at what each thread is doing, and whether the roster is to be brought up to date.
+    ///
+    /// # Errors
+    /// When the runtime cannot be read any more.
+    pub fn look_at_threads(&mut self, now: Timestamp) -> Result<Found, ReadError> {
         let mut ended = Vec::new();
         for (index, thread) in self.roster.threads.iter_mut().enumerate() {
             if thread.look().is_err() {
                 ended.push(index);
             }
         }
-        if !ended.is_empty() {
-            self.roster.remove(&ended);
-            self.refresh(now)?;
-        }
         // Last, as the state of the GIL says what to stop.
-        let lists_stand = self.lists_stand(now)?;
-        if !lists_stand || self.roster.is_recheck_due(now) {
-            self.refresh(now)?;
+        let lists_stand = ended.is_empty() && self.lists_stand(now)?;
+        match lists_stand && !self.roster.is_recheck_due(now) {
+            true => Ok(Found::Same),
+            false => Ok(Found::Changed { ended }),
+        }
+    }
+
+    /// Brings the roster up to date. Indices into it mean something else afterwards.
+    ///
+    /// # Errors
+    /// When the runtime cannot be read any more.
+    pub fn refresh(&mut self, ended: Vec<usize>, now: Timestamp) -> Result<(), ReadError> {
+        self.roster.remove(&ended);
+        self.roster.refresh(self.target.process(), self.target.memory(), self.target.runtime(), now)?;
+        if !ended.is_empty() && !self.lists_stand(now)? {
+            self.roster.refresh(self.target.process(), self.target.memory(), self.target.runtime(), now)?;
         }
         if self.roster.threads.is_empty() && !self.target.process().is_alive() {
             return Err(ReadError::ProcessEnded);
@@ -94,10 +114,6 @@ impl Probe {
         self.roster.look(self.target.memory(), self.target.runtime())
     }
 
-    fn refresh(&mut self, now: Timestamp) -> Result<(), ReadError> {
-        self.roster.refresh(self.target.process(), self.target.memory(), self.target.runtime(), now)
-    }
-
     /// Looks at all stacks, and at the objects that are wanted with them, without stopping anything and without
     /// believing what is seen: it makes the next captures short. What the threads do is to be looked at anew
     /// afterwards.
@@ -115,7 +131,8 @@ impl Probe {
         Ok(())
     }
 
-    /// Captures the stacks of the threads `wanted` (indices into the roster), which share `gil` or have none.
+    /// Captures the stacks of the threads `wanted` (indices into the roster), which share `gil` or have none. What
+    /// identifies their code objects is complete after [`Probe::complete`].
     ///
     /// # Errors
     /// When nothing of the process can be read any more.
@@ -164,6 +181,14 @@ impl Probe {
         }
     }
 
+    /// Copies what was left out of these captures because it can wait.
+    ///
+    /// # Errors
+    /// When nothing of the process can be read any more.
+    pub fn complete<'a>(&self, captures: impl Iterator<Item = &'a mut Capture>) -> Result<(), ReadError> {
+        Capture::complete(captures, self.target.memory(), self.target.offsets())
+    }
+
     /// Learns whether all code objects of `stack` got their names by `capture`.
     pub fn learn_code(&mut self, capture: &Capture, stack: &RawStack, named: bool) {
         let codes = &mut self.reader.codes;
@@ -210,6 +235,18 @@ impl Probe {
             clock::sleep_until(clock::now() + Nanos::from_nanos(1_000_000));
         }
     }
+}
+
+/// What became of the threads since the roster was brought up to date.
+#[derive(Debug)]
+pub enum Found {
+    /// They are the same, as far as is known.
+    Same,
+    /// These have ended (indices into the roster), or there may be others.
+    Changed {
+        /// Those that have ended, in ascending order.
+        ended: Vec<usize>,
+    },
 }
 
 /// Threads that share a GIL: only one of them runs Python at a time.

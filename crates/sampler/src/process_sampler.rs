@@ -2,7 +2,7 @@
 //! there are, is the business of `session` and `tree`.
 
 use profiler_memory::ReadError;
-use profiler_model::{Frame, FrameKind, LossReason, Nanos, ThreadKey, ThreadState, Timestamp};
+use profiler_model::{Frame, FrameKind, LossReason, Nanos, ThreadKey, Timestamp};
 use profiler_profile::{FrameId, ProcessId, Profile, Sample, StackId, ThreadId, ThreadInfo};
 use profiler_python::{GilAddresses, RawStack};
 
@@ -10,15 +10,17 @@ use crate::code_names::CodeNames;
 use crate::codes::Capture;
 use crate::instant::Instant;
 use crate::names::ThreadNames;
-use crate::probe::{GilGroup, Probe};
+use crate::probe::{Found, GilGroup, Probe};
 use crate::roster::{KnownStack, Thread};
 use crate::wait_account::WaitAccount;
 use crate::{SamplerOptions, Target};
 
+mod captured;
 mod in_kernel;
 mod off_cpu;
 mod off_cpu_looks;
 
+use captured::{Captured, Clocks, Waiting};
 use in_kernel::InKernel;
 use off_cpu::OffCpuTimes;
 
@@ -33,6 +35,9 @@ pub struct ProcessSampler {
     options: SamplerOptions,
     /// CPU time that may wait for a sample which met its thread on a CPU.
     most_kept_back: Nanos,
+    waiting: Waiting,
+    /// Whether it matters which CPU a thread has.
+    watches_turns: bool,
     code_names: CodeNames<FrameId>,
     names: ThreadNames,
     in_kernel: InKernel,
@@ -45,6 +50,17 @@ pub struct ProcessSampler {
     cpu_last: Nanos,
     /// Whether it turned out to have ended.
     ended: bool,
+}
+
+/// Which threads run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Runners {
+    /// None, or it is not known where.
+    None,
+    /// One, which had this CPU last.
+    One(u32),
+    /// Several.
+    Many,
 }
 
 /// What became of a process that was to be sampled.
@@ -70,6 +86,8 @@ impl ProcessSampler {
             probe: Probe::new(target, options.kind),
             options,
             most_kept_back: Nanos::from_nanos((MAX_GAPS_KEPT_BACK * 1e9 / options.rate_hz) as u64),
+            waiting: Waiting::default(),
+            watches_turns: false,
             names: ThreadNames::default(),
             in_kernel: InKernel::default(),
             off_cpu: OffCpuTimes::default(),
@@ -78,6 +96,21 @@ impl ProcessSampler {
             cpu_before,
             cpu_last: cpu_before,
             ended: false,
+        }
+    }
+
+    /// Has it be known from now on which CPU a thread has that is the only one to run.
+    pub fn watch_turns(&mut self) {
+        self.watches_turns = true;
+    }
+
+    /// Which of its threads run, as far as that says where to sample from.
+    pub fn runners(&self) -> Runners {
+        let mut running = self.probe.roster.threads.iter().filter(|thread| thread.is_running());
+        match (running.next(), running.next()) {
+            (None, _) => Runners::None,
+            (Some(only), None) => only.last_switch().map_or(Runners::None, |switch| Runners::One(switch.cpu)),
+            (Some(_), Some(_)) => Runners::Many,
         }
     }
 
@@ -125,7 +158,10 @@ impl ProcessSampler {
 
     /// Takes one sample of every thread that is wanted.
     pub fn sample(&mut self, profile: &mut Profile, now: Timestamp) -> Sampled {
-        let result = self.look(now).and_then(|()| self.sample_threads(profile, now));
+        let result = self.look(profile, now).and_then(|()| self.sample_threads(profile, now));
+        if result.is_err() || self.ended {
+            self.settle_waiting(profile);
+        }
         match result {
             Ok(()) => self.names.update(&self.probe.target, &self.probe.roster, profile, now),
             // It has no memory any more: `exec` leaves no process without, not for a moment.
@@ -139,8 +175,11 @@ impl ProcessSampler {
     }
 
     /// Looks at what its threads are doing.
-    fn look(&mut self, now: Timestamp) -> Result<(), ReadError> {
-        self.probe.look(now)?;
+    fn look(&mut self, profile: &mut Profile, now: Timestamp) -> Result<(), ReadError> {
+        if let Found::Changed { ended } = self.probe.look_at_threads(now)? {
+            self.settle_waiting(profile);
+            self.probe.refresh(ended, now)?;
+        }
         if let Some(born) = self.born
             && self.has_threads()
         {
@@ -157,6 +196,7 @@ impl ProcessSampler {
             for index in group.threads {
                 let thread = &self.probe.roster.threads[index];
                 if suspended.contains(&index) {
+                    self.settle_before(profile, index);
                     self.not_asked_for(profile, index, now);
                 } else if thread.is_running()
                     || (self.options.include_idle && thread.unchanged_stack().is_none())
@@ -173,8 +213,11 @@ impl ProcessSampler {
                 profile.ledger_mut().count_without_stop();
                 continue;
             }
+            if let ([only], true) = (wanted.as_slice(), self.watches_turns) {
+                self.probe.roster.threads[*only].watch_turns();
+            }
             for instant in self.probe.capture(group.gil.as_ref(), &wanted)? {
-                self.settle(profile, instant, group.gil.as_ref(), now);
+                self.note(profile, instant, group.gil, now);
             }
         }
         Ok(())
@@ -192,7 +235,10 @@ impl ProcessSampler {
         if let Some(state) = state {
             let holder = self.probe.roster.find(state.last_holder);
             let others: Vec<usize> = wanted.extract_if(.., |index| Some(*index) != holder).collect();
-            others.into_iter().for_each(|index| self.not_asked_for(profile, index, now));
+            for index in others {
+                self.settle_before(profile, index);
+                self.not_asked_for(profile, index, now);
+            }
         }
     }
 
@@ -204,35 +250,76 @@ impl ProcessSampler {
         gil: Option<&GilAddresses>,
         now: Timestamp,
     ) {
-        let known = self.probe.roster.threads[index].unchanged_stack();
-        match known {
+        self.settle_before(profile, index);
+        let thread = &self.probe.roster.threads[index];
+        match thread.unchanged_stack() {
             Some(known) if self.options.include_idle && !self.options.gil_only => {
-                let state = self.probe.roster.threads[index].state(gil);
-                self.record(profile, index, known.stack, state, false, now);
+                let clocks = Clocks::of(thread, gil, now);
+                self.record(profile, index, known.stack, false, now, clocks);
             }
             _ => self.not_asked_for(profile, index, now),
         }
     }
 
-    /// Resolves and records what was captured; counts what was lost.
-    fn settle(
-        &mut self,
-        profile: &mut Profile,
-        instant: Instant,
-        gil: Option<&GilAddresses>,
-        now: Timestamp,
-    ) {
+    /// Notes what is true of the instant alone, and records what was captured unless that can wait.
+    fn note(&mut self, profile: &mut Profile, instant: Instant, gil: Option<GilAddresses>, at: Timestamp) {
         let ledger = profile.ledger_mut();
         instant.stops.iter().for_each(|stop| ledger.count_stop(*stop));
         if instant.stops.is_empty() {
             ledger.count_without_stop();
         }
-        let holder = instant.holder;
-        for (index, stack) in instant.stacks {
-            let holds_gil = holder == Some(self.probe.roster.threads[index].python.address);
+        let clocks = self.read_clocks(&instant, gil.as_ref(), at);
+        let all_run = clocks.iter().all(|clocks| clocks.slept_after.is_none());
+        let can_wait = all_run && instant.stacks.iter().all(|(_, stack)| stack.is_ok());
+        if !self.waiting.add(Captured { instant, at, clocks }, can_wait) {
+            self.settle_waiting(profile);
+        }
+    }
+
+    /// What the clocks say of each thread of an instant that was captured just now.
+    fn read_clocks(&mut self, instant: &Instant, gil: Option<&GilAddresses>, at: Timestamp) -> Vec<Clocks> {
+        let threads = &mut self.probe.roster.threads;
+        let of_thread = |index: usize| {
+            let thread = &mut threads[index];
+            if thread.is_running() {
+                let queued = instant.queued.filter(|queued| queued.thread == index);
+                thread.count_cpu(queued.map(|queued| queued.clock));
+            }
+            Clocks::of(thread, gil, at)
+        };
+        instant.stacks.iter().map(|(index, _)| *index).map(of_thread).collect()
+    }
+
+    /// Whether what waits for its names is to get them before the instant `next`.
+    pub fn is_settling_due(&self, next: Timestamp) -> bool {
+        self.waiting.is_due(next)
+    }
+
+    /// Records all that was captured and waits for its names.
+    pub fn settle_waiting(&mut self, profile: &mut Profile) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let (captured, completed) = self.waiting.take(&self.probe);
+        self.ended |= completed == Err(ReadError::ProcessEnded);
+        captured.into_iter().for_each(|captured| self.settle(profile, captured));
+    }
+
+    /// Records what waits for its names if the thread `index` is among it, of which something later is to be recorded.
+    fn settle_before(&mut self, profile: &mut Profile, index: usize) {
+        if self.waiting.has(index) {
+            self.settle_waiting(profile);
+        }
+    }
+
+    /// Resolves and records what was captured; counts what was lost.
+    fn settle(&mut self, profile: &mut Profile, captured: Captured) {
+        let Captured { instant, at, clocks } = captured;
+        for ((index, stack), clocks) in instant.stacks.into_iter().zip(clocks) {
+            let holds_gil = instant.holder == Some(self.probe.roster.threads[index].python.address);
             let resolved = match stack {
                 Ok(_) if self.options.gil_only && !holds_gil => {
-                    self.not_asked_for(profile, index, now);
+                    self.not_asked_for(profile, index, at);
                     continue;
                 }
                 Ok(raw) => self.resolve(profile, &raw, &instant.capture),
@@ -240,36 +327,20 @@ impl ProcessSampler {
             };
             match resolved {
                 Ok(stack) => {
-                    let state = self.keep_stack(index, stack, gil);
-                    self.record(profile, index, stack, state, holds_gil, now);
+                    // True for as long as the thread sleeps. One that runs may fall asleep elsewhere without being
+                    // put on a CPU again.
+                    self.probe.roster.threads[index].known =
+                        clocks.slept_after.map(|times_run| KnownStack { stack, times_run });
+                    self.record(profile, index, stack, holds_gil, at, clocks);
                 }
                 Err(reason) => {
+                    let is_gone = self.ended && reason == LossReason::Unreadable;
+                    let reason = if is_gone { LossReason::ProcessEnded } else { reason };
                     profile.ledger_mut().count_lost(reason);
                     self.check_after_loss(reason);
                 }
             }
         }
-    }
-
-    /// Remembers a proved stack for as long as its thread sleeps; returns the thread's state.
-    fn keep_stack(
-        &mut self,
-        index: usize,
-        stack: Option<StackId>,
-        gil: Option<&GilAddresses>,
-    ) -> ThreadState {
-        let thread = &mut self.probe.roster.threads[index];
-        if thread.is_running() {
-            // It goes on running, and may fall asleep elsewhere without being put on a CPU again.
-            thread.known = None;
-            if let Ok(schedule) = thread.files.schedule() {
-                // Exact, if a stop has just taken the thread off its CPU.
-                thread.count(schedule);
-            }
-        } else {
-            thread.known = Some(KnownStack { stack, times_run: thread.schedule.times_run });
-        }
-        thread.state(gil)
     }
 
     fn resolve(
@@ -281,6 +352,9 @@ impl ProcessSampler {
         let named =
             self.code_names.root_first(&self.probe.target, capture, raw, &mut |frame| profile.frame(frame));
         self.probe.learn_code(capture, raw, named.is_ok());
+        if named.is_err() {
+            self.waiting.grow_restless();
+        }
         let ids = named?;
         let mark = raw.truncated.then(|| profile.frame(&truncation_mark()));
         Ok(profile.stack(mark.into_iter().chain(ids)))
@@ -291,9 +365,9 @@ impl ProcessSampler {
         profile: &mut Profile,
         index: usize,
         stack: Option<StackId>,
-        state: ThreadState,
         holds_gil: bool,
         at: Timestamp,
+        clocks: Clocks,
     ) {
         if stack.is_none() {
             // A thread that has a thread state but runs no Python: there is nothing to show.
@@ -302,11 +376,11 @@ impl ProcessSampler {
         }
         let thread = self.thread_id(profile, index);
         let known = &mut self.probe.roster.threads[index];
-        let cpu = known.uncounted_cpu(at, self.most_kept_back);
+        let cpu = clocks.uncounted_since(known.counted_cpu, self.most_kept_back);
         let wall = at.since(known.counted_until);
         known.counted_cpu += cpu;
         known.counted_until = at;
-        profile.record(Sample { at, thread, stack, state, holds_gil, cpu, wall });
+        profile.record(Sample { at, thread, stack, state: clocks.state, holds_gil, cpu, wall });
     }
 
     fn not_asked_for(&mut self, profile: &mut Profile, index: usize, at: Timestamp) {

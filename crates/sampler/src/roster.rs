@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use profiler_memory::{ReadError, ReadMemory, ReadRequest};
 use profiler_model::{Nanos, NsTid, Pid, RemoteAddr, ThreadState, Tid, Timestamp};
-use profiler_os::{Activity, CpuTurns, Process, Schedule, ThreadClock, ThreadFiles};
+use profiler_os::{Activity, CpuTurns, Process, Schedule, Switch, SwitchKind, ThreadClock, ThreadFiles};
 use profiler_profile::{StackId, ThreadId};
 use profiler_python::{GilAddresses, Interpreter, Runtime, interpreters, native_ids, thread_states};
 
@@ -23,6 +23,9 @@ const NEGLIGIBLE_QUEUE: Nanos = Nanos::from_nanos(100_000);
 /// probably shares it still. To find out costs: the first perf event on a thread keeps the kernel busy for ten
 /// milliseconds.
 const SHARE_OF_WAITING: u64 = 8;
+
+/// How often in a row a thread's CPU time is derived from its exact clock.
+const MAX_COUNTED_BY_CLOCK: u32 = 16;
 
 /// A timer for an instant was seen to take the CPU from a thread as much as 10 µs before it, by the time of the
 /// kernel's record: whoever lost it no earlier than this before the instant lost it to the profiler.
@@ -61,6 +64,8 @@ pub struct Thread {
     waits_for_cpu: Cell<bool>,
     /// Its exact clock, once it had to wait for a CPU; `None` where there is none.
     clock: OnceCell<Option<ThreadClock>>,
+    /// What its exact clock said when the scheduler's counters were read last.
+    counted_by_clock: Option<CountedByClock>,
     /// When it had a CPU, from the first time on that it had to wait for one; `None` where that is not told.
     turns: OnceCell<Option<CpuTurns>>,
     /// Tells whether it sleeps on, once it has slept for a while.
@@ -71,6 +76,17 @@ pub struct Thread {
     pub counted_until: Timestamp,
     /// Its time off the CPU that is in no sample yet, where the in-kernel program samples what runs.
     pub waits: WaitAccount,
+}
+
+/// What two clocks of a thread said at one instant.
+#[derive(Clone, Copy, Debug)]
+struct CountedByClock {
+    /// Its exact clock.
+    clock: Nanos,
+    /// The scheduler's.
+    cpu: Nanos,
+    /// How often the scheduler's was derived from that since.
+    times: u32,
 }
 
 /// A stack and how long it stays true.
@@ -92,6 +108,10 @@ impl Thread {
             return Ok(());
         }
         let mark = self.watch.mark();
+        if self.is_preempted() {
+            self.activity = Activity::Running;
+            return Ok(());
+        }
         if self.is_running() && self.files.activity()? == Activity::Running {
             // Its counters are read when it is sampled.
             return Ok(());
@@ -117,7 +137,7 @@ impl Thread {
     }
 
     /// Takes what the scheduler has counted by now.
-    pub fn count(&mut self, schedule: Schedule) {
+    fn count(&mut self, schedule: Schedule) {
         // The wait for a CPU is counted when it is over.
         let waits_on = schedule.times_run == self.schedule.times_run && schedule.cpu == self.schedule.cpu;
         if !waits_on {
@@ -139,20 +159,55 @@ impl Thread {
         Ok(())
     }
 
+    /// Has the kernel write down from now on when the thread gets a CPU and when it loses it.
+    pub fn watch_turns(&self) {
+        self.turns.get_or_init(|| CpuTurns::open(self.tid).ok());
+    }
+
+    /// The last time that it got a CPU or lost it, as far as that is watched.
+    pub fn last_switch(&self) -> Option<Switch> {
+        self.turns.get()?.as_ref()?.last()
+    }
+
+    /// Whether it has lost its CPU and waits to go on, as far as that is watched.
+    fn is_preempted(&self) -> bool {
+        self.last_switch().is_some_and(|switch| switch.kind == SwitchKind::Preempted)
+    }
+
     /// What its exact clock says, if the thread waits for a CPU: as long as the clock says the same, it has not
     /// run.
     pub fn clock_while_queued(&self) -> Option<Nanos> {
+        if self.is_preempted() {
+            return self.clock_now();
+        }
+        if !self.waits_for_cpu.get() {
+            // To read the clock of a thread that runs interrupts it.
+            return None;
+        }
         let now = self.clock_now()?;
         (self.clock_now() == Some(now)).then_some(now)
     }
 
     /// What its exact clock says, where it has one.
     pub fn clock_now(&self) -> Option<Nanos> {
-        if !self.waits_for_cpu.get() {
-            // To read the clock of a thread that runs interrupts it.
-            return None;
-        }
         self.clock.get_or_init(|| ThreadClock::open(self.tid).ok()).as_ref()?.read().ok()
+    }
+
+    /// Takes the CPU time that it has used by now. Exact if it has just been taken off its CPU: by a stop, or by this
+    /// process. In the second case its `clock`, which was read for the proof, tells it as well as the scheduler's
+    /// counters, which take the kernel longer; these are asked again and again, so that nothing adds up.
+    pub fn count_cpu(&mut self, clock: Option<Nanos>) {
+        if let (Some(now), Some(counted)) = (clock, &mut self.counted_by_clock)
+            && counted.times < MAX_COUNTED_BY_CLOCK
+        {
+            counted.times += 1;
+            self.schedule.cpu = counted.cpu + now.saturating_sub(counted.clock);
+            return;
+        }
+        if let Ok(schedule) = self.files.schedule() {
+            self.count(schedule);
+            self.counted_by_clock = clock.map(|clock| CountedByClock { clock, cpu: schedule.cpu, times: 0 });
+        }
     }
 
     /// Whether it was on a CPU at the instant `at`, as far as is known. One that never had to wait for a CPU was,
@@ -164,18 +219,6 @@ impl Thread {
         let turns = self.turns.get_or_init(|| CpuTurns::open(self.tid).ok()).as_ref();
         let before_waking = Timestamp::from_nanos(at.as_nanos().saturating_sub(EARLY_WAKING.as_nanos()));
         turns.and_then(|turns| turns.was_on_cpu(before_waking)).unwrap_or(true)
-    }
-
-    /// The CPU time that a sample at the instant `at` stands for: all that is not counted yet, if the thread was on
-    /// a CPU then. Where a thread loses its CPU is no accident: it is after system calls, more often than
-    /// not. A sample taken while it waits for a CPU says nothing of where its time went, so that it stands for
-    /// none; what there is, the next one that met it on a CPU stands for. More than `most` is not kept back.
-    pub fn uncounted_cpu(&self, at: Timestamp, most: Nanos) -> Nanos {
-        let uncounted = self.schedule.cpu.saturating_sub(self.counted_cpu);
-        if uncounted < most && self.is_running() && !self.was_on_cpu(at) {
-            return Nanos::ZERO;
-        }
-        uncounted
     }
 
     /// Has its first sample stand for all that it did since it was born at `born`.
@@ -413,6 +456,7 @@ fn new_thread(
         known: None,
         waits_for_cpu: Cell::new(has_waited_much(&schedule)),
         clock: OnceCell::new(),
+        counted_by_clock: None,
         turns: OnceCell::new(),
         watch: SleepWatch::default(),
         counted_cpu: schedule.cpu,

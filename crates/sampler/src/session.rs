@@ -6,16 +6,21 @@
 use std::ops::ControlFlow;
 
 use profiler_model::{LossReason, Nanos, Pid, Timestamp};
+use profiler_os::priority::Promptness;
 use profiler_os::{CpuTurns, clock, limits, priority, signals};
 use profiler_profile::{Ledger, Profile};
 
 use crate::Target;
+use crate::company::Company;
 use crate::kernel::Kernel;
 use crate::members::Members;
 use crate::schedule::Schedule;
 
 /// The callback of [`Session::run`] is called at least this often.
 const CALLBACK_GAP: Nanos = Nanos::from_nanos(50_000_000);
+
+/// How much memory this program has had is looked at so often: it takes the kernel longer than a sample.
+const MEMORY_GAP: Nanos = Nanos::from_nanos(1_000_000_000);
 
 /// A way of taking samples.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -100,24 +105,36 @@ impl Session {
     ) -> End {
         limits::want_many_files();
         match self.options.kind {
-            // It must not lose its CPU while a thread is stopped.
             SamplerKind::Pause => {
-                priority::want_promptness();
-                CpuTurns::prepare();
+                let company = self.be_prompt();
+                self.run_on_schedule(profile, limit, company, callback)
             }
-            SamplerKind::Peek => clock::want_exact_wakeups(),
-            SamplerKind::Bpf => return self.run_in_kernel(profile, limit, callback),
+            SamplerKind::Peek => {
+                clock::want_exact_wakeups();
+                self.run_on_schedule(profile, limit, None, callback)
+            }
+            SamplerKind::Bpf => self.run_in_kernel(profile, limit, callback),
         }
-        self.run_on_schedule(profile, limit, callback)
+    }
+
+    /// Sees to it that the sampling thread does not lose its CPU while another thread is stopped. With real-time priority
+    /// it can take the CPU from what it samples.
+    fn be_prompt(&mut self) -> Option<Company> {
+        CpuTurns::prepare();
+        let is_real_time = priority::want_promptness() == Promptness::RealTime;
+        let company = is_real_time.then(Company::of_this_thread).flatten()?;
+        self.members.watch_turns();
+        Some(company)
     }
 
     fn run_on_schedule(
         &mut self,
         profile: &mut Profile,
         limit: Option<Nanos>,
+        mut company: Option<Company>,
         callback: &mut dyn FnMut(&Progress, &mut Profile) -> ControlFlow<()>,
     ) -> End {
-        let costs = Costs::from_now();
+        let mut costs = Costs::from_now();
         let start = costs.start;
         let mut schedule = Schedule::new(self.options.rate_hz, start, start.as_nanos());
         profile.ledger_mut().interval = Some(schedule.mean_gap());
@@ -128,6 +145,7 @@ impl Session {
             if signals::was_continued() {
                 // Nobody asked for samples of the time for which we were suspended.
                 schedule.go_on_from(now);
+                self.members.settle_waiting(profile);
                 self.members.count_from(now);
             }
             if now >= deadline {
@@ -135,9 +153,10 @@ impl Session {
             }
             if now >= next_callback {
                 next_callback = now + CALLBACK_GAP;
+                company.as_mut().map(Company::step_aside);
                 self.members.follow_tree(profile, schedule.next(), now);
                 self.members.release_late();
-                self.settle(profile, &costs);
+                self.settle(profile, &mut costs, false);
                 if callback(&progress(profile, start, now), profile).is_break() {
                     break End::Asked;
                 }
@@ -151,12 +170,20 @@ impl Session {
                 clock::sleep_until(schedule.next().min(next_callback).min(deadline));
                 continue;
             }
+            company.as_mut().map(Company::come_back);
             self.members.sample(profile, schedule.next());
             let late = schedule.go_on(clock::now()) * self.members.sampled().max(1) as u64;
             profile.ledger_mut().count_lost_times(LossReason::Late, late);
+            if let Some(company) = &mut company {
+                company.follow(self.members.runners());
+            }
+            if self.members.is_settling_due(schedule.next()) {
+                company.as_mut().map(Company::step_aside);
+                self.members.settle_waiting(profile);
+            }
         };
-        self.settle(profile, &costs);
-        self.members.release_all();
+        self.settle(profile, &mut costs, true);
+        self.members.release_all(profile);
         end
     }
 
@@ -193,7 +220,7 @@ impl Session {
             }
             if now >= next_callback {
                 next_callback = now + CALLBACK_GAP;
-                self.settle(profile, &costs);
+                self.settle(profile, &mut costs, false);
                 if callback(&progress(profile, start, now), profile).is_break() {
                     break End::Asked;
                 }
@@ -211,9 +238,9 @@ impl Session {
             self.members.look_off_cpu(profile, clock::now());
         }
         let ended = self.members.end_kernel(profile);
-        self.settle(profile, &costs);
+        self.settle(profile, &mut costs, true);
         profile.ledger_mut().period = Some((start, ended));
-        self.members.release_all();
+        self.members.release_all(profile);
         end
     }
 
@@ -239,9 +266,10 @@ impl Session {
         looks.next()
     }
 
-    fn settle(&mut self, profile: &mut Profile, costs: &Costs) {
+    fn settle(&mut self, profile: &mut Profile, costs: &mut Costs, is_over: bool) {
+        self.members.settle_waiting(profile);
         self.members.settle(profile.ledger_mut());
-        costs.settle(profile.ledger_mut());
+        costs.settle(profile.ledger_mut(), is_over);
     }
 }
 
@@ -249,17 +277,23 @@ impl Session {
 struct Costs {
     start: Timestamp,
     own_before: Nanos,
+    next_look_at_memory: Timestamp,
 }
 
 impl Costs {
     fn from_now() -> Self {
-        Costs { start: clock::now(), own_before: clock::own_cpu_time() }
+        let start = clock::now();
+        Costs { start, own_before: clock::own_cpu_time(), next_look_at_memory: start }
     }
 
-    fn settle(&self, ledger: &mut Ledger) {
-        ledger.period = Some((self.start, clock::now()));
+    fn settle(&mut self, ledger: &mut Ledger, is_over: bool) {
+        let now = clock::now();
+        ledger.period = Some((self.start, now));
         ledger.own_cpu = clock::own_cpu_time().saturating_sub(self.own_before);
-        ledger.own_memory = clock::own_peak_memory();
+        if is_over || now >= self.next_look_at_memory {
+            self.next_look_at_memory = now + MEMORY_GAP;
+            ledger.own_memory = clock::own_peak_memory();
+        }
     }
 }
 

@@ -66,7 +66,9 @@ impl ProcessSampler {
             if wanted.threads.is_empty() {
                 continue;
             }
-            for instant in self.probe.capture(gil, &wanted.threads)? {
+            let mut instants = self.probe.capture(gil, &wanted.threads)?;
+            self.probe.complete(instants.iter_mut().map(|instant| &mut instant.capture))?;
+            for instant in instants {
                 self.settle_off_cpu(profile, instant, &wanted.queued, gil, look.now);
             }
         }
