@@ -41,6 +41,13 @@ pub fn prepare(no_skip: bool) -> Result<()> {
         }
         eprintln!("xtask: SKIPPED: core files by gdb: {error:#}");
     }
+    // Another Python, which has to be told from CPython.
+    if let Err(error) = package("pypy3") {
+        if no_skip {
+            return Err(error);
+        }
+        eprintln!("xtask: SKIPPED: refusing PyPy: {error:#}");
+    }
     let root = run::target_folder().join("roots/sid");
     if let Err(error) = root_folder(&root) {
         if no_skip {

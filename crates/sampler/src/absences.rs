@@ -258,6 +258,10 @@ impl<S: Clone> Absences<S> {
             let record = copy.record();
             let since = record.left().unwrap_or(record.back());
             if since > now {
+                // It moved while the watch ended: what it did until then is told, but for what it ran.
+                if let Some(end) = end {
+                    return account.tell_unsampled(&record, record.ran(), end, &self.missing, sink);
+                }
                 continue;
             }
             // Of a thread that has not moved yet the first look said whether it ran.
