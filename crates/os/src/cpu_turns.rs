@@ -117,6 +117,11 @@ impl CpuTurns {
         self.head().wrapping_neg()
     }
 
+    /// How often it got a CPU or lost it since this was opened.
+    pub fn switches(&self) -> u64 {
+        self.written() / RECORD_BYTES
+    }
+
     /// The record `age` places behind the newest, which is at `head`.
     fn record(&self, head: u64, age: u64) -> Option<Switch> {
         let word = |index: u64| {
@@ -198,7 +203,7 @@ mod tests {
         let Ok(turns) = CpuTurns::open(worker_tid) else { return };
         let before = clock::now();
         assert_eq!(turns.was_on_cpu(before), None, "it has not been switched since");
-        assert_eq!(turns.written(), 0);
+        assert_eq!((turns.written(), turns.switches()), (0, 0));
         wake.send(()).unwrap();
         let working = told.recv().unwrap().1;
         assert!(turns.written() > 0);
@@ -210,6 +215,7 @@ mod tests {
         let last = turns.last().unwrap();
         assert_eq!(last.kind, SwitchKind::Out, "it sleeps");
         assert!(last.at > working && last.cpu < clock::cpus());
+        assert!(turns.switches() >= 2, "it woke and fell asleep");
         drop(wake);
         worker.join().unwrap();
     }

@@ -551,6 +551,12 @@ impl Members {
         self.samplers().for_each(ProcessSampler::watch_turns);
     }
 
+    /// Has it not be known any more.
+    pub fn unwatch_turns(&mut self) {
+        self.watches_turns = false;
+        self.samplers().for_each(ProcessSampler::unwatch_turns);
+    }
+
     /// Whether something that was captured is to get its names before the instant `next`.
     pub fn is_settling_due(&mut self, next: Timestamp) -> bool {
         self.samplers().any(|sampler| sampler.is_settling_due(next))

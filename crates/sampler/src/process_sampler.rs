@@ -57,8 +57,13 @@ pub struct ProcessSampler {
 pub enum Runners {
     /// None, or it is not known where.
     None,
-    /// One, which had this CPU last.
-    One(u32),
+    /// One.
+    One {
+        /// The CPU that it had last.
+        cpu: u32,
+        /// How often it got one or lost it, since that is watched.
+        switches: u64,
+    },
     /// Several.
     Many,
 }
@@ -104,12 +109,20 @@ impl ProcessSampler {
         self.watches_turns = true;
     }
 
+    /// Has it not be known any more.
+    pub fn unwatch_turns(&mut self) {
+        self.watches_turns = false;
+        self.probe.roster.threads.iter_mut().for_each(Thread::unwatch_turns);
+    }
+
     /// Which of its threads run, as far as that says where to sample from.
     pub fn runners(&self) -> Runners {
         let mut running = self.probe.roster.threads.iter().filter(|thread| thread.is_running());
         match (running.next(), running.next()) {
             (None, _) => Runners::None,
-            (Some(only), None) => only.last_switch().map_or(Runners::None, |switch| Runners::One(switch.cpu)),
+            (Some(only), None) => only
+                .last_switch()
+                .map_or(Runners::None, |switch| Runners::One { cpu: switch.cpu, switches: only.switches() }),
             (Some(_), Some(_)) => Runners::Many,
         }
     }

@@ -164,6 +164,18 @@ impl Thread {
         self.turns.get_or_init(|| CpuTurns::open(self.tid).ok());
     }
 
+    /// Has it not be written down any more: each time costs the thread a little.
+    pub fn unwatch_turns(&mut self) {
+        self.turns = OnceCell::new();
+        self.clock = OnceCell::new();
+        self.counted_by_clock = None;
+    }
+
+    /// How often it got a CPU or lost it, since that is watched.
+    pub fn switches(&self) -> u64 {
+        self.turns.get().and_then(Option::as_ref).map_or(0, CpuTurns::switches)
+    }
+
     /// The last time that it got a CPU or lost it, as far as that is watched.
     pub fn last_switch(&self) -> Option<Switch> {
         self.turns.get()?.as_ref()?.last()

@@ -174,8 +174,9 @@ impl Session {
             self.members.sample(profile, schedule.next());
             let late = schedule.go_on(clock::now()) * self.members.sampled().max(1) as u64;
             profile.ledger_mut().count_lost_times(LossReason::Late, late);
-            if let Some(company) = &mut company {
-                company.follow(self.members.runners());
+            if company.as_mut().is_some_and(|company| !company.follow(self.members.runners(), now)) {
+                company = None;
+                self.members.unwatch_turns();
             }
             if self.members.is_settling_due(schedule.next()) {
                 company.as_mut().map(Company::step_aside);
