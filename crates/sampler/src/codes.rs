@@ -75,7 +75,6 @@ impl Capture {
                 now.push(code);
             }
         }
-        capture.unfreed.sort_unstable();
         capture.at_instant = CodeHeads::read(memory, offsets, now)?;
         let new: Vec<_> = capture.at_instant.all().filter(|(code, head)| known.is_new(*code, head)).collect();
         capture.copy_names(memory, offsets, &new)?;
@@ -110,7 +109,9 @@ impl Capture {
         memory: &impl ReadMemory,
         offsets: &Offsets,
     ) -> Result<(), ReadError> {
-        let captures: Vec<_> = captures.filter(|capture| !capture.left.is_empty()).collect();
+        let mut captures: Vec<_> = captures.collect();
+        captures.iter_mut().for_each(|capture| capture.unfreed.sort_unstable());
+        captures.retain(|capture| !capture.left.is_empty());
         let left = captures.iter().flat_map(|capture| capture.left.iter().copied()).collect();
         let afterwards = Arc::new(CodeHeads::read(memory, offsets, left)?);
         for capture in captures {
