@@ -36,7 +36,9 @@ pub use dump::{DumpedFrame, DumpedThread, dumped_json, dumped_text};
 pub use environment::Environment;
 pub use expectation::{expectation, fixture_folder, line_numbers};
 pub use fixture::Fixture;
-pub use interpreter::{Interpreter, every_interpreter, interpreters, one_interpreter};
+pub use interpreter::{
+    Interpreter, every_interpreter, every_interpreter_side_by_side, interpreters, one_interpreter,
+};
 pub use json_schema::check_schema;
 pub use kernel_programs::{can_load_programs, programs_of};
 pub use line_reader::Lines;

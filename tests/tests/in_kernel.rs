@@ -12,7 +12,8 @@ use anyhow::{Context, Result, ensure};
 use profiler_tests::statistics::{bound, deviations};
 use profiler_tests::{
     Collapsed, Fixture, Interpreter, Profiler, Run, Scratch, can_load_programs, every_interpreter,
-    interpreters, labyrinth, one_interpreter, place, programs_of, read_speedscope,
+    every_interpreter_side_by_side, interpreters, labyrinth, one_interpreter, place, programs_of,
+    read_speedscope,
 };
 
 use kernel_programs::still_loaded;
@@ -50,7 +51,7 @@ fn both_samplers_see_the_same_stack() {
     if !can_load_programs() {
         return;
     }
-    every_interpreter(|interpreter| {
+    every_interpreter_side_by_side(|interpreter| {
         let fixture = Fixture::inline(interpreter, STILL)?;
         let (inside, outside) = (stacks(&fixture, "bpf")?, stacks(&fixture, "pause")?);
         // It may have been seen on its way down.
@@ -81,7 +82,7 @@ fn what_is_too_long_to_be_sent_is_read() {
     if !can_load_programs() {
         return;
     }
-    every_interpreter(|interpreter| {
+    every_interpreter_side_by_side(|interpreter| {
         let fixture = Fixture::inline(interpreter, LONG)?;
         let scratch = Scratch::new()?;
         let file = scratch.file("out.txt");

@@ -5,6 +5,7 @@ use profiler_tests::labyrinth::{Place, judge};
 use profiler_tests::statistics::{bound, deviations};
 use profiler_tests::{
     Collapsed, Fixture, Interpreter, Profiler, Running, Scratch, can_load_programs, every_interpreter,
+    every_interpreter_side_by_side,
 };
 
 /// The part of its time that the walk spends around the maze, at most; where rooms got lost it would be far more.
@@ -107,13 +108,15 @@ fn deeper_than(depth: usize) -> impl Fn(&Findings) -> Result<()> {
 
 #[test]
 fn plain_calls() {
-    every_interpreter(|interpreter| walk(interpreter, &[], "-r 1000", samplers(), deeper_than(15)));
+    every_interpreter_side_by_side(|interpreter| {
+        walk(interpreter, &[], "-r 1000", samplers(), deeper_than(15))
+    });
 }
 
 #[test]
 fn plain_calls_without_stopping() {
     // How much can be proved without a stop depends on the target; that nothing is torn does not.
-    every_interpreter(|interpreter| {
+    every_interpreter_side_by_side(|interpreter| {
         let scratch = Scratch::new()?;
         let file = scratch.file("out.txt");
         let fixture = Fixture::start(interpreter, "labyrinth/labyrinth.py", &[])?;
@@ -133,22 +136,28 @@ fn plain_calls_without_stopping() {
 #[test]
 fn a_stack_five_hundred_deep() {
     let shape = ["--deep", "500"];
-    every_interpreter(|interpreter| walk(interpreter, &shape, "-r 1000", samplers(), deeper_than(500)));
+    every_interpreter_side_by_side(|interpreter| {
+        walk(interpreter, &shape, "-r 1000", samplers(), deeper_than(500))
+    });
 }
 
 #[test]
 fn generators() {
-    every_interpreter(|interpreter| walk(interpreter, &["--generators"], "-r 1000", samplers(), |_| Ok(())));
+    every_interpreter_side_by_side(|interpreter| {
+        walk(interpreter, &["--generators"], "-r 1000", samplers(), |_| Ok(()))
+    });
 }
 
 #[test]
 fn callbacks_through_c() {
-    every_interpreter(|interpreter| walk(interpreter, &["--callbacks"], "-r 1000", samplers(), |_| Ok(())));
+    every_interpreter_side_by_side(|interpreter| {
+        walk(interpreter, &["--callbacks"], "-r 1000", samplers(), |_| Ok(()))
+    });
 }
 
 #[test]
 fn three_threads() {
-    every_interpreter(|interpreter| {
+    every_interpreter_side_by_side(|interpreter| {
         walk(interpreter, &["--threads", "3"], "-r 1000", samplers(), |_| Ok(()))
     });
 }

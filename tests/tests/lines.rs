@@ -2,12 +2,10 @@
 
 use std::io::BufReader;
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
-use std::thread;
 
 use anyhow::{Context, Result, ensure};
 use profiler_tests::line_tables::{Comparison, SCRIPT, compare};
-use profiler_tests::{Interpreter, interpreters};
+use profiler_tests::{Interpreter, every_interpreter_side_by_side};
 
 /// Fewer code units than any standard library has: below, the comparison did not see it.
 const UNITS_AT_LEAST: u64 = 1_000_000;
@@ -41,22 +39,5 @@ fn judge(interpreter: &Interpreter) -> Result<()> {
 
 #[test]
 fn every_instruction_of_the_standard_library_has_its_position() {
-    assert!(!interpreters().is_empty(), "no interpreter found");
-    let waiting = Mutex::new(interpreters().iter());
-    let next = || waiting.lock().expect("nobody panics while choosing").next();
-    let failures = Mutex::new(Vec::new());
-    thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(|| {
-                while let Some(interpreter) = next() {
-                    if let Err(error) = judge(interpreter) {
-                        let failure = format!("{}: {error:#}", interpreter.id);
-                        failures.lock().expect("nobody panics while adding").push(failure);
-                    }
-                }
-            });
-        }
-    });
-    let failures = failures.into_inner().expect("nobody panicked");
-    assert!(failures.is_empty(), "{} failed:\n{}", failures.len(), failures.join("\n"));
+    every_interpreter_side_by_side(judge);
 }

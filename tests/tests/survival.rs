@@ -1,9 +1,12 @@
 //! Whatever happens to the profiler, the target runs on: it is killed at random moments, a hundred times.
 
+use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
-use profiler_tests::{Fixture, Profiler, Scratch, every_interpreter, interpreters, process_state, tracer_of};
+use profiler_tests::{
+    Fixture, Profiler, Scratch, every_interpreter_side_by_side, interpreters, process_state, tracer_of,
+};
 
 /// How often the profiler is killed, over all interpreters.
 const KILLS: usize = 100;
@@ -41,17 +44,15 @@ fn must_run_on(fixture: &mut Fixture) -> Result<()> {
 #[test]
 fn killed_at_any_moment() {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let mut seed = u64::try_from(now.as_nanos() % u128::from(u64::MAX)).unwrap();
+    let seed = u64::try_from(now.as_nanos() % u128::from(u64::MAX)).unwrap();
     eprintln!("seed {seed}");
     let each = KILLS.div_ceil(interpreters().len().max(1));
-    let seed = std::cell::Cell::new(moment(&mut seed).as_nanos() as u64);
-    every_interpreter(|interpreter| {
+    let seed = Mutex::new(seed);
+    every_interpreter_side_by_side(|interpreter| {
         let scratch = Scratch::new()?;
         let mut fixture = Fixture::start(interpreter, "labyrinth/labyrinth.py", &["--threads", "2"])?;
         for _ in 0..each {
-            let mut next = seed.get();
-            let moment = moment(&mut next);
-            seed.set(next);
+            let moment = moment(&mut seed.lock().expect("nobody panics while drawing"));
             let run = Profiler::new("record").words("-f raw -r 2000 -o").arg(scratch.file("out.txt"));
             let running = run.pid(&fixture).spawn()?;
             std::thread::sleep(moment);

@@ -3,8 +3,8 @@
 use anyhow::{Context, ensure};
 use profiler_tests::statistics::{bound, deviations, effective_number};
 use profiler_tests::{
-    Collapsed, Fixture, Profiler, Scratch, dumped_json, every_interpreter, expectation, interpreters,
-    uninterrupted,
+    Collapsed, Fixture, Profiler, Scratch, dumped_json, every_interpreter, every_interpreter_side_by_side,
+    expectation, interpreters, uninterrupted,
 };
 use serde_json::Value;
 
@@ -54,7 +54,7 @@ fn each_thread_holds_the_gil_for_its_share_of_the_work() {
 
 #[test]
 fn at_most_one_thread_holds_the_gil() {
-    every_interpreter(|interpreter| {
+    every_interpreter_side_by_side(|interpreter| {
         let fixture = Fixture::start(interpreter, PROGRAM, &["--threads", "4"])?;
         let mut held = 0;
         for _ in 0..10 {
@@ -72,7 +72,7 @@ fn at_most_one_thread_holds_the_gil() {
 
 #[test]
 fn each_process_runs_all_the_time() {
-    every_interpreter(|interpreter| {
+    every_interpreter_side_by_side(|interpreter| {
         let scratch = Scratch::new()?;
         let fixture = Fixture::start(interpreter, PROGRAM, &["--processes", "2"])?;
         let expected = expectation("threads_processes")?;

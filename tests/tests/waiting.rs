@@ -3,13 +3,22 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use profiler_tests::statistics::{bound_of_gaps, deviations, effective_number_of_gaps};
 use profiler_tests::{
     Collapsed, DumpedThread, Fixture, Interpreter, Profiler, Scratch, dumped_json, every_interpreter,
-    expectation, wait_until_still,
+    every_interpreter_side_by_side, expectation, interpreters, read_speedscope, samples_per_second,
+    wait_until_still,
 };
 use serde_json::Value;
 
 const PROGRAM: &str = "waiting/waiting.py";
+
+/// Samples a second of a recording of all threads, those that wait included.
+const IDLE_RATE: f64 = 1000.0;
+
+/// How certain it is that chance alone does not break the comparison, on all interpreters together.
+const CONFIDENCE: f64 = 0.9999;
 
 fn start(interpreter: &Interpreter) -> Result<Fixture> {
     let fixture = Fixture::start(interpreter, PROGRAM, &[])?;
@@ -41,7 +50,7 @@ fn must_be(threads: &[DumpedThread], expected: &Value) -> Result<()> {
 
 #[test]
 fn dump_tells_what_every_thread_waits_in() {
-    every_interpreter(|interpreter| {
+    every_interpreter_side_by_side(|interpreter| {
         let fixture = start(interpreter)?;
         let threads = dump(&fixture)?;
         let expected = &expectation("waiting")?["threads"];
@@ -52,7 +61,7 @@ fn dump_tells_what_every_thread_waits_in() {
 
 #[test]
 fn c_code_without_the_gil_is_active() {
-    every_interpreter(|interpreter| {
+    every_interpreter_side_by_side(|interpreter| {
         let mut fixture = start(interpreter)?;
         fixture.ask("hash")?;
         let name = "hashes";
@@ -72,7 +81,7 @@ fn c_code_without_the_gil_is_active() {
 
 #[test]
 fn without_idle_threads_only_work_is_shown() {
-    every_interpreter(|interpreter| {
+    every_interpreter_side_by_side(|interpreter| {
         let scratch = Scratch::new()?;
         let file = scratch.file("out.txt");
         let mut fixture = start(interpreter)?;
@@ -92,35 +101,56 @@ fn without_idle_threads_only_work_is_shown() {
     });
 }
 
+/// Shows all threads while one of them alternates: that one begins after the recording and ends before it does, so
+/// that its account is of what was recorded. Returns the file's text and the account.
+fn record_alternation(interpreter: &Interpreter) -> Result<(String, Value)> {
+    let scratch = Scratch::new()?;
+    let file = scratch.file("out.json");
+    let mut fixture = start(interpreter)?;
+    let words = format!("-f speedscope -r {IDLE_RATE} -i -t -o");
+    let mut record = Profiler::new("record").words(&words).arg(&file).pid(&fixture).spawn()?;
+    record.wait_until_sampling()?;
+    fixture.ask("alternate")?;
+    fixture.work_for(Duration::from_millis(300))?;
+    fixture.ask("rest")?;
+    record.signal(Signal::SIGINT)?;
+    let run = record.wait()?;
+    ensure!(run.code() == Some(0), "{run:?}");
+    Ok((std::fs::read_to_string(&file)?, fixture.finish()?))
+}
+
 #[test]
 fn with_idle_threads_every_thread_is_shown_all_the_time() {
     every_interpreter(|interpreter| {
-        let scratch = Scratch::new()?;
-        let file = scratch.file("out.txt");
-        let mut fixture = start(interpreter)?;
-        fixture.ask("alternate")?;
-        Profiler::new("record").words("-f raw -r 200 -d 2 -i -t -o").arg(&file).pid(&fixture).succeed()?;
-        let account = fixture.finish()?;
-        let profile = Collapsed::parse(&std::fs::read_to_string(&file)?)?;
-        let of = |name: &str| profile.count(|stack| stack.contains(name));
+        let (text, account) = record_alternation(interpreter)?;
+        let samples = read_speedscope(&text)?;
+        let of = |name: &str| -> f64 {
+            let those = samples.iter().filter(|sample| sample.frames.iter().any(|f| f.plain_name() == name));
+            those.map(|sample| sample.weight).sum()
+        };
         let sleeps = of("sleeps");
-        ensure!(sleeps >= 100, "only {sleeps} samples of a thread that sleeps all the time");
+        let (rests, works) = (of("rests"), of("works"));
+        ensure!(sleeps > rests, "{sleeps} s of a thread that sleeps all the time, {rests} s of another");
         for name in ["waits_for_lock", "waits_for_socket", "waits_for_pipe"] {
-            let count = of(name);
-            ensure!(count.abs_diff(sleeps) * 20 <= sleeps, "{name}: {count}, but {sleeps} of sleeps");
+            let time = of(name);
+            ensure!((time - sleeps).abs() * 20.0 <= sleeps, "{name}: {time} s, but {sleeps} s of sleeps");
         }
         let spent = |name: &str| account["spent"][name].as_f64().with_context(|| name.to_owned());
         let truth = spent("rests")? / (spent("rests")? + spent("works")?);
-        let (rests, works) = (of("rests") as f64, of("works") as f64);
+        let number = effective_number_of_gaps(rests + works, samples_per_second(&text, IDLE_RATE)?);
         let share = rests / (rests + works);
-        ensure!((share - truth).abs() < 0.15, "rests: {share:.3} sampled, {truth:.3} by its own clock");
+        let chance = bound_of_gaps(truth, number, deviations(CONFIDENCE, interpreters().len()));
+        ensure!(
+            (share - truth).abs() <= chance,
+            "rests: {share:.3} sampled, {truth:.3} by its own clock, chance {chance:.3}"
+        );
         Ok(())
     });
 }
 
 #[test]
 fn two_spinning_threads_take_turns_with_the_gil() {
-    every_interpreter(|interpreter| {
+    every_interpreter_side_by_side(|interpreter| {
         let scratch = Scratch::new()?;
         let file = scratch.file("out.txt");
         let mut fixture = start(interpreter)?;

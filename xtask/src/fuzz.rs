@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: builds the fuzz targets and runs each for its share of the time.
+//! `cargo xtask fuzz`: builds the fuzz targets and runs each for its share of the time, one on each CPU.
 //!
 //! libFuzzer comes with the crate `libfuzzer-sys`, the instrumentation with every rustc: no nightly compiler
 //! and no cargo-fuzz is needed. What only a nightly has, the sanitisers, is not missed in code that has no
@@ -37,10 +37,8 @@ const TIMEOUT_SECONDS: u32 = 20;
 pub fn run(arguments: &[String]) -> Result<()> {
     let (seconds, targets) = options(arguments)?;
     let binaries = build()?;
-    for target in &targets {
-        fuzz(&binaries.join(target), target, (seconds / targets.len() as u64).max(1))?;
-    }
-    Ok(())
+    let each = (seconds / targets.len() as u64).max(1);
+    run::side_by_side(&targets, |target| fuzz(&binaries.join(target), target, each))
 }
 
 fn options(arguments: &[String]) -> Result<(u64, Vec<&str>)> {

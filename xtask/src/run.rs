@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::thread;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 /// The checkout.
 pub fn workspace() -> &'static Path {
@@ -41,6 +43,26 @@ pub fn output(command: &mut Command) -> Result<String> {
     let output = command.stderr(Stdio::inherit()).output().with_context(|| shown(command))?;
     ensure!(output.status.success(), "{}: {}", shown(command), output.status);
     Ok(String::from_utf8(output.stdout)?)
+}
+
+/// Does the same with each of these, as many at a time as there are CPUs; the first failure is returned when all
+/// have come to their end.
+pub fn side_by_side<T: Copy + Sync>(all: &[T], work: impl Fn(T) -> Result<()> + Sync) -> Result<()> {
+    let waiting = Mutex::new(all.iter());
+    let next = || waiting.lock().map_or(None, |mut waiting| waiting.next().copied());
+    let on_one_cpu = || -> Result<()> {
+        while let Some(one) = next() {
+            work(one)?;
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let cpus = thread::available_parallelism().map_or(1, usize::from);
+        let workers: Vec<_> = (0..cpus).map(|_| scope.spawn(on_one_cpu)).collect();
+        workers
+            .into_iter()
+            .try_for_each(|worker| worker.join().unwrap_or_else(|_| bail!("a worker panicked")))
+    })
 }
 
 fn shown(command: &Command) -> String {

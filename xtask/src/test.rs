@@ -15,17 +15,15 @@ pub fn run(arguments: &[String]) -> Result<()> {
     // The tests themselves are not optimised as far: thirty programs would take longer to build than to run.
     let skipped = run::target_folder().join("tests-skipped.txt");
     fs::write(&skipped, "")?;
-    let test = |arguments: &[&str]| {
-        let mut command = run::cargo();
-        command.args(["test", "--no-fail-fast"]).args(arguments).env("PROFILER_TESTS_SKIPPED", &skipped);
-        if no_skip {
-            command.env("PROFILER_TESTS_NO_SKIP", "1");
-        }
-        command
-    };
-    run::insist(test(&["--workspace", "--exclude", "profiler-tests", "--"]).args(&words))?;
-    // One after the other: each of them runs a target and the profiler, which want a core each.
-    run::insist(test(&["--package", "profiler-tests", "--", "--test-threads=1"]).args(&words))?;
+    let mut test = run::cargo();
+    // One after the other: each of those of the binary runs a target and the profiler, which want a core each. All
+    // with one command, so that nothing is built twice, once with the features of some and once with those of all.
+    test.args(["test", "--workspace", "--no-fail-fast", "--", "--test-threads=1"]).args(&words);
+    test.env("PROFILER_TESTS_SKIPPED", &skipped);
+    if no_skip {
+        test.env("PROFILER_TESTS_NO_SKIP", "1");
+    }
+    run::insist(&mut test)?;
     report_skipped(&fs::read_to_string(&skipped)?);
     Ok(())
 }
