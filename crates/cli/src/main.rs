@@ -10,6 +10,7 @@ mod doctor;
 mod dump;
 mod failure;
 mod flags;
+mod kernel_clocks;
 mod launch;
 mod manual;
 mod messages;

@@ -17,6 +17,7 @@ use crate::command::RunningCommand;
 use crate::destination::Destination;
 use crate::failure::Failure;
 use crate::flags::Mode;
+use crate::kernel_clocks::await_clocks;
 use crate::launch::{launch, source_of, status_of};
 use crate::messages::{counted, say};
 use crate::plan::{RecordPlan, Subject};
@@ -39,11 +40,14 @@ pub fn run(plan: &RecordPlan) -> anyhow::Result<u8> {
         Subject::Process(pid) => {
             let source = Source::of(*pid, plan.subprocesses)?;
             expect_free(*pid, sampling.options.kind)?;
+            await_clocks(&signals)?;
             Recording::of(plan, source, sampling, &signals, None).write(plan, destination)?;
             Ok(0)
         }
         Subject::Command { program, arguments } => {
             expect_own_proc()?;
+            // Before the command begins, so that nothing of it is missed.
+            await_clocks(&signals)?;
             let command = launch(program, arguments, user, &signals, Streams::own())?;
             record_command(plan, sampling, command, &signals, destination)
         }

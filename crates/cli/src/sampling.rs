@@ -1,7 +1,7 @@
 //! Which sampler takes the samples: the one that was asked for, else the best one that is possible here; and why.
 
 use profiler_model::Nanos;
-use profiler_os::host;
+use profiler_os::{first_event, host};
 use profiler_sampler::{BpfError, Kernel, SamplerKind, SamplerOptions, Session};
 
 use crate::failure::Failure;
@@ -32,6 +32,22 @@ impl Sampling {
     /// # Errors
     /// When the one that was asked for is not possible here, with what to try.
     pub fn choose(
+        choice: Option<SamplerKind>,
+        wanted: Wanted,
+        options: SamplerOptions,
+    ) -> Result<Self, Failure> {
+        let sampling = Self::possible(choice, wanted, options)?;
+        if sampling.options.kind != SamplerKind::Bpf
+            || sampling.options.include_idle
+            || sampling.options.gil_only
+        {
+            // What is looked at from outside is proved by the kernel's clocks of threads.
+            first_event::prepare();
+        }
+        Ok(sampling)
+    }
+
+    fn possible(
         choice: Option<SamplerKind>,
         wanted: Wanted,
         options: SamplerOptions,

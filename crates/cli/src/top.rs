@@ -21,6 +21,7 @@ use profiler_tui::{Feed, Update};
 use crate::attach::{expect_free, expect_own_proc, expect_tracing};
 use crate::command::RunningCommand;
 use crate::failure::Failure;
+use crate::kernel_clocks::await_clocks;
 use crate::launch::{launch, source_of, status_of};
 use crate::messages::{counted, say};
 use crate::plan::{Subject, TopPlan};
@@ -55,11 +56,13 @@ pub fn run(plan: &TopPlan) -> anyhow::Result<u8> {
         Subject::Process(pid) => {
             let source = Source::of(*pid, plan.subprocesses)?;
             expect_free(*pid, sampling.options.kind)?;
+            await_clocks(&signals)?;
             Watched::of(plan, source, sampling, &signals, None)?.tell();
             Ok(0)
         }
         Subject::Command { .. } => {
             expect_own_proc()?;
+            await_clocks(&signals)?;
             watch_command(plan, sampling, &signals)
         }
     }

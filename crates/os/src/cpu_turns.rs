@@ -12,10 +12,9 @@ use memmap2::{MmapOptions, MmapRaw};
 use profiler_model::{Tid, Timestamp};
 
 use crate::limits::KeepingRight;
-use crate::perf_event::{self, Wanted};
+use crate::perf_event::{self, PERF_COUNT_SW_DUMMY, Wanted};
 
 // <linux/perf_event.h>.
-const PERF_COUNT_SW_DUMMY: u64 = 9;
 const PERF_SAMPLE_TIME: u64 = 1 << 2;
 const PERF_SAMPLE_CPU: u64 = 1 << 7;
 const SAMPLE_ID_ALL: u64 = 1 << 18;
@@ -74,7 +73,7 @@ impl CpuTurns {
     ///
     /// # Errors
     /// When the thread is gone, or the operating system refuses (`kernel.perf_event_paranoid` above 2, a system
-    /// call filter, too much memory locked for such events).
+    /// call filter, too much memory locked for such events), or is still getting ready (`WouldBlock`).
     pub fn open(tid: Tid) -> io::Result<Self> {
         let right = KeepingRight::take().ok_or_else(|| io::Error::from(io::ErrorKind::QuotaExceeded))?;
         let wanted = Wanted {
@@ -88,14 +87,6 @@ impl CpuTurns {
         // A page that says how far, and one of records.
         let records = MmapOptions::new().len(2 * page).map_raw_read_only(&event)?;
         Ok(CpuTurns { records, page, _event: event, _right: right })
-    }
-
-    /// Has the kernel make ready for such records, which takes it about ten milliseconds the first time. Not ours:
-    /// returns at once. It stays ready for a second at least, and then as long as there are any.
-    pub fn prepare() {
-        let prepare = || CpuTurns::open(Tid::new(nix::unistd::gettid().as_raw().cast_unsigned())).is_ok();
-        // Should there be no thread to be had, the first records take their time.
-        let _ = std::thread::Builder::new().name("prepare-turns".to_owned()).spawn(prepare);
     }
 
     /// A number in the shared memory.

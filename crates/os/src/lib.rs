@@ -8,6 +8,7 @@ pub mod children;
 pub mod clock;
 pub mod cpu_turns;
 pub mod file;
+pub mod first_event;
 pub mod host;
 pub mod launch;
 pub mod limits;

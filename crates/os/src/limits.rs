@@ -24,8 +24,23 @@ pub fn want_many_files() {
         MAX_KEPT
             .store(usize::try_from(most).unwrap_or(usize::MAX).saturating_sub(RESERVED), Ordering::Relaxed);
     }
-    // Where a process has threads, the kernel lets whoever opens the file that its table has no room for wait until
-    // all CPUs have come by: for seconds on a machine with hundreds of threads at work. A table does not shrink.
+    grow_table();
+}
+
+/// Makes room for many open files; how many there may be stays as it is, as commands inherit that. To be called while
+/// this process has one thread.
+pub(crate) fn make_room_for_files() {
+    let Ok((before, most)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    if setrlimit(Resource::RLIMIT_NOFILE, most, most).is_ok() {
+        grow_table();
+        // Lowering it takes no right.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, before, most);
+    }
+}
+
+/// Where a process has threads, the kernel lets whoever opens the file that its table has no room for wait until all
+/// CPUs have come by: for seconds on a machine with hundreds of threads at work. A table does not shrink.
+fn grow_table() {
     let _ = nix::fcntl::fcntl(std::io::stderr(), nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(ROOM_FOR_FILES))
         .map(nix::unistd::close);
 }

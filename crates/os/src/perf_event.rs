@@ -7,8 +7,12 @@ use std::os::fd::{FromRawFd, OwnedFd};
 
 use profiler_model::Tid;
 
+use crate::first_event;
+
 // <linux/perf_event.h>.
 const PERF_TYPE_SOFTWARE: u32 = 1;
+/// Counts nothing.
+pub(crate) const PERF_COUNT_SW_DUMMY: u64 = 9;
 const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 1 << 3;
 /// Ordinary users may count only outside of the kernel; what is asked here is the same with these.
 const EXCLUDE_KERNEL_AND_HYPERVISOR: u64 = 1 << 5 | 1 << 6;
@@ -51,8 +55,19 @@ pub(crate) struct Wanted {
 ///
 /// # Errors
 /// When the thread is gone, or the operating system refuses (`kernel.perf_event_paranoid` above 2, a system
-/// call filter).
+/// call filter); with `WouldBlock` while the kernel would let it wait for long.
 pub(crate) fn open(tid: Tid, wanted: Wanted) -> io::Result<File> {
+    if first_event::is_underway() {
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
+    open_now(tid, wanted)
+}
+
+/// The same, however long the kernel takes.
+///
+/// # Errors
+/// As above.
+pub(crate) fn open_now(tid: Tid, wanted: Wanted) -> io::Result<File> {
     let attributes = Attributes {
         kind: PERF_TYPE_SOFTWARE,
         size: size_of::<Attributes>() as u32,

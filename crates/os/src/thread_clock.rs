@@ -27,7 +27,7 @@ impl ThreadClock {
     ///
     /// # Errors
     /// When the thread is gone, or the operating system refuses (`kernel.perf_event_paranoid` above 2, a system
-    /// call filter).
+    /// call filter), or is still getting ready (`WouldBlock`).
     pub fn open(tid: Tid) -> io::Result<Self> {
         let right = KeepingRight::take().ok_or_else(|| io::Error::from(io::ErrorKind::QuotaExceeded))?;
         let wanted = Wanted { config: PERF_COUNT_SW_TASK_CLOCK, ..Wanted::default() };

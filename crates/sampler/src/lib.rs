@@ -23,6 +23,7 @@ mod members;
 mod names;
 mod objects;
 mod off_cpu_reason;
+mod opened;
 mod pause;
 mod peek;
 mod probe;

@@ -1,6 +1,6 @@
 //! The threads of a target: each thread state with its kernel thread, and what was last seen of it.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 
 use profiler_memory::{ReadError, ReadMemory, ReadRequest};
@@ -10,6 +10,7 @@ use profiler_profile::{StackId, ThreadId};
 use profiler_python::{GilAddresses, Interpreter, Runtime, interpreters, native_ids, thread_states};
 
 use crate::gil::{self, GilSpan, GilState};
+use crate::opened::Opened;
 use crate::sleep_watch::SleepWatch;
 use crate::wait_account::WaitAccount;
 
@@ -63,11 +64,11 @@ pub struct Thread {
     /// Whether it had to wait for a CPU when it was sampled last.
     waits_for_cpu: Cell<bool>,
     /// Its exact clock, once it had to wait for a CPU; `None` where there is none.
-    clock: OnceCell<Option<ThreadClock>>,
+    clock: Opened<ThreadClock>,
     /// What its exact clock said when the scheduler's counters were read last.
     counted_by_clock: Option<CountedByClock>,
     /// When it had a CPU, from the first time on that it had to wait for one; `None` where that is not told.
-    turns: OnceCell<Option<CpuTurns>>,
+    turns: Opened<CpuTurns>,
     /// Tells whether it sleeps on, once it has slept for a while.
     watch: SleepWatch,
     /// CPU time up to its last sample.
@@ -161,24 +162,23 @@ impl Thread {
 
     /// Has the kernel write down from now on when the thread gets a CPU and when it loses it.
     pub fn watch_turns(&self) {
-        self.turns.get_or_init(|| CpuTurns::open(self.tid).ok());
+        self.turns.or_open(|| CpuTurns::open(self.tid));
     }
 
     /// Has it not be written down any more: each time costs the thread a little.
     pub fn unwatch_turns(&mut self) {
-        self.turns = OnceCell::new();
-        self.clock = OnceCell::new();
+        (self.turns, self.clock) = Default::default();
         self.counted_by_clock = None;
     }
 
     /// How often it got a CPU or lost it, since that is watched.
     pub fn switches(&self) -> u64 {
-        self.turns.get().and_then(Option::as_ref).map_or(0, CpuTurns::switches)
+        self.turns.now().map_or(0, CpuTurns::switches)
     }
 
     /// The last time that it got a CPU or lost it, as far as that is watched.
     pub fn last_switch(&self) -> Option<Switch> {
-        self.turns.get()?.as_ref()?.last()
+        self.turns.now()?.last()
     }
 
     /// Whether it has lost its CPU and waits to go on, as far as that is watched.
@@ -202,7 +202,7 @@ impl Thread {
 
     /// What its exact clock says, where it has one.
     pub fn clock_now(&self) -> Option<Nanos> {
-        self.clock.get_or_init(|| ThreadClock::open(self.tid).ok()).as_ref()?.read().ok()
+        self.clock.or_open(|| ThreadClock::open(self.tid))?.read().ok()
     }
 
     /// Takes the CPU time that it has used by now. Exact if it has just been taken off its CPU: by a stop, or by this
@@ -225,10 +225,10 @@ impl Thread {
     /// Whether it was on a CPU at the instant `at`, as far as is known. One that never had to wait for a CPU was,
     /// if it runs.
     pub fn was_on_cpu(&self, at: Timestamp) -> bool {
-        if !self.waits_for_cpu.get() && self.turns.get().is_none() {
+        if !self.waits_for_cpu.get() && !self.turns.was_tried() {
             return true;
         }
-        let turns = self.turns.get_or_init(|| CpuTurns::open(self.tid).ok()).as_ref();
+        let turns = self.turns.or_open(|| CpuTurns::open(self.tid));
         let before_waking = Timestamp::from_nanos(at.as_nanos().saturating_sub(EARLY_WAKING.as_nanos()));
         turns.and_then(|turns| turns.was_on_cpu(before_waking)).unwrap_or(true)
     }
@@ -467,9 +467,9 @@ fn new_thread(
         id: None,
         known: None,
         waits_for_cpu: Cell::new(has_waited_much(&schedule)),
-        clock: OnceCell::new(),
+        clock: Opened::default(),
         counted_by_clock: None,
-        turns: OnceCell::new(),
+        turns: Opened::default(),
         watch: SleepWatch::default(),
         counted_cpu: schedule.cpu,
         counted_until: now,

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 
 use profiler_model::{LossReason, Nanos, Pid, Timestamp};
 use profiler_os::priority::Promptness;
-use profiler_os::{CpuTurns, clock, limits, priority, signals};
+use profiler_os::{clock, first_event, limits, priority, signals};
 use profiler_profile::{Ledger, Profile};
 
 use crate::Target;
@@ -120,7 +120,7 @@ impl Session {
     /// Sees to it that the sampling thread does not lose its CPU while another thread is stopped. With real-time priority
     /// it can take the CPU from what it samples.
     fn be_prompt(&mut self) -> Option<Company> {
-        CpuTurns::prepare();
+        first_event::prepare();
         let is_real_time = priority::want_promptness() == Promptness::RealTime;
         let company = is_real_time.then(Company::of_this_thread).flatten()?;
         self.members.watch_turns();
@@ -250,7 +250,7 @@ impl Session {
         if !self.members.wants_looks_off_cpu() {
             return None;
         }
-        CpuTurns::prepare();
+        first_event::prepare();
         profile.keep_looks();
         let period = self.members.kernel().map_or(Nanos::ZERO, |kernel| kernel.period());
         let rate_hz = if period == Nanos::ZERO { self.options.rate_hz } else { 1.0 / period.as_secs_f64() };

@@ -5,6 +5,7 @@
 //! that is shared with this process, and as long as nothing was written the thread has not run. Not for threads
 //! that run now and then: each of their turns would cost them a little.
 
+use std::io::ErrorKind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use profiler_model::Tid;
@@ -92,10 +93,16 @@ impl SleepWatch {
 
     /// Begins to watch. That it has slept until now is for the next look to find.
     fn watch(&mut self, tid: Tid) {
-        let watched = Place::take().and_then(|place| {
-            Some(Watched { turns: CpuTurns::open(tid).ok()?, asleep_at: None, _place: place })
-        });
-        self.0 = watched.map_or(State::Refused, State::Watched);
+        let Some(place) = Place::take() else {
+            self.0 = State::Refused;
+            return;
+        };
+        self.0 = match CpuTurns::open(tid) {
+            Ok(turns) => State::Watched(Watched { turns, asleep_at: None, _place: place }),
+            // The kernel is getting ready.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => State::default(),
+            Err(_) => State::Refused,
+        };
     }
 }
 
