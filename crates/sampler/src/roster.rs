@@ -189,8 +189,11 @@ impl Thread {
     /// What its exact clock says, if the thread waits for a CPU: as long as the clock says the same, it has not
     /// run.
     pub fn clock_while_queued(&self) -> Option<Nanos> {
-        if self.is_preempted() {
-            return self.clock_now();
+        match self.last_switch().map(|switch| switch.kind) {
+            Some(SwitchKind::In) => return None,
+            // It lost its CPU, or was woken and has none yet.
+            Some(SwitchKind::Preempted | SwitchKind::Out) => return self.clock_now(),
+            None => {}
         }
         if !self.waits_for_cpu.get() {
             // To read the clock of a thread that runs interrupts it.
