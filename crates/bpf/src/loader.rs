@@ -89,22 +89,24 @@ const CODE_SLOTS: u64 = 65_536;
 type KnownCode = [u64; 3];
 
 impl KernelSampler {
-    /// Loads the program, which does nothing yet.
+    /// Loads the program, which does nothing yet. With `kernel_frames` it also takes what threads do in the kernel.
     ///
     /// # Errors
     /// When the kernel refuses it.
-    pub fn load(cpus: u32) -> Result<Self, BpfError> {
+    pub fn load(cpus: u32, kernel_frames: bool) -> Result<Self, BpfError> {
         // Nothing of the kernel's own types is needed, and reading them takes 20 MB.
-        Self::load_with(cpus, None)
+        Self::load_with(cpus, kernel_frames, None)
     }
 
     /// The same with the kernel's own types: without them, programs that look into its structures are loaded as
     /// well, but look at the wrong places.
-    pub(crate) fn load_with(cpus: u32, types: Option<&Btf>) -> Result<Self, BpfError> {
+    pub(crate) fn load_with(cpus: u32, kernel_frames: bool, types: Option<&Btf>) -> Result<Self, BpfError> {
         let watches_threads = u32::from(types.is_some());
+        let takes_kernel_frames = u32::from(kernel_frames);
         let mut ebpf = EbpfLoader::new()
             .btf(types)
             .override_global("watches_threads", &watches_threads, true)
+            .override_global("takes_kernel_frames", &takes_kernel_frames, true)
             .map_max_entries("stacks", cpus.max(1))
             .map_max_entries("names", cpus.max(1))
             .map_max_entries("clocks", cpus.max(1))

@@ -71,17 +71,17 @@ pub struct OffCpu {
 
 impl OffCpu {
     /// Loads the program and has the scheduler run its parts for threads off the CPU. Absences shorter than `least`
-    /// are summed by what was waited for.
+    /// are summed by what was waited for. With `kernel_frames` it also takes where in the kernel threads wait.
     ///
     /// # Errors
     /// When the kernel does not describe its types, or refuses the programs.
-    pub fn load(cpus: u32, least: Nanos) -> Result<(KernelSampler, Self), BpfError> {
+    pub fn load(cpus: u32, kernel_frames: bool, least: Nanos) -> Result<(KernelSampler, Self), BpfError> {
         if !cfg!(target_arch = "x86_64") {
             // The saved registers are those of x86-64.
             return Err(BpfError::Missing("off-CPU programs for this kind of processor"));
         }
         let types = Btf::from_sys_fs().map_err(|error| BpfError::Types(error.to_string()))?;
-        let mut kernel = KernelSampler::load_with(cpus, Some(&types))?;
+        let mut kernel = KernelSampler::load_with(cpus, kernel_frames, Some(&types))?;
         let off_cpu = OffCpu::start(&mut kernel, &types, least)?;
         Ok((kernel, off_cpu))
     }

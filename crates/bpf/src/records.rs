@@ -8,6 +8,8 @@ use crate::off_cpu::AbsenceRecord;
 pub(crate) const STACK_HEAD_BYTES: usize = 72;
 pub(crate) const THREAD_BYTES: usize = 384;
 pub(crate) const FRAME_RECORD_BYTES: usize = 40;
+/// What a stack is called that was taken by the scheduler (`RECORD_DEEP_STACK`).
+const DEEP_STACK: u32 = 4;
 const OBJECT_BYTES: usize = 192;
 const NAME_BYTES: usize = 256;
 const FILE_BYTES: usize = 384;
@@ -52,7 +54,7 @@ impl<'a> Record<'a> {
         match number(bytes, 0)? as u32 {
             1 => StackRecord::parse(bytes).map(Record::Stack),
             3 => AbsenceRecord::parse(bytes).map(Record::Absence),
-            4 => StackRecord::parse(bytes).map(Record::DeepStack),
+            kind if kind == DEEP_STACK => StackRecord::parse(bytes).map(Record::DeepStack),
             5 => {
                 let process = Pid::new((number(bytes, 0)? >> 32) as u32);
                 Some(Record::Stranger(process, Tid::new(number(bytes, 8)? as u32)))
@@ -152,7 +154,7 @@ impl<'a> StackRecord<'a> {
 
     /// Whether the thread held its GIL.
     pub fn holds_gil(&self) -> bool {
-        self.narrow(48) == 1
+        self.narrow(48) as u16 == 1
     }
 
     /// The thread state's bytes.
@@ -170,10 +172,39 @@ impl<'a> StackRecord<'a> {
         Some(self.wide(64)).filter(|ran| *ran != 0).map(Nanos::from_nanos)
     }
 
+    /// What stands behind the head: the frames that were walked, and those of the kernel.
+    fn parts(&self) -> (&'a [u8], &'a [u8]) {
+        let frames = self.0.get(STACK_HEAD_BYTES + THREAD_BYTES..).unwrap_or_default();
+        let walked = self.narrow(44) as usize * FRAME_RECORD_BYTES;
+        frames.split_at(walked.min(frames.len()))
+    }
+
+    /// The program counters of what the thread did in the kernel, leaf first: the first is where it stood, the others
+    /// are where it will return to. None where it was not in the kernel or that was not asked for.
+    pub fn kernel_frames(&self) -> impl DoubleEndedIterator<Item = u64> + ExactSizeIterator + use<'a> {
+        let count = usize::try_from(self.kernel_frame_count()).unwrap_or(0);
+        let (_, frames) = self.parts();
+        let frames = frames.as_chunks::<8>().0;
+        frames[..count.min(frames.len())].iter().map(|address| u64::from_le_bytes(*address))
+    }
+
+    /// Whether the kernel did not tell what the thread did in it, though that was asked for.
+    pub fn lacks_kernel_frames(&self) -> bool {
+        self.kernel_frame_count() < 0
+    }
+
+    fn kernel_frame_count(&self) -> i16 {
+        (self.narrow(48) >> 16) as i16
+    }
+
+    /// Whether the stack was taken as the thread left its CPU, by the scheduler, which then stands on top of it.
+    pub fn is_of_leaving(&self) -> bool {
+        self.narrow(0) == DEEP_STACK
+    }
+
     /// The frames that were walked, leaf first, shims included.
     pub fn frames(&self) -> impl Iterator<Item = FrameRecord> + use<'a> {
-        let frames = self.0.get(STACK_HEAD_BYTES + THREAD_BYTES..).unwrap_or_default();
-        frames.as_chunks::<FRAME_RECORD_BYTES>().0.iter().map(|frame| {
+        self.parts().0.as_chunks::<FRAME_RECORD_BYTES>().0.iter().map(|frame| {
             let wide = |at| number(frame, at).unwrap_or(0);
             FrameRecord {
                 address: RemoteAddr::new(wide(0)),
@@ -232,5 +263,45 @@ impl<'a> NamesRecord<'a> {
             (RemoteAddr::new(number(bytes, address).unwrap_or(0)), piece)
         });
         pieces.into_iter().filter(|(_, piece)| !piece.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A record with one frame, at 0x1000, and the kernel's frames 7, 8 and 9.
+    fn record(kernel_frames: i16) -> Vec<u8> {
+        let mut bytes = vec![0u8; STACK_HEAD_BYTES + THREAD_BYTES];
+        bytes[0] = 1;
+        bytes[44] = 1;
+        bytes[48] = 1;
+        bytes[50..52].copy_from_slice(&kernel_frames.to_le_bytes());
+        let mut frame = [0u8; FRAME_RECORD_BYTES];
+        frame[..8].copy_from_slice(&0x1000u64.to_le_bytes());
+        bytes.extend(frame);
+        bytes.extend([7u64, 8, 9].into_iter().flat_map(u64::to_le_bytes));
+        bytes
+    }
+
+    #[test]
+    fn frames_of_the_kernel_stand_behind_those_that_were_walked() {
+        for (told, found) in [(0, &[][..]), (2, &[7, 8]), (3, &[7, 8, 9]), (100, &[7, 8, 9]), (-1, &[])] {
+            let bytes = record(told);
+            let stack = StackRecord::parse(&bytes).unwrap();
+            assert_eq!(stack.frames().map(|frame| frame.address.as_u64()).collect::<Vec<_>>(), [0x1000]);
+            assert_eq!(stack.kernel_frames().collect::<Vec<_>>(), found, "{told}");
+            assert_eq!(stack.lacks_kernel_frames(), told < 0);
+            assert!(stack.holds_gil() && !stack.is_of_leaving());
+        }
+    }
+
+    #[test]
+    fn a_record_that_is_cut_short_has_what_is_there() {
+        let whole = record(3);
+        for length in STACK_HEAD_BYTES + THREAD_BYTES..whole.len() {
+            let stack = StackRecord::parse(&whole[..length]).unwrap();
+            assert!(stack.frames().count() <= 1 && stack.kernel_frames().len() < 3, "{length}");
+        }
     }
 }

@@ -146,6 +146,10 @@ pub struct RecordFlags {
     /// Also its child processes, and theirs, those that come later too: each process is a stack of its own
     #[arg(short, long)]
     pub subprocesses: bool,
+    /// Also the functions of the kernel that threads run, below the Python that called them; with --mode, those in which
+    /// they wait. For the sampler bpf alone
+    #[arg(long)]
+    pub kernel: bool,
     /// Later: native frames.
     #[arg(short, long, hide = true)]
     pub native: bool,
@@ -226,6 +230,10 @@ pub struct TopFlags {
     /// Also its child processes, and theirs, those that come later too
     #[arg(short, long)]
     pub subprocesses: bool,
+    /// Also the functions of the kernel that threads run, below the Python that called them, in the call tree, the flame
+    /// view and files. For the sampler bpf alone
+    #[arg(long)]
+    pub kernel: bool,
     /// Later: native frames.
     #[arg(short, long, hide = true)]
     pub native: bool,

@@ -66,6 +66,8 @@ pub struct RecordPlan {
     pub mode: Mode,
     /// Waits shorter than this are told in sum.
     pub min_wait: Duration,
+    /// Whether what threads do in the kernel is shown as well.
+    pub kernel_frames: bool,
     /// How to show it.
     pub view: ViewOptions,
 }
@@ -83,6 +85,8 @@ pub struct TopPlan {
     pub choice: Option<SamplerKind>,
     /// How to sample, as far as that does not depend on what is possible here.
     pub sampler: SamplerOptions,
+    /// Whether what threads do in the kernel is shown as well.
+    pub kernel_frames: bool,
     /// How the view begins.
     pub settings: Settings,
     /// How files that it writes are to look.
@@ -182,6 +186,12 @@ pub enum UsageError {
     /// The profiler cannot stop itself and go on.
     #[error("process {0} is this profiler itself")]
     OwnPid(Pid),
+    /// The samplers outside of the kernel see nothing of it.
+    #[error(
+        "{0} does not see what threads do in the kernel, which --kernel asks for: give --sampler bpf, or leave the choice \
+         to the profiler"
+    )]
+    KernelFromOutside(&'static str),
     /// Not a rate.
     #[error("{0:?} is no rate: a number of samples per second from {min} to {max} is", min = MIN_RATE_HZ, max = MAX_RATE_HZ)]
     BadRate(String),
@@ -240,6 +250,7 @@ fn record_plan(flags: RecordFlags, now: SystemTime) -> Result<RecordPlan, UsageE
         ..ViewOptions::default()
     };
     let choice = sampler_choice(flags.sampler, flags.nonblocking);
+    let kernel_frames = choose_kernel_frames(flags.kernel, flags.sampler, flags.nonblocking)?;
     let kind = choice.unwrap_or_default();
     let sampler = SamplerOptions {
         rate_hz,
@@ -249,7 +260,19 @@ fn record_plan(flags: RecordFlags, now: SystemTime) -> Result<RecordPlan, UsageE
     };
     let (subprocesses, mode) = (flags.subprocesses, flags.mode);
     let min_wait = parse_min_wait(&flags.min_wait)?;
-    Ok(RecordPlan { subject, output, format, duration, subprocesses, choice, sampler, mode, min_wait, view })
+    Ok(RecordPlan {
+        subject,
+        output,
+        format,
+        duration,
+        subprocesses,
+        choice,
+        sampler,
+        mode,
+        min_wait,
+        kernel_frames,
+        view,
+    })
 }
 
 fn top_plan(flags: TopFlags, now: SystemTime) -> Result<TopPlan, UsageError> {
@@ -273,9 +296,11 @@ fn top_plan(flags: TopFlags, now: SystemTime) -> Result<TopPlan, UsageError> {
     };
     // Every thread, always: what is shown of it is chosen while looking.
     let choice = sampler_choice(flags.sampler, flags.nonblocking);
+    let kernel_frames = choose_kernel_frames(flags.kernel, flags.sampler, flags.nonblocking)?;
     let kind = choice.unwrap_or_default();
     let sampler = SamplerOptions { rate_hz, kind, include_idle: true, gil_only: false };
-    Ok(TopPlan { subject, subprocesses: flags.subprocesses, choice, sampler, settings, view })
+    let subprocesses = flags.subprocesses;
+    Ok(TopPlan { subject, subprocesses, choice, sampler, kernel_frames, settings, view })
 }
 
 /// What a sample counts for. Threads that run are shown by the CPU time that they used, as the kernel counts
@@ -340,6 +365,19 @@ fn sampler_choice(name: SamplerName, nonblocking: bool) -> Option<SamplerKind> {
         SamplerName::Pause => Some(SamplerKind::Pause),
         SamplerName::Bpf => Some(SamplerKind::Bpf),
         SamplerName::Peek => Some(SamplerKind::Peek),
+    }
+}
+
+/// What threads do in the kernel is told there alone.
+fn choose_kernel_frames(asked: bool, sampler: SamplerName, nonblocking: bool) -> Result<bool, UsageError> {
+    let from_outside = match sampler {
+        SamplerName::Pause => Some("--sampler pause"),
+        SamplerName::Peek => Some("--sampler peek"),
+        SamplerName::Auto | SamplerName::Bpf => nonblocking.then_some("--nonblocking"),
+    };
+    match from_outside.filter(|_| asked) {
+        Some(option) => Err(UsageError::KernelFromOutside(option)),
+        None => Ok(asked),
     }
 }
 
@@ -505,6 +543,19 @@ mod tests {
         ];
         for (name, choice) in choices {
             assert_eq!(record(&format!("-p 4711 --sampler {name}")).choice, choice, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_threads_do_in_the_kernel_is_seen_there_alone() {
+        assert!(record("-p 1 --kernel").kernel_frames && record("-p 1 --kernel --sampler bpf").kernel_frames);
+        assert!(record("-p 1 --kernel --mode off-cpu").kernel_frames && !record("-p 1").kernel_frames);
+        for command in ["record", "top"] {
+            for option in ["--sampler pause", "--sampler peek", "--nonblocking"] {
+                let error = refused(&format!("{command} -p 1 --kernel {option}"));
+                assert_eq!(error, UsageError::KernelFromOutside(option));
+                assert!(error.to_string().contains("--sampler bpf"), "{error}");
+            }
         }
     }
 

@@ -1,11 +1,12 @@
 //! Which sampler takes the samples: the one that was asked for, else the best one that is possible here; and why.
 
 use profiler_model::Nanos;
-use profiler_os::{first_event, host};
-use profiler_sampler::{BpfError, Kernel, SamplerKind, SamplerOptions, Session};
+use profiler_os::{KernelSymbolsError, Restriction, first_event, host};
+use profiler_sampler::{BpfError, Kernel, KernelNames, SamplerKind, SamplerOptions, Session};
 
 use crate::failure::Failure;
 use crate::flags::Mode;
+use crate::messages::say;
 
 /// Which time counts.
 #[derive(Clone, Copy, Debug, Default)]
@@ -14,6 +15,8 @@ pub struct Wanted {
     pub mode: Mode,
     /// Waits shorter than this are told in sum.
     pub min_wait: Nanos,
+    /// Whether what threads do in the kernel is shown as well.
+    pub kernel_frames: bool,
 }
 
 /// How samples are taken.
@@ -54,7 +57,7 @@ impl Sampling {
     ) -> Result<Self, Failure> {
         let load = || load(&options, wanted);
         match choice {
-            None if wanted.mode != Mode::OffCpu => Ok(match load() {
+            None if wanted.mode != Mode::OffCpu && !wanted.kernel_frames => Ok(match load() {
                 Ok(kernel) => Sampling::in_kernel(kernel, options),
                 Err(obstacle) => Sampling {
                     options: SamplerOptions { kind: SamplerKind::Pause, ..options },
@@ -63,7 +66,7 @@ impl Sampling {
                 },
             }),
             None | Some(SamplerKind::Bpf) => {
-                let kernel = load().map_err(|obstacle| obstacle.failure())?;
+                let kernel = load().map_err(|obstacle| obstacle.failure(wanted))?;
                 Ok(Sampling::in_kernel(kernel, options))
             }
             Some(_) if wanted.mode == Mode::OffCpu => {
@@ -121,20 +124,23 @@ pub enum Obstacle {
 }
 
 impl Obstacle {
-    fn failure(&self) -> Failure {
-        let failure = Failure::new(format!("the in-kernel sampler cannot be taken: {self}"));
-        match self {
-            Obstacle::PidNamespace => failure
-                .with_advice("the same outside of the container")
-                .with_advice("--sampler pause, which needs no more than the right to trace"),
-            Obstacle::NotPermitted => failure
-                .with_advice("sudo")
-                .with_advice("docker run --cap-add BPF --cap-add PERFMON --pid host, where it is a container")
-                .with_advice("--sampler pause, which needs no more than the right to trace"),
-            Obstacle::Kernel(_) => {
-                failure.with_advice("--sampler pause, which needs no more than the right to trace")
-            }
-        }
+    fn failure(&self, wanted: Wanted) -> Failure {
+        let (needed_by, else_try) = match wanted.kernel_frames {
+            true => (
+                ", which --kernel needs,",
+                "the same without --kernel: that needs no more than the right to trace",
+            ),
+            false => ("", "--sampler pause, which needs no more than the right to trace"),
+        };
+        let failure = Failure::new(format!("the in-kernel sampler{needed_by} cannot be taken: {self}"));
+        let failure = match self {
+            Obstacle::PidNamespace => failure.with_advice("the same outside of the container"),
+            Obstacle::NotPermitted => failure.with_advice("sudo").with_advice(
+                "docker run --cap-add BPF --cap-add PERFMON --pid host, where it is a container",
+            ),
+            Obstacle::Kernel(_) => failure,
+        };
+        failure.with_advice(else_try)
     }
 }
 
@@ -152,12 +158,44 @@ pub fn load(options: &SamplerOptions, wanted: Wanted) -> Result<Kernel, Obstacle
         }
         Ok(kernel)
     };
+    let names = wanted.kernel_frames.then(kernel_names);
     let loaded = match wanted.mode {
-        Mode::Cpu => Kernel::load(),
-        Mode::Wall | Mode::Gil | Mode::OffCpu => Kernel::load_with_off_cpu(wanted.min_wait),
+        Mode::Cpu => Kernel::load(names),
+        Mode::Wall | Mode::Gil | Mode::OffCpu => Kernel::load_with_off_cpu(names, wanted.min_wait),
     };
     loaded.and_then(start).map_err(|error: BpfError| match error.is_permission() {
         true => Obstacle::NotPermitted,
         false => Obstacle::Kernel(error),
     })
+}
+
+/// The names of the kernel's functions. That there are none is said, and no reason to fail: how much of its time a thread
+/// spends in the kernel is known all the same.
+fn kernel_names() -> KernelNames {
+    let (names, trouble) = KernelNames::read();
+    if let Some(trouble) = trouble {
+        say(format_args!("{}", unnamed(&trouble)));
+    }
+    names
+}
+
+/// That the kernel's functions have no names, why, and what would help.
+pub fn unnamed(trouble: &KernelSymbolsError) -> Failure {
+    let failure = Failure::new(format!(
+        "functions of the kernel are shown as [kernel], without their names: {trouble}"
+    ));
+    let KernelSymbolsError::Hidden(restriction) = trouble else { return failure };
+    let sudo = "sudo, or the capability CAP_SYSLOG";
+    match restriction {
+        Restriction::ForEverybody => {
+            failure.with_advice("sudo sysctl kernel.kptr_restrict=1 (root and CAP_SYSLOG may see them then)")
+        }
+        Restriction::WithoutCapability => failure.with_advice(sudo).with_advice(
+            "sudo sysctl kernel.kptr_restrict=0 kernel.perf_event_paranoid=1 (everybody may see them then)",
+        ),
+        Restriction::Paranoid => failure
+            .with_advice(sudo)
+            .with_advice("sudo sysctl kernel.perf_event_paranoid=1 (everybody may see them then)"),
+        Restriction::Unknown => failure.with_advice(sudo),
+    }
 }

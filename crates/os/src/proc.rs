@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -391,6 +391,18 @@ impl ThreadFiles {
         }
     }
 
+    /// The functions of the kernel in which the thread waits, leaf first, but for those by which it left its CPU. Of a
+    /// thread that does not sleep they mean nothing.
+    ///
+    /// # Errors
+    /// When the thread is gone, or this is not for us to see: it takes `CAP_SYS_ADMIN`.
+    pub fn kernel_stack(&self) -> io::Result<Vec<KernelFunction>> {
+        let mut text = Vec::new();
+        let file = File::open(format!("{}/stack", self.folder))?;
+        file.take(MAX_KERNEL_STACK_BYTES).read_to_end(&mut text)?;
+        Ok(String::from_utf8_lossy(&text).lines().filter_map(parse_kernel_function).collect())
+    }
+
     fn syscall(&self) -> io::Result<&KeptFile> {
         if let Some(file) = self.syscall.get() {
             return Ok(file);
@@ -551,6 +563,29 @@ fn wait_reason(call: u64) -> WaitReason {
     }
 }
 
+/// A function of the kernel, as it writes one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelFunction {
+    /// Its name.
+    pub name: String,
+    /// The module that it came with; `None` for the kernel itself.
+    pub module: Option<String>,
+}
+
+/// The most that is read of a thread's stack in the kernel, which writes at most 64 lines of some 50 bytes.
+const MAX_KERNEL_STACK_BYTES: u64 = 64 * 1024;
+
+/// `[<0>] hrtimer_nanosleep+0x74/0xf0`, and of a module `[<0>] nft_do_chain+0x74/0xf0 [nf_tables]`. Where it has no name
+/// for a place, the kernel writes its address.
+fn parse_kernel_function(line: &str) -> Option<KernelFunction> {
+    let mut words = line.split_ascii_whitespace().skip(1);
+    let (name, _) = words.next()?.split_once("+0x")?;
+    // Behind its name, some kernels write which build of it.
+    let module = words.next().and_then(|word| word.strip_prefix('['));
+    let module = module.map(|word| word.trim_end_matches(']').to_owned());
+    Some(KernelFunction { name: name.to_owned(), module })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -620,5 +655,17 @@ mod tests {
         assert!(files.schedule().unwrap().times_run > 0);
         assert!(Process::new(pid).threads().unwrap().contains(&tid));
         assert_eq!(Process::new(pid).inner_thread_id(tid).unwrap(), NsTid::new(tid.as_u32()));
+    }
+
+    #[test]
+    fn where_a_thread_waits_in_the_kernel_is_read_line_by_line() {
+        let found = |line| parse_kernel_function(line).map(|found| (found.name, found.module));
+        let named = |name: &str, module: Option<&str>| Some((name.to_owned(), module.map(str::to_owned)));
+        assert_eq!(found("[<0>] hrtimer_nanosleep+0x74/0xf0"), named("hrtimer_nanosleep", None));
+        assert_eq!(found("[<0>] nft_do+0x74/0xf0 [nf_tables]"), named("nft_do", Some("nf_tables")));
+        assert_eq!(found("[<0>] nft_do+0x74/0xf0 [nf_tables 4c41]"), named("nft_do", Some("nf_tables")));
+        for line in ["", "[<0>]", "[<0>] 0xffffffffc0100000", "[<ffffffff81000000>] 0xffffffff81000000"] {
+            assert_eq!(found(line), None, "{line:?}");
+        }
     }
 }

@@ -7,9 +7,12 @@ use std::borrow::Cow;
 use std::convert::Infallible;
 use std::io::Write;
 
+use inferno::flamegraph::color::{Color, PaletteMap};
 use inferno::flamegraph::{Direction, Options, from_lines};
+use profiler_model::FrameKind;
 use profiler_profile::Profile;
 
+use crate::label::frame_label;
 use crate::tree::Tree;
 use crate::{Format, OutputError, ViewOptions, Weight, escape, summary};
 
@@ -59,6 +62,9 @@ fn draw(
     drawing.title = title.into_owned();
     drawing.subtitle = Some(subtitle);
     drawing.no_javascript = no_script;
+    let mut of_kernel = kernel_colors(profile, options);
+    // Without any, names keep their colours as they always were.
+    drawing.palette_map = of_kernel.as_mut();
     Ok(from_lines(&mut drawing, lines(tree).iter().rev().map(String::as_str), out)?)
 }
 
@@ -76,6 +82,19 @@ fn drawing_options(total: u64, weight: Weight) -> Options<'static> {
         _ => ("ms".to_owned(), 1e-6),
     };
     drawing
+}
+
+/// The colour of the kernel's functions, which the drawing shows without their mark. All others are red to yellow.
+const KERNEL_COLOR: Color = Color { r: 140, g: 190, b: 220 };
+
+/// The labels of the kernel's functions with their colour, if there are any.
+fn kernel_colors(profile: &Profile, options: &ViewOptions) -> Option<PaletteMap> {
+    let of_kernel = profile.frames().filter(|(_, frame)| frame.kind == FrameKind::Kernel);
+    let mut colors = PaletteMap::default();
+    for (_, frame) in of_kernel {
+        colors.insert(escape::frame(&frame_label(frame, options)), KERNEL_COLOR);
+    }
+    (colors != PaletteMap::default()).then_some(colors)
 }
 
 /// The stacks that are wide enough to be seen, as collapsed lines.

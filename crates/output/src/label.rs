@@ -1,7 +1,7 @@
 //! How frames, threads and processes are called in the views: in the words of py-spy, so that what reads its
 //! output reads ours.
 
-use profiler_model::Frame;
+use profiler_model::{Frame, FrameKind};
 use profiler_profile::{ProcessId, Profile, ThreadId, ThreadInfo};
 
 use crate::{Lines, ViewOptions};
@@ -9,8 +9,17 @@ use crate::{Lines, ViewOptions};
 /// What a sample without any frame is called.
 pub(crate) const NO_FRAMES: &str = "<no frames>";
 
-/// `name (file:line)`, as far as these are known and asked for. Not escaped.
+/// What stands behind functions of the kernel, as the tools of perf and flame graphs write it.
+pub(crate) const KERNEL_MARK: &str = "_[k]";
+
+/// `name (file:line)`, as far as these are known and asked for. Not escaped. The mark of the kernel comes last, where
+/// others look for it: `name (module)_[k]`.
 pub(crate) fn frame_label(frame: &Frame, options: &ViewOptions) -> String {
+    let label = placed_name(frame, options);
+    if frame.kind == FrameKind::Kernel { label + KERNEL_MARK } else { label }
+}
+
+fn placed_name(frame: &Frame, options: &ViewOptions) -> String {
     let name = frame_name(frame);
     let place = file_shown(frame, options.full_filenames);
     match (place, line_shown(frame, options.line_numbers)) {

@@ -12,6 +12,14 @@ pub(crate) struct LedgerView<'a> {
     shown: u64,
     not_asked_for: u64,
     lost: Losses<'a>,
+    /// Of stacks that are shown.
+    #[serde(skip_serializing_if = "is_zero")]
+    without_kernel_frames: u64,
+}
+
+/// What most profiles have none of is not told.
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl<'a> LedgerView<'a> {
@@ -21,6 +29,7 @@ impl<'a> LedgerView<'a> {
             shown: ledger.shown(),
             not_asked_for: ledger.not_asked_for(),
             lost: Losses(ledger),
+            without_kernel_frames: ledger.without_kernel_frames(),
         }
     }
 }

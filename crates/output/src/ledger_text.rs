@@ -14,7 +14,12 @@ pub fn summary(ledger: &Ledger) -> String {
     if ledger.not_asked_for() > 0 {
         text += &format!(", {} more not asked for", grouped(ledger.not_asked_for()));
     }
-    text + "; " + &losses(ledger)
+    text = text + "; " + &losses(ledger);
+    if ledger.without_kernel_frames() > 0 {
+        let stacks = counted(ledger.without_kernel_frames(), "stack");
+        text += &format!("; {stacks} without the frames of the kernel, which it did not tell");
+    }
+    text
 }
 
 /// The closing lines of a run.
@@ -225,6 +230,15 @@ mod tests {
             stops(&ledger),
             "target never stopped; interrupted 1,000 times, 3.00 ms in all (0.3 %), 3.0 µs at most"
         );
+    }
+
+    #[test]
+    fn what_the_kernel_did_not_tell_of_itself_is_no_loss_of_samples() {
+        let mut ledger = Ledger::default();
+        ledger.count_without_kernel_frames();
+        let text =
+            "0 samples in 0 ns; none lost; 1 stack without the frames of the kernel, which it did not tell";
+        assert_eq!(summary(&ledger), text);
     }
 
     #[test]

@@ -3,12 +3,12 @@
 
 use std::collections::HashMap;
 
-use profiler_model::Frame;
+use profiler_model::{Frame, FrameKind};
 use profiler_profile::{Profile, StackId, ThreadId};
 use serde::Serialize;
 
 use crate::ViewOptions;
-use crate::label::{NO_FRAMES, frame_name, line_shown, root_labels};
+use crate::label::{KERNEL_MARK, NO_FRAMES, frame_name, line_shown, root_labels};
 
 /// A frame as it is shown.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize)]
@@ -25,8 +25,9 @@ impl SharedFrame {
     /// column: it would split a line into as many boxes as it has expressions.
     fn new(frame: &Frame, options: &ViewOptions) -> Self {
         let file = [&*frame.file, frame.module.as_deref().unwrap_or_default()];
+        let mark = if frame.kind == FrameKind::Kernel { KERNEL_MARK } else { "" };
         SharedFrame {
-            name: frame_name(frame),
+            name: frame_name(frame) + mark,
             file: file.into_iter().find(|file| !file.is_empty()).map(str::to_owned),
             line: line_shown(frame, options.line_numbers),
         }

@@ -47,7 +47,8 @@ pub struct Hot<Place> {
 }
 
 impl Profile {
-    /// What every function cost, in order of first appearance.
+    /// What every function of the program cost, in order of first appearance. What a function does in the kernel is its
+    /// own doing; the kernel's functions cost nothing here.
     pub fn functions(&self) -> Vec<Hot<Function>> {
         self.hot(|profile, frame| profile.function_of(frame))
     }
@@ -82,7 +83,8 @@ impl Profile {
         // The number of the tally in which a place was last counted: so recursion counts once.
         let mut counted_in = vec![usize::MAX; hot.len()];
         for (number, tally) in self.tallies().iter().enumerate() {
-            for (depth, frame) in self.leaf_first(tally.stack).enumerate() {
+            let is_kernel = |frame: &FrameId| self.frame_of(*frame).kind == FrameKind::Kernel;
+            for (depth, frame) in self.leaf_first(tally.stack).filter(|frame| !is_kernel(frame)).enumerate() {
                 let place = place_of_frame[frame.index()];
                 if depth == 0 {
                     hot[place].own += tally.weights;

@@ -46,6 +46,7 @@ pub struct Ledger {
     interruptions: u64,
     interrupted_total: Nanos,
     interrupted_longest: Nanos,
+    without_kernel_frames: u64,
     /// When sampling began and when it ended, by the samples' clock.
     pub period: Option<(Timestamp, Timestamp)>,
     /// The mean gap between two instants that was asked for.
@@ -95,6 +96,12 @@ impl Ledger {
         self.interruptions += 1;
         self.interrupted_total += lasted;
         self.interrupted_longest = self.interrupted_longest.max(lasted);
+    }
+
+    /// Counts a stack that is there, but without what its thread did in the kernel, which was asked for: the kernel did
+    /// not tell.
+    pub fn count_without_kernel_frames(&mut self) {
+        self.without_kernel_frames += 1;
     }
 
     /// Counts an instant that was sampled without stopping anything.
@@ -173,6 +180,11 @@ impl Ledger {
         self.interrupted_longest
     }
 
+    /// How many stacks lack what their threads did in the kernel, though that was asked for. They are shown all the same.
+    pub fn without_kernel_frames(&self) -> u64 {
+        self.without_kernel_frames
+    }
+
     /// How long was sampled.
     pub fn duration(&self) -> Nanos {
         self.period.map_or(Nanos::ZERO, |(start, end)| end.since(start))
@@ -195,6 +207,7 @@ impl Ledger {
             interruptions: self.interruptions.saturating_sub(earlier.interruptions),
             interrupted_total: self.interrupted_total.saturating_sub(earlier.interrupted_total),
             interrupted_longest: self.interrupted_longest,
+            without_kernel_frames: self.without_kernel_frames.saturating_sub(earlier.without_kernel_frames),
             period: self.period.map(|(start, end)| (begun.unwrap_or(start), end)),
             interval: self.interval,
             own_cpu: self.own_cpu.saturating_sub(earlier.own_cpu),
@@ -228,6 +241,7 @@ impl Ledger {
         self.interruptions += other.interruptions;
         self.interrupted_total += other.interrupted_total;
         self.interrupted_longest = self.interrupted_longest.max(other.interrupted_longest);
+        self.without_kernel_frames += other.without_kernel_frames;
         self.period = match (self.period, other.period) {
             (Some((start, end)), Some((others_start, others_end))) => {
                 Some((start.min(others_start), end.max(others_end)))
@@ -330,6 +344,7 @@ mod tests {
         second.interval = Some(Nanos::from_nanos(200));
         second.count_lost(LossReason::Moved);
         second.count_stop(Nanos::from_nanos(9));
+        second.count_without_kernel_frames();
 
         let mut merged = Ledger::default();
         merged.merge(&first);
@@ -338,5 +353,11 @@ mod tests {
         assert_eq!(merged.lost_for(LossReason::Moved), 2);
         assert_eq!(merged.duration(), Nanos::from_nanos(30));
         assert_eq!((merged.own_memory, merged.interval, merged.stops()), (7, None, 1));
+        assert_eq!(
+            (merged.without_kernel_frames(), merged.attempts()),
+            (1, 2),
+            "it is no attempt of its own"
+        );
+        assert_eq!(merged.since(&second).without_kernel_frames(), 0);
     }
 }

@@ -334,3 +334,30 @@ fn a_selection_has_the_wanted_samples_under_the_same_handles_and_accounts_for_th
     assert!(runs[0].state.is_running() && runs[0].weights.samples == 1);
     assert_eq!((profile.timeline_len(), running.timeline_len()), (3, 2));
 }
+
+#[test]
+fn what_a_function_does_in_the_kernel_is_its_own_doing() {
+    let costs = |with_kernel: bool| {
+        let mut profile = Profile::new();
+        let thread = thread(&mut profile, 1);
+        let read = Frame { kind: FrameKind::Kernel, function: "vfs_read".into(), ..Frame::default() };
+        let frames = [frame("main", 1), frame("load", 2)].into_iter().chain(with_kernel.then_some(read));
+        let ids: Vec<FrameId> = frames.map(|frame| profile.frame(&frame)).collect();
+        let stack = profile.stack(ids);
+        let (state, cpu) = (ThreadState::Running, Nanos::from_nanos(7));
+        profile.record(Sample {
+            at: Timestamp::from_nanos(9),
+            thread,
+            stack,
+            state,
+            holds_gil: true,
+            cpu,
+            wall: cpu,
+        });
+        let functions = profile.functions().into_iter();
+        let costly = functions.filter(|function| function.total != Weights::default());
+        costly.map(|hot| (hot.place.name.to_string(), hot.own, hot.total)).collect::<Vec<_>>()
+    };
+    assert_eq!(costs(true), costs(false));
+    assert_eq!(costs(true).len(), 2);
+}

@@ -14,6 +14,7 @@ use profiler_profile::Ledger;
 use profiler_python::{CodeCount, CodeHead, FrameLayout, Offsets};
 use rustc_hash::FxHashMap;
 
+use crate::kernel_frames::{KernelFrames, KernelNames};
 use crate::roster::{Roster, Thread};
 
 /// The CPUs that are online are looked at so often: one that comes back has no clock of ours until then. A look costs
@@ -39,6 +40,8 @@ pub struct Kernel {
     sampler: KernelSampler,
     /// Its programs that watch threads off the CPU, if these are asked for.
     pub(crate) off_cpu: Option<OffCpu>,
+    /// What the kernel's functions are called, if what threads do in it is asked for.
+    names: Option<KernelNames>,
     /// What was asked for.
     asked: Nanos,
     /// What it is.
@@ -49,12 +52,13 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Loads the program, which does nothing yet.
+    /// Loads the program, which does nothing yet. With `names` it also takes what threads do in the kernel.
     ///
     /// # Errors
     /// When the kernel does not take it.
-    pub fn load() -> Result<Self, BpfError> {
-        Ok(Kernel::of(KernelSampler::load(clock::cpus())?, None))
+    pub fn load(names: Option<KernelNames>) -> Result<Self, BpfError> {
+        let sampler = KernelSampler::load(clock::cpus(), names.is_some())?;
+        Ok(Kernel::of(sampler, None, names))
     }
 
     /// Loads it with the programs that watch threads off the CPU, which the scheduler runs from now on; absences
@@ -62,15 +66,15 @@ impl Kernel {
     ///
     /// # Errors
     /// When the kernel does not take one of them.
-    pub fn load_with_off_cpu(least: Nanos) -> Result<Self, BpfError> {
-        let (sampler, off_cpu) = OffCpu::load(clock::cpus(), least)?;
-        Ok(Kernel::of(sampler, Some(off_cpu)))
+    pub fn load_with_off_cpu(names: Option<KernelNames>, least: Nanos) -> Result<Self, BpfError> {
+        let (sampler, off_cpu) = OffCpu::load(clock::cpus(), names.is_some(), least)?;
+        Ok(Kernel::of(sampler, Some(off_cpu), names))
     }
 
-    fn of(sampler: KernelSampler, off_cpu: Option<OffCpu>) -> Self {
+    fn of(sampler: KernelSampler, off_cpu: Option<OffCpu>, names: Option<KernelNames>) -> Self {
         let next_cpu_look = Timestamp::default();
         let (asked, period) = (Nanos::ZERO, Nanos::ZERO);
-        Kernel { sampler, off_cpu, asked, period, next_cpu_look, counted: Counters::default() }
+        Kernel { sampler, off_cpu, names, asked, period, next_cpu_look, counted: Counters::default() }
     }
 
     /// Has it run on every CPU, a little more often than after each `asked`, out of step with everything.
@@ -93,6 +97,11 @@ impl Kernel {
         let end = clock::now();
         self.sampler.stop_ticking();
         end
+    }
+
+    /// The frames of the kernel of a process, none of which was met yet.
+    pub fn frames<Id: Copy>(&self) -> KernelFrames<Id> {
+        self.names.clone().map_or_else(KernelFrames::default, KernelFrames::new)
     }
 
     /// The period that was asked for; 0 where it does not tick.

@@ -19,6 +19,7 @@ mod forecast;
 mod gil;
 mod instant;
 mod kernel;
+mod kernel_frames;
 mod members;
 mod names;
 mod objects;
@@ -45,6 +46,7 @@ pub use core_file::{CoreFailure, CoreOptions, CoreTarget, FileTrouble, MissingFi
 pub use dump::{DumpOptions, dump};
 pub use examine::{Examination, ExaminedThread, Gils, Location, examine};
 pub use kernel::Kernel;
+pub use kernel_frames::KernelNames;
 pub use profiler_bpf::BpfError;
 pub use profiler_python::ReprLimits;
 pub use session::{End, Progress, SamplerKind, SamplerOptions, Session};

@@ -9,7 +9,8 @@
 
 #include "records.h"
 
-/* A stack with more frames than this is sent when its thread leaves, as it is too large to be kept. */
+/* A stack that takes more room than so many frames do, those of the kernel included, is sent when its thread leaves, as
+ * it is too large to be kept. */
 #define KEPT_FRAMES 64
 #define STACK_HEAD __builtin_offsetof(struct stack_record, frames)
 #define KEPT_BYTES (STACK_HEAD + KEPT_FRAMES * sizeof(struct frame_copy))
@@ -157,7 +158,7 @@ static ALWAYS_INLINE void send_absence(const struct absence *absence, u64 wakeup
 }
 
 /* Takes the stack of the current thread and keeps it, or sends it if it is too large to be kept. */
-static ALWAYS_INLINE void keep_stack(struct layout *layout, struct absence *absence, u64 now) {
+static ALWAYS_INLINE void keep_stack(void *context, struct layout *layout, struct absence *absence, u64 now) {
     absence->stack_bytes = 0;
     u32 cpu = bpf_get_smp_processor_id();
     struct stack_record *record = bpf_map_lookup_elem(&stacks, &cpu);
@@ -165,18 +166,17 @@ static ALWAYS_INLINE void keep_stack(struct layout *layout, struct absence *abse
         return;
     record->weight = 0;
     record->rested = 0;
-    take_stack(layout, record, RECORD_DEEP_STACK, (u64)absence->process << 32 | absence->thread, now);
-    u64 frames = KEEP(record->frame_count);
-    if (frames > KEPT_FRAMES) {
-        if (frames > MAX_FRAMES)
-            frames = MAX_FRAMES;
+    u64 ids = (u64)absence->process << 32 | absence->thread;
+    take_stack(context, layout, record, RECORD_DEEP_STACK, ids, now);
+    u64 size = KEEP(record_size(record));
+    if (size > KEPT_BYTES) {
         absence->flags |= ABSENCE_DEEP;
-        u64 size = STACK_HEAD + frames * sizeof(struct frame_copy);
+        if (size > sizeof *record)
+            size = sizeof *record;
         if (bpf_ringbuf_output(&ring, record, size, BPF_RB_NO_WAKEUP) != 0)
             count(COUNTER_RING_FULL);
         return;
     }
-    u64 size = STACK_HEAD + frames * sizeof(struct frame_copy);
     if (bpf_probe_read_kernel(absence->stack, size, record) == 0)
         absence->stack_bytes = size;
 }
@@ -276,7 +276,8 @@ static ALWAYS_INLINE void keep_cause(struct task_struct *task, struct absence *a
     absence->arguments[2] = registers->rdx;
 }
 
-static ALWAYS_INLINE void leave(struct task_struct *task, struct off_cpu_settings *settings, u32 state, int preempted) {
+static ALWAYS_INLINE void leave(void *context, struct task_struct *task, struct off_cpu_settings *settings, u32 state,
+                                int preempted) {
     u64 ids = bpf_get_current_pid_tgid();
     u32 process = ids >> 32;
     u32 thread = (u32)ids;
@@ -302,7 +303,7 @@ static ALWAYS_INLINE void leave(struct task_struct *task, struct off_cpu_setting
         return;
     }
     keep_cause(task, absence, state, preempted || state == TASK_RUNNING);
-    keep_stack(layout, absence, now);
+    keep_stack(context, layout, absence, now);
 }
 
 static ALWAYS_INLINE void come_back(struct task_struct *task, const struct off_cpu_settings *settings) {
@@ -317,7 +318,7 @@ int off_cpu_switch(u64 *arguments) {
     struct off_cpu_settings *settings = bpf_map_lookup_elem(&off_cpu_settings, &zero);
     if (!settings || settings->is_over)
         return 0;
-    leave((struct task_struct *)arguments[1], settings, (u32)arguments[3], (int)arguments[0]);
+    leave(arguments, (struct task_struct *)arguments[1], settings, (u32)arguments[3], (int)arguments[0]);
     come_back((struct task_struct *)arguments[2], settings);
     return 0;
 }

@@ -431,9 +431,41 @@ static ALWAYS_INLINE u32 walk_thread(struct layout *layout, struct stack_record 
     return walk.outcome;
 }
 
+/* What is to be done beside, told when this is loaded: the verifier leaves out what is not. */
+const volatile u32 watches_threads = 0;
+const volatile u32 takes_kernel_frames = 0;
+
+/* The bytes of a record as far as it is sent. */
+static ALWAYS_INLINE u64 record_size(const struct stack_record *record) {
+    u64 frames = KEEP(record->frame_count);
+    if (frames > MAX_FRAMES)
+        frames = MAX_FRAMES;
+    u64 size = __builtin_offsetof(struct stack_record, frames) + frames * sizeof(struct frame_copy);
+    if (!takes_kernel_frames)
+        return size;
+    s64 kernel_frames = KEEP(record->kernel_frame_count);
+    if (kernel_frames < 0)
+        kernel_frames = 0;
+    if (kernel_frames > MAX_KERNEL_FRAMES)
+        kernel_frames = MAX_KERNEL_FRAMES;
+    return size + kernel_frames * sizeof(u64);
+}
+
+/* Takes what the thread is doing in the kernel, if that was asked for and there is a stack to put it on. */
+static ALWAYS_INLINE void take_kernel_frames(void *context, struct stack_record *record) {
+    record->kernel_frame_count = 0;
+    if (!takes_kernel_frames || record->outcome > OUTCOME_TRUNCATED)
+        return;
+    u64 frames = KEEP(record->frame_count);
+    if (frames > MAX_FRAMES)
+        frames = MAX_FRAMES;
+    long size = bpf_get_stack(context, &record->frames[frames], MAX_KERNEL_FRAMES * sizeof(u64), 0);
+    record->kernel_frame_count = size < 0 ? -1 : (s16)(size / sizeof(u64));
+}
+
 /* Takes the stack of the current thread, which has these ids, at the instant `now`. */
-static ALWAYS_INLINE void take_stack(struct layout *layout, struct stack_record *record, u32 kind, u64 ids,
-                                     u64 now) {
+static ALWAYS_INLINE void take_stack(void *context, struct layout *layout, struct stack_record *record, u32 kind,
+                                     u64 ids, u64 now) {
     record->kind = kind;
     record->time = now;
     record->process = ids >> 32;
@@ -444,6 +476,7 @@ static ALWAYS_INLINE void take_stack(struct layout *layout, struct stack_record 
     record->ran = 0;
     record->holds_gil = 0;
     record->outcome = walk_thread(layout, record);
+    take_kernel_frames(context, record);
     record->took = (u32)(bpf_ktime_get_ns() - now);
 }
 
@@ -471,9 +504,6 @@ static ALWAYS_INLINE void weigh(void *context, u32 cpu, struct stack_record *rec
     last->rest = rest;
 }
 
-/* What is to be done beside, told when this is loaded: the verifier leaves out what is not. */
-const volatile u32 watches_threads = 0;
-
 static ALWAYS_INLINE u64 time_on_cpu(u32 thread, u64 now);
 
 SECTION("perf_event")
@@ -490,14 +520,10 @@ int sample(void *context) {
     if (!layout)
         return 0;
     count(COUNTER_EVENTS);
-    take_stack(layout, record, RECORD_STACK, ids, start);
+    take_stack(context, layout, record, RECORD_STACK, ids, start);
     if (watches_threads)
         record->ran = time_on_cpu(record->thread, start);
-    u64 frames = KEEP(record->frame_count);
-    if (frames > MAX_FRAMES)
-        frames = MAX_FRAMES;
-    u64 size = __builtin_offsetof(struct stack_record, frames) + frames * sizeof(struct frame_copy);
-    if (bpf_ringbuf_output(&ring, record, size, wakeup(record->outcome)) != 0)
+    if (bpf_ringbuf_output(&ring, record, record_size(record), wakeup(record->outcome)) != 0)
         count(COUNTER_RING_FULL);
     return 0;
 }

@@ -7,6 +7,9 @@
 
 /* More frames than this are left out at the root. */
 #define MAX_FRAMES 4096
+/* More frames of the kernel than this are left out at the root of its part. It is what the kernel itself stops at, unless
+ * it is told otherwise (kernel.perf_event_max_stack). */
+#define MAX_KERNEL_FRAMES 127
 /* The most bytes of a frame, a thread state and a code object's head that are looked at. */
 #define FRAME_BYTES 128
 #define THREAD_BYTES 384
@@ -121,7 +124,7 @@ struct frame_copy {
     u16 padding;
 };
 
-/* A stack of the thread that ran. Only `frame_count` frames are sent. */
+/* A stack of the thread that ran. Only `frame_count` frames are sent, and right behind them the frames of the kernel. */
 struct stack_record {
     u32 kind;
     u32 outcome;
@@ -135,7 +138,9 @@ struct stack_record {
     u32 took;
     u32 frame_count;
     /* 1: the thread held its GIL. */
-    u32 holds_gil;
+    u16 holds_gil;
+    /* How many frames of the kernel there are, below 0 where they could not be taken. */
+    s16 kernel_frame_count;
     /* For how many nanoseconds before this the kernel let the clock rest, as it had ticked too often: those are not
      * in `weight`. */
     u32 rested;
@@ -145,6 +150,8 @@ struct stack_record {
     u64 ran;
     u8 thread_copy[THREAD_BYTES];
     struct frame_copy frames[MAX_FRAMES];
+    /* Room for those of the kernel where all of these are used: program counters, leaf first. */
+    u64 kernel_frames[MAX_KERNEL_FRAMES];
 };
 
 /* What the names of a code object are made of. Only as much of the line table is sent as there is. */

@@ -1,9 +1,9 @@
 //! Collapsed stacks, flame graphs and speedscope files.
 
 use insta::assert_snapshot;
-use profiler_model::{Frame, Nanos};
+use profiler_model::{Frame, FrameKind, Nanos};
 use profiler_output::{
-    Collapsed, FORMATS, FlameGraph, Format, Lines, OutputError, Speedscope, ViewOptions, Weight,
+    ChromeTrace, Collapsed, FORMATS, FlameGraph, Format, Lines, OutputError, Speedscope, ViewOptions, Weight,
 };
 use profiler_profile::Profile;
 use serde_json::Value;
@@ -234,4 +234,39 @@ fn check_sums(file: &Value, expected: f64) {
         total += shown.map(|(_, weight)| weight).sum::<f64>();
     }
     assert!((total - expected).abs() < 1e-6, "{total} instead of {expected}");
+}
+
+#[test]
+fn functions_of_the_kernel_are_marked_in_every_format() {
+    let mut scene = Scene::new();
+    let process = scene.process(1, None, "");
+    let thread = scene.thread(process, 1, None);
+    let of_kernel = |function: &str, module: Option<&str>| Frame {
+        kind: FrameKind::Kernel,
+        function: function.into(),
+        module: module.map(Into::into),
+        ..Frame::default()
+    };
+    let read = frame("read", "app.py", 1, 2);
+    let stack = [read.clone(), of_kernel("vfs_read", None), of_kernel("ext4_read", Some("ext4"))];
+    scene.sample(3, thread, &stack, 10);
+    scene.sample(1, thread, &[read], 10);
+    let text = |format: &dyn Format| written(format, &scene.profile, &options(|_| ()));
+    let collapsed = text(&Collapsed);
+    assert_eq!(weights(&collapsed)["read (app.py:2);vfs_read_[k];ext4_read (ext4)_[k]"], 3);
+    for lines in [Lines::FirstLine, Lines::None] {
+        let text = written(&Collapsed, &scene.profile, &options(|options| options.line_numbers = lines));
+        assert!(text.contains(";vfs_read_[k];ext4_read (ext4)_[k] 3"), "{text}");
+    }
+    let speedscope: Value = serde_json::from_str(&text(&Speedscope)).unwrap();
+    let frames = speedscope["shared"]["frames"].as_array().unwrap();
+    let named: Vec<_> = frames.iter().map(|frame| (&frame["name"], &frame["file"])).collect();
+    assert!(named.contains(&(&"vfs_read_[k]".into(), &Value::Null)), "{named:?}");
+    assert!(named.contains(&(&"ext4_read_[k]".into(), &"ext4".into())), "{named:?}");
+    assert!(text(&ChromeTrace).contains(r#""name":"vfs_read_[k]""#));
+    // Drawn without the mark, as everywhere, but in a colour of their own.
+    let colours = |svg: &str| svg.matches(r#"fill="rgb(140,190,220)""#).count();
+    let svg = text(&FlameGraph);
+    assert!(svg.contains("vfs_read (3 samples") && svg.contains("ext4_read (ext4) (3 samples"), "{svg}");
+    assert_eq!(colours(&svg), 2);
 }

@@ -5,12 +5,17 @@ use std::collections::HashSet;
 
 use profiler_bpf::{NamesRecord, StackRecord, ThreadEntry};
 use profiler_memory::ReadError;
-use profiler_model::{LossReason, Nanos, ThreadState, Tid, Timestamp};
-use profiler_profile::{Profile, Sample, StackId};
+use profiler_model::{Frame, LossReason, Nanos, ThreadState, Tid, Timestamp};
+use profiler_os::KernelFunction;
+use profiler_profile::{FrameId, Profile, Sample, StackId};
+use profiler_python::{Offsets, RawStack};
 use rustc_hash::FxHashMap;
 
 use super::{ProcessSampler, Sampled, truncation_mark};
+use crate::Target;
+use crate::code_names::CodeNames;
 use crate::kernel::{Kernel, entries};
+use crate::kernel_frames::KernelFrames;
 use crate::sent::{Sent, SentNames};
 
 /// Whether the lists of threads still start where they did is looked at so often: a thread that starts in
@@ -20,7 +25,8 @@ const LOOK_GAP: Nanos = Nanos::from_nanos(20_000_000);
 /// What is known of a process that the in-kernel program samples.
 #[derive(Debug, Default)]
 pub struct InKernel {
-    pub(super) names: SentNames,
+    names: SentNames,
+    kernel_frames: KernelFrames<FrameId>,
     /// What the program was told of kernel threads with thread states.
     told: FxHashMap<Tid, ThreadEntry>,
     /// Threads of which it was told that they had no thread state when they were met.
@@ -45,6 +51,7 @@ impl ProcessSampler {
         profile: &mut Profile,
         now: Timestamp,
     ) -> Result<(), ReadError> {
+        self.in_kernel.kernel_frames = kernel.frames();
         let target = &self.probe.target;
         // Without room nothing of it is sampled; the ledger of processes then says that it was missed.
         let _ = kernel.tell_process(target.pid(), target.offsets(), self.in_kernel.always_sends_names);
@@ -174,17 +181,32 @@ impl ProcessSampler {
         profile: &mut Profile,
         record: &StackRecord<'_>,
     ) -> Result<Option<(usize, StackId)>, LossReason> {
-        let InKernel { names, .. } = &mut self.in_kernel;
         let target = &self.probe.target;
-        let raw = names.stack(record, target.offsets())?;
+        let raw = self.in_kernel.walked(record, target.offsets())?;
         if self.options.gil_only && !record.holds_gil() {
             return Ok(None);
         }
         let index = self.probe.roster.find(record.thread_state()).ok_or(LossReason::ThreadEnded)?;
-        let ids = names
-            .root_first(target, record, &raw, &mut self.code_names, &mut |frame| profile.frame(frame))?;
-        let mark = raw.truncated.then(|| profile.frame(&truncation_mark()));
-        Ok(profile.stack(mark.into_iter().chain(ids)).map(|stack| (index, stack)))
+        let stack = self.in_kernel.named(target, record, &raw, &mut self.code_names, profile)?;
+        Ok(stack.map(|stack| (index, stack)))
+    }
+
+    /// On a stack that was read from outside, where in the kernel its thread waits, if that was asked for. Of one that
+    /// only lacks a CPU it is not known.
+    pub(super) fn with_kernel_frames(
+        &self,
+        profile: &mut Profile,
+        index: usize,
+        stack: Option<StackId>,
+    ) -> Option<StackId> {
+        let thread = &self.probe.roster.threads[index];
+        if !self.in_kernel.kernel_frames.are_wanted() || thread.is_running() {
+            return stack;
+        }
+        let functions = thread.files.kernel_stack().ok();
+        // If it has moved since, this may be of another wait.
+        let functions = functions.filter(|_| thread.slept_since_look());
+        Some(push_sleeper(profile, stack?, functions))
     }
 
     fn record_sent(
@@ -209,4 +231,47 @@ impl ProcessSampler {
             wall,
         });
     }
+}
+
+impl InKernel {
+    /// Whether what threads do in the kernel is asked for.
+    pub(super) fn wants_kernel_frames(&self) -> bool {
+        self.kernel_frames.are_wanted()
+    }
+
+    /// The stack of a record, walked.
+    pub(super) fn walked(&self, record: &StackRecord<'_>, offsets: &Offsets) -> Result<RawStack, LossReason> {
+        self.names.stack(record, offsets)
+    }
+
+    /// The same stack with its names, and on it what the thread did in the kernel, if that was asked for; `None` where no
+    /// Python runs.
+    pub(super) fn named(
+        &mut self,
+        target: &Target,
+        record: &StackRecord<'_>,
+        raw: &RawStack,
+        codes: &mut CodeNames<FrameId>,
+        profile: &mut Profile,
+    ) -> Result<Option<StackId>, LossReason> {
+        let ids = self.names.root_first(target, record, raw, codes, &mut |frame| profile.frame(frame))?;
+        let mark = raw.truncated.then(|| profile.frame(&truncation_mark()));
+        let Some(python) = profile.stack(mark.into_iter().chain(ids)) else { return Ok(None) };
+        if record.lacks_kernel_frames() {
+            profile.ledger_mut().count_without_kernel_frames();
+        }
+        let mut intern = |frame: &Frame| profile.frame(frame);
+        let kernel = self.kernel_frames.root_first(record, &truncation_mark(), &mut intern);
+        Ok(Some(kernel.into_iter().fold(python, |below, frame| profile.push(Some(below), frame))))
+    }
+}
+
+/// On the stack of a thread that sleeps the functions of the kernel in which it does so, as far as they are known.
+pub(super) fn push_sleeper(
+    profile: &mut Profile,
+    python: StackId,
+    functions: Option<Vec<KernelFunction>>,
+) -> StackId {
+    let frames = KernelFrames::of_sleeper(functions, &mut |frame| profile.frame(frame));
+    frames.into_iter().fold(python, |below, frame| profile.push(Some(below), frame))
 }

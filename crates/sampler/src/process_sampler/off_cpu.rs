@@ -5,16 +5,17 @@
 use std::collections::BTreeMap;
 
 use profiler_bpf::{AbsenceRecord, StackRecord};
-use profiler_model::{Frame, FrameKind, LossReason, Nanos, ThreadState, Tid, Timestamp};
+use profiler_model::{Frame, FrameKind, LossReason, Nanos, Pid, ThreadState, Tid, Timestamp};
+use profiler_os::{KernelFunction, ThreadFiles};
 use profiler_profile::{FrameId, Profile, Sample, StackId, ThreadId};
 use profiler_python::GilAddresses;
 use rustc_hash::FxHashMap;
 
+use super::in_kernel::{InKernel, push_sleeper};
 use super::{ProcessSampler, truncation_mark};
 use crate::absences::{Absence, Absences, Owner, Sink};
 use crate::code_names::CodeNames;
 use crate::kernel::Kernel;
-use crate::sent::SentNames;
 use crate::{DumpOptions, SamplerKind, Target, dump};
 
 /// What lasts and what was too short to be told by itself is asked for so often.
@@ -93,8 +94,14 @@ impl ProcessSampler {
                 let mark = thread.truncated.then(truncation_mark);
                 let frames = mark.iter().chain(thread.frames.iter().rev());
                 let ids: Vec<FrameId> = frames.map(|frame| profile.frame(frame)).collect();
-                let stack = Away::Taken(profile.stack(ids));
-                self.off_cpu.absences.take_first_stack(off_cpu, tid, stack);
+                let python = profile.stack(ids);
+                // Both are only believed if it has not moved after that.
+                let wants_kernel = self.in_kernel.wants_kernel_frames();
+                let stack = python.map(|python| match wants_kernel {
+                    true => push_sleeper(profile, python, kernel_stack(self.probe.target.pid(), tid)),
+                    false => python,
+                });
+                self.off_cpu.absences.take_first_stack(off_cpu, tid, Away::Taken(stack));
             }
         }
     }
@@ -106,8 +113,8 @@ impl ProcessSampler {
 
     /// Keeps the stack of an absence that is still to come.
     pub fn take_deep_stack(&mut self, profile: &mut Profile, record: &StackRecord<'_>) {
-        let names = &mut self.in_kernel.names;
-        let stack = stack_of(&self.probe.target, names, &mut self.code_names, profile, record);
+        let target = &self.probe.target;
+        let stack = stack_of(target, &mut self.in_kernel, &mut self.code_names, profile, record);
         self.off_cpu.absences.take_deep(record, stack);
     }
 
@@ -158,8 +165,8 @@ impl ProcessSampler {
     ) {
         let mut found = Vec::new();
         let OffCpuTimes { absences, gils, .. } = &mut self.off_cpu;
-        let (target, names, codes) = (&self.probe.target, &mut self.in_kernel.names, &mut self.code_names);
-        let mut stack = |record: &StackRecord<'_>| stack_of(target, names, codes, profile, record);
+        let (target, in_kernel, codes) = (&self.probe.target, &mut self.in_kernel, &mut self.code_names);
+        let mut stack = |record: &StackRecord<'_>| stack_of(target, in_kernel, codes, profile, record);
         let owner = Owner { process: target.process(), gils };
         let mut keep = |absence| found.push(absence);
         tell(absences, owner, &mut Sink { stack: &mut stack, absence: &mut keep });
@@ -219,6 +226,11 @@ impl ProcessSampler {
     }
 }
 
+/// Where in the kernel a thread waits, if that may be seen.
+fn kernel_stack(process: Pid, thread: Tid) -> Option<Vec<KernelFunction>> {
+    ThreadFiles::open(process, thread).and_then(|files| files.kernel_stack()).ok()
+}
+
 /// Stands on top of a stack, and says what its thread waited for.
 fn reason_mark(state: ThreadState) -> Frame {
     mark(state.to_string())
@@ -236,20 +248,14 @@ fn mark(text: String) -> Frame {
 
 fn stack_of(
     target: &Target,
-    names: &mut SentNames,
+    in_kernel: &mut InKernel,
     codes: &mut CodeNames<FrameId>,
     profile: &mut Profile,
     record: &StackRecord<'_>,
 ) -> Away {
-    let frames = names.stack(record, target.offsets()).and_then(|raw| {
-        let ids = names.root_first(target, record, &raw, codes, &mut |frame| profile.frame(frame))?;
-        Ok((ids, raw.truncated))
-    });
-    match frames {
-        Ok((ids, truncated)) => {
-            let mark = truncated.then(|| profile.frame(&truncation_mark()));
-            Away::Taken(profile.stack(mark.into_iter().chain(ids)))
-        }
+    let walked = in_kernel.walked(record, target.offsets());
+    match walked.and_then(|raw| in_kernel.named(target, record, &raw, codes, profile)) {
+        Ok(stack) => Away::Taken(stack),
         Err(reason) => Away::Lost(reason),
     }
 }

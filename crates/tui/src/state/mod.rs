@@ -894,7 +894,10 @@ impl State {
     /// The function that a thread was in last.
     pub fn current_function(&self, thread: ThreadId) -> Option<u32> {
         let stack = self.thread_row(thread).last?.stack?;
-        Some(self.tables.places.of(self.profile.leaf_of(stack).index()).0)
+        let places = &self.tables.places;
+        let of_program = |frame: &profiler_profile::FrameId| !places.is_kernel(frame.index());
+        let frame = self.profile.leaf_first(Some(stack)).find(of_program)?;
+        Some(places.of(frame.index()).0)
     }
 
     /// The figures of the last intervals, the oldest first.

@@ -17,6 +17,8 @@ pub struct Place {
     pub file: Arc<str>,
     /// Of a line, its number; of a function, the line on which it starts.
     pub line: Option<u32>,
+    /// Whether it is a function of the kernel: part of the calls, but not of the lists, which say what the program costs.
+    pub is_kernel: bool,
 }
 
 /// All of them.
@@ -50,6 +52,11 @@ impl Places {
         self.of_frame[frame]
     }
 
+    /// Whether a frame is one of the kernel's.
+    pub fn is_kernel(&self, frame: usize) -> bool {
+        self.functions[self.of_frame[frame].0 as usize].is_kernel
+    }
+
     /// The function of each line.
     pub fn line_functions(&self) -> &[u32] {
         &self.line_functions
@@ -68,13 +75,16 @@ impl Places {
         );
         let functions = &mut self.functions;
         *self.function_index.entry(key).or_insert_with(|| {
+            let is_kernel = frame.kind == FrameKind::Kernel;
             let name = match address {
                 Some(address) => address.to_string(),
                 None if frame.function.is_empty() => "<unnamed>".to_owned(),
+                // As files have it.
+                None if is_kernel => format!("{}_[k]", plain(&frame.function)),
                 None => plain(&frame.function).into_owned(),
             };
             let file = plain(file_shown(frame, self.full_filenames)).into();
-            functions.push(Place { name: name.into(), file, line: frame.first_line });
+            functions.push(Place { name: name.into(), file, line: frame.first_line, is_kernel });
             functions.len() as u32 - 1
         })
     }

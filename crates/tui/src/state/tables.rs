@@ -43,7 +43,9 @@ impl Tables {
         if into != Into::Start {
             self.current += weights;
         }
-        for (depth, frame) in profile.leaf_first(stack).enumerate() {
+        // What a function does in the kernel is its own doing.
+        let of_program = profile.leaf_first(stack).filter(|frame| !self.places.is_kernel(frame.index()));
+        for (depth, frame) in of_program.enumerate() {
             let (function, line) = self.places.of(frame.index());
             self.functions.add(function, weights, depth == 0, self.samples, into);
             self.lines.add(line, weights, depth == 0, self.samples, into);

@@ -1,7 +1,7 @@
 //! The state without any terminal: what is fed comes out as sums, rows and ledgers.
 
 use profiler_model::{
-    Frame, LossReason, Nanos, Pid, Position, ThreadKey, ThreadState, Tid, Timestamp, WaitReason,
+    Frame, FrameKind, LossReason, Nanos, Pid, Position, ThreadKey, ThreadState, Tid, Timestamp, WaitReason,
 };
 use profiler_profile::{ProcessInfo, Profile, Sample, ThreadInfo};
 
@@ -94,6 +94,9 @@ fn frame(word: &str) -> Frame {
     let (function, line) = word.rsplit_once(':').unwrap();
     let position = Position { line: line.parse().ok(), ..Position::default() };
     let (file, first_line) = ("/srv/app/app.py".into(), Some(1));
+    if line == "kernel" {
+        return Frame { kind: FrameKind::Kernel, function: function.into(), ..Frame::default() };
+    }
     Frame {
         function: function.into(),
         file,
@@ -403,4 +406,33 @@ fn handles_are_the_same_on_both_sides() {
     assert!(own.stacks().eq(theirs.stacks()));
     assert!(own.threads().map(|(_, thread)| thread).eq(theirs.threads().map(|(_, thread)| thread)));
     assert_eq!(own.ledger().shown(), theirs.ledger().shown());
+}
+
+#[test]
+fn functions_of_the_kernel_are_called_and_cost_the_program_nothing() {
+    let costs = |stacks: [&str; 2]| {
+        let (mut source, mut state) = (Source::new(), State::new(settings()));
+        for _ in 0..2 {
+            for stack in stacks.iter().cycle().take(10) {
+                source.instant(&[(1, stack, RUNS)]);
+            }
+            state.fold(source.update());
+        }
+        state.act(Action::SwitchSpan);
+        state.act(Action::Show(Tab::Calls));
+        let calls = rows(&state);
+        let thread = state.profile().threads().next().unwrap().0;
+        let current = state.current_function(thread).map(|place| state.function(place).name.to_string());
+        state.act(Action::Show(Tab::Functions));
+        let own = rows(&state).into_iter().map(|name| {
+            let cost = state.cost(place(&state, &name), Span::Start);
+            (name, cost.own, cost.total)
+        });
+        (calls, current, own.collect::<Vec<_>>())
+    };
+    let (calls, current, functions) = costs(["main:1 read:2 vfs_read:kernel", "main:1 read:2"]);
+    assert_eq!(calls, ["main", "read", "vfs_read_[k]"]);
+    let (_, current_without, functions_without) = costs(["main:1 read:2", "main:1 read:2"]);
+    assert_eq!((functions, &current), (functions_without, &current_without));
+    assert_eq!(current.as_deref(), Some("read"));
 }

@@ -1,0 +1,299 @@
+//! What threads do in the kernel: from the program counters that the in-kernel program sends to frames with names. Only
+//! where that was asked for (`--kernel`). Which functions the kernel has is told by `os::kernel_symbols`.
+
+use std::fs;
+use std::sync::Arc;
+
+use profiler_bpf::StackRecord;
+use profiler_model::{Frame, FrameKind};
+use profiler_os::{KernelFunction, KernelSymbols, KernelSymbolsError};
+use rustc_hash::FxHashMap;
+
+/// How many frames of the kernel the program takes at most (`MAX_KERNEL_FRAMES`): a stack of so many may have more.
+const MOST_FRAMES: usize = 127;
+
+/// How many places are remembered with their frames. Code of a kernel that is used has some thousand.
+const MAX_KNOWN: usize = 65_536;
+
+/// What stands for functions whose names are not known.
+const UNNAMED: &str = "[kernel]";
+
+/// By what a thread leaves its CPU, whatever it waits for.
+const SCHEDULER: [&str; 8] = [
+    "__schedule",
+    "__schedule_loop",
+    "schedule",
+    "preempt_schedule",
+    "preempt_schedule_common",
+    "preempt_schedule_notrace",
+    "preempt_schedule_irq",
+    "schedule_preempt_disabled",
+];
+
+/// The names of the kernel's functions, as far as it shows them.
+#[derive(Clone, Debug)]
+pub struct KernelNames {
+    symbols: Option<Arc<KernelSymbols>>,
+    /// A stack of so many frames may have had more.
+    most: usize,
+}
+
+impl KernelNames {
+    /// Those of this kernel; and where it does not show them, why: its functions are then without names.
+    pub fn read() -> (Self, Option<KernelSymbolsError>) {
+        let most = fs::read_to_string("/proc/sys/kernel/perf_event_max_stack");
+        let most = most.ok().and_then(|text| text.trim().parse().ok());
+        let most = most.map_or(MOST_FRAMES, |most: usize| most.min(MOST_FRAMES));
+        match KernelSymbols::read() {
+            Ok(symbols) => (KernelNames { symbols: Some(Arc::new(symbols)), most }, None),
+            Err(error) => (KernelNames { symbols: None, most }, Some(error)),
+        }
+    }
+}
+
+/// The frames of the kernel that were met in one process.
+#[derive(Debug)]
+pub struct KernelFrames<Id> {
+    names: Option<KernelNames>,
+    known: FxHashMap<u64, Known<Id>>,
+}
+
+/// What code at an address is.
+#[derive(Clone, Copy, Debug)]
+struct Known<Id> {
+    id: Id,
+    is_scheduler: bool,
+}
+
+impl<Id> Default for KernelFrames<Id> {
+    fn default() -> Self {
+        KernelFrames { names: None, known: FxHashMap::default() }
+    }
+}
+
+impl<Id> KernelFrames<Id> {
+    /// With these names.
+    pub fn new(names: KernelNames) -> Self {
+        KernelFrames { names: Some(names), known: FxHashMap::default() }
+    }
+
+    /// Whether somebody asked for them.
+    pub fn are_wanted(&self) -> bool {
+        self.names.is_some()
+    }
+
+    /// The ids of the frames of a thread that sleeps, root first, by what the kernel writes of it (leaf first), if it does.
+    pub fn of_sleeper(
+        functions: Option<Vec<KernelFunction>>,
+        intern: &mut dyn FnMut(&Frame) -> Id,
+    ) -> Vec<Id> {
+        let functions = functions.filter(|functions| !functions.is_empty());
+        // Who sleeps does so in the kernel.
+        let Some(functions) = functions else { return vec![intern(&frame(UNNAMED))] };
+        let frames = functions.into_iter().rev().map(|function| {
+            let KernelFunction { name, module } = function;
+            intern(&Frame { module: module.map(Into::into), ..frame(&name) })
+        });
+        frames.collect()
+    }
+}
+
+impl<Id: Copy> KernelFrames<Id> {
+    /// The ids of the frames of the kernel in `record`, root first: none where the thread was not in the kernel, or nobody
+    /// asked. A part that may go on beyond its root begins with the frame `mark`.
+    pub fn root_first(
+        &mut self,
+        record: &StackRecord<'_>,
+        mark: &Frame,
+        intern: &mut dyn FnMut(&Frame) -> Id,
+    ) -> Vec<Id> {
+        let counters: Vec<u64> = record.kernel_frames().collect();
+        self.of_counters(&counters, record.is_of_leaving(), mark, intern)
+    }
+
+    /// The same for program counters, leaf first.
+    fn of_counters(
+        &mut self,
+        counters: &[u64],
+        is_leaving: bool,
+        mark: &Frame,
+        intern: &mut dyn FnMut(&Frame) -> Id,
+    ) -> Vec<Id> {
+        let Some(names) = self.names.clone() else { return Vec::new() };
+        // Who leaves its CPU does so in the kernel, even if it is not told where.
+        if counters.is_empty() && !is_leaving {
+            return Vec::new();
+        }
+        let Some(symbols) = &names.symbols else { return vec![intern(&frame(UNNAMED))] };
+        let mut known = Vec::with_capacity(counters.len());
+        for (index, counter) in counters.iter().enumerate() {
+            // Behind a call; that may be the end of the function.
+            let place = counter.saturating_sub(u64::from(index > 0));
+            known.push(self.known(symbols, place, intern));
+        }
+        let Some(waits) = without_scheduler(&known, is_leaving) else {
+            return vec![intern(&frame(UNNAMED))];
+        };
+        let mark = (counters.len() >= names.most).then(|| intern(mark));
+        mark.into_iter().chain(waits.iter().rev().map(|known| known.id)).collect()
+    }
+
+    fn known(
+        &mut self,
+        symbols: &KernelSymbols,
+        place: u64,
+        intern: &mut dyn FnMut(&Frame) -> Id,
+    ) -> Known<Id> {
+        if self.known.len() >= MAX_KNOWN {
+            self.known.clear();
+        }
+        *self.known.entry(place).or_insert_with(|| match symbols.find(place) {
+            Some(symbol) => {
+                let frame = Frame { module: symbol.module.cloned(), ..frame(symbol.name) };
+                Known { id: intern(&frame), is_scheduler: is_scheduler(symbol.name) }
+            }
+            None => Known { id: intern(&frame(UNNAMED)), is_scheduler: false },
+        })
+    }
+}
+
+/// Of frames, leaf first, those that say what the thread did. Of a thread that left its CPU the scheduler stands on top of
+/// them, and on top of that what was called to take the stack; `None` where the scheduler is not to be found.
+fn without_scheduler<Id>(frames: &[Known<Id>], is_leaving: bool) -> Option<&[Known<Id>]> {
+    if !is_leaving {
+        return Some(frames);
+    }
+    let start = frames.iter().position(|frame| frame.is_scheduler)?;
+    let length = frames[start..].iter().take_while(|frame| frame.is_scheduler).count();
+    Some(&frames[start + length..])
+}
+
+/// Whether a function, or a part that the compiler made of it (`__schedule.isra.0`), is one of the scheduler's.
+fn is_scheduler(name: &str) -> bool {
+    SCHEDULER.contains(&name.split_once('.').map_or(name, |(name, _)| name))
+}
+
+fn frame(function: &str) -> Frame {
+    Frame { kind: FrameKind::Kernel, function: function.into(), ..Frame::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SYMBOLS: &str = "\
+ffffffff81000000 T entry_SYSCALL_64
+ffffffff81000100 T do_nanosleep
+ffffffff81000200 T vfs_read
+ffffffff81000300 T do_exit
+ffffffff81000400 t __schedule.isra.0
+ffffffff81000500 T schedule
+ffffffff81000600 T __traceiter_sched_switch
+ffffffff81000700 T _etext
+ffffffffc0100000 t nft_do_chain\t[nf_tables]
+ffffffffc0200000 t bpf_prog_1234_off_cpu_switch\t[bpf]
+";
+
+    const ENTRY: u64 = 0xffff_ffff_8100_0000;
+    const NANOSLEEP: u64 = ENTRY + 0x100;
+    const READ: u64 = ENTRY + 0x200;
+    const EXIT: u64 = ENTRY + 0x300;
+    const INNER_SCHEDULE: u64 = ENTRY + 0x400;
+    const SCHEDULE: u64 = ENTRY + 0x500;
+    const TRACE: u64 = ENTRY + 0x600;
+    const END: u64 = ENTRY + 0x700;
+    const CHAIN: u64 = 0xffff_ffff_c010_0000;
+    const PROGRAM: u64 = 0xffff_ffff_c020_0000;
+
+    fn names(is_shown: bool, most: usize) -> KernelNames {
+        let symbols = KernelSymbols::parse(SYMBOLS.as_bytes()).unwrap();
+        KernelNames { symbols: is_shown.then(|| Arc::new(symbols)), most }
+    }
+
+    /// What is made of program counters, leaf first: the functions, root first.
+    fn functions(names: KernelNames, counters: &[u64], is_leaving: bool) -> Vec<String> {
+        let mut frames = Vec::new();
+        let mut intern = |frame: &Frame| {
+            frames.push(frame.clone());
+            frames.len() - 1
+        };
+        let mark = Frame { kind: FrameKind::Marker, function: "<truncated>".into(), ..Frame::default() };
+        let ids = KernelFrames::new(names).of_counters(counters, is_leaving, &mark, &mut intern);
+        let named = ids.into_iter().map(|id| {
+            let Frame { kind, function, module, .. } = &frames[id];
+            assert_eq!(*kind == FrameKind::Marker, &**function == "<truncated>");
+            module.as_ref().map_or_else(|| function.to_string(), |module| format!("{function} of {module}"))
+        });
+        named.collect()
+    }
+
+    #[test]
+    fn what_runs_is_named_from_the_root() {
+        let found = functions(names(true, 9), &[READ, CHAIN + 8, ENTRY + 8], false);
+        assert_eq!(found, ["entry_SYSCALL_64", "nft_do_chain of nf_tables", "vfs_read"]);
+        assert!(functions(names(true, 9), &[], false).is_empty());
+    }
+
+    #[test]
+    fn who_called_something_that_never_returns_is_not_who_stands_behind() {
+        // The call is the last instruction of `vfs_read`: it would return to where `do_exit` begins.
+        assert_eq!(
+            functions(names(true, 9), &[END - 1, EXIT], false),
+            ["vfs_read", "__traceiter_sched_switch"]
+        );
+        assert_eq!(functions(names(true, 9), &[EXIT], false), ["do_exit"]);
+    }
+
+    #[test]
+    fn what_leaves_its_cpu_is_shown_without_the_scheduler() {
+        let counters = [PROGRAM + 8, TRACE + 8, INNER_SCHEDULE + 8, SCHEDULE + 8, NANOSLEEP + 8, ENTRY + 8];
+        assert_eq!(functions(names(true, 9), &counters, true), ["entry_SYSCALL_64", "do_nanosleep"]);
+        // It was not found: nothing of this is known to be what the thread did.
+        assert_eq!(functions(names(true, 9), &[PROGRAM + 8, TRACE + 8, ENTRY + 8], true), [UNNAMED]);
+        // Not told at all.
+        assert_eq!(functions(names(true, 9), &[], true), [UNNAMED]);
+        // Somebody else's.
+        assert_eq!(
+            functions(names(true, 9), &[SCHEDULE + 8, ENTRY + 8], false),
+            ["entry_SYSCALL_64", "schedule"]
+        );
+    }
+
+    #[test]
+    fn where_names_are_hidden_no_name_is_made_up() {
+        for is_leaving in [false, true] {
+            assert_eq!(functions(names(false, 9), &[READ, ENTRY + 8], is_leaving), [UNNAMED]);
+        }
+        assert!(functions(names(false, 9), &[], false).is_empty());
+        assert_eq!(functions(names(true, 9), &[END, ENTRY + 8], false), ["entry_SYSCALL_64", UNNAMED]);
+    }
+
+    #[test]
+    fn a_part_that_may_go_on_says_so_at_its_root() {
+        let counters = [READ, READ + 8, READ + 8];
+        assert_eq!(functions(names(true, 4), &counters, false), ["vfs_read"; 3]);
+        assert_eq!(
+            functions(names(true, 3), &counters, false),
+            ["<truncated>", "vfs_read", "vfs_read", "vfs_read"]
+        );
+    }
+
+    #[test]
+    fn who_sleeps_is_in_the_kernel_whether_it_says_where_or_not() {
+        let of = |functions: Option<&[&str]>| {
+            let named = |name: &&str| KernelFunction { name: (*name).to_owned(), module: None };
+            let functions = functions.map(|names| names.iter().map(named).collect());
+            KernelFrames::<String>::of_sleeper(functions, &mut |frame| frame.function.to_string())
+        };
+        assert_eq!(of(Some(&["do_nanosleep", "entry_SYSCALL_64"])), ["entry_SYSCALL_64", "do_nanosleep"]);
+        assert_eq!(of(None), [UNNAMED]);
+        assert_eq!(of(Some(&[])), [UNNAMED]);
+    }
+
+    #[test]
+    fn nothing_is_shown_that_nobody_asked_for() {
+        let mut intern = |_: &Frame| 0usize;
+        let found = KernelFrames::default().of_counters(&[READ], true, &Frame::default(), &mut intern);
+        assert!(found.is_empty());
+    }
+}
