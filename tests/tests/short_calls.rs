@@ -1,5 +1,4 @@
-//! A loop full of short system calls: the in-kernel sampler finds its thread at them no more often than it is there.
-//! `pause` does so only as far as it samples from the thread's own CPU; docs/benchmarks.md says how far it is off.
+//! A loop full of short system calls: the samplers find its thread at them no more often than it is there.
 
 use anyhow::{Context, Result, ensure};
 use profiler_tests::statistics::{bound_of_gaps, deviations, effective_number_of_gaps};
@@ -53,5 +52,7 @@ fn calls_have_the_time_that_they_take() {
         missing("the right to load a program into the kernel, for short calls");
         return;
     }
-    compare(one_interpreter(), "bpf").unwrap();
+    for sampler in ["pause", "bpf"] {
+        compare(one_interpreter(), sampler).unwrap();
+    }
 }

@@ -24,20 +24,21 @@ impl Affinity {
         (count > 1).then_some(Affinity { allowed, at: None, is_elsewhere: false })
     }
 
-    /// Runs on this CPU alone from now on, or with `None` anywhere. Stays where it is if it may not.
-    pub fn run_on(&mut self, cpu: Option<u32>) {
+    /// Runs on this CPU alone from now on, or with `None` anywhere. Stays where it is if it may not. Returns whether it
+    /// may have changed its CPU for that.
+    pub fn run_on(&mut self, cpu: Option<u32>) -> bool {
         if cpu == self.at && !self.is_elsewhere {
-            return;
+            return false;
         }
         let set = match cpu {
             None => Some(self.allowed),
             Some(cpu) => self.only(cpu),
         };
-        if let Some(set) = set
-            && sched_setaffinity(OWN, &set).is_ok()
-        {
+        let has_moved = set.is_some_and(|set| sched_setaffinity(OWN, &set).is_ok());
+        if has_moved {
             (self.at, self.is_elsewhere) = (cpu, false);
         }
+        has_moved
     }
 
     /// Leaves the CPU that was asked for, until [`Affinity::run_back`].
@@ -50,12 +51,13 @@ impl Affinity {
         }
     }
 
-    /// Runs on the CPU again that was asked for last.
-    pub fn run_back(&mut self) {
-        if std::mem::take(&mut self.is_elsewhere) {
-            let cpu = self.at.take();
-            self.run_on(cpu);
+    /// Runs on the CPU again that was asked for last. Returns whether it had left that.
+    pub fn run_back(&mut self) -> bool {
+        if !std::mem::take(&mut self.is_elsewhere) {
+            return false;
         }
+        let cpu = self.at.take();
+        self.run_on(cpu)
     }
 
     fn only(&self, cpu: u32) -> Option<CpuSet> {

@@ -4,13 +4,19 @@
 //! back when it sleeps: the thread stands still without being stopped, its exact clock proves it, and neither another
 //! CPU has to be interrupted nor the thread's own put to sleep and woken, which costs more than all reading.
 //!
+//! Only its own timer wakes it at an instant that has nothing to do with what the thread does. When it comes there from
+//! another CPU, the thread learns that it has to give way by an interrupt from there, which takes microseconds to arrive,
+//! or on its way out of the kernel if it has been there meanwhile: it would be found at system calls more often than it
+//! is at them. So what is found on arrival is not sampled.
+//!
 //! To know which CPU that is costs the thread a little each time it gets one or loses it. So threads that do so all the
 //! time are left alone, and stopped instead.
 
 use profiler_model::{Nanos, Timestamp};
-use profiler_os::Affinity;
+use profiler_os::{Affinity, clock};
 
 use crate::process_sampler::Runners;
+use crate::random::Random;
 
 /// A thread that gets a CPU or loses it more often than this in a second, but for the sampler, is left alone: each time
 /// takes a microsecond or two longer while it is watched.
@@ -22,10 +28,20 @@ const WINDOW: Nanos = Nanos::from_nanos(200_000_000);
 /// For each instant the sampler takes the CPU and gives it back.
 const OWN_SWITCHES: u64 = 2;
 
+/// What was found on arrival is left alone for at least so long, and at most [`LONGEST_REST`].
+const SHORTEST_REST: Nanos = Nanos::from_nanos(10_000);
+
+/// Programs do the same over and over: where one is after a certain time follows from where it was. So the time is a random
+/// one, and long enough for all that takes as long as that interrupt.
+const LONGEST_REST: Nanos = Nanos::from_nanos(110_000);
+
 /// Keeps the sampling thread where the only thread runs that is to be sampled.
 #[derive(Debug)]
 pub struct Company {
     affinity: Affinity,
+    /// Whether it has come to its CPU and not slept there yet.
+    has_arrived: bool,
+    random: Random,
     /// Where the thread was at the last instant.
     seen: Option<u32>,
     window: Option<Window>,
@@ -42,7 +58,8 @@ struct Window {
 impl Company {
     /// For the calling thread, which has real-time priority. `None` where it cannot choose its CPU.
     pub fn of_this_thread() -> Option<Self> {
-        Some(Company { affinity: Affinity::of_this_thread()?, seen: None, window: None })
+        let (affinity, random) = (Affinity::of_this_thread()?, Random::new(clock::now().as_nanos()));
+        Some(Company { affinity, has_arrived: false, random, seen: None, window: None })
     }
 
     /// Follows what ran at the instant `now`: to another CPU only once it was seen there twice in a row, as moving costs as
@@ -53,7 +70,7 @@ impl Company {
             Runners::None => true,
             Runners::One { cpu, switches } => {
                 if self.seen.replace(cpu) == Some(cpu) {
-                    self.affinity.run_on(Some(cpu));
+                    self.has_arrived |= self.affinity.run_on(Some(cpu));
                 }
                 let window = self.window.get_or_insert(Window { since: now, switches, instants: 0 });
                 window.instants += 1;
@@ -76,9 +93,16 @@ impl Company {
         self.affinity.run_elsewhere();
     }
 
-    /// Takes that CPU again. To come back for the next sample only saves a waking.
-    pub fn come_back(&mut self) {
-        self.affinity.run_back();
+    /// Takes that CPU again. Where it has just arrived there, returns when the next sample may be taken at the earliest, until
+    /// which the caller is to sleep.
+    pub fn come_back(&mut self) -> Option<Timestamp> {
+        self.has_arrived |= self.affinity.run_back();
+        std::mem::take(&mut self.has_arrived).then(|| clock::now() + self.rest())
+    }
+
+    fn rest(&mut self) -> Nanos {
+        let random = LONGEST_REST.saturating_sub(SHORTEST_REST).as_secs_f64() * self.random.uniform();
+        SHORTEST_REST + Nanos::from_nanos((random * 1e9) as u64)
     }
 }
 

@@ -29,6 +29,7 @@ mod pause;
 mod peek;
 mod probe;
 mod process_sampler;
+mod random;
 mod roster;
 mod schedule;
 mod sent;

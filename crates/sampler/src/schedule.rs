@@ -5,6 +5,8 @@
 
 use profiler_model::{Nanos, Timestamp};
 
+use crate::random::Random;
+
 /// No gap is longer than so many mean gaps: a progress line should move, and the chance is e^-16.
 const MAX_GAPS: f64 = 16.0;
 
@@ -16,13 +18,13 @@ const MAX_BACKLOG: Nanos = Nanos::from_nanos(20_000_000);
 pub struct Schedule {
     mean_gap: f64,
     next: Timestamp,
-    random: u64,
+    random: Random,
 }
 
 impl Schedule {
     /// A schedule of `rate_hz` instants a second on average, beginning at `start`.
     pub fn new(rate_hz: f64, start: Timestamp, seed: u64) -> Self {
-        let mut schedule = Schedule { mean_gap: 1e9 / rate_hz, next: start, random: seed };
+        let mut schedule = Schedule { mean_gap: 1e9 / rate_hz, next: start, random: Random::new(seed) };
         schedule.advance();
         schedule
     }
@@ -61,19 +63,8 @@ impl Schedule {
     }
 
     fn advance(&mut self) {
-        // Uniform in (0, 1]: 53 random bits, never zero.
-        let uniform = ((self.random_bits() >> 11) + 1) as f64 / (1u64 << 53) as f64;
-        let gap = (-uniform.ln()).min(MAX_GAPS) * self.mean_gap;
+        let gap = (-self.random.uniform().ln()).min(MAX_GAPS) * self.mean_gap;
         self.next = self.next + Nanos::from_nanos(gap as u64);
-    }
-
-    /// SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
-    fn random_bits(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.random;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^ (bits >> 31)
     }
 }
 

@@ -166,11 +166,12 @@ impl Session {
             if self.members.are_gone(now) {
                 break End::TargetEnded;
             }
-            if now < schedule.next() {
-                clock::sleep_until(schedule.next().min(next_callback).min(deadline));
+            let earliest = company.as_mut().and_then(Company::come_back);
+            let next = schedule.next().max(earliest.unwrap_or(now));
+            if now < next {
+                clock::sleep_until(next.min(next_callback).min(deadline));
                 continue;
             }
-            company.as_mut().map(Company::come_back);
             self.members.sample(profile, schedule.next());
             let late = schedule.go_on(clock::now()) * self.members.sampled().max(1) as u64;
             profile.ledger_mut().count_lost_times(LossReason::Late, late);
