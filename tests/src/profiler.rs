@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 
 use crate::place::NOBODY;
 use crate::process::{cpu_nanos, voluntary_switches};
-use crate::{Fixture, Scratch};
+use crate::{Fixture, LoweredLimit, Scratch, UsualLimit};
 
 /// A run that takes longer hangs. The longest one of the tests takes some seconds.
 const LONGEST_RUN: Duration = Duration::from_secs(90);
@@ -48,14 +48,18 @@ pub fn profiler_path() -> PathBuf {
 
 /// A run of the binary that is being put together.
 #[derive(Debug)]
-pub struct Profiler(Command);
+pub struct Profiler {
+    command: Command,
+    /// Whether it is to run while the kernel's limit to the rate of samples is lowered.
+    lowered: bool,
+}
 
 impl Profiler {
     /// `profiler SUBCOMMAND`.
     pub fn new(subcommand: &str) -> Self {
         let mut command = Command::new(profiler_path());
         command.arg(subcommand).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Profiler(command)
+        Profiler { command, lowered: false }
     }
 
     /// `profiler SUBCOMMAND` as the user nobody, with a copy of the binary that nobody can reach.
@@ -65,7 +69,7 @@ impl Profiler {
         let mut command = Command::new(copy);
         command.arg(subcommand).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.uid(NOBODY).gid(NOBODY).current_dir(scratch.path());
-        Ok(Profiler(command))
+        Ok(Profiler { command, lowered: false })
     }
 
     /// `profiler SUBCOMMAND` in another place: behind the words that lead there.
@@ -78,24 +82,24 @@ impl Profiler {
         let mut command = Command::new(&place[0]);
         command.args(&place[1..]).arg(binary).arg(subcommand);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Profiler(command)
+        Profiler { command, lowered: false }
     }
 
     /// Changes its environment.
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
-        self.0.env(name, value);
+        self.command.env(name, value);
         self
     }
 
     /// More words of the command line, separated by white space.
     pub fn words(mut self, words: &str) -> Self {
-        self.0.args(words.split_whitespace());
+        self.command.args(words.split_whitespace());
         self
     }
 
     /// One more word.
     pub fn arg(mut self, word: impl AsRef<OsStr>) -> Self {
-        self.0.arg(word);
+        self.command.arg(word);
         self
     }
 
@@ -106,23 +110,30 @@ impl Profiler {
 
     /// `-- COMMAND...`
     pub fn command(mut self, words: &[impl AsRef<OsStr>]) -> Self {
-        self.0.arg("--").args(words);
+        self.command.arg("--").args(words);
         self
     }
 
     /// Gives it a pipe as stdin.
     pub fn with_stdin(mut self) -> Self {
-        self.0.stdin(Stdio::piped());
+        self.command.stdin(Stdio::piped());
+        self
+    }
+
+    /// Runs it under a limit to the rate of samples that its test has lowered; else nobody may lower it meanwhile.
+    pub fn under(mut self, _limit: &LoweredLimit) -> Self {
+        self.lowered = true;
         self
     }
 
     /// Starts it.
     pub fn spawn(mut self) -> Result<Running> {
-        let mut child = self.0.spawn().with_context(|| format!("{:?}", self.0))?;
+        let limit = if self.lowered { None } else { Some(UsualLimit::hold()?) };
+        let mut child = self.command.spawn().with_context(|| format!("{:?}", self.command))?;
         let stdin = child.stdin.take();
         let stdout = reader(child.stdout.take().context("no stdout")?);
         let stderr = reader(child.stderr.take().context("no stderr")?);
-        Ok(Running { child, stdin, stdout: Some(stdout), stderr: Some(stderr) })
+        Ok(Running { child, stdin, stdout: Some(stdout), stderr: Some(stderr), _limit: limit })
     }
 
     /// Runs it to its end.
@@ -148,7 +159,7 @@ impl Profiler {
 
     /// Runs it to its end, which must be a complaint about the usage (status 2).
     pub fn misuse(self) -> Result<Run> {
-        let what = format!("{:?}", self.0);
+        let what = format!("{:?}", self.command);
         let run = self.run()?;
         ensure!(run.code() == Some(2), "{what}: status {:?} instead of 2\n{}", run.status, run.stderr);
         run.must_say(&[])?;
@@ -181,6 +192,8 @@ pub struct Running {
     pub stdin: Option<ChildStdin>,
     stdout: Option<JoinHandle<String>>,
     stderr: Option<JoinHandle<String>>,
+    /// Nobody lowers it while this runs.
+    _limit: Option<UsualLimit>,
 }
 
 impl Running {

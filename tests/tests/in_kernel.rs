@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use profiler_tests::statistics::{bound, deviations};
 use profiler_tests::{
-    Collapsed, Fixture, Interpreter, Profiler, Run, Scratch, can_load_programs, every_interpreter,
-    every_interpreter_side_by_side, interpreters, labyrinth, one_interpreter, place, programs_of,
-    read_speedscope,
+    Collapsed, Fixture, Interpreter, LoweredLimit, Profiler, Run, Scratch, can_load_programs,
+    every_interpreter, every_interpreter_side_by_side, interpreters, labyrinth, one_interpreter, place,
+    programs_of, read_speedscope,
 };
 
 use kernel_programs::still_loaded;
@@ -283,12 +283,15 @@ fn the_only_thread_of_the_oldest_has_no_gil_and_holds_it() {
 }
 
 /// What a program burnt by its own account in about a second, and what a recording of it shows, in seconds.
-fn burnt_and_shown(interpreter: &Interpreter) -> Result<(f64, f64, Run)> {
+fn burnt_and_shown(
+    interpreter: &Interpreter,
+    under: impl Fn(Profiler) -> Profiler,
+) -> Result<(f64, f64, Run)> {
     let scratch = Scratch::new()?;
     let file = scratch.file("out.json");
     let words = interpreter.fixture_words("shares/shares.py", &["--seconds", "1"]);
     let record = Profiler::new("record").words("--sampler bpf -f speedscope -r 1000 -o").arg(&file);
-    let run = record.command(&words).succeed()?;
+    let run = under(record).command(&words).succeed()?;
     let account: serde_json::Value = serde_json::from_str(run.stdout.lines().last().context("no output")?)?;
     let burnt = account["cpu"].as_f64().context("cpu")?;
     let shown = read_speedscope(&fs::read_to_string(&file)?)?.iter().map(|sample| sample.weight).sum();
@@ -301,7 +304,7 @@ fn it_counts_every_tick_of_the_target() {
         return;
     }
     every_interpreter(|interpreter| {
-        let (burnt, shown, run) = burnt_and_shown(interpreter)?;
+        let (burnt, shown, run) = burnt_and_shown(interpreter, |record| record)?;
         // Beside what it burns it starts up and ends. The first ticks may come before it is known.
         ensure!(shown >= 0.95 * burnt, "{shown} s shown of {burnt} s burnt: {}", run.stderr);
         Ok(())
@@ -394,34 +397,13 @@ fn a_beat_of_whole_milliseconds_is_seen_in_all_its_parts() {
     assert!((share - truth).abs() <= chance, "{share} shown, {truth} true, {chance} by chance");
 }
 
-/// The kernel's limit to the rate of samples, lowered as the kernel itself does it when they take too long.
-struct LoweredLimit {
-    before: String,
-}
-
-impl LoweredLimit {
-    const PLACE: &str = "/proc/sys/kernel/perf_event_max_sample_rate";
-
-    fn to(rate: u32) -> Result<Self> {
-        let before = fs::read_to_string(Self::PLACE)?;
-        fs::write(Self::PLACE, rate.to_string())?;
-        Ok(LoweredLimit { before })
-    }
-}
-
-impl Drop for LoweredLimit {
-    fn drop(&mut self) {
-        let _ = fs::write(Self::PLACE, &self.before);
-    }
-}
-
 #[test]
 fn a_lowered_limit_costs_samples_and_no_time() {
     if !can_load_programs() {
         return;
     }
-    let _limit = LoweredLimit::to(100).unwrap();
-    let (burnt, shown, run) = burnt_and_shown(one_interpreter()).unwrap();
+    let limit = LoweredLimit::to(100).unwrap();
+    let (burnt, shown, run) = burnt_and_shown(one_interpreter(), |record| record.under(&limit)).unwrap();
     run.must_say(&["kernel limits the rate"]).unwrap();
     run.must_say(&["kernel.perf_event_max_sample_rate"]).unwrap();
     assert!(shown >= 0.95 * burnt, "{shown} s shown of {burnt} s burnt: {}", run.stderr);

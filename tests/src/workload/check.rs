@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::Evidence;
 use super::selector::Selector;
@@ -70,6 +71,9 @@ struct Seconds {
     account: String,
     least: Option<f64>,
     most: Option<f64>,
+    /// How much of it the true part is at least; that what was sampled is less may be chance: on a CPU that others
+    /// use as well, it is chance whether a tick meets the thread.
+    truth_least: Option<f64>,
     /// The part is one stretch of wall time, with samples before and after it: at either end it is known to one
     /// sample, the first inside, which stands for time before as well, and the first afterwards, which does for
     /// time inside. No sample stands for more than the heaviest does.
@@ -86,9 +90,10 @@ struct Threads {
     most: Option<f64>,
     /// As many as this entry of the account has entries: the program says who took part.
     account: Option<String>,
-    /// Each of them has at least this share of the part.
+    /// The entries' names are words of the threads' names, such as their ids, and their values are shares of the part,
+    /// within what chance explains.
     #[serde(default)]
-    each_at_least: f64,
+    counted: bool,
 }
 
 fn selected<'a>(evidence: &'a Evidence, selector: &Selector) -> Result<Vec<&'a WeightedSample>> {
@@ -157,23 +162,40 @@ impl Counted {
         let mut parts = Vec::new();
         for (name, selector) in &self.parts {
             let truth = account[name].as_f64().with_context(|| format!("{name} in the account"))?;
-            parts.push((name, truth, weight(evidence, selector)?));
+            parts.push((name.as_str(), truth, weight(evidence, selector)?));
         }
-        let all: f64 = parts.iter().map(|(_, truth, _)| truth).sum();
-        let sampled: f64 = parts.iter().map(|(_, _, seen)| seen).sum();
-        let number = effective_number_of_gaps(sampled, evidence.samples_per_second);
-        ensure!(number >= LEAST_EFFECTIVE_SAMPLES, "only {number:.0} effective samples");
-        let deviations = deviations(CONFIDENCE, parts.len() * evidence.recordings);
-        for (name, truth, seen) in &parts {
-            let (truth, share) = (truth / all, seen / sampled);
-            let bound = bound_of_gaps(truth, number, deviations);
-            ensure!(
-                (share - truth).abs() <= bound,
-                "{name}: {share:.4} sampled, {truth:.4} counted, bound {bound:.4}, {number:.0} effective samples"
-            );
-        }
-        Ok(())
+        check_parts(&parts, evidence)
     }
+}
+
+/// Whether the sampled weights have the shares of the true ones, within what chance explains: a name, what is true
+/// and what was sampled of each part.
+fn check_parts(parts: &[(&str, f64, f64)], evidence: &Evidence) -> Result<()> {
+    let all: f64 = parts.iter().map(|(_, truth, _)| truth).sum();
+    let sampled: f64 = parts.iter().map(|(_, _, seen)| seen).sum();
+    let number = effective_number_of_gaps(sampled, evidence.samples_per_second);
+    ensure!(number >= LEAST_EFFECTIVE_SAMPLES, "only {number:.0} effective samples");
+    let deviations = deviations(CONFIDENCE, parts.len() * evidence.recordings);
+    for (name, truth, seen) in parts {
+        let (truth, share) = (truth / all, seen / sampled);
+        let bound = bound_of_gaps(truth, number, deviations);
+        ensure!(
+            (share - truth).abs() <= bound,
+            "{name}: {share:.4} sampled, {truth:.4} counted, bound {bound:.4}, {number:.0} effective samples"
+        );
+    }
+    Ok(())
+}
+
+/// Whether the threads have the shares that the account gives to a word of their names.
+fn check_shares(told: &Map<String, Value>, threads: &BTreeMap<&str, f64>, evidence: &Evidence) -> Result<()> {
+    let mut parts = Vec::new();
+    for (word, truth) in told {
+        let named = threads.iter().filter(|(thread, _)| thread.split(' ').any(|part| part == word));
+        let truth = truth.as_f64().with_context(|| format!("{word} in the account"))?;
+        parts.push((word.as_str(), truth, named.map(|(_, weight)| weight).sum()));
+    }
+    check_parts(&parts, evidence)
 }
 
 impl Seconds {
@@ -182,7 +204,17 @@ impl Seconds {
         let heaviest = evidence.samples.iter().map(|sample| sample.weight).fold(0.0, f64::max);
         let unknown = if self.one_stretch { heaviest / counted } else { 0.0 };
         let (least, most) = (self.least.map(|least| least - unknown), self.most.map(|most| most + unknown));
-        within("part of the seconds", weight(evidence, &self.part)? / counted, least, most)
+        let shown = weight(evidence, &self.part)? / counted;
+        if let Some(truth) = self.truth_least {
+            let number = effective_number_of_gaps(truth * counted, evidence.samples_per_second);
+            ensure!(number >= LEAST_EFFECTIVE_SAMPLES, "only {number:.0} effective samples");
+            let chance = truth * deviations(CONFIDENCE, evidence.recordings) / number.sqrt();
+            within("part of the seconds", shown, Some(truth - chance), None)?;
+        }
+        if self.truth_least.is_some() && least.is_none() && most.is_none() {
+            return Ok(());
+        }
+        within("part of the seconds", shown, least, most)
     }
 }
 
@@ -193,15 +225,12 @@ impl Threads {
         for sample in &samples {
             *threads.entry(sample.profile.as_str()).or_default() += sample.weight;
         }
-        let whole: f64 = threads.values().sum();
-        for (thread, weight) in &threads {
-            within(thread, weight / whole, Some(self.each_at_least), None)?;
-        }
         if let Some(account) = &self.account {
-            let told = evidence.account[account].as_object().context("no such entry of the account")?.len();
-            ensure!(threads.len() == told, "{} threads, {told} in the account", threads.len());
-            return Ok(());
+            let told = evidence.account[account].as_object().context("no such entry of the account")?;
+            ensure!(threads.len() == told.len(), "{} threads, {} in the account", threads.len(), told.len());
+            return if self.counted { check_shares(told, &threads, evidence) } else { Ok(()) };
         }
+        ensure!(!self.counted, "counted, but in no account");
         within("threads", threads.len() as f64, self.least, self.most)
     }
 }
@@ -309,6 +338,7 @@ mod tests {
             json!({"any": ["c", "b"]}),
             json!({"thread": "2"}),
             json!({"leaf": ["a"], "leaf_file": "julia.py"}),
+            json!({"at": "b", "off_lines": ["n += 1"]}),
         ] {
             assert!(!holds(never(found.clone()), json!({})), "{found}");
         }
@@ -319,6 +349,7 @@ mod tests {
             json!({"has": ["a"], "lacks": ["top"]}),
             json!({"any": ["c"]}),
             json!({"leaf": ["a"], "lines": ["n += 1"]}),
+            json!({"at": "absent", "off_lines": ["n += 1"]}),
         ] {
             assert!(holds(never(absent.clone()), json!({})), "{absent}");
         }
@@ -326,12 +357,19 @@ mod tests {
 
     #[test]
     fn threads_and_seconds() {
-        let threads =
-            |each| json!({"says": "", "threads": {"part": {}, "least": 2, "most": 2, "each_at_least": each}});
-        assert!(holds(threads(0.25), json!({})) && !holds(threads(0.3), json!({})));
+        let threads = |most| json!({"says": "", "threads": {"part": {}, "least": 2, "most": most}});
+        assert!(holds(threads(2), json!({})) && !holds(threads(1), json!({})));
+        let shares = json!({"says": "", "threads": {"part": {}, "account": "by_thread", "counted": true}});
+        assert!(holds(shares.clone(), json!({"by_thread": {"1": 0.3, "2": 0.1}})));
+        assert!(!holds(shares.clone(), json!({"by_thread": {"1": 0.1, "2": 0.3}})));
+        assert!(!holds(shares.clone(), json!({"by_thread": {"1": 0.3, "3": 0.1}})), "nobody is called 3");
+        assert!(!holds(shares, json!({"by_thread": {"1": 0.3}})), "one is not in the account");
         let seconds =
             |most| json!({"says": "", "seconds": {"part": {"has": ["b"]}, "account": "wall", "most": most}});
         assert!(holds(seconds(0.5), json!({"wall": 2.0})) && !holds(seconds(0.4), json!({"wall": 2.0})));
+        // 200 effective samples in four seconds: a quarter less may be chance.
+        let all = json!({"says": "", "seconds": {"part": {}, "account": "cpu", "truth_least": 1.0}});
+        assert!(holds(all.clone(), json!({"cpu": 5.0})) && !holds(all, json!({"cpu": 6.0})));
         let stretch = json!({"says": "", "seconds": {"part": {"has": ["b"]}, "account": "wall", "most": 0.1, "one_stretch": true}});
         assert!(holds(stretch, json!({"wall": 4.0})), "three seconds more may be b's");
         let stretch = json!({"says": "", "seconds": {"part": {"has": ["b"]}, "account": "wall", "least": 0.5, "one_stretch": true}});

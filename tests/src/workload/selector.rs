@@ -27,6 +27,8 @@ pub(super) struct Selector {
     ends: Vec<String>,
     /// The innermost frame, or that of `at`, is on a line of the program that reads like one of these.
     lines: Vec<String>,
+    /// The innermost frame, or that of `at`, is there and on no line of the program that reads like one of these.
+    off_lines: Vec<String>,
     /// The function whose line is meant.
     at: Option<String>,
     /// The innermost frame's file ends so.
@@ -91,18 +93,20 @@ impl Selector {
                 leaf.and_then(|leaf| leaf.file.as_ref()).is_some_and(|file| file.ends_with(end.as_str()))
             })
             && self.thread.as_ref().is_none_or(|thread| sample.profile.contains(thread.as_str()));
-        if !whole || self.lines.is_empty() {
+        if !whole || (self.lines.is_empty() && self.off_lines.is_empty()) {
             return Ok(whole);
         }
         let frames: Vec<&Frame> = match &self.at {
             None => leaf.into_iter().collect(),
             Some(at) => sample.frames.iter().filter(|frame| frame.plain_name() == at).collect(),
         };
-        for frame in frames {
-            if lines.is_on(frame, &self.lines)? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        let one_is_on = |texts: &[String]| -> Result<bool> {
+            let on: Vec<bool> =
+                frames.iter().map(|frame| lines.is_on(frame, texts)).collect::<Result<_>>()?;
+            Ok(on.contains(&true))
+        };
+        let is_on = self.lines.is_empty() || one_is_on(&self.lines)?;
+        let is_off = self.off_lines.is_empty() || (!frames.is_empty() && !one_is_on(&self.off_lines)?);
+        Ok(is_on && is_off)
     }
 }
