@@ -4,12 +4,12 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use profiler_model::Pid;
+use profiler_model::{Nanos, Pid};
 use profiler_os::launch::CommandEnd;
 use profiler_os::signals::Signals;
-use profiler_os::{ChildFinder, ProcView, Process, permission, proc_view};
+use profiler_os::{ChildFinder, ProcView, Process, clock, permission, proc_view};
 use profiler_python::NotPython;
-use profiler_sampler::{AttachError, SamplerKind, Search, Target};
+use profiler_sampler::{AttachError, Beginning, SamplerKind, Search, Target};
 
 use crate::command::RunningCommand;
 use crate::failure::{CONTAINER_ADVICE, Failure, own_command_line};
@@ -139,7 +139,7 @@ fn without_python(pid: Pid, error: &AttachError) -> Failure {
 #[derive(Debug)]
 pub enum Awaited {
     /// It came up.
-    Python(Box<Target>),
+    Python(Box<Target>, Beginning),
     /// The command ended first.
     Ended(CommandEnd),
     /// The user does not want to wait any longer.
@@ -159,11 +159,18 @@ pub fn await_python(command: &mut RunningCommand, signals: &Signals) -> anyhow::
     let mut wait = FIRST_WAIT;
     let pid = command.launched().pid();
     let mut search = Search::new(pid);
+    let started = command.started();
+    let mut beginning = Beginning { started, without_python: started, cpu_without_python: Nanos::ZERO };
     let mut children = Children::default();
     loop {
+        // Before the look: it may be up just after it.
+        let (now, cpu) = (clock::now(), Process::new(pid).cpu_time());
         match search.attach() {
-            Ok(target) => return Ok(Awaited::Python(Box::new(target))),
-            Err(error) if may_come_up(&error, began.elapsed()) => {}
+            Ok(target) => return Ok(Awaited::Python(Box::new(target), beginning)),
+            Err(error) if may_come_up(&error, began.elapsed()) => {
+                beginning.without_python = now;
+                beginning.cpu_without_python = cpu.unwrap_or(beginning.cpu_without_python);
+            }
             Err(error) => return Ok(Awaited::Failed(explain(pid, &error))),
         }
         children.look(pid);

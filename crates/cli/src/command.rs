@@ -4,6 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
+use profiler_model::Timestamp;
 use profiler_os::launch::{CommandEnd, Launched};
 use profiler_os::signals::{Received, Sender, Signals, UserSignal};
 
@@ -15,17 +16,23 @@ const NAP: Duration = Duration::from_millis(10);
 pub struct RunningCommand {
     launched: Launched,
     name: String,
+    started: Timestamp,
 }
 
 impl RunningCommand {
-    /// Takes charge of a launched command.
-    pub fn new(launched: Launched, name: String) -> Self {
-        RunningCommand { launched, name }
+    /// Takes charge of a command that was launched at `started`.
+    pub fn new(launched: Launched, name: String, started: Timestamp) -> Self {
+        RunningCommand { launched, name, started }
     }
 
     /// The command itself.
     pub fn launched(&mut self) -> &mut Launched {
         &mut self.launched
+    }
+
+    /// When it was started.
+    pub fn started(&self) -> Timestamp {
+        self.started
     }
 
     /// `python3 (process 4711)`
@@ -93,7 +100,7 @@ mod tests {
         let script = "trap 'exit 5' TERM; kill -STOP $$; exit 6";
         let arguments = ["-c".into(), script.into()];
         let launched = Launched::start(OsStr::new("/bin/sh"), &arguments, None, &[]).unwrap();
-        let mut command = RunningCommand::new(launched, "sh".to_owned());
+        let mut command = RunningCommand::new(launched, "sh".to_owned(), Timestamp::default());
         let pid = command.launched().pid();
         let child = nix::unistd::Pid::from_raw(pid.as_u32().cast_signed());
         // Returns once the shell has stopped itself, with its trap in place.

@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
+use profiler_os::clock;
 use profiler_os::launch::{CommandEnd, InvokingUser, Launched, Streams};
 use profiler_os::signals::Signals;
 use profiler_output::escaped_text;
@@ -27,8 +28,9 @@ pub fn launch(
 ) -> anyhow::Result<RunningCommand> {
     let name = Path::new(program).file_name().unwrap_or(program).to_string_lossy();
     let name = escaped_text(&name).into_owned();
+    let started = clock::now();
     let launched = Launched::start_with(program, arguments, user, signals.ignored_before(), streams)?;
-    Ok(RunningCommand::new(launched, name))
+    Ok(RunningCommand::new(launched, name, started))
 }
 
 /// Why there is nothing to profile in a command.
@@ -55,7 +57,9 @@ pub fn source_of(
         return Ok(Ok(Source::root(command.launched().pid())));
     }
     Ok(match await_python(command, signals)? {
-        Awaited::Python(target) => Ok(Source::python(*target)),
+        Awaited::Python(target, beginning) => {
+            Ok(Source { beginning: Some(beginning), ..Source::python(*target) })
+        }
         Awaited::Ended(end) => Err(Missing::Ended(end)),
         Awaited::Interrupted => Err(Missing::Interrupted),
         Awaited::Failed(failure) => Err(Missing::Failed(failure)),

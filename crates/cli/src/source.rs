@@ -2,7 +2,7 @@
 
 use profiler_model::Pid;
 use profiler_os::Process;
-use profiler_sampler::{AttachError, SamplerOptions, Session, Target};
+use profiler_sampler::{AttachError, Beginning, SamplerOptions, Session, Target};
 
 use crate::attach::attach;
 use crate::failure::Failure;
@@ -13,6 +13,8 @@ pub struct Source {
     pub pid: Pid,
     /// Its Python; the root of a tree need not have one.
     pub target: Option<Target>,
+    /// How it began, where it was started to be sampled.
+    pub beginning: Option<Beginning>,
 }
 
 impl Source {
@@ -32,12 +34,12 @@ impl Source {
 
     /// The root of a tree, whatever it runs.
     pub fn root(pid: Pid) -> Self {
-        Source { pid, target: None }
+        Source { pid, target: None, beginning: None }
     }
 
     /// A process whose Python was found.
     pub fn python(target: Target) -> Self {
-        Source { pid: target.pid(), target: Some(target) }
+        Source { pid: target.pid(), target: Some(target), beginning: None }
     }
 
     /// The command that it was started with.
@@ -51,7 +53,11 @@ impl Source {
     /// A session of it, or of it and its descendants.
     pub fn session(self, subprocesses: bool, sampler: SamplerOptions) -> Session {
         match self.target {
-            Some(target) if !subprocesses => Session::new(target, sampler),
+            Some(target) if !subprocesses => {
+                let mut session = Session::new(target, sampler);
+                self.beginning.into_iter().for_each(|beginning| session.began(beginning));
+                session
+            }
             target => Session::of_tree(self.pid, target, sampler),
         }
     }

@@ -11,6 +11,9 @@ pub fn summary(ledger: &Ledger) -> String {
     if let Some(interval) = ledger.interval.filter(|interval| *interval > Nanos::ZERO) {
         text += &format!(" ({:.1} Hz asked)", 1.0 / interval.as_secs_f64());
     }
+    if ledger.before_python > Nanos::ZERO {
+        text += &format!(", no Python in the first {}", ledger.before_python);
+    }
     if ledger.not_asked_for() > 0 {
         text += &format!(", {} more not asked for", grouped(ledger.not_asked_for()));
     }

@@ -49,6 +49,8 @@ pub struct Ledger {
     without_kernel_frames: u64,
     /// When sampling began and when it ended, by the samples' clock.
     pub period: Option<(Timestamp, Timestamp)>,
+    /// How long at the beginning of the period there was no Python yet that could have been sampled.
+    pub before_python: Nanos,
     /// The mean gap between two instants that was asked for.
     pub interval: Option<Nanos>,
     /// The CPU time that the profiler used itself.
@@ -209,6 +211,7 @@ impl Ledger {
             interrupted_longest: self.interrupted_longest,
             without_kernel_frames: self.without_kernel_frames.saturating_sub(earlier.without_kernel_frames),
             period: self.period.map(|(start, end)| (begun.unwrap_or(start), end)),
+            before_python: if begun.is_some() { Nanos::ZERO } else { self.before_python },
             interval: self.interval,
             own_cpu: self.own_cpu.saturating_sub(earlier.own_cpu),
             own_memory: self.own_memory,
@@ -248,6 +251,7 @@ impl Ledger {
             }
             (own, others) => own.or(others),
         };
+        self.before_python += other.before_python;
         if was_empty {
             self.interval = other.interval;
         } else if self.interval != other.interval {

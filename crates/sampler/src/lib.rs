@@ -8,6 +8,7 @@
 
 mod absences;
 mod attach;
+mod beginning;
 mod capture;
 mod code_names;
 mod codes;
@@ -43,6 +44,7 @@ mod tree;
 mod wait_account;
 
 pub use attach::{AttachError, Search, Target};
+pub use beginning::Beginning;
 pub use core_file::{CoreFailure, CoreOptions, CoreTarget, FileTrouble, MissingFile, dump_core};
 pub use dump::{DumpOptions, dump};
 pub use examine::{Examination, ExaminedThread, Gils, Location, examine};

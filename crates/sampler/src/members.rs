@@ -611,6 +611,11 @@ impl Members {
             })
     }
 
+    /// The CPU time that the first process has used.
+    pub fn cpu_of_root(&self) -> Option<Nanos> {
+        Process::new(self.root).cpu_time()
+    }
+
     /// How many processes are sampled.
     pub fn sampled(&self) -> usize {
         self.members.values().filter(|member| matches!(member.state, State::Sampled(_))).count()

@@ -46,12 +46,7 @@ impl Schedule {
         if now.since(self.next) <= MAX_BACKLOG.max(Nanos::from_nanos((self.mean_gap * MAX_GAPS) as u64)) {
             return 0;
         }
-        let mut left_out = 0;
-        while self.next < now {
-            self.advance();
-            left_out += 1;
-        }
-        left_out
+        self.instants_until(now)
     }
 
     /// Goes on to the first instant after `now`: those that have passed were not asked for.
@@ -60,6 +55,16 @@ impl Schedule {
             self.next = now;
             self.advance();
         }
+    }
+
+    /// Goes on to the first instant that is not before `now`; returns how many were.
+    pub fn instants_until(&mut self, now: Timestamp) -> u64 {
+        let mut passed = 0;
+        while self.next < now {
+            self.advance();
+            passed += 1;
+        }
+        passed
     }
 
     fn advance(&mut self) {

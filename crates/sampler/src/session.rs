@@ -11,6 +11,7 @@ use profiler_os::{clock, first_event, limits, priority, signals};
 use profiler_profile::{Ledger, Profile};
 
 use crate::Target;
+use crate::beginning::Beginning;
 use crate::company::Company;
 use crate::kernel::Kernel;
 use crate::members::Members;
@@ -74,19 +75,29 @@ pub enum End {
 pub struct Session {
     members: Members,
     options: SamplerOptions,
+    beginning: Option<Beginning>,
 }
 
 impl Session {
     /// A session of `target` alone that has not begun.
     pub fn new(target: Target, options: SamplerOptions) -> Self {
-        Session { members: Members::new(target.pid(), Some(target), false, options), options }
+        Session {
+            members: Members::new(target.pid(), Some(target), false, options),
+            options,
+            beginning: None,
+        }
     }
 
     /// A session of the process `root` and all its descendants, those that are there and those that come. The
     /// tree is watched from now on. `target` is the root's Python, where it is known: the root need not have
     /// one.
     pub fn of_tree(root: Pid, target: Option<Target>, options: SamplerOptions) -> Self {
-        Session { members: Members::new(root, target, true, options), options }
+        Session { members: Members::new(root, target, true, options), options, beginning: None }
+    }
+
+    /// Has the recording begin when its only process was started: what was not seen of that is counted.
+    pub fn began(&mut self, beginning: Beginning) {
+        self.beginning = Some(beginning);
     }
 
     /// Has `kernel`, which ticks already, take the samples: what [`SamplerKind::Bpf`] asks for.
@@ -136,6 +147,10 @@ impl Session {
     ) -> End {
         let mut costs = Costs::from_now();
         let start = costs.start;
+        if let Some(beginning) = self.beginning {
+            let missed = beginning.missed_instants(self.options.rate_hz, start);
+            note_beginning(beginning, missed, profile.ledger_mut(), &mut costs);
+        }
         let mut schedule = Schedule::new(self.options.rate_hz, start, start.as_nanos());
         profile.ledger_mut().interval = Some(schedule.mean_gap());
         let deadline = limit.map_or(Timestamp::MAX, |limit| start + limit);
@@ -200,10 +215,16 @@ impl Session {
         // What is there must be told to the program at once, however busy the machine is: until then it is not
         // sampled. What the program sends has time.
         priority::want_promptness();
+        let cpu = self.members.cpu_of_root();
         self.members.read_kernel(profile);
         priority::want_no_promptness();
         costs.start = self.members.watched_since().unwrap_or(costs.start);
         let start = costs.start;
+        if let Some(beginning) = self.beginning {
+            let period = self.members.kernel().map_or(Nanos::ZERO, |kernel| kernel.period());
+            let missed = beginning.missed_ticks(period, cpu.unwrap_or_default());
+            note_beginning(beginning, missed, profile.ledger_mut(), &mut costs);
+        }
         profile.ledger_mut().interval =
             self.members.kernel().map(|kernel| kernel.asked()).filter(|period| *period != Nanos::ZERO);
         let deadline = limit.map_or(Timestamp::MAX, |limit| start + limit);
@@ -241,7 +262,7 @@ impl Session {
         }
         let ended = self.members.end_kernel(profile);
         self.settle(profile, &mut costs, true);
-        profile.ledger_mut().period = Some((start, ended));
+        profile.ledger_mut().period = Some((costs.start, ended));
         self.members.release_all(profile);
         end
     }
@@ -297,6 +318,13 @@ impl Costs {
             ledger.own_memory = clock::own_peak_memory();
         }
     }
+}
+
+/// Has the recording begin with its process, of which so many samples were missed before the first look.
+fn note_beginning(beginning: Beginning, missed: u64, ledger: &mut Ledger, costs: &mut Costs) {
+    costs.start = beginning.started;
+    ledger.before_python = beginning.time_without_python();
+    ledger.count_lost_times(LossReason::Late, missed);
 }
 
 fn progress(profile: &Profile, start: Timestamp, now: Timestamp) -> Progress {
