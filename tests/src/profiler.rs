@@ -176,12 +176,13 @@ fn reader(mut pipe: impl Read + Send + 'static) -> JoinHandle<String> {
     })
 }
 
-/// Whether a process has the kernel tick for it.
+/// Whether a process has the kernel tick for it: events alone are not enough, as looks from outside need some too.
 fn has_kernel_clocks(pid: u32) -> bool {
     let Ok(descriptors) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    descriptors.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok()).any(|what| {
-        ["anon_inode:bpf_link", "anon_inode:[perf_event]"].iter().any(|clock| what.as_os_str() == *clock)
-    })
+    let open: Vec<PathBuf> =
+        descriptors.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok()).collect();
+    let has = |what: &str| open.iter().any(|path| path.as_os_str() == what);
+    has("anon_inode:bpf_link") || has("anon_inode:[perf_event]") && has("anon_inode:bpf-prog")
 }
 
 /// A run that is under way.

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use profiler_tests::{
-    Collapsed, Fixture, Profiler, Running, Scratch, Terminal, USUAL_SIZE, every_interpreter, one_interpreter,
-    profiler_path, read_speedscope,
+    Collapsed, Fixture, Profiler, Run, Running, Scratch, Terminal, USUAL_SIZE, every_interpreter,
+    one_interpreter, profiler_path, read_speedscope,
 };
 
 fn profile_of(scratch: &Scratch) -> Result<Collapsed> {
@@ -253,4 +253,91 @@ fn control_z_suspends_it_when_nothing_is_stopped_and_is_no_loss() {
         screen.split_once(" sampler late").and_then(|(before, _)| before.rsplit(' ').next()?.parse().ok());
     assert!(late.unwrap_or(0) < 1000, "{screen}");
     assert!(profile_of(&scratch).unwrap().total() > 0);
+}
+
+/// Works until its file `end` is there, and then tells for how long it has. Its file `worked` says that half a
+/// second is over.
+const TIMED_WORK: &str = "\
+import os, sys, time
+begun = time.monotonic()
+worked = False
+while not os.path.exists(sys.argv[2]):
+    for _ in range(1000): pass
+    if not worked and time.monotonic() - begun > 0.5:
+        worked = True
+        open(sys.argv[1], 'w').close()
+print(time.monotonic() - begun)
+";
+
+/// The number behind `before` in a message, with the word that follows it.
+fn number_behind<'a>(message: &'a str, before: &str) -> Option<(f64, &'a str)> {
+    let mut words = message.split_once(before)?.1.split_whitespace();
+    Some((words.next()?.replace(',', "").parse().ok()?, words.next()?.trim_matches([',', ';'])))
+}
+
+/// How long there was no Python, in seconds, as the ledger tells; it says nothing where that was no time.
+fn seconds_without_python(run: &Run) -> f64 {
+    match number_behind(&run.stderr, "no Python in the first ") {
+        None => 0.0,
+        Some((number, unit)) => {
+            number
+                * [("s", 1.0), ("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9)]
+                    .iter()
+                    .find(|(name, _)| *name == unit)
+                    .unwrap()
+                    .1
+        }
+    }
+}
+
+#[test]
+fn what_a_command_did_before_it_was_looked_at_belongs_to_the_recording() {
+    const RATE: f64 = 500.0;
+    let scratch = Scratch::new().unwrap();
+    let file = |name: &str| scratch.file(name);
+    let appears = |name: &str| {
+        let limit = Instant::now() + Duration::from_secs(60);
+        while !file(name).exists() {
+            assert!(Instant::now() < limit, "no file {name}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    let mut words: Vec<OsString> = ["sh", "-c"].map(OsString::from).to_vec();
+    let wait = ": > \"$0\"; until [ -e \"$1\" ]; do sleep 0.01; done; shift; exec \"$@\"";
+    words.extend([wait.into(), file("waits").into(), file("go").into()]);
+    words.extend(one_interpreter().inline_words(TIMED_WORK));
+    words.extend([file("worked").into(), file("end").into()]);
+    let recording = Profiler::new("record").words("-f raw -r 500 --sampler pause -o").arg(file("out.txt"));
+    let mut running = recording.command(&words).spawn().unwrap();
+    appears("waits");
+    // It does not look for half a second in which a Python works.
+    running.signal(Signal::SIGSTOP).unwrap();
+    std::fs::write(file("go"), "").unwrap();
+    appears("worked");
+    running.signal(Signal::SIGCONT).unwrap();
+    running.wait_until_sampling().unwrap();
+    std::fs::write(file("end"), "").unwrap();
+    let run = running.wait().unwrap();
+    assert_eq!(run.code(), Some(0), "{}", run.stderr);
+    let worked: f64 = run.stdout.trim().parse().unwrap();
+    let whole = run.sampled_for().unwrap();
+    let before = seconds_without_python(&run);
+    let (lost, _) = number_behind(&run.stderr, "; lost ").unwrap();
+    let (late, _) = number_behind(&run.stderr, "%): ").unwrap();
+    let idle = run
+        .stderr
+        .split_once(" more not asked for")
+        .map_or(0.0, |(text, _)| text.rsplit(' ').next().unwrap().replace(',', "").parse().unwrap());
+    let attempts = profile_of(&scratch).unwrap().total() as f64 + idle + lost;
+    assert!(whole - before >= worked, "{worked} s of {whole} s\n{}", run.stderr);
+    // Five deviations of a number of instants that are spaced at random.
+    let most = |seconds: f64| seconds * RATE + 5.0 * (seconds * RATE).sqrt();
+    let least = |seconds: f64| seconds * RATE - 5.0 * (seconds * RATE).sqrt();
+    assert!(
+        run.stderr.contains("sampler late") && late >= least(0.5),
+        "half a second was not seen\n{}",
+        run.stderr
+    );
+    assert!(attempts >= least(worked), "{worked} s\n{}", run.stderr);
+    assert!(attempts <= most(whole - before), "{} s\n{}", whole - before, run.stderr);
 }
