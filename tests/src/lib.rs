@@ -28,6 +28,7 @@ mod speedscope;
 pub mod statistics;
 pub mod survey;
 mod terminal;
+mod timed_recording;
 mod trace_events;
 mod workload;
 
@@ -50,5 +51,6 @@ pub use sampling_limit::{LoweredLimit, UsualLimit};
 pub use scratch::Scratch;
 pub use speedscope::{WeightedSample, read_speedscope, samples_per_second, uninterrupted};
 pub use terminal::{Terminal, USUAL_SIZE};
+pub use timed_recording::TimedRecording;
 pub use trace_events::{Drawn, check_trace_events};
 pub use workload::check_table;

@@ -1,12 +1,8 @@
 //! A loop full of short system calls: the samplers find its thread at them no more often than it is there.
 
 use anyhow::{Context, Result, ensure};
-use profiler_tests::statistics::{bound_of_gaps, deviations, effective_number_of_gaps};
-use profiler_tests::{
-    Interpreter, Profiler, Scratch, WeightedSample, expectation, is_root, missing, one_interpreter,
-    read_speedscope, samples_per_second,
-};
-use serde_json::Value;
+use profiler_tests::statistics::{bound_of_gaps, deviations};
+use profiler_tests::{Interpreter, TimedRecording, expectation, is_root, missing, one_interpreter};
 
 /// Samples a second.
 const RATE: f64 = 2000.0;
@@ -15,27 +11,15 @@ const RATE: f64 = 2000.0;
 const LEAST_EFFECTIVE_SAMPLES: f64 = 300.0;
 
 fn compare(interpreter: &Interpreter, sampler: &str) -> Result<()> {
-    let scratch = Scratch::new()?;
-    let file = scratch.file("out.json");
-    let run = Profiler::new("record")
-        .words(&format!("--sampler {sampler} -f speedscope -r {RATE} -o"))
-        .arg(&file)
-        .command(&interpreter.fixture_words("short_calls/short_calls.py", &["--seconds", "3"]))
-        .succeed()?;
-    let account: Value = serde_json::from_str(run.stdout.lines().last().context("no output")?)?;
-    let spent = |name: &str| account["spent"][name].as_f64().with_context(|| name.to_owned());
-    let text = std::fs::read_to_string(&file)?;
-    let samples = read_speedscope(&text)?;
-    let in_mixed = |sample: &&WeightedSample| sample.frames.iter().any(|frame| frame.plain_name() == "mixed");
-    let cpu_of = |name: &str| -> f64 {
-        let is_leaf = |s: &&WeightedSample| s.frames.last().is_some_and(|frame| frame.plain_name() == name);
-        samples.iter().filter(in_mixed).filter(is_leaf).map(|s| s.weight).sum()
-    };
+    let options = format!("--sampler {sampler}");
+    let program = "short_calls/short_calls.py";
+    let recording = TimedRecording::of(interpreter, program, &["--seconds", "3"], RATE, &options)?;
+    let cpu_of = |name: &str| recording.sampled(|sample| sample.has("mixed") && sample.ends_in(name));
     let (calls, spins) = (cpu_of("call"), cpu_of("spin"));
     let share = calls / (calls + spins);
-    let truth = spent("only_calls")? / (spent("only_calls")? + spent("only_spins")?);
-    let number = effective_number_of_gaps(calls + spins, samples_per_second(&text, RATE)?);
-    ensure!(number >= LEAST_EFFECTIVE_SAMPLES, "only {number} effective samples");
+    let (only_calls, only_spins) = (recording.spent("only_calls")?, recording.spent("only_spins")?);
+    let truth = only_calls / (only_calls + only_spins);
+    let number = recording.effective_number(calls + spins, LEAST_EFFECTIVE_SAMPLES)?;
     let expected = expectation("short_calls")?;
     let number_of = |name: &str| expected[name].as_f64().with_context(|| name.to_owned());
     let chance = bound_of_gaps(truth, number, deviations(number_of("confidence")?, 1));
