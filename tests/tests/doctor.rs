@@ -71,9 +71,16 @@ fn every_python_is_described_as_it_is() {
 #[test]
 fn the_host_is_described_and_record_works_on_it() {
     let run = Profiler::new("doctor").succeed().unwrap();
-    for line in
-        ["kernel ", "ptrace_scope ", "process_vm_readv", "perf_event_paranoid", "BTF", "pause", "peek"]
-    {
+    for line in [
+        "kernel ",
+        "ptrace_scope ",
+        "process_vm_readv",
+        "perf_event_paranoid",
+        "BTF",
+        "pause",
+        "peek",
+        "--kernel ",
+    ] {
         assert!(run.stdout.contains(line), "{line:?} is not in\n{}", run.stdout);
     }
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();

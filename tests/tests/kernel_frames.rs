@@ -195,15 +195,20 @@ fn setting(name: &str) -> Result<i32> {
     fs::read_to_string(&path)?.trim().parse().with_context(|| path)
 }
 
-/// Records the reader as nobody with these capabilities.
-fn as_nobody(capabilities: &str, scratch: &Scratch) -> Result<Run> {
+/// The profiler as nobody with these capabilities.
+fn by_nobody(capabilities: &str, subcommand: &str, scratch: &Scratch) -> Result<Profiler> {
     let binary = scratch.file("profiler");
     if !binary.exists() {
         fs::copy(profiler_path(), &binary)?;
     }
     fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o777))?;
     let nobody = place::as_nobody_with_capabilities(capabilities);
-    let profiler = Profiler::binary_within(&nobody, &binary, "record").words("--kernel -f raw -r 500 -o");
+    Ok(Profiler::binary_within(&nobody, &binary, subcommand))
+}
+
+/// Records the reader as nobody with these capabilities.
+fn as_nobody(capabilities: &str, scratch: &Scratch) -> Result<Run> {
+    let profiler = by_nobody(capabilities, "record", scratch)?.words("--kernel -f raw -r 500 -o");
     profiler.arg(scratch.file("out.txt")).command(&["/usr/bin/python3", "-c", READER]).run()
 }
 
@@ -227,6 +232,9 @@ fn who_may_not_see_names_is_told_and_sees_how_much_is_the_kernels() -> Result<()
         return Ok(());
     }
     ensure!(kernel == BTreeSet::from(["[kernel]_[k]"]), "{profile:?}");
+    let doctor = by_nobody("bpf,perfmon", "doctor", &scratch)?.run()?;
+    ensure!(doctor.stdout.contains("shows [kernel] instead of names: /proc/kallsyms"), "{doctor:?}");
+    ensure!(doctor.stdout.contains("try: sudo, or the capability CAP_SYSLOG"), "{doctor:?}");
     let of_kernel = |stack: &Stack| stack.leaf().is_some_and(|leaf| is_of_kernel(&leaf.function));
     let (read, of_them) = (profile.count(reading), profile.count(|stack| reading(stack) && of_kernel(stack)));
     ensure!(read > 20 && of_them * 2 > read, "{of_them} of {read} in the kernel: {profile:?}");

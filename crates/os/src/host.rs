@@ -12,7 +12,7 @@ use crate::permission::UserName;
 use crate::proc::text_of;
 
 /// The capabilities that matter to a profiler, with their numbers in the kernel's sets.
-pub const CAPABILITIES: [(&str, u32); 5] = [
+pub const CAPABILITIES: [(&str, u32); 6] = [
     // Looking into processes of others.
     ("CAP_SYS_PTRACE", 19),
     // Not having to wait for a CPU while a thread is stopped.
@@ -21,6 +21,8 @@ pub const CAPABILITIES: [(&str, u32); 5] = [
     ("CAP_PERFMON", 38),
     ("CAP_BPF", 39),
     ("CAP_SYS_ADMIN", 21),
+    // Seeing what the kernel calls its functions.
+    ("CAP_SYSLOG", 34),
 ];
 
 /// A set of capabilities.

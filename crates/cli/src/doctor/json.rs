@@ -30,6 +30,8 @@ pub fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
             "bpf": report.in_kernel.is_ok(),
             "pause": pause,
             "nonblocking": report.can_read().then_some("peek"),
+            "kernel_frames": report.in_kernel.is_ok(),
+            "kernel_names": report.kernel_names.is_ok(),
         },
         "process": report.process.as_ref().map(process),
         "obstacles": failures(&report.obstacles),

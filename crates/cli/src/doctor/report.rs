@@ -7,12 +7,12 @@ use profiler_model::{NsTid, Pid, Tid};
 use profiler_os::host::Host;
 use profiler_os::permission::UserName;
 use profiler_os::rehearsal::{Rehearsal, rehearse};
-use profiler_os::{Process, StopError};
+use profiler_os::{KernelSymbols, KernelSymbolsError, Process, StopError};
 use profiler_sampler::{Examination, SamplerKind, SamplerOptions, examine};
 
 use crate::attach::{attach, expect_free, expect_own_proc, expect_tracing};
 use crate::failure::{CONTAINER_ADVICE, Failure, quoted};
-use crate::sampling::{Obstacle, Wanted, load};
+use crate::sampling::{Obstacle, Wanted, load, unnamed};
 
 /// To see whether it works.
 const ONCE_A_SECOND: SamplerOptions =
@@ -31,6 +31,8 @@ pub struct Report {
     pub rehearsal: io::Result<Rehearsal>,
     /// What stands in the way of sampling inside the kernel; nothing where that works.
     pub in_kernel: Result<(), Obstacle>,
+    /// Why functions of the kernel have no names; nothing where they have.
+    pub kernel_names: Result<(), KernelSymbolsError>,
     /// The process that was asked about, if it exists.
     pub process: Option<ProcessReport>,
     /// What stands in the way of `record`; nothing where it would work.
@@ -92,9 +94,13 @@ impl Report {
         obstacles.extend(host_obstacle(&host, &rehearsal));
         let process = pid.and_then(|pid| examined(pid, &host, &mut obstacles));
         // One thing after the other.
-        let hints = if obstacles.is_empty() { hints(&host) } else { Vec::new() };
+        let mut hints = if obstacles.is_empty() { hints(&host) } else { Vec::new() };
         let in_kernel = load(&ONCE_A_SECOND, Wanted::default()).map(drop);
-        Report { host, rehearsal, in_kernel, process, obstacles, hints }
+        let kernel_names = KernelSymbols::are_shown();
+        if let (true, Ok(()), Err(trouble)) = (obstacles.is_empty(), &in_kernel, &kernel_names) {
+            hints.push(unnamed(trouble));
+        }
+        Report { host, rehearsal, in_kernel, kernel_names, process, obstacles, hints }
     }
 
     /// Whether threads can be stopped here, as far as it was tried.

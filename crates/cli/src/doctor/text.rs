@@ -154,7 +154,16 @@ fn sampler_facts(report: &Report) -> Vec<Fact> {
         ("record, top", in_kernel),
         ("  else", fit(can_stop, "takes pause: one thread stands still for a moment per sample")),
         ("  --nonblocking", fit(can_read, "takes peek: nothing is stopped, some samples cannot be proved")),
+        ("  --kernel", kernel_frames(report)),
     ]
+}
+
+fn kernel_frames(report: &Report) -> String {
+    match (&report.in_kernel, &report.kernel_names) {
+        (Err(_), _) => "needs bpf; does not work here".to_owned(),
+        (Ok(()), Ok(())) => "shows what threads do in the kernel, with the names of its functions".to_owned(),
+        (Ok(()), Err(trouble)) => format!("shows [kernel] instead of names: {trouble}"),
+    }
 }
 
 fn process_facts(process: &ProcessReport) -> Vec<Fact> {
