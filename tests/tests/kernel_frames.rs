@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use profiler_tests::{
@@ -16,7 +17,7 @@ use profiler_tests::{
 };
 
 /// Versions of CPython with different frames; that each of them is read right is for others to show.
-const SOME: [u32; 3] = [6, 12, 15];
+const SOME: [u32; 2] = [6, 15];
 
 /// Reads zeros, a MiB at once, which the kernel is busy with for nearly all of the time; and has two threads that wait.
 const PROGRAM: &str = "\
@@ -43,13 +44,24 @@ while True:
 /// The line of the program on which it reads.
 const READS_AT: u32 = 5;
 
-/// How far the time that is shown of a thread may be off.
+/// By how much more than there was may be shown of a thread's time.
 const BOUND: f64 = 0.01;
 
-fn recorded(scratch: &Scratch, fixture: &Fixture, words: &str) -> Result<(Collapsed, Run)> {
-    let file = scratch.file("out.txt");
-    let run = Profiler::new("record").words(words).words("-f raw -o").arg(&file).pid(fixture).succeed()?;
-    Ok((Collapsed::parse(&fs::read_to_string(&file)?)?, run))
+fn record(scratch: &Scratch, fixture: &Fixture, words: &str) -> Profiler {
+    Profiler::new("record").words(words).words("-f raw -o").arg(scratch.file("out.txt")).pid(fixture)
+}
+
+fn written(scratch: &Scratch) -> Result<Collapsed> {
+    Collapsed::parse(&fs::read_to_string(scratch.file("out.txt"))?)
+}
+
+/// What is shown of so much of the program's CPU time, however long a busy machine takes for it.
+fn sampled(scratch: &Scratch, fixture: &Fixture, words: &str, cpu: Duration) -> Result<Collapsed> {
+    let mut running = record(scratch, fixture, words).words("-r 500").spawn()?;
+    running.wait_until_sampling()?;
+    let run = running.end_after_cpu_time(fixture.pid(), cpu)?;
+    ensure!(run.code() == Some(0), "{run:?}");
+    written(scratch)
 }
 
 fn is_of_kernel(function: &str) -> bool {
@@ -83,17 +95,18 @@ fn what_runs_in_the_kernel_stands_below_the_line_that_called_it() {
         }
         let fixture = Fixture::inline(interpreter, PROGRAM)?;
         let scratch = Scratch::new()?;
-        let (with, run) = recorded(&scratch, &fixture, "--kernel -r 500 -d 0.4")?;
+        let with = sampled(&scratch, &fixture, "--kernel", Duration::from_millis(200))?;
         let reading = |stack: &Stack| stack.contains("reads");
         let in_kernel = |stack: &Stack| stack.frames.iter().any(|frame| frame.function == "vfs_read_[k]");
         let (read, of_them) = (with.count(reading), with.count(|stack| reading(stack) && in_kernel(stack)));
-        ensure!(read > 20 && of_them * 2 > read, "{of_them} of {read} in vfs_read: {with:?}\n{}", run.stderr);
+        ensure!(read > 20 && of_them * 2 > read, "{of_them} of {read} in vfs_read: {with:?}");
         for stack in with.stacks.iter().filter(|stack| in_kernel(stack)) {
             let caller = stack.frames.iter().rfind(|frame| !is_of_kernel(&frame.function));
             let line = caller.filter(|frame| frame.plain_name() == "reads").and_then(|frame| frame.line);
             ensure!(line == Some(READS_AT), "{stack:?}");
         }
-        let (without, _) = recorded(&scratch, &fixture, "-r 500 -d 0.2")?;
+        let without = sampled(&scratch, &fixture, "", Duration::from_millis(100))?;
+        ensure!(without.count(reading) > 10, "{without:?}");
         ensure!(without.stacks.iter().all(|stack| parts(stack).is_ok_and(|(_, kernel)| kernel.is_empty())));
         expect_program(&with)?;
         expect_program(&without)
@@ -135,12 +148,13 @@ fn waits(profile: &Collapsed, within: &str, names: &[&str]) -> Result<(f64, f64)
 fn waits_are_in_their_place(interpreter: &Interpreter) -> Result<()> {
     let fixture = Fixture::inline(interpreter, PROGRAM)?;
     let scratch = Scratch::new()?;
-    let (profile, run) = recorded(&scratch, &fixture, "--kernel --mode wall -t -d 0.4")?;
-    let elapsed = run.sampled_for()?;
+    let run = record(&scratch, &fixture, "--kernel --mode wall -t -d 0.4").succeed()?;
+    let (profile, elapsed) = (written(&scratch)?, run.sampled_for()?);
     let times = times(&profile);
     ensure!(times.len() == 3, "{times:?}");
+    // That nothing is missing of it is for `off_cpu`.
     for (thread, time) in times {
-        ensure!((time / elapsed - 1.0).abs() <= BOUND, "{thread}: {time} s of {elapsed} s");
+        ensure!(time <= elapsed * (1.0 + BOUND), "{thread}: {time} s of {elapsed} s {:?}", profile.ledger);
     }
     // Until 3.10 a sleep is a `select` of nothing.
     let sleep = ["nanosleep", "select"];
@@ -152,7 +166,7 @@ fn waits_are_in_their_place(interpreter: &Interpreter) -> Result<()> {
 }
 
 #[test]
-fn where_in_the_kernel_a_thread_waits_is_seen_and_costs_no_time() {
+fn where_in_the_kernel_a_thread_waits_is_seen_and_adds_no_time() {
     every_interpreter(|interpreter| {
         if !can_load_programs() || !SOME.contains(&interpreter.minor) {
             return Ok(());
