@@ -17,6 +17,10 @@ const PROGRAM: &str = "waiting/waiting.py";
 /// Samples a second of a recording of all threads, those that wait included.
 const IDLE_RATE: f64 = 1000.0;
 
+/// So much of the share may be off where others want the CPUs as well: how long a thread that has woken up waited for
+/// one is known only if it was met waiting.
+const WAIT_FOR_A_CPU: f64 = 0.09;
+
 /// How certain it is that chance alone does not break the comparison, on all interpreters together.
 const CONFIDENCE: f64 = 0.9999;
 
@@ -141,7 +145,7 @@ fn with_idle_threads_every_thread_is_shown_all_the_time() {
         let share = rests / (rests + works);
         let chance = bound_of_gaps(truth, number, deviations(CONFIDENCE, interpreters().len()));
         ensure!(
-            (share - truth).abs() <= chance,
+            (share - truth).abs() <= WAIT_FOR_A_CPU + chance,
             "rests: {share:.3} sampled, {truth:.3} by its own clock, chance {chance:.3}"
         );
         Ok(())
