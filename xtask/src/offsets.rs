@@ -291,7 +291,7 @@ fn runtime_fields(offsets: &Offsets) -> Named {
         ("gil.locked", Some(gil.locked.offset())),
         ("gil.switch_number", Some(gil.switch_number.offset())),
         ("gil.enabled", gil.enabled.map(|field| field.offset())),
-        ("gil.freed_codes", gil.freed_codes.map(|field| field.offset())),
+        ("gil.code_count", gil.code_count.map(|count| count.offset())),
         ("gil.size", Some(gil.size)),
         ("thread.next", Some(thread.next.offset())),
         ("thread.interpreter", Some(thread.interpreter.offset())),

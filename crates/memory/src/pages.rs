@@ -102,22 +102,22 @@ impl PageCopy {
         self.prefetch(memory, predictable(numbers))
     }
 
-    /// The same, with something else read before the pages in the same batch.
+    /// The same, with other things read before the pages in the same batch.
     ///
     /// # Errors
-    /// When that cannot be read, or nothing of the process can.
+    /// When one of those cannot be read, or nothing of the process can.
     pub fn refill_after(
         &mut self,
         memory: &impl ReadMemory,
-        before: ReadRequest<'_>,
+        before: Vec<ReadRequest<'_>>,
         numbers: &[u64],
     ) -> Result<(), ReadError> {
         self.clear();
-        let at = before.at;
+        let places: Vec<RemoteAddr> = before.iter().map(|request| request.at).collect();
         let pieces: Vec<&[u64]> = pieces(predictable(numbers)).collect();
-        let filled = self.read_pieces(memory, Some(before), &pieces)?;
-        if filled == 0 {
-            return Err(ReadError::Unmapped(at));
+        let filled = self.read_pieces(memory, before, &pieces)?;
+        if let Some(unread) = places.get(filled) {
+            return Err(ReadError::Unmapped(*unread));
         }
         // What stands behind the piece at which the batch ended is read when it is asked for.
         Ok(())
@@ -133,7 +133,7 @@ impl PageCopy {
             numbers.iter().copied().filter(|number| !self.index.contains_key(number)).collect();
         let mut pieces: &[&[u64]] = &pieces(&missing).collect::<Vec<_>>();
         while !pieces.is_empty() {
-            let filled = self.read_pieces(memory, None, pieces)?;
+            let filled = self.read_pieces(memory, Vec::new(), pieces)?;
             // The one at which the batch ended cannot be read.
             pieces = pieces.get(filled + 1..).unwrap_or_default();
         }
@@ -145,15 +145,15 @@ impl PageCopy {
     fn read_pieces<'a>(
         &'a mut self,
         memory: &impl ReadMemory,
-        before: Option<ReadRequest<'a>>,
+        before: Vec<ReadRequest<'a>>,
         pieces: &[&[u64]],
     ) -> Result<usize, ReadError> {
         let first = self.used;
         self.reserve(first + pieces.iter().map(|piece| piece.len()).sum::<usize>());
         let addresses: Vec<RemoteAddr> = pieces.iter().map(|piece| self.page_address(piece[0])).collect();
-        let skip = usize::from(before.is_some());
+        let skip = before.len();
         let mut rest = &mut self.slots[first * self.page_bytes..];
-        let mut requests: Vec<ReadRequest<'_>> = before.into_iter().collect();
+        let mut requests = before;
         for (piece, at) in pieces.iter().zip(addresses) {
             let (into, after) = rest.split_at_mut(piece.len() * self.page_bytes);
             requests.push(ReadRequest::new(at, into));

@@ -284,17 +284,13 @@ impl Described<'_> {
             return Err(OffsetsError::Implausible { field: holder, value: u64::from(last_holder) });
         }
         let enabled = "interpreter_state.gil_runtime_state_enabled";
-        let freed = "interpreter_state.code_object_generation";
         Ok(GilOffsets {
             last_holder: Field::at(last_holder),
             locked: Field::at(locked),
             switch_number,
             // The only one that is described relative to the GIL itself.
             enabled: if free_threaded { Some(self.field(enabled)?) } else { None },
-            freed_codes: match self.version.minor {
-                14.. => Some(Field::at(within(freed, self.field::<u64>(freed)?.offset())?)),
-                _ => None,
-            },
+            code_count: self.code_count(free_threaded)?.and_then(|count| count.relative_to(base)),
             size,
         })
     }

@@ -85,8 +85,17 @@ pub struct GilAddresses {
     pub start: RemoteAddr,
     /// ... to before here, a futex that a thread waits on is the GIL's.
     pub end: RemoteAddr,
-    /// Where the interpreter that this GIL is a part of counts the code objects that it freed (3.14+).
-    pub freed_codes: Option<RemoteAddr>,
+    /// Where the interpreter that this GIL is a part of has what [`crate::CodeCount`] says.
+    pub code_count: Option<CountPlace>,
+}
+
+/// Where a number lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CountPlace {
+    /// Its address.
+    pub at: RemoteAddr,
+    /// How many bytes it has: four or eight.
+    pub bytes: u32,
 }
 
 impl GilAddresses {
@@ -99,7 +108,9 @@ impl GilAddresses {
             switch_number: Some(at(offsets.switch_number.offset())),
             start: base,
             end: at(offsets.size),
-            freed_codes: offsets.freed_codes.map(|field| at(field.offset())),
+            code_count: offsets
+                .code_count
+                .map(|count| CountPlace { at: at(count.offset()), bytes: count.size() }),
         }
     }
 
@@ -301,7 +312,7 @@ fn variables(image: &Image<'_>, bias: u64) -> Option<Place> {
             start: locks.iter().flatten().min().copied()?,
             // Each lock is followed by at most 48 bytes of itself.
             end: locks.iter().flatten().max().copied()?.offset(48),
-            freed_codes: None,
+            code_count: None,
         })
     })();
     Some(Place::Variables(Variables { interpreters_head: head?, gil, gc_collecting: collecting }))

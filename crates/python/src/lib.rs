@@ -37,8 +37,8 @@ pub use asyncio::{
 pub use code::{CodeError, CodeHead, CodeObject, MAX_CODE_HEAD_BYTES, MAX_LINE_TABLE_BYTES, code_type};
 pub use debug_offsets::{COOKIE, MAX_DEBUG_OFFSETS_BYTES, parse as parse_debug_offsets};
 pub use find::{
-    Evidence, FindError, GilAddresses, Module, ModuleMapping, NotPython, Runtime, Whereabouts, find,
-    whereabouts,
+    CountPlace, Evidence, FindError, GilAddresses, Module, ModuleMapping, NotPython, Runtime, Whereabouts,
+    find, whereabouts,
 };
 pub use frames::{Callers, CopiedFrame, MAX_FRAMES, RawFrame, RawStack, STACK_PAGE_BYTES, WalkError};
 pub use interpreters::{

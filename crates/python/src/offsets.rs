@@ -210,6 +210,15 @@ impl CodeCount {
             CodeCount::Next(field) => field.end() - field.offset(),
         }
     }
+
+    /// The same as seen from `base`; `None` if it lies before that.
+    pub fn relative_to(self, base: u32) -> Option<Self> {
+        let offset = self.offset().checked_sub(base)?;
+        Some(match self {
+            CodeCount::Freed(_) => CodeCount::Freed(Field::at(offset)),
+            CodeCount::Next(_) => CodeCount::Next(Field::at(offset)),
+        })
+    }
 }
 
 /// The GIL.
@@ -223,9 +232,8 @@ pub struct GilOffsets {
     pub switch_number: Field<u64>,
     /// Free-threaded builds: 0 while there is no GIL in force.
     pub enabled: Option<Field<i32>>,
-    /// How many code objects were freed (3.14+, `_code_object_generation`): a field of the interpreter, here
-    /// relative to the GIL that is embedded in it.
-    pub freed_codes: Option<Field<u64>>,
+    /// What [`InterpreterOffsets::code_count`] says of the interpreter that the GIL is embedded in, here relative to the GIL.
+    pub code_count: Option<CodeCount>,
     /// Bytes of the structure, with its condition variable and mutex: a futex in this range is the GIL's.
     pub size: u32,
 }

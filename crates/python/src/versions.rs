@@ -68,7 +68,7 @@ fn python_3_6() -> Offsets {
             locked: Field::at(16),
             switch_number: Field::at(24),
             enabled: None,
-            freed_codes: None,
+            code_count: None,
             size: 208,
         },
         thread: ThreadOffsets {

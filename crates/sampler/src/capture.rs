@@ -56,9 +56,9 @@ impl StackReader {
     ) -> Result<GilState, ReadError> {
         match GilSpan::of(gil) {
             Some(mut span) => {
-                self.pages.refill_after(memory, span.request(), self.forecast.pages())?;
+                self.pages.refill_after(memory, span.requests(gil), self.forecast.pages())?;
                 let state = span.state(gil);
-                self.codes.begin(state.freed_codes);
+                self.codes.begin(state.code_count);
                 Ok(state)
             }
             None => {

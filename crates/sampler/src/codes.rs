@@ -5,7 +5,7 @@
 //! at the same place, and often its name and file where those of the one before were. So names are copied while
 //! the stack that needs them stands still, and an address keeps its name only as long as there is proof that
 //! the object is the same one:
-//! - no code object has been freed since (3.14+ counts them), or
+//! - no code object has been freed since (3.14+ counts them), or none made (3.13 numbers them), or
 //! - it has the same number before and after the instant (3.12+ gives each its own), or
 //! - the same bytes at the instant itself: pointers to the names, the code and the constants. Before 3.12, where
 //!   one address has had different ones, the program is one that makes code over and over, and the names
@@ -29,10 +29,10 @@ pub struct Capture {
     left: Vec<RemoteAddr>,
     /// What was taken afterwards, of these and of others that were left at other instants.
     afterwards: Arc<CodeHeads>,
-    /// Code objects that were still there at the instant, as none had been freed; in order.
+    /// Code objects that were still there at the instant, as their count had not changed; in order.
     unfreed: Vec<RemoteAddr>,
-    /// How many code objects the interpreter had freed at the instant, where that is told.
-    freed_codes: Option<u64>,
+    /// The count of code objects at the instant, see [`profiler_python::CodeCount`].
+    code_count: Option<u64>,
     /// Code objects whose names were copied at the instant.
     first_seen: FxHashSet<RemoteAddr>,
     names: CopiedPages,
@@ -48,7 +48,7 @@ pub enum Identity {
     /// These bytes stood there later: what had them before as well was there at the instant, if no other
     /// object can have them ([`CodeHead::is_unique`]).
     Afterwards(CodeHead),
-    /// No code object has been freed since this one got its name.
+    /// The count of code objects has not changed since this one got its name.
     Unfreed,
 }
 
@@ -64,7 +64,7 @@ impl Capture {
         stacks: impl Iterator<Item = &'a RawStack>,
         known: &mut KnownCodes,
     ) -> Result<Self, ReadError> {
-        let mut capture = Capture { freed_codes: known.freed_codes, ..Capture::default() };
+        let mut capture = Capture { code_count: known.code_count, ..Capture::default() };
         let mut now = Vec::new();
         for code in stacks.flat_map(|stack| &stack.frames).map(|frame| frame.code) {
             if known.unfreed.contains(&code) {
@@ -192,9 +192,9 @@ impl CodeHeads {
 #[derive(Debug, Default)]
 pub struct KnownCodes {
     named: FxHashMap<RemoteAddr, Named>,
-    /// Those that were there when the interpreter had freed as many code objects as it has now.
+    /// Those that were there when the count of code objects was what it is now.
     unfreed: FxHashSet<RemoteAddr>,
-    freed_codes: Option<u64>,
+    code_count: Option<u64>,
     /// Addresses where something that seemed to last did not: what is there is looked at each time.
     restless: FxHashSet<RemoteAddr>,
     /// Whether one address has had different code objects that have no numbers: names are then compared.
@@ -215,11 +215,11 @@ fn hash_of(head: &CodeHead) -> u64 {
 }
 
 impl KnownCodes {
-    /// Begins an instant at which the interpreter has freed so many code objects, where that is told.
-    pub fn begin(&mut self, freed_codes: Option<u64>) {
-        if freed_codes != self.freed_codes {
+    /// Begins an instant at which the interpreter's count of code objects is this, where it proves anything.
+    pub fn begin(&mut self, code_count: Option<u64>) {
+        if code_count != self.code_count {
             self.unfreed.clear();
-            self.freed_codes = freed_codes;
+            self.code_count = code_count;
         }
     }
 
@@ -243,7 +243,7 @@ impl KnownCodes {
         if capture.at_instant.codes.is_empty() && capture.left.is_empty() {
             return;
         }
-        let are_unfreed = self.freed_codes.is_some() && self.freed_codes == capture.freed_codes;
+        let are_unfreed = self.code_count.is_some() && self.code_count == capture.code_count;
         if self.named.len().max(self.unfreed.len()) > MAX_CODE_OBJECTS {
             self.named.clear();
             self.unfreed.clear();

@@ -13,8 +13,8 @@ pub struct GilState {
     pub locked: bool,
     /// Whether it exists: 3.6 makes it with the second thread only.
     pub exists: bool,
-    /// How many code objects its interpreter has freed, where that is told.
-    pub freed_codes: Option<u64>,
+    /// The count of its interpreter's code objects, see [`profiler_python::CodeCount`], where it was read and proves anything.
+    pub code_count: Option<u64>,
     /// How often it passed from one thread to another; 0 where that is not told.
     switches: u64,
 }
@@ -26,7 +26,7 @@ impl GilState {
             last_holder,
             locked: locked == 1,
             exists: locked != -1,
-            freed_codes: None,
+            code_count: None,
             switches: switches.unwrap_or(0),
         }
     }
@@ -43,8 +43,7 @@ impl GilState {
     }
 }
 
-/// The fields lie in one structure (with what is behind it in the interpreter's), and one read gets them all;
-/// only 3.6 has separate variables.
+/// The fields lie in one structure, and one read gets them all; only 3.6 has separate variables.
 const MAX_SPAN: usize = 320;
 
 /// Memory that holds all fields of a GIL.
@@ -53,21 +52,39 @@ pub struct GilSpan {
     at: RemoteAddr,
     length: usize,
     bytes: [u8; MAX_SPAN],
+    /// The count of code objects.
+    count: [u8; size_of::<u64>()],
 }
 
 impl GilSpan {
     /// Where the fields of `gil` lie; `None` where they lie too far apart.
     pub fn of(gil: &GilAddresses) -> Option<Self> {
-        let places = [Some(gil.last_holder), Some(gil.locked), gil.switch_number, gil.freed_codes];
+        let places = [Some(gil.last_holder), Some(gil.locked), gil.switch_number];
         let at = places.into_iter().flatten().min()?;
         let last = places.into_iter().flatten().max()?;
         let length = last.checked_distance_from(at)? as usize + size_of::<u64>();
-        (length <= MAX_SPAN).then_some(GilSpan { at, length, bytes: [0; MAX_SPAN] })
+        (length <= MAX_SPAN).then_some(GilSpan {
+            at,
+            length,
+            bytes: [0; MAX_SPAN],
+            count: [0; size_of::<u64>()],
+        })
     }
 
-    /// The request that fills it.
+    /// The request that fills it, but for the count of code objects.
     pub fn request(&mut self) -> ReadRequest<'_> {
         ReadRequest::new(self.at, &mut self.bytes[..self.length])
+    }
+
+    /// The requests that fill all of it.
+    pub fn requests(&mut self, gil: &GilAddresses) -> Vec<ReadRequest<'_>> {
+        let mut requests = vec![ReadRequest::new(self.at, &mut self.bytes[..self.length])];
+        if let Some(place) = gil.code_count
+            && let Some(into) = self.count.get_mut(..place.bytes as usize)
+        {
+            requests.push(ReadRequest::new(place.at, into));
+        }
+        requests
     }
 
     /// The state that was read.
@@ -78,8 +95,8 @@ impl GilSpan {
             Field::at(offset(gil.locked)).get(&self.bytes).unwrap_or_default(),
             gil.switch_number.and_then(|place| Field::at(offset(place)).get(&self.bytes)),
         );
-        let freed_codes = gil.freed_codes.and_then(|place| Field::at(offset(place)).get(&self.bytes));
-        GilState { freed_codes, ..state }
+        let code_count = Some(u64::from_le_bytes(self.count)).filter(|count| *count != 0);
+        GilState { code_count, ..state }
     }
 }
 

@@ -70,7 +70,7 @@ mod tests {
             switch_number: None,
             start: RemoteAddr::new(0x1000),
             end: RemoteAddr::new(0x1100),
-            freed_codes: None,
+            code_count: None,
         };
         state(Cause::Waited { call, argument }, scheduler, Owner { process: &process, gils: &[gil] })
     }

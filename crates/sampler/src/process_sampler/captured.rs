@@ -13,7 +13,7 @@ use crate::probe::Probe;
 use crate::roster::Thread;
 
 /// No stack waits for its names for longer than this.
-const MAX_WAIT: Nanos = Nanos::from_nanos(20_000_000);
+const MAX_WAIT: Nanos = Nanos::from_nanos(50_000_000);
 
 /// Those that have code objects which are looked at afterwards do not wait for longer than this: what was not looked at
 /// when the process ends cannot be proved any more.
