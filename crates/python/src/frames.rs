@@ -200,6 +200,17 @@ impl CopiedFrame {
 }
 
 impl RawStack {
+    /// A stack without frames yet, to which about so many can be added without moving those that are there.
+    pub fn with_room_for(frames: usize) -> Self {
+        const MORE: usize = 8;
+        let (frames, places) = (frames + MORE, 2 * frames + MORE);
+        RawStack {
+            frames: Vec::with_capacity(frames),
+            places: Vec::with_capacity(places),
+            ..RawStack::default()
+        }
+    }
+
     /// The stack of the thread whose thread state was copied to `thread_state`, of the frames that were walked
     /// elsewhere, leaf first; `end` is where the last of them says that its caller is, unless there were more frames
     /// than could be walked (`truncated`).

@@ -21,6 +21,8 @@ pub struct StackReader {
     forecast: PageForecast,
     callers: Callers,
     thread_state: Vec<u8>,
+    /// How many frames the last stack had: the next one has as many, more or less.
+    depth: usize,
     /// What is known of code objects, so that they need not be looked at.
     pub codes: KnownCodes,
     /// Which objects are copied with the stacks.
@@ -103,9 +105,12 @@ impl StackReader {
         if ThreadState::from_copy(thread.address, copy, offsets).as_ref() != Some(thread) {
             return Err(LossReason::ThreadEnded);
         }
-        let mut stack = RawStack::default();
+        let mut stack = RawStack::with_room_for(self.depth);
         match stack.walk(memory, &mut self.pages, &self.callers, offsets, copy) {
-            Ok(()) => Ok(stack),
+            Ok(()) => {
+                self.depth = stack.frames.len();
+                Ok(stack)
+            }
             Err(WalkError::Read(error)) => Err(loss(error)),
             Err(WalkError::Circle | WalkError::BadPointer(_) | WalkError::Unrooted) => {
                 Err(LossReason::Invalid)

@@ -28,7 +28,7 @@ pub struct Capture {
     /// The code objects that are left for afterwards.
     left: Vec<RemoteAddr>,
     /// What was taken afterwards, of these and of others that were left at other instants.
-    afterwards: Arc<CodeHeads>,
+    afterwards: Option<Arc<CodeHeads>>,
     /// Code objects that were still there at the instant, as their count had not changed; in order.
     unfreed: Vec<RemoteAddr>,
     /// The count of code objects at the instant, see [`profiler_python::CodeCount`].
@@ -61,10 +61,16 @@ impl Capture {
     pub fn of_stacks<'a>(
         memory: &impl ReadMemory,
         offsets: &Offsets,
-        stacks: impl Iterator<Item = &'a RawStack>,
+        stacks: impl Iterator<Item = &'a RawStack> + Clone,
         known: &mut KnownCodes,
     ) -> Result<Self, ReadError> {
         let mut capture = Capture { code_count: known.code_count, ..Capture::default() };
+        let most = stacks.clone().map(|stack| stack.frames.len()).sum();
+        if known.unfreed.is_empty() {
+            capture.left.reserve(most)
+        } else {
+            capture.unfreed.reserve(most)
+        }
         let mut now = Vec::new();
         for code in stacks.flat_map(|stack| &stack.frames).map(|frame| frame.code) {
             if known.unfreed.contains(&code) {
@@ -115,7 +121,7 @@ impl Capture {
         let left = captures.iter().flat_map(|capture| capture.left.iter().copied()).collect();
         let afterwards = Arc::new(CodeHeads::read(memory, offsets, left)?);
         for capture in captures {
-            capture.afterwards = Arc::clone(&afterwards);
+            capture.afterwards = Some(Arc::clone(&afterwards));
         }
         Ok(())
     }
@@ -133,8 +139,12 @@ impl Capture {
         match self.at_instant.head(code) {
             Some(head) if self.first_seen.contains(&code) => Some(Identity::FirstSeen(head)),
             Some(head) => Some(Identity::AtInstant(head)),
-            None => self.afterwards.head(code).map(Identity::Afterwards),
+            None => self.head_afterwards(code).map(Identity::Afterwards),
         }
+    }
+
+    fn head_afterwards(&self, code: RemoteAddr) -> Option<CodeHead> {
+        self.afterwards.as_ref()?.head(code)
     }
 
     /// The memory of the instant, as far as names were copied.
@@ -267,7 +277,7 @@ impl KnownCodes {
         for code in stack.frames.iter().map(|frame| frame.code) {
             self.unfreed.remove(&code);
             if let Some(named) = self.named.remove(&code)
-                && capture.afterwards.head(code).is_some_and(|head| hash_of(&head) != named.hash)
+                && capture.head_afterwards(code).is_some_and(|head| hash_of(&head) != named.hash)
             {
                 self.restless.insert(code);
             }
