@@ -86,7 +86,11 @@ fn explain(core: &Path, failure: &CoreFailure) -> Failure {
             }
             advise_on_files(explained, missing)
         }
-        _ => explained,
+        CoreFailure::Open(_) => explained.with_advice("coredumpctl list, which tells where cores were kept"),
+        CoreFailure::Core(_) => {
+            explained.with_advice("profiler dump --pid, if it is the process itself that is to be shown")
+        }
+        CoreFailure::NoFiles { cut: None } => explained,
     }
 }
 

@@ -29,7 +29,8 @@ pub fn launch(
     let name = Path::new(program).file_name().unwrap_or(program).to_string_lossy();
     let name = escaped_text(&name).into_owned();
     let started = clock::now();
-    let launched = Launched::start_with(program, arguments, user, signals.ignored_before(), streams)?;
+    let launched = Launched::start_with(program, arguments, user, signals.ignored_before(), streams)
+        .map_err(Failure::from)?;
     Ok(RunningCommand::new(launched, name, started))
 }
 

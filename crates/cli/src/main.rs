@@ -14,6 +14,7 @@ mod kernel_clocks;
 mod launch;
 mod manual;
 mod messages;
+mod next_step;
 mod offspring;
 mod plan;
 mod progress;

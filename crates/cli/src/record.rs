@@ -36,7 +36,7 @@ pub fn run(plan: &RecordPlan) -> anyhow::Result<u8> {
     expect_tracing(sampling.options.kind)?;
     let signals = Signals::install().context("cannot handle signals")?;
     let user = InvokingUser::behind_sudo();
-    let destination = Destination::prove(&plan.output, user.as_ref())?;
+    let destination = Destination::prove(&plan.output, user.as_ref()).map_err(Failure::from)?;
     match &plan.subject {
         Subject::Process(pid) => {
             let source = Source::of(*pid, plan.subprocesses)?;
