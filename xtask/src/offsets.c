@@ -81,8 +81,11 @@ static void gil(void) {
     FIELD("gil.switch_number", struct _gil_runtime_state, switch_number);
     NUMBER("gil.size", sizeof(struct _gil_runtime_state));
 #if PY_VERSION_HEX >= 0x030E0000
-    NUMBER("gil.freed_codes",
+    NUMBER("gil.code_count",
            offsetof(PyInterpreterState, _code_object_generation) - offsetof(PyInterpreterState, _gil));
+#elif PY_VERSION_HEX >= 0x030D0000
+    NUMBER("gil.code_count",
+           offsetof(PyInterpreterState, func_state.next_version) - offsetof(PyInterpreterState, _gil));
 #endif
 #endif
 #ifdef Py_GIL_DISABLED
