@@ -164,28 +164,49 @@ pub fn capture_alone(
     tracer: &mut Tracer,
 ) -> Result<Instant, ReadError> {
     let thread = &roster.threads[index];
-    let still = hold(roster, Some(index), tracer);
-    if let Still::Not(reason) = still {
-        return Ok(Instant::lost(&[index], reason));
+    let mut attempt = 1;
+    loop {
+        let still = hold(roster, Some(index), tracer);
+        if let Still::Not(reason) = still {
+            return Ok(Instant::lost(&[index], reason));
+        }
+        let mut instant = read_alone(target, roster, index, &still, reader)?;
+        let proof = still.proof(roster, Some(index));
+        if matches!(still, Still::Queued(_)) && proof.is_err() && attempt < MAX_ATTEMPTS {
+            // It has got a CPU meanwhile, and there it is quickly stopped.
+            reader.try_again(roster, &mut instant);
+            attempt += 1;
+            continue;
+        }
+        if proof.is_err() && !thread.slept_since_look() {
+            instant.lose_unproved(|_| proof);
+        }
+        instant.queued = still.queued(Some(index));
+        instant.stops.extend(release(roster, Some(index), still));
+        reader.learn(instant.read());
+        return Ok(instant);
     }
+}
+
+/// Copies the stack of the thread `index`, and its objects where they are wanted.
+fn read_alone(
+    target: &Target,
+    roster: &Roster,
+    index: usize,
+    still: &Still,
+    reader: &mut StackReader,
+) -> Result<Instant, ReadError> {
     reader.begin(target.memory())?;
     let mut instant = read_stacks(target, roster, &[index], reader)?;
     if reader.objects.is_any() {
-        let mut objects =
-            reader.copy_objects(target, roster, &instant, matches!(still, Still::Stopped(_)))?;
+        let is_stopped = matches!(still, Still::Stopped(_));
+        let mut objects = reader.copy_objects(target, roster, &instant, is_stopped)?;
         // No GIL keeps the others from changing them.
         let others_slept =
             (0..roster.threads.len()).all(|other| other == index || roster.threads[other].slept_since_look());
         objects.doubt = (!others_slept).then_some(LossReason::Moved);
         instant.objects = Some(objects);
     }
-    let proof = still.proof(roster, Some(index));
-    if proof.is_err() && !thread.slept_since_look() {
-        instant.lose_unproved(|_| proof);
-    }
-    instant.queued = still.queued(Some(index));
-    instant.stops.extend(release(roster, Some(index), still));
-    reader.learn(instant.read());
     Ok(instant)
 }
 
