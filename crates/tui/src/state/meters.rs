@@ -29,6 +29,8 @@ pub(super) struct Meters {
     memory: Option<u64>,
     cpu_before: Option<Nanos>,
     history: VecDeque<Meter>,
+    /// How long the last interval was.
+    length: Nanos,
 }
 
 /// The instants of one process.
@@ -61,6 +63,31 @@ impl Meters {
 
     /// The interval is over: it lasted so long, and the ledger is now so.
     pub fn roll(&mut self, lasted: Nanos, ledger: &Ledger) {
+        let meter = self.end_interval(lasted, ledger);
+        self.length = lasted;
+        self.history.push_back(meter);
+        if self.history.len() > MAX_HISTORY {
+            self.history.pop_front();
+        }
+    }
+
+    /// Sampling ended so long after the last interval: both are one.
+    pub fn take_rest(&mut self, lasted: Nanos, ledger: &Ledger) {
+        let (rest, before) = (self.end_interval(lasted, ledger), self.length.as_secs_f64());
+        let Some(last) = self.history.back_mut() else { return };
+        let whole = before + lasted.as_secs_f64();
+        let mean = |last: f64, rest: f64| (last * before + rest * (whole - before)) / whole;
+        // An instant of the shorter part weighs no more than one of the longer.
+        let instants = mean(last.rate, rest.rate);
+        let held = mean(last.gil * last.rate, rest.gil * rest.rate);
+        last.gil = if instants > 0.0 { held / instants } else { 0.0 };
+        last.cpu = mean(last.cpu, rest.cpu);
+        last.rate = instants;
+        last.memory = rest.memory;
+        self.length += lasted;
+    }
+
+    fn end_interval(&mut self, lasted: Nanos, ledger: &Ledger) -> Meter {
         let cpu = ledger.target_cpu.saturating_sub(self.cpu_before.unwrap_or_default());
         self.cpu_before = Some(ledger.target_cpu);
         let share = |part: f64, whole: f64| if whole > 0.0 { part / whole } else { 0.0 };
@@ -75,10 +102,7 @@ impl Meters {
             rate: share(instants, seconds),
         };
         self.processes.clear();
-        self.history.push_back(meter);
-        if self.history.len() > MAX_HISTORY {
-            self.history.pop_front();
-        }
+        meter
     }
 
     /// What the targets used up to here belongs to no interval.

@@ -136,6 +136,8 @@ pub struct State {
     current: Vec<Sample>,
     /// When the interval began that is not over yet.
     interval_begun: Option<Timestamp>,
+    /// How long the last interval was, if any is over since the start or the last reset.
+    interval_length: Option<Nanos>,
     raw_ledger: Ledger,
     /// The ledger at the last reset.
     ledger_before: Ledger,
@@ -182,6 +184,7 @@ impl State {
             recent: Vec::new(),
             current: Vec::new(),
             interval_begun: None,
+            interval_length: None,
             raw_ledger: Ledger::default(),
             ledger_before: Ledger::default(),
             left_out: 0,
@@ -256,10 +259,30 @@ impl State {
         let interval =
             if is_first { self.settings.interval.min(FIRST_INTERVAL) } else { self.settings.interval };
         let lasted = update.at.since(begun);
-        if (lasted >= interval || update.end.is_some()) && !self.is_paused {
+        if self.is_paused {
+            return;
+        }
+        if lasted >= interval {
             self.interval_begun = Some(update.at);
             self.roll(lasted);
+        } else if update.end.is_some() {
+            self.interval_begun = Some(update.at);
+            self.take_rest(lasted);
         }
+    }
+
+    /// Sampling ended before the interval was over. What there is of it may be nothing at all, so it is shown
+    /// together with the interval before it.
+    fn take_rest(&mut self, lasted: Nanos) {
+        let Some(before) = self.interval_length else {
+            self.roll(lasted);
+            return;
+        };
+        self.meters.take_rest(lasted, &self.raw_ledger);
+        self.threads.iter_mut().for_each(ThreadRow::take_rest);
+        self.recent.append(&mut self.current);
+        self.interval_length = Some(before + lasted);
+        self.sum_anew();
     }
 
     fn take(&mut self, sample: Sample) {
@@ -305,6 +328,7 @@ impl State {
         self.tables.roll();
         self.threads.iter_mut().for_each(ThreadRow::roll);
         self.recent = std::mem::take(&mut self.current);
+        self.interval_length = Some(lasted);
         if self.profile.timeline_len() > MAX_RUNS {
             self.profile.drop_timeline();
         }
@@ -573,6 +597,7 @@ impl State {
         self.update_ledger();
         self.recent.clear();
         self.current.clear();
+        self.interval_length = None;
         self.tables.clear();
         self.threads.fill(ThreadRow::default());
         self.choose_rows();
@@ -758,6 +783,16 @@ impl State {
     /// The ledger of that time.
     pub fn ledger(&self) -> &Ledger {
         self.profile.ledger()
+    }
+
+    /// How long the interval is that is shown. One that was as long as asked for, but for the time between two updates,
+    /// is told as that.
+    pub fn interval_length(&self) -> Nanos {
+        let asked = self.settings.interval;
+        match self.interval_length {
+            Some(length) if length < asked || self.end.is_some() => length,
+            _ => asked,
+        }
     }
 
     /// Why sampling has ended, if it has.

@@ -388,11 +388,8 @@ fn the_end_is_told_and_the_picture_stays() {
     source.instant(&[(1, "main:1 g:30", RUNS)]);
     state.fold(Update { end: Some("it is over".into()), ..source.update() });
     assert_eq!(state.end(), Some("it is over"));
-    assert_eq!(
-        state.cost(place(&state, "g"), Span::Interval).own.samples,
-        1,
-        "the last interval is over, too"
-    );
+    let shown = state.cost(place(&state, "g"), Span::Interval).own.samples;
+    assert_eq!(shown, 11, "what came last is shown with the interval before it");
 }
 
 #[test]
@@ -435,4 +432,42 @@ fn functions_of_the_kernel_are_called_and_cost_the_program_nothing() {
     let (_, current_without, functions_without) = costs(["main:1 read:2", "main:1 read:2"]);
     assert_eq!((functions, &current), (functions_without, &current_without));
     assert_eq!(current.as_deref(), Some("read"));
+}
+
+fn ends(source: &mut Source) -> Update {
+    Update { end: Some("the process has ended".into()), ..source.update() }
+}
+
+#[test]
+fn an_end_just_after_an_interval_leaves_its_picture() {
+    let (mut source, mut state) = two_intervals();
+    let (before, shown) = (rows(&state), state.interval_length());
+    state.fold(ends(&mut source));
+    assert_eq!((rows(&state), state.interval_length()), (before, shown));
+    assert_eq!(state.cost(place(&state, "g"), Span::Interval).own.samples, 10);
+    assert_eq!(state.history().len(), 2);
+}
+
+#[test]
+fn what_was_seen_last_is_shown_with_the_interval_before_it() {
+    let (mut source, mut state) = two_intervals();
+    let shown = state.interval_length();
+    for _ in 0..5 {
+        source.instant(&[(1, "main:1 h:40", SLEEPS), (2, "main:1 wait:20", SLEEPS)]);
+    }
+    source.instant(&[(1, "main:1 h:40", RUNS), (2, "main:1 wait:20", SLEEPS)]);
+    state.fold(ends(&mut source));
+    let own = |name| state.cost(place(&state, name), Span::Interval).own.samples;
+    assert_eq!((own("g"), own("h")), (10, 1));
+    assert_eq!(state.interval_length(), shown + Nanos::from_nanos(6 * TICK));
+    let meter = *state.history().last().unwrap();
+    assert!((meter.gil - 11.0 / 16.0).abs() < 1e-9 && (meter.rate - 10.0).abs() < 1e-9, "{meter:?}");
+    state.act(Action::Show(Tab::Threads));
+    let Rows::Threads(threads) = state.rows().clone() else { panic!("no threads") };
+    let busy = state.thread_row(threads[0]).recent;
+    assert_eq!((busy.samples, busy.running), (16, 11));
+    // Sorted out anew, it is the same.
+    state.act(Action::SwitchIdle);
+    state.act(Action::SwitchIdle);
+    assert_eq!(state.cost(place(&state, "g"), Span::Interval).own.samples, 10);
 }

@@ -55,6 +55,15 @@ impl ThreadCost {
         self.wall += sample.wall;
     }
 
+    fn join(&mut self, other: &ThreadCost) {
+        self.samples += other.samples;
+        self.running += other.running;
+        self.gil_waits += other.gil_waits;
+        self.held += other.held;
+        self.cpu += other.cpu;
+        self.wall += other.wall;
+    }
+
     /// CPU time as a part of the time.
     pub fn cpu_share(&self) -> f64 {
         self.part(self.cpu.as_nanos(), self.wall.as_nanos())
@@ -85,5 +94,10 @@ impl ThreadRow {
 
     pub(super) fn roll(&mut self) {
         self.recent = std::mem::take(&mut self.current);
+    }
+
+    /// What there is of an interval that will never be over belongs to the one before it.
+    pub(super) fn take_rest(&mut self) {
+        self.recent.join(&std::mem::take(&mut self.current));
     }
 }

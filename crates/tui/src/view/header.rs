@@ -131,7 +131,7 @@ fn marks(state: &State) -> Vec<String> {
         Measure::Wall => "wall".to_owned(),
     }];
     marks.push(match state.span() {
-        Span::Interval => format!("last {}", duration(state.settings().interval)),
+        Span::Interval => format!("last {}", duration(state.interval_length())),
         Span::Start => "since start".to_owned(),
     });
     marks.extend(selection(state));
