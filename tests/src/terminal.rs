@@ -26,11 +26,23 @@ const END_MARK: &[u8] = b"\r<ended>";
 /// The rows and columns of a usual terminal.
 pub const USUAL_SIZE: (u16, u16) = (30, 100);
 
+/// What a program writes before and behind each of its pictures (mode 2026), so that no half of one is shown.
+const PICTURE_BEGINS: &[u8] = b"\x1b[?2026h";
+const PICTURE_ENDS: &[u8] = b"\x1b[?2026l";
+
 /// What has been written so far.
 struct Written {
     parser: vt100::Parser,
     bytes: Vec<u8>,
     is_closed: bool,
+}
+
+impl Written {
+    /// Whether the last picture has been drawn to its end: what is written comes out in pieces.
+    fn is_whole(&self) -> bool {
+        let last = |mark: &[u8]| self.bytes.windows(mark.len()).rposition(|bytes| bytes == mark);
+        last(PICTURE_BEGINS) <= last(PICTURE_ENDS)
+    }
 }
 
 /// A program in its terminal. It does not outlive this value.
@@ -70,7 +82,7 @@ impl Terminal {
         self.written.0.lock().expect("the reading thread panicked")
     }
 
-    /// What is on the screen.
+    /// What is on the screen, a picture that is only half drawn included.
     pub fn screen(&self) -> String {
         self.written().parser.screen().contents()
     }
@@ -85,13 +97,13 @@ impl Terminal {
         Ok(self.master.write_all(keys.as_bytes())?)
     }
 
-    /// Waits until the screen is as wanted; returns it.
+    /// Waits until the screen is as wanted, with no picture half drawn; returns it.
     pub fn wait_for(&self, what: &str, is_so: impl Fn(&str) -> bool) -> Result<String> {
         let limit = Instant::now() + LONGEST_WAIT;
         let mut written = self.written();
         loop {
             let screen = written.parser.screen().contents();
-            if is_so(&screen) {
+            if written.is_whole() && is_so(&screen) {
                 return Ok(screen);
             }
             ensure!(!written.is_closed, "the terminal was closed before {what}:\n{screen}");

@@ -14,10 +14,11 @@ use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::cursor::Show;
 use ratatui::crossterm::event::{DisableMouseCapture, EnableMouseCapture};
-use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{
-    Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+    BeginSynchronizedUpdate, Clear, ClearType, EndSynchronizedUpdate, EnterAlternateScreen,
+    LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
+use ratatui::crossterm::{execute, queue};
 
 /// Whether the terminal is ours. It is one for the whole process, and so is this.
 static IS_OURS: AtomicBool = AtomicBool::new(false);
@@ -51,13 +52,17 @@ impl Screen {
         blank().map(|terminal| Screen { terminal }).inspect_err(|_| give_back())
     }
 
-    /// Draws, unless the terminal was given back because of a panic.
+    /// Draws, unless the terminal was given back because of a panic. What is written reaches a terminal in pieces, so
+    /// it is told where a picture begins and ends: those that know of it (mode 2026) show nothing half drawn, and the
+    /// others ignore it.
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn draw(&mut self, render: impl FnOnce(&mut ratatui::buffer::Buffer)) -> io::Result<()> {
         if IS_OURS.load(Ordering::SeqCst) {
+            queue!(self.terminal.backend_mut(), BeginSynchronizedUpdate)?;
             self.terminal.draw(|frame| render(frame.buffer_mut()))?;
+            execute!(self.terminal.backend_mut(), EndSynchronizedUpdate)?;
         }
         Ok(())
     }
@@ -133,7 +138,8 @@ fn take() -> io::Result<()> {
 fn give_back() {
     if IS_OURS.swap(false, Ordering::SeqCst) {
         let mut out = io::stdout();
-        let _ = execute!(out, DisableMouseCapture, LeaveAlternateScreen, Show);
+        // It may have happened in the middle of a picture.
+        let _ = execute!(out, EndSynchronizedUpdate, DisableMouseCapture, LeaveAlternateScreen, Show);
         let _ = disable_raw_mode();
         let _ = out.flush();
     }
