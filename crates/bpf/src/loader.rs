@@ -66,8 +66,6 @@ pub struct Counters {
     pub ring_full: u64,
     /// Names that found the ring full.
     pub names_lost: u64,
-    /// Absences of which it was not seen when they were over.
-    pub unseen: u64,
 }
 
 /// The loaded program. Everything of it is gone when this is dropped, or when this process ends.
@@ -211,7 +209,7 @@ impl KernelSampler {
     /// When its map cannot be read.
     pub fn counters(&self) -> Result<Counters, BpfError> {
         let count = |index| self.counters.get(&index, 0);
-        Ok(Counters { events: count(0)?, ring_full: count(1)?, names_lost: count(2)?, unseen: count(3)? })
+        Ok(Counters { events: count(0)?, ring_full: count(1)?, names_lost: count(2)? })
     }
 
     /// The descriptor that can be waited on: it is ready when much has been sent.

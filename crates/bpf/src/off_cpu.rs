@@ -14,7 +14,7 @@ use crate::records::{StackRecord, number};
 /// Each program, and the place of the scheduler that it runs at.
 const PROGRAMS: [(&str, &str); 2] = [("off_cpu_switch", "sched_switch"), ("off_cpu_wakeup", "sched_wakeup")];
 
-const HEAD_BYTES: usize = 96;
+const HEAD_BYTES: usize = 104;
 const STACK_BYTES: usize = crate::records::STACK_HEAD_BYTES
     + crate::records::THREAD_BYTES
     + KEPT_FRAMES * crate::records::FRAME_RECORD_BYTES;
@@ -27,6 +27,7 @@ const RUNNABLE: u32 = 1;
 const DEEP: u32 = 2;
 const FROM_START: u32 = 4;
 const END: u32 = 8;
+const SEVERAL: u32 = 16;
 
 /// A thread as the program keeps it. Larger than what one would put on the stack without need.
 #[derive(Clone, Copy)]
@@ -118,7 +119,8 @@ impl OffCpu {
         Ok(self.settings.set(0, [self.least.as_nanos(), 0, 1], 0)?)
     }
 
-    /// Watches a thread from `now` on, at which the scheduler had put it on a CPU `arrivals` times. Whether it is away
+    /// Watches a thread from `now` on, at which the scheduler had put it on a CPU `arrivals` times, where it had been
+    /// for as long as `executed`. Whether it is away
     /// is not known to the program before its first switch: it is taken to be, and found to have run all the time if
     /// it leaves its CPU first.
     ///
@@ -129,7 +131,7 @@ impl OffCpu {
         process: Pid,
         thread: Tid,
         now: Timestamp,
-        arrivals: u64,
+        (arrivals, executed): (u64, Nanos),
     ) -> Result<(), BpfError> {
         let mut entry = Box::new(Entry([0; ENTRY_BYTES]));
         let mut put = |at: usize, bytes: &[u8]| entry.0[at..at + bytes.len()].copy_from_slice(bytes);
@@ -141,6 +143,7 @@ impl OffCpu {
         put(32, &now.as_nanos().to_le_bytes());
         put(40, &(-1i64).to_le_bytes());
         put(72, &arrivals.to_le_bytes());
+        put(88, &executed.as_nanos().to_le_bytes());
         Ok(self.absences.insert(thread.as_u32(), *entry, 0)?)
     }
 
@@ -259,6 +262,11 @@ impl<'a> AbsenceRecord<'a> {
         self.has(FROM_START)
     }
 
+    /// Whether it came back in between and left again, unseen: how long it was away in all is known, and nothing else.
+    pub fn is_several(&self) -> bool {
+        self.has(SEVERAL)
+    }
+
     /// Whether the stack came before as a record of its own, taken at [`AbsenceRecord::left`].
     pub fn is_deep(&self) -> bool {
         self.has(DEEP)
@@ -301,7 +309,7 @@ impl<'a> AbsenceRecord<'a> {
 
     /// What the scheduler calls its state (`TASK_INTERRUPTIBLE` is 1).
     pub fn scheduler_state(&self) -> u32 {
-        self.narrow(88)
+        self.narrow(96)
     }
 
     /// Its stack when it left; `None` where it is not in this record.

@@ -5,7 +5,7 @@
 
 use profiler_bpf::{AbsenceRecord, Cause, OffCpu, ShortAbsences, StackRecord};
 use profiler_model::{Nanos, ThreadState, Tid, Timestamp, WaitReason};
-use profiler_os::{Process, ThreadFiles, clock};
+use profiler_os::{Process, Schedule, ThreadFiles, clock};
 use profiler_python::GilAddresses;
 use rustc_hash::FxHashMap;
 
@@ -115,14 +115,14 @@ impl<S: Clone> Absences<S> {
         let pid = owner.process.pid();
         let opened = threads.filter_map(|thread| Some((thread, ThreadFiles::open(pid, thread.tid).ok()?)));
         let before = opened.map(|(thread, files)| {
-            let arrivals = times_run(&files);
-            (thread, files, arrivals)
+            let counted = files.schedule().ok();
+            (thread, files, counted)
         });
         let before: Vec<_> = before.collect();
         // All of them from the same instant, as far as they do not move in between.
         let start = clock::now();
-        let watched = before.into_iter().map(|(thread, files, arrivals)| {
-            let since = arrivals.and_then(|arrivals| start_watch(off_cpu, owner, thread, (start, arrivals)));
+        let watched = before.into_iter().map(|(thread, files, counted)| {
+            let since = counted.and_then(|counted| start_watch(off_cpu, owner, thread, (start, counted)));
             (thread, files, since)
         });
         for (thread, files, since) in watched.collect::<Vec<_>>() {
@@ -172,14 +172,11 @@ impl<S: Clone> Absences<S> {
         }
     }
 
-    /// For how much CPU time a sample of a thread that runs stands, which by its CPU's clock is `by_tick`: where the
-    /// thread's own time is known, for all of it since its last sample. So all of it is shown, however the ticks fall.
-    pub fn time_of_sample(&self, record: &StackRecord<'_>, by_tick: Nanos) -> Nanos {
-        let account = self.threads.get(&record.thread());
-        match account.zip(record.ran()) {
-            Some((account, ran)) => ran.saturating_sub(account.sampled),
-            None => by_tick,
-        }
+    /// For how much time a sample of a watched thread that runs stands: all that it was on a CPU since its last one,
+    /// however the ticks fall. `None` where the thread is not watched.
+    pub fn time_of_sample(&self, record: &StackRecord<'_>) -> Option<Nanos> {
+        let account = self.threads.get(&record.thread())?;
+        Some(record.ran()?.saturating_sub(account.sampled))
     }
 
     /// Takes note of a sample that stands for so much.
@@ -291,11 +288,7 @@ impl<S: Clone> Absences<S> {
             return;
         }
         let before = self.told.insert((sum.thread, sum.cause), sum);
-        let (times, waited, queued) =
-            before.map_or((0, Nanos::ZERO, Nanos::ZERO), |old| (old.absences, old.waited, old.queued));
-        if sum.absences == times {
-            return;
-        }
+        let (waited, queued) = before.map_or((Nanos::ZERO, Nanos::ZERO), |old| (old.waited, old.queued));
         let parts = [
             (off_cpu_reason::state(sum.cause, 0, owner), sum.waited.saturating_sub(waited)),
             (ThreadState::Waiting(WaitReason::Cpu), sum.queued.saturating_sub(queued)),
@@ -318,22 +311,23 @@ impl<S: Clone> Absences<S> {
     }
 }
 
-/// Has the kernel watch a thread, if it can be from an instant after which it had been put on a CPU so often; returns
-/// since when.
+/// Has the kernel watch a thread, if it can be from an instant after which the scheduler had counted so much of it;
+/// returns since when.
 fn start_watch(
     off_cpu: &mut OffCpu,
     owner: Owner<'_>,
     thread: &Thread,
-    (mut start, mut arrivals): (Timestamp, u64),
+    (mut start, mut counted): (Timestamp, Schedule),
 ) -> Option<Timestamp> {
     for _ in 0..MAX_LOOKS {
-        off_cpu.watch(owner.process.pid(), thread.tid, start, arrivals).ok()?;
-        let after = times_run(&thread.files)?;
+        let told = (counted.times_run, counted.cpu);
+        off_cpu.watch(owner.process.pid(), thread.tid, start, told).ok()?;
+        let after = thread.files.schedule().ok()?;
         // Otherwise it was put on a CPU before it was told of.
-        if after == arrivals || !is_at_start(off_cpu, thread.tid) {
+        if after.times_run == counted.times_run || !is_at_start(off_cpu, thread.tid) {
             return Some(start);
         }
-        (arrivals, start) = (after, clock::now());
+        (counted, start) = (after, clock::now());
     }
     off_cpu.forget(thread.tid);
     None
@@ -362,12 +356,15 @@ impl<S: Clone> Account<S> {
         let told = self.told.filter(|(began, _)| *began == left).map(|(_, until)| until);
         let later = self.known.take_if(|known| known.began > left);
         let known = self.known.take().filter(|known| known.began == left);
-        let known = known.unwrap_or_else(|| match record.stack() {
+        // Where it was in between is not known.
+        let known = known.filter(|_| !record.is_several());
+        let stack = record.stack().filter(|_| !record.is_several());
+        let known = known.unwrap_or_else(|| match stack {
             Some(stack) => Known { began: left, stack: (sink.stack)(&stack), holds_gil: stack.holds_gil() },
             None => Known { began: left, stack: missing.clone(), holds_gil: false },
         });
         // It could go on from here.
-        let ready = record.woken().unwrap_or(until).clamp(left, until);
+        let ready = record.woken().filter(|_| !record.is_several()).unwrap_or(until).clamp(left, until);
         let cpu = ThreadState::Waiting(WaitReason::Cpu);
         let waited = self.state_of(record, owner);
         // Who takes the GIL marks it as taken before it writes its name: for a moment the last holder seems to hold it.
@@ -425,6 +422,9 @@ impl<S: Clone> Account<S> {
     }
 
     fn state_of(&self, record: &AbsenceRecord<'_>, owner: Owner<'_>) -> ThreadState {
+        if record.is_several() {
+            return ThreadState::Waiting(WaitReason::Unknown);
+        }
         match (record.is_from_start(), self.first_state, record.woken()) {
             (false, _, _) => off_cpu_reason::state(record.cause(), record.scheduler_state(), owner),
             (true, Some(state), _) => state,

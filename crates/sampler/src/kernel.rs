@@ -184,7 +184,6 @@ impl Kernel {
     pub fn settle(&mut self, ledger: &mut Ledger) {
         if let Ok(now) = self.sampler.counters() {
             ledger.count_lost_times(LossReason::BufferFull, now.ring_full - self.counted.ring_full);
-            ledger.count_lost_times(LossReason::Late, now.unseen - self.counted.unseen);
             self.counted = now;
         }
     }

@@ -31,6 +31,8 @@ enum absence_flags {
     ABSENCE_FROM_START = 4,
     /* It has ended. */
     ABSENCE_END = 8,
+    /* It came back and left again in between, how often and for how long is not known. */
+    ABSENCE_SEVERAL = 16,
 };
 
 /* A thread, and its last absence. This is also what is sent, without the unused end of the stack. */
@@ -50,6 +52,8 @@ struct absence {
     u64 arrivals;
     /* How long it ran in all since it is watched, until it came back last. */
     u64 ran;
+    /* The CPU time that the scheduler had counted of it when it left. */
+    u64 executed;
     /* What the scheduler calls its state. */
     u32 state;
     u32 stack_bytes;
@@ -125,8 +129,13 @@ struct sched_info {
     u64 last_arrival;
 } __attribute__((preserve_access_index));
 
+struct sched_entity {
+    u64 sum_exec_runtime;
+} __attribute__((preserve_access_index));
+
 struct task_struct {
     int pid;
+    struct sched_entity se;
     struct sched_info sched_info;
 } __attribute__((preserve_access_index));
 
@@ -220,34 +229,49 @@ static ALWAYS_INLINE void end_absence(struct absence *absence, const struct off_
     u64 left = absence->left;
     u64 woken = absence->woken && absence->woken < back ? absence->woken : back;
     absence->back = back;
-    int is_short = back - left < settings->least && !(absence->flags & ABSENCE_FROM_START);
+    int is_short = back - left < settings->least && !(absence->flags & (ABSENCE_FROM_START | ABSENCE_SEVERAL));
     if (!is_short || !add_to_sums(absence, woken - left, back - woken))
         send_absence(absence, wakeup(OUTCOME_WHOLE));
     absence->left = 0;
 }
 
-/* Not every switch is told here: of a thread that leaves and was not seen coming back, the scheduler itself knows
- * when it did. Returns whether there is no time that is not accounted for. */
-static ALWAYS_INLINE int end_unseen(struct task_struct *task, struct absence *absence,
-                                    const struct off_cpu_settings *settings, u64 now) {
+/* As if it had run at the end of all its absence, for as long as the scheduler says that it ran. */
+static ALWAYS_INLINE u64 return_by_execution(const struct task_struct *task, const struct absence *absence, u64 now) {
+    u64 ran = task->se.sum_exec_runtime - absence->executed;
+    return ran < now - absence->left ? now - ran : absence->left;
+}
+
+/* Since when a thread has been on its CPU that is taken to be away: not every switch is told here, but the scheduler
+ * itself knows. */
+static ALWAYS_INLINE u64 unseen_return(const struct task_struct *task, struct absence *absence,
+                                       const struct off_cpu_settings *settings, u64 now) {
+    u64 left = absence->left;
     u64 arrivals = task->sched_info.pcount - absence->arrivals;
-    if (arrivals == 0)
-        /* It was taken to be away at the start and was on its CPU all the time. */
-        return absence->flags & ABSENCE_FROM_START;
-    u64 back = task->sched_info.last_arrival + settings->behind;
-    if (arrivals != 1 || !settings->behind || back > now)
-        return 0;
-    if (back < absence->left)
-        /* The same: it was put there while it was told of. */
-        return absence->flags & ABSENCE_FROM_START;
-    end_absence(absence, settings, back);
-    return 1;
+    /* It was taken to be away at the start and was on its CPU all the time. */
+    if (arrivals == 0 && absence->flags & ABSENCE_FROM_START)
+        return left;
+    if (arrivals > 1)
+        absence->flags |= ABSENCE_SEVERAL;
+    if (arrivals == 1 && settings->behind) {
+        u64 back = task->sched_info.last_arrival + settings->behind;
+        /* The two clocks are not read at the same moment. */
+        return back < left ? left : back < now ? back : now;
+    }
+    return return_by_execution(task, absence, now);
 }
 
 /* How long the current thread has been on a CPU since it is watched; 0 where that is not known. */
 static ALWAYS_INLINE u64 time_on_cpu(u32 thread, u64 now) {
-    const struct absence *absence = bpf_map_lookup_elem(&absences, &thread);
-    return absence && !absence->left ? absence->ran + (now - absence->back) : 0;
+    struct absence *absence = bpf_map_lookup_elem(&absences, &thread);
+    if (!absence)
+        return 0;
+    if (!absence->left)
+        return absence->ran + (now - absence->back);
+    u32 zero = 0;
+    const struct off_cpu_settings *settings = bpf_map_lookup_elem(&off_cpu_settings, &zero);
+    if (!settings)
+        return 0;
+    return absence->ran + (now - unseen_return(bpf_get_current_task_btf(), absence, settings, now));
 }
 
 /* Accounts for the time before a thread leaves. */
@@ -256,11 +280,12 @@ static ALWAYS_INLINE void settle(struct task_struct *task, struct absence *absen
     if (!absence->left) {
         settings->behind = absence->back - task->sched_info.last_arrival;
         absence->ran += now - absence->back;
-    } else if (end_unseen(task, absence, settings, now)) {
-        absence->ran += now - (absence->left ? absence->left : absence->back);
-    } else {
-        count(COUNTER_UNSEEN);
+        return;
     }
+    u64 back = unseen_return(task, absence, settings, now);
+    absence->ran += now - back;
+    if (back != absence->left)
+        end_absence(absence, settings, back);
 }
 
 /* What the thread waits for, in the kernel's words. */
@@ -269,6 +294,7 @@ static ALWAYS_INLINE void keep_cause(struct task_struct *task, struct absence *a
     absence->woken = runnable ? absence->left : 0;
     absence->state = state;
     absence->arrivals = task->sched_info.pcount;
+    absence->executed = task->se.sum_exec_runtime;
     const struct saved_registers *registers = bpf_task_pt_regs(task);
     absence->call = registers->orig_rax;
     absence->arguments[0] = registers->rdi;
@@ -308,8 +334,16 @@ static ALWAYS_INLINE void leave(void *context, struct task_struct *task, struct 
 
 static ALWAYS_INLINE void come_back(struct task_struct *task, const struct off_cpu_settings *settings) {
     struct absence *absence = absence_of(task);
-    if (absence && absence->left)
-        end_absence(absence, settings, bpf_ktime_get_ns());
+    if (!absence || !absence->left)
+        return;
+    u64 now = bpf_ktime_get_ns();
+    u64 back = now;
+    /* This return is not counted yet: there was another one. */
+    if (task->sched_info.pcount != absence->arrivals) {
+        absence->flags |= ABSENCE_SEVERAL;
+        back = return_by_execution(task, absence, now);
+    }
+    end_absence(absence, settings, back);
 }
 
 SECTION("tp_btf/sched_switch")

@@ -183,8 +183,6 @@ enum counter {
     COUNTER_EVENTS,
     COUNTER_RING_FULL,
     COUNTER_NAMES_LOST,
-    /* Absences of which it was not seen when they were over. */
-    COUNTER_UNSEEN,
     COUNTERS
 };
 

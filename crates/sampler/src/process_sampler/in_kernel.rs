@@ -154,16 +154,18 @@ impl ProcessSampler {
         reused && !std::mem::replace(always_sends_names, true)
     }
 
-    /// Records what the program sent, with so much CPU time for which it stands.
-    pub fn take_stack(&mut self, profile: &mut Profile, record: &StackRecord<'_>, cpu: Nanos) {
+    /// Records what the program sent, which by its CPU's clock stands for so much time.
+    pub fn take_stack(&mut self, profile: &mut Profile, record: &StackRecord<'_>, by_tick: Nanos) {
         profile.ledger_mut().count_interruption(record.took());
-        let cpu = self.time_of_sample(record, cpu);
+        let exactly = self.time_of_sample(record);
         let stack = self.stack_of(profile, record);
-        if stack.is_ok() {
-            self.count_sample(record.thread(), cpu);
+        if let (Ok(_), Some(exactly)) = (&stack, exactly) {
+            self.count_sample(record.thread(), exactly);
         }
         match stack {
-            Ok(Some((thread, stack))) => self.record_sent(profile, record, (thread, stack), cpu),
+            Ok(Some((thread, stack))) => {
+                self.record_sent(profile, record, (thread, stack), (by_tick, exactly))
+            }
             Ok(None) => profile.ledger_mut().count_not_asked_for(),
             Err(LossReason::UnknownThread) => {
                 *self.in_kernel.unknown.entry(record.thread()).or_default() += 1;
@@ -214,12 +216,13 @@ impl ProcessSampler {
         profile: &mut Profile,
         record: &StackRecord<'_>,
         (index, stack): (usize, StackId),
-        cpu: Nanos,
+        (by_tick, exactly): (Nanos, Option<Nanos>),
     ) {
         let thread = self.thread_id(profile, index);
         let known = &mut self.probe.roster.threads[index];
+        let cpu = exactly.unwrap_or(by_tick);
         // A thread that has moved from one CPU to another is met by both clocks: never for more than went by.
-        let wall = cpu.min(record.time().since(known.counted_until));
+        let wall = exactly.unwrap_or_else(|| by_tick.min(record.time().since(known.counted_until)));
         known.counted_until = record.time();
         profile.record(Sample {
             at: record.time(),

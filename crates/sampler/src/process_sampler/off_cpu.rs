@@ -123,9 +123,9 @@ impl ProcessSampler {
         self.off_cpu.absences.since()
     }
 
-    /// For how much CPU time a sample stands, which by its CPU's clock is `by_tick`.
-    pub(super) fn time_of_sample(&self, record: &StackRecord<'_>, by_tick: Nanos) -> Nanos {
-        self.off_cpu.absences.time_of_sample(record, by_tick)
+    /// For how much time a sample stands, if its thread is watched.
+    pub(super) fn time_of_sample(&self, record: &StackRecord<'_>) -> Option<Nanos> {
+        self.off_cpu.absences.time_of_sample(record)
     }
 
     /// Takes note of a sample that stands for so much.

@@ -1,0 +1,156 @@
+//! The in-kernel watch over threads off the CPU, asked directly: what it says of a thread must add up to all of its time,
+//! also where switches of the thread never came to its notice. No interpreter is needed for that; what becomes of it in
+//! a recording is for `off_cpu` and `modes`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, JoinHandle};
+
+use anyhow::{Context, Result, ensure};
+use profiler_bpf::{KernelSampler, Layout, OffCpu, Record};
+use profiler_model::{Nanos, Pid, Tid, Timestamp};
+use profiler_os::{Schedule, ThreadFiles, clock};
+use profiler_tests::can_load_programs;
+
+/// The watch learns late that the thread came back: after so much CPU time of it.
+const RAN_UNSEEN: Nanos = Nanos::from_nanos(20_000_000);
+
+/// Of the CPU time by the scheduler's account the watch may miss so much: it sees switches a moment after that clock.
+const SWITCHING: f64 = 0.1;
+
+/// A thread that does what it is told, and sleeps otherwise.
+struct Subject {
+    pid: Pid,
+    tid: Tid,
+    files: ThreadFiles,
+    orders: Sender<Arc<AtomicBool>>,
+    done: Receiver<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Subject {
+    fn start() -> Result<Self> {
+        let (orders, to_do) = channel::<Arc<AtomicBool>>();
+        let (did, done) = channel();
+        let (say_id, id) = channel();
+        let thread = thread::spawn(move || {
+            // Whoever started it waits for each of these.
+            let _ = say_id.send(nix::unistd::gettid());
+            while let Ok(may_stop) = to_do.recv() {
+                while !may_stop.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+                let _ = did.send(());
+            }
+        });
+        let tid = Tid::new(id.recv()?.as_raw().try_into()?);
+        let pid = Pid::new(std::process::id());
+        let files = ThreadFiles::open(pid, tid)?;
+        Ok(Subject { pid, tid, files, orders, done, thread })
+    }
+
+    /// Waits until it sleeps; returns what the scheduler has counted of it then.
+    fn sleeping(&self) -> Result<Schedule> {
+        loop {
+            let before = self.files.schedule()?;
+            let is_running = self.files.activity()?.thread_state().is_running();
+            if !is_running && self.files.schedule()?.times_run == before.times_run {
+                return Ok(before);
+            }
+            thread::yield_now();
+        }
+    }
+
+    /// Has it run until `meanwhile` is over.
+    fn runs_while(&self, meanwhile: impl FnOnce() -> Result<()>) -> Result<()> {
+        let may_stop = Arc::new(AtomicBool::new(false));
+        self.orders.send(may_stop.clone())?;
+        while !self.files.activity()?.thread_state().is_running() {
+            thread::yield_now();
+        }
+        let result = meanwhile();
+        may_stop.store(true, Ordering::Relaxed);
+        self.done.recv()?;
+        result
+    }
+
+    fn end(self) -> Result<()> {
+        drop(self.orders);
+        self.thread.join().ok().context("it panicked")
+    }
+}
+
+/// What was told of a thread.
+#[derive(Debug, Default)]
+struct Told {
+    absences: u64,
+    away: Nanos,
+    several: u64,
+}
+
+fn told(kernel: &mut KernelSampler, thread: Tid) -> Told {
+    let mut told = Told::default();
+    kernel.read(&mut |record| {
+        if let Record::Absence(absence) = record
+            && absence.thread() == thread
+            && let Some(left) = absence.left()
+        {
+            told.absences += 1;
+            told.away += absence.back().since(left);
+            told.several += u64::from(absence.is_several());
+        }
+    });
+    told
+}
+
+/// Has a thread come back so often before the watch learns that it had left, and leave then; returns what was told.
+fn with_unseen_returns(returns: usize) -> Result<Told> {
+    let (mut kernel, mut watch) = OffCpu::load(clock::cpus(), false, Nanos::ZERO)?;
+    let subject = Subject::start()?;
+    kernel.set_layout(subject.pid, &Layout::default())?;
+    let counted = subject.sleeping()?;
+    let start: Timestamp = clock::now();
+    for _ in 1..returns {
+        subject.runs_while(|| Ok(()))?;
+        subject.sleeping()?;
+    }
+    subject.runs_while(|| {
+        while subject.files.schedule()?.cpu < counted.cpu + RAN_UNSEEN {}
+        Ok(watch.watch(subject.pid, subject.tid, start, (counted.times_run, counted.cpu))?)
+    })?;
+    subject.sleeping()?;
+    let seen = told(&mut kernel, subject.tid);
+    let copy = watch.now(subject.tid).context("it is not watched")?;
+    let left = copy.record().left().context("it sleeps")?;
+    let accounted = seen.away + copy.record().ran();
+    ensure!(accounted == left.since(start), "{accounted:?} of {:?}: {seen:?}", left.since(start));
+    let executed = subject.files.schedule()?.cpu.saturating_sub(counted.cpu);
+    let ran = copy.record().ran();
+    ensure!(
+        ran.as_secs_f64() >= executed.as_secs_f64() * (1.0 - SWITCHING),
+        "ran for {ran:?} of {executed:?}"
+    );
+    subject.end()?;
+    Ok(seen)
+}
+
+#[test]
+fn a_return_that_was_not_seen_costs_no_time() -> Result<()> {
+    if !can_load_programs() {
+        return Ok(());
+    }
+    let seen = with_unseen_returns(1)?;
+    ensure!(seen.absences > 0, "nothing was told");
+    Ok(())
+}
+
+#[test]
+fn several_returns_that_were_not_seen_cost_no_time_and_are_told_as_such() -> Result<()> {
+    if !can_load_programs() {
+        return Ok(());
+    }
+    let seen = with_unseen_returns(4)?;
+    ensure!(seen.several == 1, "{seen:?}");
+    Ok(())
+}
