@@ -237,6 +237,43 @@ fn every_sampler_tells_what_threads_wait_for() {
     }
 }
 
+/// Holds the GIL and works where another process leaves it next to nothing of the only CPU that both may have.
+const OUTCOMPETED: &str = "\
+import os, sys
+def work():
+    while True: pass
+read, write = os.pipe()
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+if os.fork() == 0:
+    os.close(write)
+    os.set_blocking(read, False)
+    while True:
+        try:
+            if not os.read(read, 1): os._exit(0)
+        except BlockingIOError: pass
+os.close(read)
+os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+print('ready', flush=True)
+work()
+";
+
+#[test]
+fn who_holds_the_gil_and_waits_for_a_cpu_is_ready_and_holds_it() {
+    for sampler in samplers() {
+        let fixture = Fixture::inline(one_interpreter(), OUTCOMPETED).unwrap();
+        let mut terminal = top_by(sampler, &fixture, USUAL_SIZE).unwrap();
+        terminal.wait_for_text("own%").unwrap();
+        terminal.press("3").unwrap();
+        let is_told = |screen: &str| {
+            let words = [" ready+GIL ", " CPU ", " work ("];
+            screen.lines().any(|line| words.iter().all(|word| line.contains(word)))
+        };
+        terminal.wait_for("a thread that is ready", is_told).unwrap();
+        terminal.press("q").unwrap();
+        assert_eq!(terminal.wait().unwrap().code(), Some(0), "{sampler}");
+    }
+}
+
 #[test]
 fn signals_end_it_and_leave_the_terminal_whole() {
     let fixture = labyrinth(one_interpreter()).unwrap();

@@ -5,7 +5,7 @@ use std::fmt;
 /// The state of a thread at one instant. Whether it held the GIL is told beside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ThreadState {
-    /// On a CPU, or ready to be put on one.
+    /// On a CPU; or ready to be put on one, where that is not told apart.
     Running,
     /// Asleep until the interpreter's lock is handed over.
     WaitingForGil,

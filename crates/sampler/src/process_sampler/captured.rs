@@ -4,7 +4,7 @@
 //! Whatever is true of the instant alone was noted then: who held the GIL, what the clocks said.
 
 use profiler_memory::ReadError;
-use profiler_model::{Nanos, ThreadState, Timestamp};
+use profiler_model::{Nanos, ThreadState, Timestamp, WaitReason};
 use profiler_python::GilAddresses;
 
 use crate::codes::Capture;
@@ -51,10 +51,11 @@ pub(super) struct Clocks {
 impl Clocks {
     /// Of a thread that was looked at just now, for the instant `at`.
     pub(super) fn of(thread: &Thread, gil: Option<&GilAddresses>, at: Timestamp) -> Self {
+        let had_cpu = !thread.is_running() || thread.was_on_cpu(at);
         Clocks {
             cpu: thread.schedule.cpu,
-            had_cpu: !thread.is_running() || thread.was_on_cpu(at),
-            state: thread.state(gil),
+            had_cpu,
+            state: if had_cpu { thread.state(gil) } else { ThreadState::Waiting(WaitReason::Cpu) },
             slept_after: (!thread.is_running()).then_some(thread.schedule.times_run),
         }
     }

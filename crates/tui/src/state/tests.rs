@@ -39,12 +39,13 @@ impl Source {
             let stack = self.profile.stack(frames);
             let thread = self.thread(*tid);
             let is_running = state.is_running();
+            let holds_gil = is_running || *state == ThreadState::Waiting(WaitReason::Cpu);
             self.profile.record(Sample {
                 at: Timestamp::from_nanos(self.now),
                 thread,
                 stack,
                 state: *state,
-                holds_gil: is_running,
+                holds_gil,
                 cpu: Nanos::from_nanos(if is_running { TICK / 2 } else { TICK / 10 }),
                 wall: Nanos::from_nanos(TICK),
             });

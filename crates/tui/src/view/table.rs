@@ -176,7 +176,7 @@ pub fn threads(canvas: &mut Canvas, area: Rect, rows: &[ThreadId], first: usize)
     let several = canvas.state.profile().processes().len() > 1;
     let mut columns = vec![(Column::Thread, "thread", if several { 15 } else { 7 })];
     columns.push((Column::ThreadName, "name", if area.width >= WIDE { 16 } else { 10 }));
-    columns.extend([(Column::State, "state", 8), (Column::Gil, "GIL%", 5), (Column::Cpu, "CPU%", 5)]);
+    columns.extend([(Column::State, "state", 9), (Column::Gil, "GIL%", 5), (Column::Cpu, "CPU%", 5)]);
     if area.width >= WIDE {
         columns.push((Column::CpuTime, "CPU", 7));
     }
@@ -220,11 +220,16 @@ fn thread_cell(state: &State, thread: ThreadId, column: Column, several: bool) -
 }
 
 fn doing(row: &ThreadRow, is_seen: bool) -> &'static str {
-    use profiler_model::ThreadState::*;
+    use profiler_model::{ThreadState::*, WaitReason};
     match row.last.filter(|_| is_seen).map(|last| (last.state, last.holds_gil)) {
         None => "not seen",
         Some((Running, true)) => "runs+GIL",
         Some((Running, false)) => "runs",
+        // Nothing keeps it but that others have the CPUs.
+        Some((Waiting(WaitReason::Cpu), true)) => "ready+GIL",
+        Some((Waiting(WaitReason::Cpu), false)) => "ready",
+        // The disk's, or for a page of its memory: it keeps all others.
+        Some((Waiting(_), true)) => "waits+GIL",
         Some((WaitingForGil | Waiting(_), _)) => "waits",
     }
 }

@@ -61,6 +61,27 @@ fn threads() {
 }
 
 #[test]
+fn who_holds_the_gil_and_only_lacks_a_cpu_is_ready() {
+    let (mut source, mut state) = (Source::new(), State::new(settings()));
+    let [queued, idle] = [WaitReason::Cpu, WaitReason::Sleep].map(ThreadState::Waiting);
+    for _ in 0..12 {
+        source.instant(&[(4711, "main:3 load:12", queued), (4712, "main:1 wait:44", idle)]);
+    }
+    state.fold(source.update());
+    state.act(Action::Show(Tab::Threads));
+    for width in [60, 100] {
+        let threads = drawn(&state, width, 12);
+        let rows = threads.lines().map(|line| line.split_whitespace().collect::<Vec<&str>>());
+        let mut rows: Vec<_> = rows.filter(|row| row.len() > 1 && row[1].starts_with("worker")).collect();
+        rows.sort();
+        let [first, second] = &rows[..] else { panic!("{threads}") };
+        assert_eq!(first[2..4], ["ready+GIL", "100"], "{threads}");
+        assert!(first.contains(&"CPU"), "{threads}");
+        assert_eq!(second[2..4], ["waits", "0.0"], "{threads}");
+    }
+}
+
+#[test]
 fn calls() {
     insta::assert_snapshot!(drawn(&on_tab(Tab::Calls), 100, 12));
 }
