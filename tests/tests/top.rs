@@ -125,6 +125,9 @@ fn what_is_seen_is_filtered_frozen_reset_and_written() {
         assert!(text.starts_with(start) && text.contains("drive_plain"), "{name}");
     }
     terminal.press_for("\x1b", "maze.py").unwrap();
+    // Esc ends what is typed, and the key behind it is a key again, however soon it comes.
+    terminal.press_for("/absent\x1b3", "waits for").unwrap();
+    terminal.press_for("/absent\x1b1", "maze.py").unwrap();
     terminal.press_for("f", "FROZEN").unwrap();
     terminal.press_for("fp", "PAUSED").unwrap();
     terminal.press_for("r", "0 samples").unwrap();
@@ -307,13 +310,20 @@ fn a_tree_of_processes_is_one_picture() {
 fn a_command_keeps_its_status_and_its_words_come_at_the_end() {
     let source = "import sys, time\nprint('words', 'of the command')\nend = time.time() + 60\n\
                   def work():\n    while time.time() < end: pass\n\
-                  try:\n    work()\nexcept KeyboardInterrupt:\n    sys.exit(7)\n";
+                  try:\n    work()\nexcept KeyboardInterrupt:\n\
+                  \x20   try:\n        open('/dev/tty', 'w').write('once more, please\\n')\n        work()\n\
+                  \x20   except KeyboardInterrupt:\n        sys.exit(7)\n";
     let mut words = top_words("--delay 0.3 --");
     words.extend(one_interpreter().inline_words(source));
     let mut terminal = Terminal::start(&words, USUAL_SIZE).unwrap();
     let screen = terminal.wait_for_text("work").unwrap();
     assert!(!screen.contains("words of the command"), "{screen}");
+    // It does not end at once, and is then interrupted by the user.
+    let is_waited_for =
+        |screen: &str| screen.contains("once more, please") && screen.contains("Ctrl-C interrupts it again");
     terminal.press("q").unwrap();
+    terminal.wait_for("that it is waited for", is_waited_for).unwrap();
+    terminal.press("\x03").unwrap();
     assert_eq!(terminal.wait().unwrap().code(), Some(7), "{}", terminal.screen());
     assert!(terminal.screen().contains("words of the command"), "{}", terminal.screen());
 }

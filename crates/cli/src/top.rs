@@ -134,7 +134,8 @@ fn end_of_command(
     if !has_signal {
         command.launched().send(UserSignal::Interrupt);
     }
-    say(format_args!("waiting for {} to end", command.title()));
+    // The terminal is whole again, and sends what Ctrl-C means to the command as well as to us.
+    say(format_args!("waiting for {} to end; Ctrl-C interrupts it again", command.title()));
     command.wait(signals)
 }
 

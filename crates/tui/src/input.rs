@@ -10,6 +10,26 @@ use crate::view::View;
 /// The rows that one notch of the wheel moves.
 const NOTCH: isize = 3;
 
+/// The events that one from the terminal stands for, in their order. Esc and a key that follows at once are the same
+/// bytes as the key with Alt; with Alt no key means anything of its own.
+pub fn pressed(event: Event) -> impl Iterator<Item = Event> {
+    let (escape, event) = match event {
+        Event::Key(key) if is_behind_escape(&key) => {
+            let alone = KeyEvent { modifiers: key.modifiers - KeyModifiers::ALT, ..key };
+            (Some(Event::Key(KeyEvent { code: KeyCode::Esc, ..alone })), Event::Key(alone))
+        }
+        event => (None, event),
+    };
+    escape.into_iter().chain([event])
+}
+
+/// Whether the key came behind the byte of Esc. Keys that are sequences of their own tell of Alt inside them.
+fn is_behind_escape(key: &KeyEvent) -> bool {
+    let is_one_character =
+        matches!(key.code, KeyCode::Char(_) | KeyCode::Enter | KeyCode::Backspace | KeyCode::Tab);
+    key.modifiers.contains(KeyModifiers::ALT) && is_one_character
+}
+
 /// What an event means, if anything.
 pub fn action(event: &Event, state: &State, view: &View) -> Option<Action> {
     match event {

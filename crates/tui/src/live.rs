@@ -8,7 +8,7 @@ use std::time::Duration;
 use ratatui::crossterm::event;
 
 use crate::Update;
-use crate::input::action;
+use crate::input::{action, pressed};
 use crate::screen::{Screen, Waited};
 use crate::state::{Effect, SaveRequest, Settings, State};
 use crate::view::View;
@@ -73,15 +73,17 @@ fn answer(
     host: &mut dyn Host,
 ) -> io::Result<std::ops::ControlFlow<()>> {
     while event::poll(Duration::ZERO)? {
-        let Some(action) = action(&event::read()?, state, view) else { continue };
-        match state.act(action) {
-            None => {}
-            Some(Effect::Quit) => return Ok(std::ops::ControlFlow::Break(())),
-            Some(Effect::Save(request)) => state.say(host.save(*request)),
-            Some(Effect::Suspend) => {
-                screen.leave();
-                host.suspend();
-                screen.enter_again()?;
+        for event in pressed(event::read()?) {
+            let Some(action) = action(&event, state, view) else { continue };
+            match state.act(action) {
+                None => {}
+                Some(Effect::Quit) => return Ok(std::ops::ControlFlow::Break(())),
+                Some(Effect::Save(request)) => state.say(host.save(*request)),
+                Some(Effect::Suspend) => {
+                    screen.leave();
+                    host.suspend();
+                    screen.enter_again()?;
+                }
             }
         }
     }
