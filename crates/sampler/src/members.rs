@@ -579,8 +579,11 @@ impl Members {
         self.leaving.retain(Probe::has_late);
     }
 
-    /// The same at the end, waiting for them.
+    /// The same at the end, waiting for them; threads that were met only just before get their names.
     pub fn release_all(&mut self, profile: &mut Profile) {
+        self.release_late();
+        self.settle_waiting(profile);
+        self.samplers().for_each(|sampler| sampler.name_last_threads(profile));
         for member in std::mem::take(&mut self.members).into_values() {
             member.count(&mut self.counts);
             if let State::Sampled(sampler) = member.state {

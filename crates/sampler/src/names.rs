@@ -43,11 +43,23 @@ impl ThreadNames {
         }
         self.looks -= 1;
         self.next = now + if self.looks + 1 == LOOKS { SECOND_LOOK } else { LOOKUP_GAP };
-        let names = names(target, roster);
-        for thread in &roster.threads {
-            if let (Some(id), Some(name)) = (thread.id, names.get(&thread.python.pthread_id)) {
-                profile.name_thread(id, name.as_str());
-            }
+        name_threads(target, roster, profile);
+    }
+
+    /// Names those that came into the profile after the last look: there will be no other.
+    pub fn complete(&self, target: &Target, roster: &Roster, profile: &mut Profile) {
+        let mut sampled = roster.threads.iter().filter_map(|thread| thread.id);
+        if sampled.any(|id| profile.thread_of(id).name.is_none()) {
+            name_threads(target, roster, profile);
+        }
+    }
+}
+
+fn name_threads(target: &Target, roster: &Roster, profile: &mut Profile) {
+    let names = names(target, roster);
+    for thread in &roster.threads {
+        if let (Some(id), Some(name)) = (thread.id, names.get(&thread.python.pthread_id)) {
+            profile.name_thread(id, name.as_str());
         }
     }
 }

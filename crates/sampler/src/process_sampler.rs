@@ -148,6 +148,11 @@ impl ProcessSampler {
         }
     }
 
+    /// Names the threads that were first met at the very end.
+    pub fn name_last_threads(&self, profile: &mut Profile) {
+        self.names.complete(&self.probe.target, &self.probe.roster, profile);
+    }
+
     /// Lets go of threads that stopped only after they had been given up.
     pub fn release_late(&mut self) {
         self.probe.release_late();
