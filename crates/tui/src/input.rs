@@ -16,7 +16,7 @@ pub fn pressed(event: Event) -> impl Iterator<Item = Event> {
     let (escape, event) = match event {
         Event::Key(key) if is_behind_escape(&key) => {
             let alone = KeyEvent { modifiers: key.modifiers - KeyModifiers::ALT, ..key };
-            (Some(Event::Key(KeyEvent { code: KeyCode::Esc, ..alone })), Event::Key(alone))
+            (Some(Event::Key(KeyCode::Esc.into())), Event::Key(alone))
         }
         event => (None, event),
     };
@@ -112,5 +112,28 @@ fn mouse_action(mouse: &MouseEvent, view: &View) -> Option<Action> {
         MouseEventKind::ScrollUp => Some(Action::Move(-NOTCH)),
         MouseEventKind::ScrollDown => Some(Action::Move(NOTCH)),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_behind_escape_is_a_key_of_its_own() {
+        let key = |code, modifiers| Event::Key(KeyEvent::new(code, modifiers));
+        let (none, alt) = (KeyModifiers::NONE, KeyModifiers::ALT);
+        let keys = |event| pressed(event).collect::<Vec<_>>();
+        let escape = key(KeyCode::Esc, none);
+        for code in [KeyCode::Char('3'), KeyCode::Enter, KeyCode::Backspace] {
+            assert_eq!(keys(key(code, alt)), [escape.clone(), key(code, none)]);
+        }
+        let control = KeyModifiers::CONTROL;
+        let interrupt = key(KeyCode::Char('c'), control);
+        assert_eq!(keys(key(KeyCode::Char('c'), alt | control)), [escape.clone(), interrupt]);
+        // Terminals send Alt with an arrow as one sequence.
+        for one in [key(KeyCode::Up, alt), key(KeyCode::Char('3'), none), escape] {
+            assert_eq!(keys(one.clone()), [one]);
+        }
     }
 }
