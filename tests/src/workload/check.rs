@@ -74,6 +74,8 @@ struct Seconds {
     /// How much of it the true part is at least; that what was sampled is less may be chance: on a CPU that others
     /// use as well, it is chance whether a tick meets the thread.
     truth_least: Option<f64>,
+    /// How much of it the true part is at most; that what was sampled is more may be chance.
+    truth_most: Option<f64>,
     /// The part is one stretch of wall time, with samples before and after it: at either end it is known to one
     /// sample, the first inside, which stands for time before as well, and the first afterwards, which does for
     /// time inside. No sample stands for more than the heaviest does.
@@ -211,10 +213,26 @@ impl Seconds {
             let chance = truth * deviations(CONFIDENCE, evidence.recordings) / number.sqrt();
             within("part of the seconds", shown, Some(truth - chance), None)?;
         }
-        if self.truth_least.is_some() && least.is_none() && most.is_none() {
+        if let Some(truth) = self.truth_most {
+            let surplus = self.surplus_by_chance(evidence, truth * counted)?;
+            within("part of the seconds", shown, None, Some(truth + surplus / counted))?;
+        }
+        let has_truth = self.truth_least.is_some() || self.truth_most.is_some();
+        if has_truth && least.is_none() && most.is_none() {
             return Ok(());
         }
         within("part of the seconds", shown, least, most)
+    }
+
+    /// By how much the samples of a part that has `truth` seconds can be too heavy together. Each gap between samples
+    /// counts for the part if the instant at its end lies in it. A sum of such has, by Bernstein's inequality, a bound
+    /// that knows no more of the gaps than how long the longest is: late samples stand for long ones.
+    fn surplus_by_chance(&self, evidence: &Evidence, truth: f64) -> Result<f64> {
+        let samples = selected(evidence, &self.part)?;
+        let heaviest = samples.iter().map(|sample| sample.weight).fold(0.0, f64::max);
+        let unlikely = (evidence.recordings as f64 / (1.0 - CONFIDENCE)).ln();
+        let third = unlikely * heaviest / 3.0;
+        Ok(third + (third * third + 2.0 * unlikely * heaviest * truth).sqrt())
     }
 }
 
@@ -353,6 +371,20 @@ mod tests {
         ] {
             assert!(holds(never(absent.clone()), json!({})), "{absent}");
         }
+    }
+
+    #[test]
+    fn seconds_have_a_bound_that_knows_how_long_the_gaps_were() {
+        let most = json!({"says": "", "seconds": {"part": {}, "account": "held", "truth_most": 1.0}});
+        let check: Check = serde_json::from_value(most).unwrap();
+        let of = |number: usize, weight: f64, held: f64| {
+            let samples = (0..number).map(|_| sample("Thread 1", &["top", "b"], weight)).collect();
+            check.check(&Evidence { samples, ..evidence(json!({"held": held})) }).is_ok()
+        };
+        // A second is sampled in all. Of seven tenths, chance may make it; of one tenth it does not, unless there were
+        // so few samples that each stands for much.
+        assert!(of(100, 0.01, 0.7) && !of(100, 0.01, 0.1) && of(4, 0.25, 0.1));
+        assert!(of(0, 0.0, 0.1), "none is not too many");
     }
 
     #[test]

@@ -62,6 +62,9 @@ struct Recorded {
     /// Attach to the program, or to a child it announces, once it is ready; without it the program is
     /// launched by the profiler.
     attach: Option<Attach>,
+    /// It begins when its stdin ends, which it does once it is sampled.
+    #[serde(default)]
+    told: bool,
     /// So many busy loops run beside it, all on one CPU: it gets one only now and then.
     #[serde(default)]
     competitors: usize,
@@ -168,12 +171,18 @@ impl Recorded {
                 serde_json::from_str(run.stdout.lines().last().context("the program says nothing")?)?
             }
             Some(attach) => {
-                let fixture = Fixture::start_words(&words)?;
+                let mut fixture = Fixture::start_words(&words)?;
                 let pid = match attach {
                     Attach::Program => fixture.pid(),
                     Attach::Child(index) => *fixture.children().get(index).context("no such child")?,
                 };
-                record.words(&format!("--pid {pid}")).succeed()?;
+                let mut running = record.words(&format!("--pid {pid}")).spawn()?;
+                if self.told {
+                    running.wait_until_sampling()?;
+                    fixture.close_stdin();
+                }
+                let run = running.wait()?;
+                ensure!(run.code() == Some(0), "{run:?}");
                 fixture.finish()?
             }
         };
