@@ -16,6 +16,7 @@ use crate::attach::{Heritage, Search};
 use crate::kernel::Kernel;
 use crate::probe::Probe;
 use crate::process_sampler::{ProcessSampler, Runners, Sampled};
+use crate::schedule::Schedule;
 use crate::ticks::{Tick, ticks};
 use crate::tree::{Change, Tree};
 use crate::{AttachError, SamplerOptions, Target};
@@ -542,6 +543,17 @@ impl Members {
             (None, Some(State::Sampled(sampler))) => sampler.runners(),
             (None, _) => Runners::None,
             (Some(_), _) => Runners::Many,
+        }
+    }
+
+    /// Has what was captured last count for the instants of `schedule` that have passed since then, as far as all stood
+    /// still in the only process.
+    pub fn sample_again(&mut self, profile: &mut Profile, schedule: &mut Schedule) {
+        let mut sampled = self.members.values_mut();
+        if let (None, Some(State::Sampled(sampler))) =
+            (&self.tree, sampled.next().map(|member| &mut member.state))
+        {
+            sampler.sample_again(profile.ledger_mut(), schedule);
         }
     }
 

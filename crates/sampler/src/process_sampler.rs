@@ -3,7 +3,8 @@
 
 use profiler_memory::ReadError;
 use profiler_model::{Frame, FrameKind, LossReason, Nanos, ThreadKey, Timestamp};
-use profiler_profile::{FrameId, ProcessId, Profile, Sample, StackId, ThreadId, ThreadInfo};
+use profiler_os::clock;
+use profiler_profile::{FrameId, Ledger, ProcessId, Profile, Sample, StackId, ThreadId, ThreadInfo};
 use profiler_python::{GilAddresses, RawStack};
 
 use crate::code_names::CodeNames;
@@ -12,6 +13,7 @@ use crate::instant::Instant;
 use crate::names::ThreadNames;
 use crate::probe::{Found, GilGroup, Probe};
 use crate::roster::{KnownStack, Thread};
+use crate::schedule::Schedule;
 use crate::wait_account::WaitAccount;
 use crate::{SamplerOptions, Target};
 
@@ -289,8 +291,31 @@ impl ProcessSampler {
         let clocks = self.read_clocks(&instant, gil.as_ref(), at);
         let all_run = clocks.iter().all(|clocks| clocks.slept_after.is_none());
         let can_wait = all_run && instant.stacks.iter().all(|(_, stack)| stack.is_ok());
-        if !self.waiting.add(Captured { instant, at, clocks }, can_wait) {
+        if !self.waiting.add(Captured::new(instant, at, clocks), can_wait) {
             self.settle_waiting(profile);
+        }
+    }
+
+    /// Has the stack that was captured last count for the instants of `schedule` that have passed since then: as long as a
+    /// thread waits for its CPU it stands where it was, and no other thread ran. That is so wherever the sampler itself
+    /// has that CPU.
+    pub fn sample_again(&mut self, ledger: &mut Ledger, schedule: &mut Schedule) {
+        let now = clock::now();
+        let threads = &self.probe.roster.threads;
+        let Some((queued, last)) = self.waiting.only_queued() else { return };
+        let stands_still = threads[queued.thread].clock_now() == Some(queued.clock);
+        let is_alone = || {
+            let mut others = threads.iter().enumerate().filter(|(index, _)| *index != queued.thread);
+            others.all(|(_, other)| !other.is_running() && other.slept_since_look())
+        };
+        if self.options.include_idle || !stands_still || !is_alone() {
+            return;
+        }
+        while schedule.next() <= now {
+            // One that had passed before is caught up with.
+            last.again.push(schedule.next().max(last.at));
+            ledger.count_without_stop();
+            schedule.go_on(now);
         }
     }
 
@@ -332,12 +357,13 @@ impl ProcessSampler {
 
     /// Resolves and records what was captured; counts what was lost.
     fn settle(&mut self, profile: &mut Profile, captured: Captured) {
-        let Captured { instant, at, clocks } = captured;
+        let Captured { instant, at, clocks, again } = captured;
+        let instants = || std::iter::once(at).chain(again.iter().copied());
         for ((index, stack), clocks) in instant.stacks.into_iter().zip(clocks) {
             let holds_gil = instant.holder == Some(self.probe.roster.threads[index].python.address);
             let resolved = match stack {
                 Ok(_) if self.options.gil_only && !holds_gil => {
-                    self.not_asked_for(profile, index, at);
+                    instants().for_each(|at| self.not_asked_for(profile, index, at));
                     continue;
                 }
                 Ok(raw) => self.resolve(profile, &raw, &instant.capture),
@@ -349,12 +375,12 @@ impl ProcessSampler {
                     // put on a CPU again.
                     self.probe.roster.threads[index].known =
                         clocks.slept_after.map(|times_run| KnownStack { stack, times_run });
-                    self.record(profile, index, stack, holds_gil, at, clocks);
+                    instants().for_each(|at| self.record(profile, index, stack, holds_gil, at, clocks));
                 }
                 Err(reason) => {
                     let is_gone = self.ended && reason == LossReason::Unreadable;
                     let reason = if is_gone { LossReason::ProcessEnded } else { reason };
-                    profile.ledger_mut().count_lost(reason);
+                    profile.ledger_mut().count_lost_times(reason, instants().count() as u64);
                     self.check_after_loss(reason);
                 }
             }

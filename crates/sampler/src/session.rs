@@ -190,6 +190,9 @@ impl Session {
             self.members.sample(profile, schedule.next());
             let late = schedule.go_on(clock::now()) * self.members.sampled().max(1) as u64;
             profile.ledger_mut().count_lost_times(LossReason::Late, late);
+            if company.is_some() && schedule.next() <= clock::now() {
+                self.members.sample_again(profile, &mut schedule);
+            }
             if company.as_mut().is_some_and(|company| !company.follow(self.members.runners(), now)) {
                 company = None;
                 self.members.unwatch_turns();

@@ -8,7 +8,7 @@ use profiler_model::{Nanos, ThreadState, Timestamp, WaitReason};
 use profiler_python::GilAddresses;
 
 use crate::codes::Capture;
-use crate::instant::Instant;
+use crate::instant::{Instant, Queued};
 use crate::probe::Probe;
 use crate::roster::Thread;
 
@@ -33,6 +33,22 @@ pub(super) struct Captured {
     pub(super) at: Timestamp,
     /// What the clocks said of the thread of each stack.
     pub(super) clocks: Vec<Clocks>,
+    /// Later instants at which all was as it is here.
+    pub(super) again: Vec<Timestamp>,
+}
+
+impl Captured {
+    /// What was captured at the instant `at`.
+    pub(super) fn new(instant: Instant, at: Timestamp, clocks: Vec<Clocks>) -> Self {
+        Captured { instant, at, clocks, again: Vec::new() }
+    }
+
+    /// The thread that waited for a CPU, if its stack is the only one.
+    fn only_queued(&self) -> Option<Queued> {
+        let queued = self.instant.queued?;
+        matches!(self.instant.stacks.as_slice(), [(index, Ok(_))] if *index == queued.thread)
+            .then_some(queued)
+    }
 }
 
 /// What was known of a thread at the instant.
@@ -117,6 +133,15 @@ impl Waiting {
         self.threads.contains(&index)
     }
 
+    /// What was captured last, if that is one stack of a thread that waited for a CPU, and nothing else was captured at the
+    /// same instant.
+    pub(super) fn only_queued(&mut self) -> Option<(Queued, &mut Captured)> {
+        let (last, before) = self.captured.split_last_mut()?;
+        let is_alone = before.last().is_none_or(|before| before.at != last.at);
+        let queued = last.only_queued().filter(|_| is_alone)?;
+        Some((queued, last))
+    }
+
     /// Has the next instants not wait: the code changes.
     pub(super) fn grow_restless(&mut self) {
         self.quiet = 0;
@@ -130,5 +155,45 @@ impl Waiting {
         let captures = captured.iter_mut().map(|captured| -> &mut Capture { &mut captured.instant.capture });
         let completed = probe.complete(captures);
         (captured, completed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use profiler_model::LossReason;
+    use profiler_python::RawStack;
+
+    use super::*;
+
+    const CLOCK: Nanos = Nanos::from_nanos(7_000);
+
+    fn captured(millis: u64, queued: Option<usize>, stacks: &[(usize, Result<(), LossReason>)]) -> Captured {
+        let stacks = stacks.iter().map(|(index, got)| (*index, got.map(|()| RawStack::default()))).collect();
+        let queued = queued.map(|thread| Queued { thread, clock: CLOCK });
+        let instant = Instant { stacks, queued, ..Instant::default() };
+        Captured::new(instant, Timestamp::from_nanos(millis * 1_000_000), Vec::new())
+    }
+
+    fn queued_in(captured: impl IntoIterator<Item = Captured>) -> Option<usize> {
+        let mut waiting = Waiting::default();
+        captured.into_iter().for_each(|captured| {
+            waiting.add(captured, true);
+        });
+        waiting.only_queued().map(|(queued, _)| queued.thread)
+    }
+
+    #[test]
+    fn what_counts_again_is_the_only_stack_of_its_instant_and_of_a_thread_that_waits() {
+        assert_eq!(queued_in([captured(1, Some(3), &[(3, Ok(()))])]), Some(3));
+        assert_eq!(queued_in([]), None);
+        assert_eq!(queued_in([captured(1, None, &[(3, Ok(()))])]), None, "stopped, and let go");
+        assert_eq!(queued_in([captured(1, Some(3), &[(4, Ok(()))])]), None, "of another thread");
+        assert_eq!(queued_in([captured(1, Some(3), &[(3, Err(LossReason::Moved))])]), None, "lost");
+        assert_eq!(queued_in([captured(1, Some(3), &[(3, Ok(())), (4, Ok(()))])]), None, "one of two");
+        let two = |first, second| {
+            [captured(first, Some(2), &[(2, Ok(()))]), captured(second, Some(3), &[(3, Ok(()))])]
+        };
+        assert_eq!(queued_in(two(1, 2)), Some(3));
+        assert_eq!(queued_in(two(2, 2)), None, "another thread was captured at the same instant");
     }
 }
