@@ -113,7 +113,7 @@ impl<Id: Copy> CodeNames<Id> {
     /// The id of a frame that was met before in the same code object.
     fn met(&self, frame: &RawFrame, identity: &Identity) -> Option<Id> {
         match identity {
-            Identity::Unfreed => self.resolver.met(frame, None),
+            Identity::Unreplaced => self.resolver.met(frame, None),
             Identity::AtInstant(head) | Identity::Afterwards(head) => self.resolver.met(frame, Some(head)),
             Identity::FirstSeen(_) => None,
         }
@@ -139,7 +139,7 @@ impl<Id: Copy> CodeNames<Id> {
             (Identity::AtInstant(head) | Identity::Afterwards(head), Some(known)) if head == known => {
                 Ok(head)
             }
-            (Identity::Unfreed, Some(known)) => Ok(known),
+            (Identity::Unreplaced, Some(known)) => Ok(known),
             // Another object by now, or one that was forgotten: what it was cannot be told any more.
             _ => Err(LossReason::CodeChanged),
         }

@@ -29,8 +29,8 @@ pub struct Capture {
     left: Vec<RemoteAddr>,
     /// What was taken afterwards, of these and of others that were left at other instants.
     afterwards: Option<Arc<CodeHeads>>,
-    /// Code objects that were still there at the instant, as their count had not changed; in order.
-    unfreed: Vec<RemoteAddr>,
+    /// Code objects in whose place no other can stand at the instant, as their count had not changed; in order.
+    unreplaced: Vec<RemoteAddr>,
     /// The count of code objects at the instant, see [`profiler_python::CodeCount`].
     code_count: Option<u64>,
     /// Code objects whose names were copied at the instant.
@@ -49,7 +49,7 @@ pub enum Identity {
     /// object can have them ([`CodeHead::is_unique`]).
     Afterwards(CodeHead),
     /// The count of code objects has not changed since this one got its name.
-    Unfreed,
+    Unreplaced,
 }
 
 impl Capture {
@@ -66,15 +66,15 @@ impl Capture {
     ) -> Result<Self, ReadError> {
         let mut capture = Capture { code_count: known.code_count, ..Capture::default() };
         let most = stacks.clone().map(|stack| stack.frames.len()).sum();
-        if known.unfreed.is_empty() {
+        if known.unreplaced.is_empty() {
             capture.left.reserve(most)
         } else {
-            capture.unfreed.reserve(most)
+            capture.unreplaced.reserve(most)
         }
         let mut now = Vec::new();
         for code in stacks.flat_map(|stack| &stack.frames).map(|frame| frame.code) {
-            if known.unfreed.contains(&code) {
-                capture.unfreed.push(code);
+            if known.unreplaced.contains(&code) {
+                capture.unreplaced.push(code);
             } else if known.lasts(code) {
                 capture.left.push(code);
             } else {
@@ -116,7 +116,7 @@ impl Capture {
         offsets: &Offsets,
     ) -> Result<(), ReadError> {
         let mut captures: Vec<_> = captures.collect();
-        captures.iter_mut().for_each(|capture| capture.unfreed.sort_unstable());
+        captures.iter_mut().for_each(|capture| capture.unreplaced.sort_unstable());
         captures.retain(|capture| !capture.left.is_empty());
         let left = captures.iter().flat_map(|capture| capture.left.iter().copied()).collect();
         let afterwards = Arc::new(CodeHeads::read(memory, offsets, left)?);
@@ -133,8 +133,8 @@ impl Capture {
 
     /// What identifies the code object.
     pub fn identity(&self, code: RemoteAddr) -> Option<Identity> {
-        if self.unfreed.binary_search(&code).is_ok() {
-            return Some(Identity::Unfreed);
+        if self.unreplaced.binary_search(&code).is_ok() {
+            return Some(Identity::Unreplaced);
         }
         match self.at_instant.head(code) {
             Some(head) if self.first_seen.contains(&code) => Some(Identity::FirstSeen(head)),
@@ -202,8 +202,8 @@ impl CodeHeads {
 #[derive(Debug, Default)]
 pub struct KnownCodes {
     named: FxHashMap<RemoteAddr, Named>,
-    /// Those that were there when the count of code objects was what it is now.
-    unfreed: FxHashSet<RemoteAddr>,
+    /// Those that were there when the count of code objects was what it is now: none was freed, or none was made since.
+    unreplaced: FxHashSet<RemoteAddr>,
     code_count: Option<u64>,
     /// Addresses where something that seemed to last did not: what is there is looked at each time.
     restless: FxHashSet<RemoteAddr>,
@@ -228,7 +228,7 @@ impl KnownCodes {
     /// Begins an instant at which the interpreter's count of code objects is this, where it proves anything.
     pub fn begin(&mut self, code_count: Option<u64>) {
         if code_count != self.code_count {
-            self.unfreed.clear();
+            self.unreplaced.clear();
             self.code_count = code_count;
         }
     }
@@ -253,14 +253,14 @@ impl KnownCodes {
         if capture.at_instant.codes.is_empty() && capture.left.is_empty() {
             return;
         }
-        let are_unfreed = self.code_count.is_some() && self.code_count == capture.code_count;
-        if self.named.len().max(self.unfreed.len()) > MAX_CODE_OBJECTS {
+        let are_unreplaced = self.code_count.is_some() && self.code_count == capture.code_count;
+        if self.named.len().max(self.unreplaced.len()) > MAX_CODE_OBJECTS {
             self.named.clear();
-            self.unfreed.clear();
+            self.unreplaced.clear();
         }
         for code in stack.frames.iter().map(|frame| frame.code) {
-            if are_unfreed && are_numbered {
-                self.unfreed.insert(code);
+            if are_unreplaced && are_numbered {
+                self.unreplaced.insert(code);
             }
             if let Some(head) = capture.at_instant.head(code) {
                 let is_unique = are_numbered && head.is_unique(offsets);
@@ -275,7 +275,7 @@ impl KnownCodes {
             self.restless.clear();
         }
         for code in stack.frames.iter().map(|frame| frame.code) {
-            self.unfreed.remove(&code);
+            self.unreplaced.remove(&code);
             if let Some(named) = self.named.remove(&code)
                 && capture.head_afterwards(code).is_some_and(|head| hash_of(&head) != named.hash)
             {
@@ -326,7 +326,7 @@ mod tests {
                 Identity::FirstSeen(_) => "first",
                 Identity::AtInstant(_) => "now",
                 Identity::Afterwards(_) => "later",
-                Identity::Unfreed => "unfreed",
+                Identity::Unreplaced => "unreplaced",
             });
             known.learn(&offsets, &capture, &stack(), true);
         }
@@ -358,9 +358,9 @@ mod tests {
     fn nothing_is_looked_at_while_no_code_was_freed() {
         let mut known = KnownCodes::default();
         known.begin(Some(5));
-        assert_eq!(identities(12, &[1; 3], &mut known), ["first", "unfreed", "unfreed"]);
+        assert_eq!(identities(12, &[1; 3], &mut known), ["first", "unreplaced", "unreplaced"]);
         known.begin(Some(6));
-        assert_eq!(identities(12, &[1; 2], &mut known), ["later", "unfreed"]);
+        assert_eq!(identities(12, &[1; 2], &mut known), ["later", "unreplaced"]);
         known.begin(None);
         assert_eq!(identities(12, &[1; 2], &mut known), ["later", "later"]);
     }
