@@ -44,7 +44,9 @@ pub use interpreter::{
 pub use json_schema::check_schema;
 pub use kernel_programs::{can_load_programs, programs_of};
 pub use line_reader::Lines;
-pub use process::{cpu_nanos, process_state, state_of, tracer_of, wait_until_still};
+pub use process::{
+    cpu_nanos, process_state, state_of, tracer_of, wait_until_others_are_still, wait_until_still,
+};
 pub use profiler::{Profiler, Run, Running, profiler_path};
 pub use requirement::{is_root, missing};
 pub use sampling_limit::{LoweredLimit, UsualLimit};

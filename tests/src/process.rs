@@ -4,6 +4,8 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use nix::time::clock_getcpuclockid;
+use nix::unistd::Pid;
 
 /// No test waits longer than this for a process to come to rest.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -37,14 +39,12 @@ fn threads_of(pid: u32) -> Result<Vec<u32>> {
     Ok(threads)
 }
 
-/// CPU time that all live threads of the process have used.
+/// CPU time that the process has used, with that of threads which have ended: a sum over those that are there may be
+/// less than it was, or meet one that is gone.
 pub fn cpu_nanos(pid: u32) -> Result<u64> {
-    let mut sum = 0;
-    for tid in threads_of(pid)? {
-        let schedstat = fs::read_to_string(format!("/proc/{pid}/task/{tid}/schedstat"))?;
-        sum += schedstat.split(' ').next().context("empty schedstat")?.parse::<u64>()?;
-    }
-    Ok(sum)
+    let clock = clock_getcpuclockid(Pid::from_raw(i32::try_from(pid)?))?;
+    let time = clock.now().with_context(|| format!("the CPU clock of process {pid}"))?;
+    Ok(u64::try_from(time.tv_sec())? * 1_000_000_000 + u64::try_from(time.tv_nsec())?)
 }
 
 /// How often the threads of the process went to sleep of their own accord.
@@ -61,20 +61,35 @@ pub(crate) fn voluntary_switches(pid: u32) -> Result<u64> {
 /// Returns when every thread of the process sleeps and none has run for a while. A thread that has announced
 /// itself still has to reach the place where it waits; once nothing runs any more, it is there.
 pub fn wait_until_still(pid: u32) -> Result<()> {
+    wait_until_all_are_still(pid, |_| true)
+}
+
+/// The same of all threads but the main one, which works on.
+pub fn wait_until_others_are_still(pid: u32) -> Result<()> {
+    wait_until_all_are_still(pid, |tid| tid != pid)
+}
+
+fn wait_until_all_are_still(pid: u32, is_meant: impl Fn(u32) -> bool) -> Result<()> {
     let limit = Instant::now() + LONGEST_WAIT;
-    let asleep = |pid| -> Result<bool> {
-        Ok(threads_of(pid)?.into_iter().all(|tid| matches!(state_of(pid, tid), Ok('S'))))
-    };
     let mut still = 0;
-    let mut before = cpu_nanos(pid)?;
+    let mut before = Vec::new();
     while still < 5 {
         if Instant::now() > limit {
             bail!("process {pid} does not come to rest");
         }
         std::thread::sleep(Duration::from_millis(2));
-        let now = cpu_nanos(pid)?;
-        still = if now == before && asleep(pid)? { still + 1 } else { 0 };
+        let meant = || Ok::<_, anyhow::Error>(threads_of(pid)?.into_iter().filter(|tid| is_meant(*tid)));
+        // One that has just ended has none.
+        let now: Vec<_> = meant()?.map(|tid| run_time(pid, tid).ok()).collect();
+        let asleep = meant()?.all(|tid| matches!(state_of(pid, tid), Ok('S')));
+        still = if now == before && asleep { still + 1 } else { 0 };
         before = now;
     }
     Ok(())
+}
+
+/// For how long a thread has run, in nanoseconds.
+fn run_time(pid: u32, tid: u32) -> Result<u64> {
+    let schedstat = fs::read_to_string(format!("/proc/{pid}/task/{tid}/schedstat"))?;
+    Ok(schedstat.split(' ').next().context("empty schedstat")?.parse()?)
 }

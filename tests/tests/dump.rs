@@ -2,7 +2,9 @@
 
 use anyhow::{Context, Result, ensure};
 use profiler_tests::labyrinth::{Place, judge};
-use profiler_tests::{DumpedThread, Fixture, Profiler, dumped_json, dumped_text, every_interpreter};
+use profiler_tests::{
+    DumpedThread, Fixture, Profiler, dumped_json, dumped_text, every_interpreter, wait_until_others_are_still,
+};
 
 const LABYRINTH: &str = "labyrinth/labyrinth.py";
 
@@ -41,6 +43,8 @@ fn a_running_program_as_text() {
 fn a_running_program_as_json() {
     every_interpreter(|interpreter| {
         let fixture = Fixture::start(interpreter, LABYRINTH, &["--idle-threads", "20"])?;
+        // The last of them may still be on its way to where it waits.
+        wait_until_others_are_still(fixture.pid())?;
         let json = Profiler::new("dump").words("--json").pid(&fixture).succeed()?.stdout;
         let threads = dumped_json(&json)?;
         ensure!(threads.len() == 21, "{} threads", threads.len());

@@ -10,8 +10,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 use profiler_tests::{
     Collapsed, Fixture, Interpreter, Profiler, Run, Scratch, Terminal, USUAL_SIZE, dumped_json, dumped_text,
     every_interpreter, missing, one_interpreter, process_state, profiler_path, state_of, tracer_of,
@@ -430,14 +432,31 @@ fn ten_thousand_threads() {
     must_be_free(fixture.pid()).unwrap();
 }
 
-/// A recording of a fixture that makes new things all the time and must get on with it.
+/// What a fixture makes new while it is recorded, at least.
+const NEW_ONES: u64 = 25;
+
+/// A fixture that has not made them after this time does not get on.
+const LONGEST_ROUND: Duration = Duration::from_secs(60);
+
+/// A recording of a fixture that makes new things all the time and must get on with it: it lasts until there were
+/// enough of them, and for a while of the fixture's work.
 fn must_get_on(fixture: &mut Fixture, words: &str) -> Result<Ledger> {
+    let scratch = Scratch::new()?;
+    let file = scratch.file("out.json");
+    let record = Profiler::new("record").words("-f speedscope").words(words).arg("-o").arg(&file);
+    let mut running = record.pid(fixture).spawn()?;
+    running.wait_until_sampling()?;
     let before: u64 = fixture.ask("")?.parse()?;
-    let (run, file) = recorded(fixture, words)?;
-    let after: u64 = fixture.ask("")?.parse()?;
-    let ledger = ledger_of(&file)?;
-    // Each takes a few milliseconds at most, on a busy machine too: these are half a second's.
-    ensure!(after >= before + 25, "{words}: only {} in half a second: {}", after - before, run.stderr);
+    fixture.work_for(Duration::from_millis(200))?;
+    let limit = Instant::now() + LONGEST_ROUND;
+    while fixture.ask("")?.parse::<u64>()? < before + NEW_ONES {
+        ensure!(Instant::now() < limit, "{words}: the fixture does not get on");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    running.signal(Signal::SIGINT)?;
+    let run = running.wait()?;
+    ensure!(run.code() == Some(0), "{words}: {run:?}");
+    let ledger = ledger_of(&serde_json::from_slice(&fs::read(&file)?)?)?;
     ensure!(ledger.shown > 0, "{words}: {}", run.stderr);
     must_be_free(fixture.pid())?;
     Ok(ledger)
@@ -449,7 +468,7 @@ fn threads_that_come_and_go_without_end() {
         profiler_tests::interpreters().iter().filter(|one| [6, 10, 12, 14].contains(&one.minor))
     {
         let mut fixture = Fixture::start(interpreter, CHURN, &["threads"]).unwrap();
-        for words in ["-r 200 -d 0.5", "-r 200 -d 0.5 -i -t", "-r 200 -d 0.5 -i --nonblocking"] {
+        for words in ["-r 200", "-r 200 -i -t", "-r 200 -i --nonblocking"] {
             must_get_on(&mut fixture, words).context(interpreter.id.clone()).unwrap();
         }
         for _ in 0..5 {
@@ -464,7 +483,7 @@ fn threads_that_come_and_go_without_end() {
 #[test]
 fn processes_that_come_and_go_without_end() {
     let mut fixture = Fixture::start(one_interpreter(), CHURN, &["processes"]).unwrap();
-    for words in ["-s -r 200 -d 0.5", "-s -r 200 -d 0.5 -i --nonblocking"] {
+    for words in ["-s -r 200", "-s -r 200 -i --nonblocking"] {
         must_get_on(&mut fixture, words).unwrap();
     }
     // It waits for each of its children, so one that was left stopped would have ended this.
@@ -474,8 +493,8 @@ fn processes_that_come_and_go_without_end() {
 #[test]
 fn pages_that_are_given_back_by_another_thread() {
     let mut fixture = Fixture::start(one_interpreter(), CHURN, &["pages"]).unwrap();
-    must_get_on(&mut fixture, "-r 500 -d 0.5").unwrap();
-    must_get_on(&mut fixture, "-r 500 -d 0.5 -i --nonblocking").unwrap();
+    must_get_on(&mut fixture, "-r 500").unwrap();
+    must_get_on(&mut fixture, "-r 500 -i --nonblocking").unwrap();
 }
 
 #[test]
@@ -484,9 +503,9 @@ fn terminals_of_any_size() {
     for size in [(0, 0), (1, 1), (1, 200), (200, 1), (12, 60)] {
         let mut terminal = top(&fixture, size).unwrap();
         // It has the terminal for itself, and draws on another screen, before it is asked to end.
-        let limit = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        let limit = Instant::now() + Duration::from_secs(30);
         while !terminal.bytes().windows(8).any(|eight| eight == b"\x1b[?1049h") {
-            assert!(std::time::Instant::now() < limit, "{size:?}: nothing is drawn");
+            assert!(Instant::now() < limit, "{size:?}: nothing is drawn");
             std::thread::yield_now();
         }
         for keys in ["2", "3", "4", "5", "?", "x", "\x1b[B", "/a\r", "q"] {

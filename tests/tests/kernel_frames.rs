@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use profiler_tests::{
-    Collapsed, Fixture, Interpreter, Profiler, Run, Scratch, Stack, Terminal, USUAL_SIZE, can_load_programs,
+    Collapsed, Fixture, Interpreter, Profiler, Scratch, Stack, Terminal, USUAL_SIZE, can_load_programs,
     every_interpreter, one_interpreter, place, profiler_path,
 };
 
@@ -192,14 +192,19 @@ fn the_live_view_has_them_among_the_calls_and_not_among_the_functions() {
     assert_eq!(terminal.wait().unwrap().code(), Some(0), "{}", terminal.screen());
 }
 
-/// Reads for as long as it takes to be sampled.
+/// Reads until its stdin closes, which a thread watches, and then for 0.3 s of its CPU time: however slowly a busy
+/// machine lets the profiler start, there is something to be seen.
 const READER: &str = "\
-import time
+import sys, threading, time
 zeros = open('/dev/zero', 'rb', buffering=0)
 buffer = bytearray(1 << 20)
-end = time.process_time() + 0.3
+over = []
+def watch():
+    sys.stdin.read()
+    over.append(time.process_time() + 0.3)
+threading.Thread(target=watch).start()
 def reads():
-    while time.process_time() < end:
+    while not over or time.process_time() < over[0]:
         zeros.readinto(buffer)
 reads()
 ";
@@ -221,9 +226,10 @@ fn by_nobody(capabilities: &str, subcommand: &str, scratch: &Scratch) -> Result<
 }
 
 /// Records the reader as nobody with these capabilities.
-fn as_nobody(capabilities: &str, scratch: &Scratch) -> Result<Run> {
+fn as_nobody(capabilities: &str, scratch: &Scratch) -> Result<Profiler> {
     let profiler = by_nobody(capabilities, "record", scratch)?.words("--kernel -f raw -r 500 -o");
-    profiler.arg(scratch.file("out.txt")).command(&["/usr/bin/python3", "-c", READER]).run()
+    let profiler = profiler.arg(scratch.file("out.txt")).command(&["/usr/bin/python3", "-c", READER]);
+    Ok(profiler.with_stdin())
 }
 
 #[test]
@@ -232,7 +238,9 @@ fn who_may_not_see_names_is_told_and_sees_how_much_is_the_kernels() -> Result<()
         return Ok(());
     }
     let scratch = Scratch::new()?;
-    let run = as_nobody("bpf,perfmon", &scratch)?;
+    let mut running = as_nobody("bpf,perfmon", &scratch)?.spawn()?;
+    running.wait_until_sampling()?;
+    let run = running.wait()?;
     ensure!(run.code() == Some(0), "{run:?}");
     let profile = Collapsed::parse(&fs::read_to_string(scratch.file("out.txt"))?)?;
     let reading = |stack: &Stack| stack.contains("reads");
@@ -264,7 +272,7 @@ fn who_cannot_load_it_is_told_what_needs_it() -> Result<()> {
         return Ok(());
     }
     let scratch = Scratch::new()?;
-    let run = as_nobody("bpf", &scratch)?;
+    let run = as_nobody("bpf", &scratch)?.run()?;
     ensure!(run.code() == Some(1), "{run:?}");
     for words in ["--kernel", "CAP_PERFMON", "without --kernel"] {
         run.must_say(&[words])?;

@@ -1,6 +1,9 @@
 //! No stack of the labyrinth is ever torn, whatever its shape, on every interpreter.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 use profiler_tests::labyrinth::{Place, judge};
 use profiler_tests::statistics::{bound, deviations};
 use profiler_tests::{
@@ -13,6 +16,10 @@ const AROUND: f64 = 0.05;
 
 /// So sure must it be that more than that was seen.
 const CONFIDENCE: f64 = 0.99999;
+
+/// For how long the labyrinth is recorded, in its own CPU time: however long a busy machine takes for it, there are
+/// as many samples.
+const RECORDED: Duration = Duration::from_millis(800);
 
 /// What a recording of the labyrinth consists of.
 #[derive(Debug, Default)]
@@ -62,10 +69,13 @@ fn walk(
     let fixture = Fixture::start(interpreter, "labyrinth/labyrinth.py", shape)?;
     let file = |sampler: &str| scratch.file(&format!("{sampler}.txt"));
     let record = |sampler: &&str| {
-        let words = format!("-f raw -d 1 {options} --sampler {sampler} -o");
+        let words = format!("-f raw {options} --sampler {sampler} -o");
         Profiler::new("record").words(&words).arg(file(sampler)).pid(&fixture).spawn()
     };
-    let running: Vec<Running> = samplers.iter().map(record).collect::<Result<_>>()?;
+    let mut running: Vec<Running> = samplers.iter().map(record).collect::<Result<_>>()?;
+    running.iter_mut().try_for_each(Running::wait_until_sampling)?;
+    fixture.work_for(RECORDED)?;
+    running.iter().try_for_each(|run| run.signal(Signal::SIGINT))?;
     for (run, sampler) in running.into_iter().zip(samplers) {
         let run = run.wait()?;
         ensure!(run.code() == Some(0), "{sampler}: {run:?}");
@@ -165,7 +175,7 @@ fn three_threads() {
 #[test]
 fn idle_threads_beside_a_busy_one() {
     every_interpreter(|interpreter| {
-        walk(interpreter, &["--idle-threads", "160"], "-r 100 -i", &["pause"], |findings| {
+        walk(interpreter, &["--idle-threads", "160"], "-r 150 -i", &["pause"], |findings| {
             let least = findings.maze * 150;
             ensure!(findings.idle >= least, "{} samples of idle threads, not {least}", findings.idle);
             Ok(())

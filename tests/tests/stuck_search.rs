@@ -14,6 +14,9 @@ const PROGRAM: &str = "stuck_search/stuck_search.py";
 /// It finds its way into the search in some microseconds.
 const UNTIL_STUCK: Duration = Duration::from_millis(20);
 
+/// CPU time in which there are three times as many samples as are asked for.
+const RECORDED: Duration = Duration::from_millis(300);
+
 fn texts(value: &Value) -> Vec<String> {
     value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }
@@ -55,7 +58,8 @@ fn record_shows_nothing_else() {
         let file = scratch.file("out.txt");
         let fixture = Fixture::start(interpreter, PROGRAM, &[])?;
         fixture.work_for(UNTIL_STUCK)?;
-        Profiler::new("record").words("-f raw -r 500 -d 1 -o").arg(&file).pid(&fixture).succeed()?;
+        let record = Profiler::new("record").words("-f raw -r 500 -o").arg(&file).pid(&fixture).spawn()?;
+        record.end_after_cpu_time(fixture.pid(), RECORDED)?;
         let profile = Collapsed::parse(&std::fs::read_to_string(&file)?)?;
         ensure!(profile.total() >= 50, "only {} samples", profile.total());
         profile.stacks.iter().try_for_each(|stack| must_be_stuck(&stack.frames))

@@ -1,5 +1,7 @@
 //! Threads share the GIL, processes do not, on every interpreter.
 
+use std::time::Duration;
+
 use anyhow::{Context, ensure};
 use profiler_tests::statistics::{bound, deviations, effective_number};
 use profiler_tests::{
@@ -70,6 +72,9 @@ fn at_most_one_thread_holds_the_gil() {
     });
 }
 
+/// CPU time in which there are three times as many samples as are asked for.
+const RECORDED: Duration = Duration::from_millis(300);
+
 #[test]
 fn each_process_runs_all_the_time() {
     every_interpreter_side_by_side(|interpreter| {
@@ -78,8 +83,8 @@ fn each_process_runs_all_the_time() {
         let expected = expectation("threads_processes")?;
         for pid in fixture.children() {
             let file = scratch.file("out.txt");
-            let run = Profiler::new("record").words(&format!("-f raw -r 500 -d 1 --pid {pid} -o"));
-            run.arg(&file).succeed()?;
+            let run = Profiler::new("record").words(&format!("-f raw -r 500 --pid {pid} -o"));
+            run.arg(&file).spawn()?.end_after_cpu_time(*pid, RECORDED)?;
             let profile = Collapsed::parse(&std::fs::read_to_string(&file)?)?;
             ensure!(profile.total() >= 50, "only {} samples of a child", profile.total());
             for stack in &profile.stacks {

@@ -16,8 +16,11 @@ const PROGRAM: &str = "tree/tree.py";
 /// No test waits longer for a process to have worked.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-/// CPU time after which a process has been sampled for certain.
-const ENOUGH_WORK: u64 = 300_000_000;
+/// CPU time in which there are far more samples of a process than are asked for, however long a busy machine takes.
+const ENOUGH_WORK: Duration = Duration::from_millis(200);
+
+/// The same for one that has to be found first.
+const WORK_UNTIL_FOUND: Duration = Duration::from_millis(300);
 
 fn profile_of(scratch: &Scratch) -> Result<Collapsed> {
     Collapsed::parse(&std::fs::read_to_string(scratch.file("out.txt")).context("no data was written")?)
@@ -28,10 +31,15 @@ fn record(scratch: &Scratch) -> Profiler {
     Profiler::new("record").words("-s -f raw -r 1000 -o").arg(scratch.file("out.txt"))
 }
 
-/// What half a second of a tree shows.
+/// What is shown of a tree while each of its announced children works for a while.
 fn recorded(fixture: &Fixture) -> Result<Collapsed> {
     let scratch = Scratch::new()?;
-    record(&scratch).words("-d 0.5").pid(fixture).succeed()?;
+    let mut running = record(&scratch).pid(fixture).spawn()?;
+    running.wait_until_sampling()?;
+    wait_for_work(fixture.children(), ENOUGH_WORK)?;
+    running.signal(Signal::SIGINT)?;
+    let run = running.wait()?;
+    ensure!(run.code() == Some(0), "{run:?}");
     profile_of(&scratch)
 }
 
@@ -102,13 +110,15 @@ fn a_server_that_forks_its_workers_in_a_recording_and_in_a_dump() {
     });
 }
 
-/// Waits until a process has worked for a while.
-fn wait_for_work(pid: u32) -> Result<()> {
+/// Waits until each of the processes has worked for so long from now on.
+fn wait_for_work(pids: &[u32], work: Duration) -> Result<()> {
     let limit = Instant::now() + LONGEST_WAIT;
-    let before = cpu_nanos(pid)?;
-    while cpu_nanos(pid)? < before + ENOUGH_WORK {
-        ensure!(Instant::now() < limit, "process {pid} does not work");
-        std::thread::sleep(Duration::from_millis(1));
+    let before: Vec<u64> = pids.iter().map(|pid| cpu_nanos(*pid)).collect::<Result<_>>()?;
+    for (pid, before) in pids.iter().zip(before) {
+        while u128::from(cpu_nanos(*pid)? - before) < work.as_nanos() {
+            ensure!(Instant::now() < limit, "process {pid} does not work");
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
     Ok(())
 }
@@ -122,7 +132,7 @@ fn a_child_that_becomes_python_while_it_is_watched() {
         running.wait_until_sampling()?;
         ensure!(fixture.ask("go")? == "up");
         let child = fixture.children()[0];
-        wait_for_work(child)?;
+        wait_for_work(&[child], WORK_UNTIL_FOUND)?;
         running.signal(Signal::SIGINT)?;
         let run = running.wait()?;
         ensure!(run.code() == Some(0), "{run:?}");

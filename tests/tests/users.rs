@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use profiler_tests::labyrinth::{Place, judge};
@@ -15,6 +16,9 @@ use profiler_tests::{
 
 /// The system's interpreter: other users cannot reach those in somebody's home.
 const SYSTEM_PYTHON: &str = "/usr/bin/python3";
+
+/// CPU time in which there are far more samples than are asked for, however long a busy machine takes for it.
+const ENOUGH_WORK: Duration = Duration::from_millis(300);
 
 /// Works until its stdin closes, which a thread watches, and then for 0.3 s of its CPU time: however slowly a busy
 /// machine lets the profiler start, there is work to be seen.
@@ -80,8 +84,9 @@ fn an_ordinary_user_looks_into_his_own_process() {
         let threads = dumped_text(&text, fixture.pid())?;
         ensure!(threads.len() == 2, "{text}");
         ensure!(threads.iter().any(|thread| thread.active && thread.leaf() == "work"), "{text}");
-        let run = Profiler::as_nobody("record", &scratch)?.words("-f raw -r 200 -d 0.5 -o");
-        run.arg(scratch.file("out.txt")).pid(&fixture).succeed()?;
+        let run = Profiler::as_nobody("record", &scratch)?.words("-f raw -r 200 -o");
+        let running = run.arg(scratch.file("out.txt")).pid(&fixture).spawn()?;
+        running.end_after_cpu_time(fixture.pid(), ENOUGH_WORK)?;
         must_show_work(&profile_of(&scratch)?)
     });
 }
@@ -158,7 +163,8 @@ fn under_sudo_any_process_can_be_recorded_and_the_result_belongs_to_the_invoking
     }
     let scratch = Scratch::new().unwrap();
     let fixture = Fixture::inline(one_interpreter(), &ready_worker()).unwrap();
-    under_sudo(&scratch).words("-d 0.5").pid(&fixture).succeed().unwrap();
+    let running = under_sudo(&scratch).pid(&fixture).spawn().unwrap();
+    running.end_after_cpu_time(fixture.pid(), ENOUGH_WORK).unwrap();
     must_show_work(&profile_of(&scratch).unwrap()).unwrap();
     assert_eq!(owner(&scratch).unwrap(), (NOBODY, NOBODY));
 }
