@@ -8,6 +8,7 @@ mod layout;
 mod loader;
 mod off_cpu;
 mod records;
+mod task_layout;
 
 pub use layout::{Layout, MAX_STATES, NO_OFFSET, StateEntry, ThreadEntry, head_hash};
 pub use loader::{BpfError, Counters, KernelSampler};

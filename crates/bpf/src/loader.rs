@@ -11,11 +11,12 @@ use aya::programs::perf_event::{
 };
 use aya::programs::{PerfEvent, ProgramError};
 use aya::util::online_cpus;
-use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
+use aya::{Ebpf, EbpfError, EbpfLoader};
 use profiler_model::{Nanos, Pid, RemoteAddr, Tid};
 
 use crate::layout::{Layout, ThreadEntry, code_key};
 use crate::records::Record;
+use crate::task_layout::TaskLayout;
 
 /// The program as clang built it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("program/python.bpf.o");
@@ -92,19 +93,24 @@ impl KernelSampler {
     /// # Errors
     /// When the kernel refuses it.
     pub fn load(cpus: u32, kernel_frames: bool) -> Result<Self, BpfError> {
-        // Nothing of the kernel's own types is needed, and reading them takes 20 MB.
         Self::load_with(cpus, kernel_frames, None)
     }
 
-    /// The same with the kernel's own types: without them, programs that look into its structures are loaded as
-    /// well, but look at the wrong places.
-    pub(crate) fn load_with(cpus: u32, kernel_frames: bool, types: Option<&Btf>) -> Result<Self, BpfError> {
-        let watches_threads = u32::from(types.is_some());
+    /// The same with the programs that look at the kernel's own threads, which are laid out so.
+    pub(crate) fn load_with(
+        cpus: u32,
+        kernel_frames: bool,
+        tasks: Option<TaskLayout>,
+    ) -> Result<Self, BpfError> {
+        let watches_threads = u32::from(tasks.is_some());
         let takes_kernel_frames = u32::from(kernel_frames);
+        let task_fields = tasks.unwrap_or_default();
         let mut ebpf = EbpfLoader::new()
-            .btf(types)
+            // To have all of the kernel's types in memory takes 20 MB.
+            .btf(None)
             .override_global("watches_threads", &watches_threads, true)
             .override_global("takes_kernel_frames", &takes_kernel_frames, true)
+            .override_global("task_fields", &task_fields, true)
             .map_max_entries("stacks", cpus.max(1))
             .map_max_entries("names", cpus.max(1))
             .map_max_entries("clocks", cpus.max(1))

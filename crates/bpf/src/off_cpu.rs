@@ -3,13 +3,14 @@
 //!
 //! Stacks of threads that run are `loader`'s; both come through the same ring.
 
+use aya::Pod;
 use aya::maps::{Array, HashMap, MapData, MapError};
-use aya::programs::BtfTracePoint;
-use aya::{Btf, Pod};
+use aya::programs::RawTracePoint;
 use profiler_model::{Nanos, Pid, Tid, Timestamp};
 
 use crate::loader::{BpfError, KernelSampler, take};
 use crate::records::{StackRecord, number};
+use crate::task_layout;
 
 /// Each program, and the place of the scheduler that it runs at.
 const PROGRAMS: [(&str, &str); 2] = [("off_cpu_switch", "sched_switch"), ("off_cpu_wakeup", "sched_wakeup")];
@@ -81,21 +82,21 @@ impl OffCpu {
             // The saved registers are those of x86-64.
             return Err(BpfError::Missing("off-CPU programs for this kind of processor"));
         }
-        let types = Btf::from_sys_fs().map_err(|error| BpfError::Types(error.to_string()))?;
-        let mut kernel = KernelSampler::load_with(cpus, kernel_frames, Some(&types))?;
-        let off_cpu = OffCpu::start(&mut kernel, &types, least)?;
+        let tasks = task_layout::of_kernel().map_err(BpfError::Types)?;
+        let mut kernel = KernelSampler::load_with(cpus, kernel_frames, Some(tasks))?;
+        let off_cpu = OffCpu::start(&mut kernel, least)?;
         Ok((kernel, off_cpu))
     }
 
-    fn start(kernel: &mut KernelSampler, types: &Btf, least: Nanos) -> Result<Self, BpfError> {
+    fn start(kernel: &mut KernelSampler, least: Nanos) -> Result<Self, BpfError> {
         let mut settings: Array<MapData, [u64; 3]> =
             Array::try_from(take(&mut kernel.ebpf, "off_cpu_settings")?)?;
         settings.set(0, [least.as_nanos(), 0, 0], 0)?;
         for (name, place) in PROGRAMS {
             let program = kernel.ebpf.program_mut(name).ok_or(BpfError::Missing(name))?;
-            let program: &mut BtfTracePoint = program.try_into()?;
-            program.load(place, types)?;
-            program.attach()?;
+            let program: &mut RawTracePoint = program.try_into()?;
+            program.load()?;
+            program.attach(place)?;
         }
         Ok(OffCpu {
             absences: HashMap::try_from(take(&mut kernel.ebpf, "absences")?)?,

@@ -39,6 +39,7 @@ const FAILED: u8 = 1;
 const MISUSED: u8 = 2;
 
 fn main() -> ExitCode {
+    profiler_os::heap::give_back_early();
     let flags = match Flags::try_parse() {
         Ok(flags) => flags,
         Err(error) => {

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod cpu_turns;
 pub mod file;
 pub mod first_event;
+pub mod heap;
 pub mod host;
 pub mod kernel_symbols;
 pub mod launch;

@@ -176,6 +176,10 @@ impl<S: Clone> Absences<S> {
     /// however the ticks fall. `None` where the thread is not watched.
     pub fn time_of_sample(&self, record: &StackRecord<'_>) -> Option<Nanos> {
         let account = self.threads.get(&record.thread())?;
+        if record.time() < account.since {
+            // It was met while it was not watched yet.
+            return Some(Nanos::ZERO);
+        }
         Some(record.ran()?.saturating_sub(account.sampled))
     }
 

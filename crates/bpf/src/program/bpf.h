@@ -36,6 +36,7 @@ static long (*bpf_map_delete_elem)(void *map, const void *key) = (void *)3;
 static u64 (*bpf_ktime_get_ns)(void) = (void *)5;
 static u32 (*bpf_get_smp_processor_id)(void) = (void *)8;
 static u64 (*bpf_get_current_pid_tgid)(void) = (void *)14;
+static void *(*bpf_get_current_task)(void) = (void *)35;
 static long (*bpf_perf_prog_read_value)(void *context, void *value, u32 size) = (void *)56;
 static long (*bpf_get_stack)(void *context, void *into, u32 size, u64 flags) = (void *)67;
 static long (*bpf_probe_read_user)(void *into, u32 size, const void *from) = (void *)112;

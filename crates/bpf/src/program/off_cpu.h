@@ -122,22 +122,24 @@ struct {
     MAP_TYPE(value, struct off_cpu_settings);
 } off_cpu_settings SECTION(".maps");
 
-/* Of the kernel's own structures only this. Where it lies is told by the kernel's type information when this is
- * loaded; loaded without, this reads the structure's first bytes. */
-struct sched_info {
-    unsigned long pcount;
-    u64 last_arrival;
-} __attribute__((preserve_access_index));
+/* Where the kernel's own structure of a thread has what is looked at: told when this is loaded (`task_layout.rs`). */
+enum task_field { TASK_PID, TASK_EXECUTED, TASK_ARRIVALS, TASK_LAST_ARRIVAL, TASK_FIELDS };
+const volatile u32 task_fields[TASK_FIELDS] = {};
 
-struct sched_entity {
-    u64 sum_exec_runtime;
-} __attribute__((preserve_access_index));
+struct task_struct;
 
-struct task_struct {
-    int pid;
-    struct sched_entity se;
-    struct sched_info sched_info;
-} __attribute__((preserve_access_index));
+/* The CPU time that the scheduler has counted of a thread, how often it was put on a CPU, or when it was last. */
+static ALWAYS_INLINE u64 task_number(const struct task_struct *task, enum task_field field) {
+    u64 value = 0;
+    bpf_probe_read_kernel(&value, sizeof value, (const u8 *)task + task_fields[field]);
+    return value;
+}
+
+static ALWAYS_INLINE u32 task_id(const struct task_struct *task) {
+    u32 id = 0;
+    bpf_probe_read_kernel(&id, sizeof id, (const u8 *)task + task_fields[TASK_PID]);
+    return id;
+}
 
 /* The registers of user space on x86-64, in the order in which the kernel saves them. */
 struct saved_registers {
@@ -192,7 +194,7 @@ static ALWAYS_INLINE void keep_stack(void *context, struct layout *layout, struc
 
 /* A watched thread, from outside. */
 static ALWAYS_INLINE struct absence *absence_of(struct task_struct *task) {
-    u32 thread = task->pid;
+    u32 thread = task_id(task);
     return bpf_map_lookup_elem(&absences, &thread);
 }
 
@@ -237,7 +239,7 @@ static ALWAYS_INLINE void end_absence(struct absence *absence, const struct off_
 
 /* As if it had run at the end of all its absence, for as long as the scheduler says that it ran. */
 static ALWAYS_INLINE u64 return_by_execution(const struct task_struct *task, const struct absence *absence, u64 now) {
-    u64 ran = task->se.sum_exec_runtime - absence->executed;
+    u64 ran = task_number(task, TASK_EXECUTED) - absence->executed;
     return ran < now - absence->left ? now - ran : absence->left;
 }
 
@@ -246,14 +248,14 @@ static ALWAYS_INLINE u64 return_by_execution(const struct task_struct *task, con
 static ALWAYS_INLINE u64 unseen_return(const struct task_struct *task, struct absence *absence,
                                        const struct off_cpu_settings *settings, u64 now) {
     u64 left = absence->left;
-    u64 arrivals = task->sched_info.pcount - absence->arrivals;
+    u64 arrivals = task_number(task, TASK_ARRIVALS) - absence->arrivals;
     /* It was taken to be away at the start and was on its CPU all the time. */
     if (arrivals == 0 && absence->flags & ABSENCE_FROM_START)
         return left;
     if (arrivals > 1)
         absence->flags |= ABSENCE_SEVERAL;
     if (arrivals == 1 && settings->behind) {
-        u64 back = task->sched_info.last_arrival + settings->behind;
+        u64 back = task_number(task, TASK_LAST_ARRIVAL) + settings->behind;
         /* The two clocks are not read at the same moment. */
         return back < left ? left : back < now ? back : now;
     }
@@ -271,14 +273,14 @@ static ALWAYS_INLINE u64 time_on_cpu(u32 thread, u64 now) {
     const struct off_cpu_settings *settings = bpf_map_lookup_elem(&off_cpu_settings, &zero);
     if (!settings)
         return 0;
-    return absence->ran + (now - unseen_return(bpf_get_current_task_btf(), absence, settings, now));
+    return absence->ran + (now - unseen_return(bpf_get_current_task(), absence, settings, now));
 }
 
 /* Accounts for the time before a thread leaves. */
 static ALWAYS_INLINE void settle(struct task_struct *task, struct absence *absence, struct off_cpu_settings *settings,
                                  u64 now) {
     if (!absence->left) {
-        settings->behind = absence->back - task->sched_info.last_arrival;
+        settings->behind = absence->back - task_number(task, TASK_LAST_ARRIVAL);
         absence->ran += now - absence->back;
         return;
     }
@@ -288,14 +290,14 @@ static ALWAYS_INLINE void settle(struct task_struct *task, struct absence *absen
         end_absence(absence, settings, back);
 }
 
-/* What the thread waits for, in the kernel's words. */
+/* What the current thread waits for, in the kernel's words. */
 static ALWAYS_INLINE void keep_cause(struct task_struct *task, struct absence *absence, u32 state, int runnable) {
     absence->flags = runnable ? ABSENCE_RUNNABLE : 0;
     absence->woken = runnable ? absence->left : 0;
     absence->state = state;
-    absence->arrivals = task->sched_info.pcount;
-    absence->executed = task->se.sum_exec_runtime;
-    const struct saved_registers *registers = bpf_task_pt_regs(task);
+    absence->arrivals = task_number(task, TASK_ARRIVALS);
+    absence->executed = task_number(task, TASK_EXECUTED);
+    const struct saved_registers *registers = bpf_task_pt_regs(bpf_get_current_task_btf());
     absence->call = registers->orig_rax;
     absence->arguments[0] = registers->rdi;
     absence->arguments[1] = registers->rsi;
@@ -339,14 +341,14 @@ static ALWAYS_INLINE void come_back(struct task_struct *task, const struct off_c
     u64 now = bpf_ktime_get_ns();
     u64 back = now;
     /* This return is not counted yet: there was another one. */
-    if (task->sched_info.pcount != absence->arrivals) {
+    if (task_number(task, TASK_ARRIVALS) != absence->arrivals) {
         absence->flags |= ABSENCE_SEVERAL;
         back = return_by_execution(task, absence, now);
     }
     end_absence(absence, settings, back);
 }
 
-SECTION("tp_btf/sched_switch")
+SECTION("raw_tp/sched_switch")
 int off_cpu_switch(u64 *arguments) {
     u32 zero = 0;
     struct off_cpu_settings *settings = bpf_map_lookup_elem(&off_cpu_settings, &zero);
@@ -357,7 +359,7 @@ int off_cpu_switch(u64 *arguments) {
     return 0;
 }
 
-SECTION("tp_btf/sched_wakeup")
+SECTION("raw_tp/sched_wakeup")
 int off_cpu_wakeup(u64 *arguments) {
     struct absence *absence = absence_of((struct task_struct *)arguments[0]);
     if (absence && absence->left && !absence->woken)

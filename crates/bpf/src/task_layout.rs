@@ -1,0 +1,278 @@
+//! Where the kernel's own structure of a thread has what the programs in the scheduler look at, from the kernel's type
+//! information (BTF). Only this is looked for: to have all of it in memory takes 20 MB.
+
+use std::fs::File;
+use std::io::Read;
+
+/// The kernel's types.
+const TYPES: &str = "/sys/kernel/btf/vmlinux";
+
+/// They take some 6 MB; more than this are not read.
+const MAX_BYTES: u64 = 64 << 20;
+
+/// Structures without a name lie in each other so deep at most: the kernel's own do in two or three.
+const MAX_DEPTH: usize = 8;
+
+const MAGIC: u16 = 0xeb9f;
+/// Name, kind, and size or type.
+const HEAD_BYTES: usize = 12;
+const MEMBER_BYTES: usize = 12;
+/// Kinds that have members.
+const STRUCTURE: u32 = 4;
+const UNION: u32 = 5;
+const POINTER: u32 = 2;
+const TYPEDEF: u32 = 8;
+const PROTOTYPE: u32 = 13;
+
+/// The offsets of `task_fields` in `program/off_cpu.h`.
+pub(crate) type TaskLayout = [u32; 4];
+
+/// What stands there, as the way from the structure of a thread.
+const FIELDS: [&[&str]; 4] =
+    [&["pid"], &["se", "sum_exec_runtime"], &["sched_info", "pcount"], &["sched_info", "last_arrival"]];
+
+/// The layout in the running kernel.
+///
+/// # Errors
+/// Says why it is not known.
+pub(crate) fn of_kernel() -> Result<TaskLayout, String> {
+    let mut bytes = Vec::new();
+    let file = File::open(TYPES).map_err(|error| error.to_string())?;
+    file.take(MAX_BYTES).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    of_types(&bytes)
+}
+
+fn of_types(bytes: &[u8]) -> Result<TaskLayout, String> {
+    let types = Types::parse(bytes).ok_or("they cannot be read")?;
+    if !types.switch_is_told_as_expected().unwrap_or(false) {
+        // Linux 5.17 does not tell the state, and the first 5.18 tells it in another place.
+        return Err("a switch of threads is told otherwise than from Linux 5.19 on".to_owned());
+    }
+    let task = types.structure("task_struct").ok_or("they have no task_struct")?;
+    let mut layout = TaskLayout::default();
+    for (offset, way) in layout.iter_mut().zip(FIELDS) {
+        *offset = types.offset(task, way).ok_or_else(|| format!("a thread has no {}", way.join(".")))?;
+    }
+    Ok(layout)
+}
+
+/// Type information.
+struct Types<'a> {
+    types: &'a [u8],
+    names: &'a [u8],
+    /// Where each type starts, by its number; the first is 1.
+    starts: Vec<u32>,
+}
+
+/// A type: where it stands, and what its head says.
+#[derive(Clone, Copy)]
+struct Type {
+    at: usize,
+    name: u32,
+    kind: u32,
+    members: usize,
+    /// Whether the offset of a member shares its number with the bits of a bit field.
+    has_bit_fields: bool,
+}
+
+impl<'a> Types<'a> {
+    fn parse(bytes: &'a [u8]) -> Option<Self> {
+        if number(bytes, 0)? as u16 != MAGIC {
+            return None;
+        }
+        let head = number(bytes, 4)? as usize;
+        let section = |at: usize| -> Option<&'a [u8]> {
+            let start = head.checked_add(number(bytes, at)? as usize)?;
+            bytes.get(start..start.checked_add(number(bytes, at + 4)? as usize)?)
+        };
+        let mut types = Types { types: section(8)?, names: section(16)?, starts: vec![0] };
+        let mut at = 0;
+        while at < types.types.len() {
+            types.starts.push(at as u32);
+            at += types.at(at)?.size()?;
+        }
+        Some(types)
+    }
+
+    fn at(&self, at: usize) -> Option<Type> {
+        let info = number(self.types, at + 4)?;
+        Some(Type {
+            at,
+            name: number(self.types, at)?,
+            kind: info >> 24 & 0x1f,
+            members: info as usize & 0xffff,
+            has_bit_fields: info >> 31 != 0,
+        })
+    }
+
+    fn numbered(&self, number: u32) -> Option<Type> {
+        self.at(*self.starts.get(number as usize)? as usize)
+    }
+
+    fn name(&self, at: u32) -> Option<&'a [u8]> {
+        self.names.get(at as usize..)?.split(|byte| *byte == 0).next()
+    }
+
+    fn structure(&self, name: &str) -> Option<Type> {
+        let found = self.starts[1..].iter().filter_map(|at| self.at(*at as usize));
+        found.filter(|one| one.kind == STRUCTURE).find(|one| self.name(one.name) == Some(name.as_bytes()))
+    }
+
+    /// Whether `sched_switch` tells whether it was forced, the thread that leaves, the one that comes, and the state.
+    fn switch_is_told_as_expected(&self) -> Option<bool> {
+        let mut found = self.starts[1..].iter().filter_map(|at| self.at(*at as usize));
+        let is_it = |one: &Type| self.name(one.name) == Some(b"btf_trace_sched_switch");
+        let switch = found.find(|one| one.kind == TYPEDEF && is_it(one))?;
+        let prototype = self.meant_by(self.meant_by(switch)?)?;
+        let is_pointer = |index: usize| -> Option<bool> {
+            let at = prototype.at + HEAD_BYTES + 8 * index + 4;
+            Some(self.numbered(number(self.types, at)?)?.kind == POINTER)
+        };
+        if prototype.kind != PROTOTYPE || prototype.members != 5 {
+            return Some(false);
+        }
+        // Before them comes what the program was registered with.
+        Some(!is_pointer(1)? && is_pointer(2)? && is_pointer(3)? && !is_pointer(4)?)
+    }
+
+    /// The type that a name or a pointer stands for.
+    fn meant_by(&self, one: Type) -> Option<Type> {
+        self.numbered(number(self.types, one.at + 8)?)
+    }
+
+    /// How many bytes into `outer` this member of a member is.
+    fn offset(&self, outer: Type, way: &[&str]) -> Option<u32> {
+        let (first, rest) = way.split_first()?;
+        let (bits, inner) = self.member(outer, first, MAX_DEPTH)?;
+        let before = (bits % 8 == 0).then_some(bits / 8)?;
+        if rest.is_empty() {
+            Some(before)
+        } else {
+            before.checked_add(self.offset(self.numbered(inner)?, rest)?)
+        }
+    }
+
+    /// How many bits into `outer` its member is, and the member's type; members of what has no name are its own.
+    fn member(&self, outer: Type, name: &str, depth: usize) -> Option<(u32, u32)> {
+        if !matches!(outer.kind, STRUCTURE | UNION) || depth == 0 {
+            return None;
+        }
+        (0..outer.members).find_map(|index| {
+            let at = outer.at + HEAD_BYTES + index * MEMBER_BYTES;
+            let [name_at, inner, offset] = [0, 4, 8].map(|field| number(self.types, at + field));
+            let bits = offset? & if outer.has_bit_fields { 0x00ff_ffff } else { u32::MAX };
+            match self.name(name_at?)? {
+                b"" => {
+                    let (more, found) = self.member(self.numbered(inner?)?, name, depth - 1)?;
+                    Some((bits.checked_add(more)?, found))
+                }
+                found => (found == name.as_bytes()).then_some((bits, inner?)),
+            }
+        })
+    }
+}
+
+impl Type {
+    /// Its bytes, by its kind (include/uapi/linux/btf.h).
+    fn size(&self) -> Option<usize> {
+        let more = match self.kind {
+            // An integer, a variable, a tag of a declaration.
+            1 | 14 | 17 => 4,
+            // An array.
+            3 => 12,
+            // A structure, a union, a section, an enumeration of wide numbers.
+            STRUCTURE | UNION | 15 | 19 => self.members * MEMBER_BYTES,
+            // An enumeration, the parameters of a function.
+            6 | PROTOTYPE => self.members * 8,
+            // What says no more than another type or a name.
+            POINTER | 7..=12 | 16 | 18 => 0,
+            _ => return None,
+        };
+        Some(HEAD_BYTES + more)
+    }
+}
+
+fn number(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAMES: &[u8] = b"\0task_struct\0pid\0se\0sum_exec_runtime\0sched_info\0pcount\0last_arrival\0\
+        btf_trace_sched_switch\0";
+
+    fn name(wanted: &str) -> u32 {
+        let with_ends = [b"\0", wanted.as_bytes(), b"\0"].concat();
+        NAMES.windows(with_ends.len()).position(|window| window == with_ends).unwrap() as u32 + 1
+    }
+
+    /// A structure with members of these names, types and offsets in bytes.
+    fn structure(named: u32, members: &[(u32, u32, u32)]) -> Vec<u32> {
+        let head = [named, STRUCTURE << 24 | members.len() as u32, 0];
+        let members = members.iter().flat_map(|(name, inner, offset)| [*name, *inner, offset * 8]);
+        head.into_iter().chain(members).collect()
+    }
+
+    fn prototype(parameters: &[u32]) -> Vec<u32> {
+        let head = [0, PROTOTYPE << 24 | parameters.len() as u32, 0];
+        head.into_iter().chain(parameters.iter().flat_map(|inner| [0, *inner])).collect()
+    }
+
+    fn types(types: &[Vec<u32>]) -> Vec<u8> {
+        let types: Vec<u8> = types.iter().flatten().flat_map(|word| word.to_le_bytes()).collect();
+        let sections = [24, 0, types.len() as u32, types.len() as u32, NAMES.len() as u32];
+        let head = [u32::from(MAGIC) | 1 << 16].into_iter().chain(sections);
+        let head: Vec<u8> = head.flat_map(u32::to_le_bytes).collect();
+        [head, types, NAMES.to_vec()].concat()
+    }
+
+    fn of_a_kernel() -> Vec<Vec<u32>> {
+        vec![
+            // A number of 32 bits.
+            vec![0, 1 << 24, 4, 32],
+            structure(0, &[(name("sum_exec_runtime"), 1, 16)]),
+            structure(0, &[(name("pcount"), 1, 0), (name("last_arrival"), 1, 8)]),
+            // Without a name: its members are those of the structure that it lies in.
+            structure(0, &[(name("pid"), 1, 4), (name("se"), 2, 32)]),
+            structure(name("task_struct"), &[(0, 4, 128), (name("sched_info"), 3, 1000)]),
+            vec![0, POINTER << 24, 5],
+            prototype(&[6, 1, 6, 6, 1]),
+            vec![0, POINTER << 24, 7],
+            vec![name("btf_trace_sched_switch"), TYPEDEF << 24, 8],
+        ]
+    }
+
+    #[test]
+    fn members_are_found_in_what_has_a_name_and_what_has_none() {
+        assert_eq!(of_types(&types(&of_a_kernel())), Ok([132, 176, 1000, 1008]));
+    }
+
+    #[test]
+    fn kernels_that_tell_of_switches_otherwise_are_refused() {
+        for parameters in [&[6, 1, 6, 6][..], &[6, 1, 1, 6, 6], &[6, 1, 6, 6, 1, 1]] {
+            let mut older = of_a_kernel();
+            older[6] = prototype(parameters);
+            assert!(of_types(&types(&older)).is_err(), "{parameters:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_or_damaged_is_said() {
+        let mut without = of_a_kernel();
+        without[4].truncate(6);
+        without[4][1] -= 1;
+        let missing = Err("a thread has no sched_info.pcount".to_owned());
+        assert_eq!(of_types(&types(&without)), missing);
+        let whole = types(&of_a_kernel());
+        for length in 0..whole.len() {
+            let _ = of_types(&whole[..length]);
+        }
+        assert!(of_types(&whole[..40]).is_err() && of_types(b"").is_err());
+        // One that contains itself.
+        let mut endless = of_a_kernel();
+        endless[3] = structure(0, &[(0, 4, 0)]);
+        assert_eq!(of_types(&types(&endless)), Err("a thread has no pid".to_owned()));
+    }
+}
