@@ -13,7 +13,7 @@ use serde_json::Value;
 const PROGRAM: &str = "threads_processes/threads_processes.py";
 
 /// How certain it is that chance alone does not break the comparison, on all interpreters together.
-const CONFIDENCE: f64 = 0.9999;
+const CONFIDENCE: f64 = 0.999_999;
 
 #[test]
 fn each_thread_holds_the_gil_for_its_share_of_the_work() {

@@ -12,9 +12,12 @@ use super::selector::Selector;
 use crate::WeightedSample;
 use crate::statistics::{bound_of_gaps, deviations, effective_number_of_gaps};
 
-/// How certain it is that chance alone does not break any comparison of one statement: there are some dozens
-/// of statements, all of which must hold in every run of the tests.
-const CONFIDENCE: f64 = 0.9999;
+/// How certain it is that chance alone does not break any comparison of one statement: there are more than fifty
+/// statements, all of which must hold in every run of the tests.
+const CONFIDENCE: f64 = 0.999_999;
+
+/// How certain it is that what a statement is about is met by any sample at all.
+const CERTAINLY_MET: f64 = 0.9999;
 
 /// Fewer samples than this and the bound of a counted share would forgive anything.
 const LEAST_EFFECTIVE_SAMPLES: f64 = 100.0;
@@ -147,7 +150,7 @@ impl Share {
         if let Some(truth) = self.truth_least {
             // That none of so many samples meets the part has the probability e^-expected.
             let expected = truth * whole * evidence.asked_per_second;
-            let needed = (evidence.recordings as f64 / (1.0 - CONFIDENCE)).ln();
+            let needed = (evidence.recordings as f64 / (1.0 - CERTAINLY_MET)).ln();
             ensure!(
                 expected >= needed,
                 "only {expected:.1} samples of it are expected, {needed:.1} are needed"
