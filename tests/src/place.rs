@@ -66,6 +66,19 @@ pub fn without_capability(name: &str) -> Vec<OsString> {
     words(&format!("setpriv --bounding-set=-{name} --inh-caps=-{name}"))
 }
 
+/// Where the kernel does not describe its own types.
+pub fn without_types() -> Vec<OsString> {
+    let mut place = words("unshare --mount sh -c");
+    let script = "mount --bind /dev/null /sys/kernel/btf/vmlinux && exec \"$@\"";
+    place.extend([script.into(), "sh".into()]);
+    place
+}
+
+/// Where no memory may be locked, which older kernels counted what programs in the kernel take against.
+pub fn without_locked_memory() -> Vec<OsString> {
+    words("prlimit --memlock=0:0")
+}
+
 /// Where `/proc` is mounted so that it shows only what belongs to the user who looks, and that user is nobody.
 pub fn as_nobody_with_hidden_processes(how: u32) -> Vec<OsString> {
     let script = format!("mount -t proc -o hidepid={how} proc /proc && exec \"$@\"");
