@@ -1,13 +1,15 @@
 //! `--subprocesses`: whole trees of processes, however their members are started and however they end.
 
+use std::ffi::OsString;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use profiler_os::ProcessEvents;
 use profiler_tests::{
-    Collapsed, Fixture, Interpreter, Profiler, Run, Scratch, Stack, cpu_nanos, dumped_json,
-    every_interpreter, expectation, is_root, missing, one_interpreter, process_state, tracer_of,
+    Collapsed, Fixture, Interpreter, Profiler, Run, Scratch, Stack, can_load_programs, cpu_nanos,
+    dumped_json, every_interpreter, expectation, is_root, missing, one_interpreter, process_state, tracer_of,
 };
 use serde_json::Value;
 
@@ -201,6 +203,80 @@ fn a_child_in_a_pid_namespace_of_its_own() {
         ensure!(count >= at_least()?, "{count} samples: {}", run.stderr);
         Ok(())
     });
+}
+
+/// A program that has no Python for a while, gets one without `exec`, and then works at once. It tells for how long, by
+/// the wall and of CPU time.
+const LATE_PYTHON: &str = r#"
+#include <dlfcn.h>
+#include <time.h>
+int main(int count, char **words)
+{
+    nanosleep(&(struct timespec){.tv_nsec = 330000000}, 0);
+    void *python = dlopen(words[1], RTLD_NOW | RTLD_GLOBAL);
+    if (!python)
+        return 2;
+    ((void (*)(void))dlsym(python, "Py_Initialize"))();
+    return ((int (*)(const char *))dlsym(python, "PyRun_SimpleString"))(words[2]);
+}
+"#;
+
+const WORK_AT_ONCE: &str = "\
+import time
+began, cpu = time.monotonic(), time.process_time()
+while time.monotonic() < began + 0.8: pass
+print(time.monotonic() - began, time.process_time() - cpu)
+";
+
+/// The command of such a program.
+fn late_python(scratch: &Scratch) -> Result<Vec<OsString>> {
+    let find = "import os, sys, sysconfig; value = sysconfig.get_config_var; \
+                print(os.path.join(value('LIBDIR'), value('INSTSONAME'))); print(sys.prefix)";
+    let words = one_interpreter().inline_words(find);
+    let told = Command::new(&words[0]).args(&words[1..]).output()?;
+    let told = String::from_utf8(told.stdout)?;
+    let (library, prefix) = told.trim().split_once('\n').context("no library")?;
+    let (source, program) = (scratch.file("late.c"), scratch.file("late"));
+    std::fs::write(&source, LATE_PYTHON)?;
+    let compiled = Command::new("gcc").arg(&source).arg("-o").arg(&program).arg("-ldl").status()?;
+    ensure!(compiled.success(), "gcc failed");
+    let home = OsString::from(format!("PYTHONHOME={prefix}"));
+    Ok(vec!["env".into(), home, program.into(), library.into(), WORK_AT_ONCE.into()])
+}
+
+/// How many samples the ledger says were lost for this reason.
+fn lost(run: &Run, reason: &str) -> f64 {
+    let before = run.stderr.split_once(&format!(" {reason}")).map(|(before, _)| before);
+    let number = before.and_then(|before| before.rsplit(' ').next()?.replace(',', "").parse().ok());
+    number.unwrap_or(0.0)
+}
+
+#[test]
+fn what_a_tree_did_before_its_pythons_were_found_is_counted() {
+    const RATE: f64 = 1000.0;
+    let scratch = Scratch::new().unwrap();
+    let root = late_python(&scratch).unwrap();
+    let mut child: Vec<OsString> = ["sh", "-c", "\"$@\"; true", "sh"].map(OsString::from).to_vec();
+    child.extend(root.iter().cloned());
+    // Five deviations of a number of instants that are spaced at random; ticks are so at most.
+    let least = |seconds: f64| seconds * RATE - 5.0 * (seconds * RATE).sqrt();
+    let most = |seconds: f64| seconds * RATE + 5.0 * (seconds * RATE).sqrt();
+    let by_kernel = can_load_programs().then_some(("bpf", &child));
+    for (sampler, words) in [("pause", &root), ("pause", &child)].into_iter().chain(by_kernel) {
+        let run = record(&scratch).words("--sampler").arg(sampler).command(words).succeed().unwrap();
+        let worked: Vec<f64> = run.stdout.split_whitespace().map(|word| word.parse().unwrap()).collect();
+        let ledger = profile_of(&scratch).unwrap();
+        let idle =
+            run.stderr.split_once(" more not asked for").and_then(|(before, _)| before.rsplit(' ').next());
+        let idle: f64 = idle.map_or(0.0, |number| number.replace(',', "").parse().unwrap());
+        let with_python = ledger.total() as f64 + idle + lost(&run, "sampler late");
+        let expected = if sampler == "bpf" { worked[1] } else { worked[0] };
+        assert!(with_python >= least(expected), "{sampler}: {with_python} of {expected} s\n{}", run.stderr);
+        let whole = run.sampled_for().unwrap();
+        let all = with_python + lost(&run, "no Python runtime");
+        assert!(all <= most(whole) || sampler == "bpf", "{sampler}: {all} of {whole} s\n{}", run.stderr);
+        assert!(worked[0] <= whole, "{sampler}: {} of {whole} s\n{}", worked[0], run.stderr);
+    }
 }
 
 /// The numbers of the ledger's line on processes: all, and those that were sampled.

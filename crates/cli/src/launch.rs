@@ -3,10 +3,12 @@
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
+use profiler_model::Nanos;
 use profiler_os::clock;
 use profiler_os::launch::{CommandEnd, InvokingUser, Launched, Streams};
 use profiler_os::signals::Signals;
 use profiler_output::escaped_text;
+use profiler_sampler::Beginning;
 
 use crate::FAILED;
 use crate::attach::{Awaited, await_python};
@@ -55,7 +57,10 @@ pub fn source_of(
 ) -> anyhow::Result<Result<Source, Missing>> {
     if subprocesses {
         // The command need not become a Python itself.
-        return Ok(Ok(Source::root(command.launched().pid())));
+        let started = command.started();
+        let beginning = Beginning { started, without_python: started, cpu_without_python: Nanos::ZERO };
+        let root = Source::root(command.launched().pid());
+        return Ok(Ok(Source { beginning: Some(beginning), ..root }));
     }
     Ok(match await_python(command, signals)? {
         Awaited::Python(target, beginning) => {

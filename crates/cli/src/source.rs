@@ -52,13 +52,11 @@ impl Source {
 
     /// A session of it, or of it and its descendants.
     pub fn session(self, subprocesses: bool, sampler: SamplerOptions) -> Session {
-        match self.target {
-            Some(target) if !subprocesses => {
-                let mut session = Session::new(target, sampler);
-                self.beginning.into_iter().for_each(|beginning| session.began(beginning));
-                session
-            }
+        let mut session = match self.target {
+            Some(target) if !subprocesses => Session::new(target, sampler),
             target => Session::of_tree(self.pid, target, sampler),
-        }
+        };
+        self.beginning.into_iter().for_each(|beginning| session.began(beginning));
+        session
     }
 }

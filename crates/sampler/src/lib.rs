@@ -22,6 +22,7 @@ mod instant;
 mod kernel;
 mod kernel_frames;
 mod members;
+mod missed;
 mod names;
 mod objects;
 mod off_cpu_reason;

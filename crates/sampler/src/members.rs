@@ -14,6 +14,7 @@ use profiler_bpf::Record;
 
 use crate::attach::{Heritage, Search};
 use crate::kernel::Kernel;
+use crate::missed::Missed;
 use crate::probe::Probe;
 use crate::process_sampler::{ProcessSampler, Runners, Sampled};
 use crate::schedule::Schedule;
@@ -42,6 +43,10 @@ const SHORTEST_WAIT_OF_TREES: Nanos = Nanos::from_nanos(1_000_000);
 /// Where no births are told, they are looked for this often.
 const WAIT_OF_UNTOLD_TREES: Nanos = Nanos::from_nanos(10_000_000);
 
+/// So many instants that were left out are kept for those of whom it is not known yet that they lived then: a minute of
+/// a thousand a second. A sampler that is later than that says so of all others.
+const MAX_LEFT_OUT: usize = 60_000;
+
 /// The processes of a session.
 #[derive(Debug)]
 pub struct Members {
@@ -65,6 +70,12 @@ pub struct Members {
     kernel: Option<Kernel>,
     /// When what it sent was read last.
     last_read: Timestamp,
+    /// When the root was started, if that was to sample it and its tree.
+    began: Option<Timestamp>,
+    /// Since when those may have had their Pythons that were found at the last instant.
+    newcomers: Vec<Timestamp>,
+    /// The instants that were left out since the tree was followed last: who was born meanwhile lived at some of them.
+    left_out: Vec<Timestamp>,
 }
 
 /// A process.
@@ -103,28 +114,44 @@ struct Waiting {
     gap: Nanos,
     /// Why there was none at the last look.
     why: Option<AttachError>,
-    /// Instants at which it was not sampled.
-    instants: u64,
+    /// What passed meanwhile.
+    missed: Missed,
     /// Whether it is known that it began to run this program at `since`.
     is_new_program: bool,
 }
 
 impl Waiting {
-    fn from(pid: Pid, now: Timestamp, is_new_program: bool) -> Self {
+    fn from(pid: Pid, since: Timestamp, cpu: Nanos, is_new_program: bool) -> Self {
         Waiting {
             search: Search::new(pid),
-            since: now,
-            next: now,
+            since,
+            next: since,
             gap: FIRST_ATTACH_GAP,
             why: None,
-            instants: 0,
+            missed: Missed::since(since, cpu),
             is_new_program,
         }
+    }
+
+    /// Counts those of the instants that it lived at.
+    fn count_since(&mut self, instants: &[Timestamp]) {
+        instants.iter().filter(|instant| **instant > self.since).for_each(|at| self.missed.count(*at, 1));
+    }
+
+    /// It was looked at, at `now` and with so much CPU time, and had no Python.
+    fn had_none(&mut self, why: AttachError, now: Timestamp, cpu: Option<Nanos>, longest: Nanos) {
+        self.missed.had_none(now, cpu);
+        self.why = Some(why);
+        self.next = clock::now() + self.gap;
+        self.gap = Nanos::from_nanos((self.gap.as_nanos() * 2).min(longest.as_nanos()));
     }
 }
 
 impl Member {
     fn waiting(pid: Pid, parent: Option<Pid>, born: Option<Timestamp>, now: Timestamp) -> Self {
+        // What one that was there before has done so far was not asked for.
+        let cpu = if born.is_some() { None } else { Process::new(pid).cpu_time() };
+        let cpu = cpu.unwrap_or_default();
         Member {
             parent,
             parent_process: None,
@@ -133,7 +160,7 @@ impl Member {
             start_time: None,
             heritage: None,
             was_sampled: false,
-            state: State::Waiting(Waiting::from(pid, born.unwrap_or(now), false)),
+            state: State::Waiting(Waiting::from(pid, born.unwrap_or(now), cpu, false)),
         }
     }
 
@@ -163,6 +190,9 @@ impl Members {
             watches_turns: false,
             kernel: None,
             last_read: now,
+            began: None,
+            newcomers: Vec::new(),
+            left_out: Vec::new(),
         };
         if let (Some(member), Some(target)) = (members.members.get_mut(&root), target) {
             member.heritage = Some(target.heritage());
@@ -188,6 +218,13 @@ impl Members {
 
     fn add(&mut self, pid: Pid, parent: Pid, born: Option<Timestamp>, now: Timestamp) {
         let mut member = Member::waiting(pid, Some(parent), born, now);
+        if let State::Waiting(waiting) = &mut member.state {
+            if born.is_none() && self.began.is_some() {
+                // It is a descendant of what was started to be sampled: all that it has done belongs to that.
+                waiting.missed = Missed::since(now, Nanos::ZERO);
+            }
+            waiting.count_since(&self.left_out);
+        }
         // One that was found and not told of may have become another program since.
         if born.is_some() && self.tree.as_ref().is_some_and(Tree::is_told) {
             member.heritage = self.members.get(&parent).and_then(Member::heritage);
@@ -201,8 +238,13 @@ impl Members {
     fn program_changed(&mut self, profile: &mut Profile, pid: Pid, at: Timestamp, is_new_program: bool) {
         let Some(member) = self.members.get_mut(&pid) else { return };
         member.heritage = None;
-        let waiting = State::Waiting(Waiting::from(pid, at, is_new_program));
-        let before = std::mem::replace(&mut member.state, waiting);
+        let cpu = match &member.state {
+            State::Waiting(before) => before.missed.cpu_without_python(),
+            State::Sampled(_) => Process::new(pid).cpu_time().unwrap_or_default(),
+        };
+        let mut waiting = Waiting::from(pid, at, cpu, is_new_program);
+        waiting.count_since(&self.left_out);
+        let before = std::mem::replace(&mut member.state, State::Waiting(waiting));
         if let State::Sampled(sampler) = before {
             self.give_up(profile, *sampler);
         }
@@ -229,7 +271,9 @@ impl Members {
             return;
         };
         let also_this_one = u64::from((waiting.since..=ended).contains(&due));
-        profile.ledger_mut().count_lost_times(LossReason::ShortLived, waiting.instants + also_this_one);
+        profile
+            .ledger_mut()
+            .count_lost_times(LossReason::ShortLived, waiting.missed.instants() + also_this_one);
     }
 
     fn remove(&mut self, profile: &mut Profile, pid: Pid) {
@@ -279,7 +323,9 @@ impl Members {
 
     /// Looks at every process; `instants` is how many are due for each.
     fn look_at_all(&mut self, profile: &mut Profile, due: Timestamp, began: Timestamp, instants: u64) {
+        self.newcomers.clear();
         self.follow_tree(profile, due, began);
+        self.left_out.clear();
         self.turn = self.turn.wrapping_add(1);
         let mut order = self.order.clone();
         let first = self.turn % order.len().max(1);
@@ -292,7 +338,7 @@ impl Members {
                     self.try_to_attach(profile, pid, now);
                     attaching += clock::now().since(now);
                 }
-                self.count_missed_instants(profile, pid, instants);
+                self.count_missed_instants(profile, pid, due, instants);
             }
             self.sample_one(profile, pid, now);
         }
@@ -459,10 +505,10 @@ impl Members {
 
     /// A single process that has no Python for the moment loses its samples; of a tree, only what turns out to
     /// be a Python does.
-    fn count_missed_instants(&mut self, profile: &mut Profile, pid: Pid, instants: u64) {
+    fn count_missed_instants(&mut self, profile: &mut Profile, pid: Pid, due: Timestamp, instants: u64) {
         if let Some(Member { state: State::Waiting(waiting), .. }) = self.members.get_mut(&pid) {
             match &self.tree {
-                Some(_) => waiting.instants += instants,
+                Some(_) => waiting.missed.count(due, instants),
                 None => profile.ledger_mut().count_lost_times(LossReason::NoRuntime, instants),
             }
         }
@@ -476,6 +522,8 @@ impl Members {
         if now < waiting.next {
             return;
         }
+        // Before the look: it may have one just after it.
+        let cpu = Process::new(pid).cpu_time();
         let inherited = heritage.and_then(|heritage| Target::inherit(&heritage, pid));
         match inherited.map_or_else(|| waiting.search.attach(), Ok) {
             // The same process that it was, and no later one with its number.
@@ -489,9 +537,7 @@ impl Members {
             Err(error) => {
                 let is_told = self.tree.as_ref().is_some_and(Tree::is_told);
                 let longest = if is_told { LONGEST_TOLD_GAP } else { LONGEST_GAP };
-                waiting.why = Some(error);
-                waiting.next = clock::now() + waiting.gap;
-                waiting.gap = Nanos::from_nanos((waiting.gap.as_nanos() * 2).min(longest.as_nanos()));
+                waiting.had_none(error, now, cpu, longest);
             }
         }
     }
@@ -507,16 +553,63 @@ impl Members {
         member.heritage.clone().or_else(of_parent)
     }
 
+    /// Counts what the process, whose Python was found just now, did before that.
+    fn count_missed(&mut self, profile: &mut Profile, pid: Pid) {
+        let is_first = self.counts.sampled == 0 && self.members.values().all(|member| !member.was_sampled);
+        let period = self.kernel.as_ref().map(Kernel::period);
+        let Some(Member { state: State::Waiting(waiting), .. }) = self.members.get(&pid) else { return };
+        if self.tree.is_none() {
+            return;
+        }
+        let since = waiting.missed.without_python();
+        let (without, unseen) = match period {
+            None => waiting.missed.by_instants(),
+            Some(period) => waiting.missed.by_ticks(period, Process::new(pid).cpu_time()),
+        };
+        let ledger = profile.ledger_mut();
+        match self.began.filter(|_| pid == self.root && is_first) {
+            Some(began) => ledger.before_python = since.since(began),
+            None if waiting.is_new_program => ledger.count_lost_times(LossReason::NoRuntime, without),
+            None => {}
+        }
+        ledger.count_lost_times(LossReason::Late, unseen);
+        self.newcomers.push(since);
+    }
+
+    /// Has the recording begin with the root, which was started at `began` to be sampled, so many instants ago.
+    pub fn began(&mut self, began: Timestamp, instants: u64) {
+        self.began = Some(began);
+        if let Some(Member { state: State::Waiting(waiting), .. }) = self.members.get_mut(&self.root) {
+            waiting.since = began;
+            waiting.missed = Missed::since(began, Nanos::ZERO);
+            // None of them is before that.
+            waiting.missed.count(Timestamp::MAX, instants);
+        }
+    }
+
+    /// Counts an instant that was left out, after the one that was sampled last, for all that were there.
+    pub fn count_late(&mut self, profile: &mut Profile, instant: Timestamp) {
+        let too_young = self.newcomers.iter().filter(|since| **since > instant).count();
+        // A single process without Python loses its samples as well.
+        let least = usize::from(self.tree.is_none());
+        let there = self.sampled().saturating_sub(too_young).max(least);
+        profile.ledger_mut().count_lost_times(LossReason::Late, there as u64);
+        if self.tree.is_some() && self.left_out.len() < MAX_LEFT_OUT {
+            self.left_out.push(instant);
+        }
+        for member in self.members.values_mut() {
+            if let State::Waiting(waiting) = &mut member.state {
+                waiting.missed.count(instant, 1);
+            }
+        }
+    }
+
     fn attached(&mut self, profile: &mut Profile, pid: Pid, target: Target) {
         let parent = self.members.get(&pid).and_then(|member| member.parent);
         let parent = parent.filter(|parent| self.members.contains_key(parent));
         let parent = parent.map(|parent| self.process_id(profile, parent));
+        self.count_missed(profile, pid);
         let Some(member) = self.members.get_mut(&pid) else { return };
-        if let State::Waiting(waiting) = &member.state
-            && waiting.is_new_program
-        {
-            profile.ledger_mut().count_lost_times(LossReason::NoRuntime, waiting.instants);
-        }
         let process = profile.process(ProcessInfo {
             pid,
             parent: parent.or(member.parent_process),
@@ -582,6 +675,16 @@ impl Members {
     /// Has the next samples stand for nothing that was before `now`.
     pub fn count_from(&mut self, now: Timestamp) {
         self.samplers().for_each(|sampler| sampler.count_from(now));
+        self.miss_from(now);
+    }
+
+    /// Has nothing count as missed that a process without Python did before `now`.
+    pub fn miss_from(&mut self, now: Timestamp) {
+        for (pid, member) in &mut self.members {
+            if let State::Waiting(waiting) = &mut member.state {
+                waiting.missed.leave_out(now, Process::new(*pid).cpu_time());
+            }
+        }
     }
 
     /// Lets go of threads that stopped only after they had been given up.
@@ -629,6 +732,11 @@ impl Members {
     /// The CPU time that the first process has used.
     pub fn cpu_of_root(&self) -> Option<Nanos> {
         Process::new(self.root).cpu_time()
+    }
+
+    /// Whether descendants belong to it.
+    pub fn is_tree(&self) -> bool {
+        self.tree.is_some()
     }
 
     /// How many processes are sampled.

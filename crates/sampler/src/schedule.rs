@@ -42,11 +42,21 @@ impl Schedule {
     /// Goes on to the instant after this one. Where that lies too far back because the sampler was held
     /// up, goes on to the first one in the future; returns how many were left out.
     pub fn go_on(&mut self, now: Timestamp) -> u64 {
+        let mut left_out = 0;
+        self.go_on_telling(now, &mut |_| left_out += 1);
+        left_out
+    }
+
+    /// The same; tells each instant that was left out.
+    pub fn go_on_telling(&mut self, now: Timestamp, left_out: &mut dyn FnMut(Timestamp)) {
         self.advance();
         if now.since(self.next) <= MAX_BACKLOG.max(Nanos::from_nanos((self.mean_gap * MAX_GAPS) as u64)) {
-            return 0;
+            return;
         }
-        self.instants_until(now)
+        while self.next < now {
+            left_out(self.next);
+            self.advance();
+        }
     }
 
     /// Goes on to the first instant after `now`: those that have passed were not asked for.

@@ -95,7 +95,7 @@ impl Session {
         Session { members: Members::new(root, target, true, options), options, beginning: None }
     }
 
-    /// Has the recording begin when its only process was started: what was not seen of that is counted.
+    /// Has the recording begin when its process, or the root of its tree, was started: what was not seen since is counted.
     pub fn began(&mut self, beginning: Beginning) {
         self.beginning = Some(beginning);
     }
@@ -147,9 +147,11 @@ impl Session {
     ) -> End {
         let mut costs = Costs::from_now();
         let start = costs.start;
+        self.members.miss_from(start);
         if let Some(beginning) = self.beginning {
             let missed = beginning.missed_instants(self.options.rate_hz, start);
-            note_beginning(beginning, missed, profile.ledger_mut(), &mut costs);
+            self.begin_tree(missed);
+            self.note_beginning(beginning, missed, profile.ledger_mut(), &mut costs);
         }
         let mut schedule = Schedule::new(self.options.rate_hz, start, start.as_nanos());
         profile.ledger_mut().interval = Some(schedule.mean_gap());
@@ -188,8 +190,8 @@ impl Session {
                 continue;
             }
             self.members.sample(profile, schedule.next());
-            let late = schedule.go_on(clock::now()) * self.members.sampled().max(1) as u64;
-            profile.ledger_mut().count_lost_times(LossReason::Late, late);
+            let members = &mut self.members;
+            schedule.go_on_telling(clock::now(), &mut |instant| members.count_late(profile, instant));
             if company.is_some() && schedule.next() <= clock::now() {
                 self.members.sample_again(profile, &mut schedule);
             }
@@ -219,6 +221,9 @@ impl Session {
         // sampled. What the program sends has time.
         priority::want_promptness();
         let cpu = self.members.cpu_of_root();
+        self.members.miss_from(costs.start);
+        // What was missed is told by CPU time there.
+        self.begin_tree(0);
         self.members.read_kernel(profile);
         priority::want_no_promptness();
         costs.start = self.members.watched_since().unwrap_or(costs.start);
@@ -226,7 +231,7 @@ impl Session {
         if let Some(beginning) = self.beginning {
             let period = self.members.kernel().map_or(Nanos::ZERO, |kernel| kernel.period());
             let missed = beginning.missed_ticks(period, cpu.unwrap_or_default());
-            note_beginning(beginning, missed, profile.ledger_mut(), &mut costs);
+            self.note_beginning(beginning, missed, profile.ledger_mut(), &mut costs);
         }
         profile.ledger_mut().interval =
             self.members.kernel().map(|kernel| kernel.asked()).filter(|period| *period != Nanos::ZERO);
@@ -292,6 +297,24 @@ impl Session {
         looks.next()
     }
 
+    /// Has the members know when the root was started, if that is known, and how many instants ago.
+    fn begin_tree(&mut self, instants: u64) {
+        if let (Some(beginning), true) = (self.beginning, self.members.is_tree()) {
+            self.members.began(beginning.started, instants);
+        }
+    }
+
+    /// Has the recording begin with its process, of which so many samples were missed before the first look. Of a tree
+    /// the members say what was missed: which of them has a Python is not known yet.
+    fn note_beginning(&mut self, beginning: Beginning, missed: u64, ledger: &mut Ledger, costs: &mut Costs) {
+        costs.start = beginning.started;
+        if self.members.is_tree() {
+            return;
+        }
+        ledger.before_python = beginning.time_without_python();
+        ledger.count_lost_times(LossReason::Late, missed);
+    }
+
     fn settle(&mut self, profile: &mut Profile, costs: &mut Costs, is_over: bool) {
         self.members.settle_waiting(profile);
         self.members.settle(profile.ledger_mut());
@@ -321,13 +344,6 @@ impl Costs {
             ledger.own_memory = clock::own_peak_memory();
         }
     }
-}
-
-/// Has the recording begin with its process, of which so many samples were missed before the first look.
-fn note_beginning(beginning: Beginning, missed: u64, ledger: &mut Ledger, costs: &mut Costs) {
-    costs.start = beginning.started;
-    ledger.before_python = beginning.time_without_python();
-    ledger.count_lost_times(LossReason::Late, missed);
 }
 
 fn progress(profile: &Profile, start: Timestamp, now: Timestamp) -> Progress {

@@ -1,0 +1,116 @@
+//! What passes while a process has no Python that is known: it may have one for a while before a look finds it. Where
+//! a timer samples, that are instants; where the CPUs' clocks do, the ticks that its CPU time is worth.
+
+use profiler_model::{Nanos, Timestamp};
+
+use crate::ticks::ticks;
+
+/// What has passed of a process that is waited for.
+#[derive(Clone, Copy, Debug)]
+pub struct Missed {
+    /// When it was last known to have no Python: at the last look, or when it began.
+    without_python: Timestamp,
+    /// The CPU time that it had used when it began, and by then.
+    cpu_before: Nanos,
+    cpu_without_python: Nanos,
+    /// Instants up to then.
+    without: u64,
+    /// Instants since, at which it may have had one.
+    unseen: u64,
+}
+
+impl Missed {
+    /// Of a process that began at `since`, with so much CPU time that belongs to what was before.
+    pub fn since(since: Timestamp, cpu: Nanos) -> Self {
+        Missed { without_python: since, cpu_before: cpu, cpu_without_python: cpu, without: 0, unseen: 0 }
+    }
+
+    /// It was looked at, and had none.
+    pub fn had_none(&mut self, now: Timestamp, cpu: Option<Nanos>) {
+        self.without += std::mem::take(&mut self.unseen);
+        self.without_python = now;
+        self.cpu_without_python = cpu.unwrap_or(self.cpu_without_python);
+    }
+
+    /// So many instants were due at `at`.
+    pub fn count(&mut self, at: Timestamp, instants: u64) {
+        match at <= self.without_python {
+            true => self.without += instants,
+            false => self.unseen += instants,
+        }
+    }
+
+    /// Nobody asked for what was since the last look, up to `now`.
+    pub fn leave_out(&mut self, now: Timestamp, cpu: Option<Nanos>) {
+        self.without_python = now;
+        self.cpu_without_python = cpu.unwrap_or(self.cpu_without_python);
+    }
+
+    /// When it was last known to have none.
+    pub fn without_python(&self) -> Timestamp {
+        self.without_python
+    }
+
+    /// The CPU time that it had used by then.
+    pub fn cpu_without_python(&self) -> Nanos {
+        self.cpu_without_python
+    }
+
+    /// All instants.
+    pub fn instants(&self) -> u64 {
+        self.without + self.unseen
+    }
+
+    /// The instants at which it had none, and those at which it may have had one.
+    pub fn by_instants(&self) -> (u64, u64) {
+        (self.without, self.unseen)
+    }
+
+    /// The same in ticks of a clock of this period, as it has used so much CPU time by now.
+    pub fn by_ticks(&self, period: Nanos, cpu: Option<Nanos>) -> (u64, u64) {
+        if period == Nanos::ZERO {
+            return (0, 0);
+        }
+        let without = self.cpu_without_python.saturating_sub(self.cpu_before);
+        let unseen = cpu.unwrap_or_default().saturating_sub(self.cpu_without_python);
+        (ticks(without, period), ticks(unseen, period))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_nanos(millis * 1_000_000)
+    }
+
+    fn cpu(millis: u64) -> Nanos {
+        Nanos::from_nanos(millis * 1_000_000)
+    }
+
+    #[test]
+    fn what_passed_since_the_last_look_was_missed() {
+        let mut missed = Missed::since(at(10), cpu(2));
+        missed.count(at(20), 3);
+        assert_eq!(missed.by_instants(), (0, 3), "a fork has what its parent has");
+        missed.had_none(at(30), Some(cpu(12)));
+        // An instant that was left out before the look is told of only afterwards.
+        missed.count(at(29), 1);
+        missed.count(at(31), 1);
+        assert_eq!(missed.by_instants(), (4, 1));
+        assert_eq!(missed.instants(), 5);
+        assert_eq!(missed.by_ticks(cpu(5), Some(cpu(42))), (2, 6));
+        assert_eq!(missed.by_ticks(Nanos::ZERO, Some(cpu(42))), (0, 0));
+        assert_eq!(missed.by_ticks(cpu(5), None), (2, 0), "it has ended");
+    }
+
+    #[test]
+    fn what_nobody_asked_for_was_not_missed() {
+        let mut missed = Missed::since(at(10), cpu(0));
+        missed.leave_out(at(1000), Some(cpu(900)));
+        missed.count(at(1010), 1);
+        assert_eq!(missed.by_instants(), (0, 1));
+        assert_eq!(missed.by_ticks(cpu(10), Some(cpu(910))).1, 1);
+    }
+}
