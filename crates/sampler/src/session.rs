@@ -218,14 +218,17 @@ impl Session {
     ) -> End {
         let mut costs = Costs::from_now();
         // What is there must be told to the program at once, however busy the machine is: until then it is not
-        // sampled. What the program sends has time.
+        // sampled. What the program sends has time, looks from outside have not: one that comes when others leave
+        // it a CPU comes when its threads are waiting for theirs.
         priority::want_promptness();
         let cpu = self.members.cpu_of_root();
         self.members.miss_from(costs.start);
         // What was missed is told by CPU time there.
         self.begin_tree(0);
         self.members.read_kernel(profile);
-        priority::want_no_promptness();
+        if !self.members.wants_looks_off_cpu() {
+            priority::want_no_promptness();
+        }
         costs.start = self.members.watched_since().unwrap_or(costs.start);
         let start = costs.start;
         if let Some(beginning) = self.beginning {
