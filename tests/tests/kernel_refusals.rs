@@ -28,7 +28,7 @@ fn without_the_kernels_types_waits_are_asked_for_and_cpu_time_is_sampled_as_ever
     let record = |words| record(&place::without_types(), &scratch, words).pid(&fixture);
     record("--sampler bpf").succeed()?;
     record("--mode wall").succeed()?.must_say(&["sampler: pause", NO_TYPES])?;
-    record("--mode off-cpu").fail(&[NO_TYPES])?;
+    record("--mode off-cpu").fail(&[NO_TYPES, "--mode wall, which with --sampler pause"])?;
     record("--mode wall --sampler bpf").fail(&[NO_TYPES])?;
     Ok(())
 }

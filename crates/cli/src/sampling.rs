@@ -72,9 +72,7 @@ impl Sampling {
             Some(_) if wanted.mode == Mode::OffCpu => {
                 Err(Failure::new("how long threads wait is told by the kernel's scheduler alone")
                     .with_advice("--sampler bpf")
-                    .with_advice(
-                        "--mode wall, which with --sampler pause asks now and then what each thread does",
-                    ))
+                    .with_advice(ASKING_INSTEAD))
             }
             Some(kind) => {
                 Ok(Sampling { options: SamplerOptions { kind, ..options }, kernel: None, instead: None })
@@ -109,6 +107,10 @@ impl std::fmt::Display for Sampling {
     }
 }
 
+/// What can be had where the kernel's scheduler tells nothing.
+const ASKING_INSTEAD: &str =
+    "--mode wall, which with --sampler pause asks now and then what each thread does";
+
 /// What stands in the way of the in-kernel sampler.
 #[derive(Debug, thiserror::Error)]
 pub enum Obstacle {
@@ -125,12 +127,13 @@ pub enum Obstacle {
 
 impl Obstacle {
     fn failure(&self, wanted: Wanted) -> Failure {
-        let (needed_by, else_try) = match wanted.kernel_frames {
-            true => (
+        let (needed_by, else_try) = match (wanted.mode, wanted.kernel_frames) {
+            (Mode::OffCpu, _) => (", which --mode off-cpu needs,", ASKING_INSTEAD),
+            (_, true) => (
                 ", which --kernel needs,",
                 "the same without --kernel: that needs no more than the right to trace",
             ),
-            false => ("", "--sampler pause, which needs no more than the right to trace"),
+            (_, false) => ("", "--sampler pause, which needs no more than the right to trace"),
         };
         let failure = Failure::new(format!("the in-kernel sampler{needed_by} cannot be taken: {self}"));
         let failure = match self {
