@@ -196,7 +196,7 @@ fn two_capabilities_are_enough_and_both_are_needed() {
 fn shown(fixture: &Fixture, options: &str) -> Result<(BTreeMap<String, f64>, f64)> {
     let scratch = Scratch::new()?;
     let file = scratch.file("out.json");
-    let words = format!("--sampler bpf -t -f speedscope -r 500 -d 0.4 {options} -o");
+    let words = format!("--sampler bpf -t -f speedscope -r 500 -d 0.8 {options} -o");
     let run = Profiler::new("record").words(&words).arg(&file).pid(fixture).succeed()?;
     run.must_say(&["never stopped"])?;
     let (text, mut shown) = (fs::read_to_string(&file)?, BTreeMap::new());

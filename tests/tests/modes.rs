@@ -127,7 +127,7 @@ fn a_tree_is_shown_with_what_each_process_waits_for() -> Result<()> {
     let fixture = Fixture::inline(one_interpreter(), PARENT)?;
     let scratch = Scratch::new()?;
     let file = scratch.file("out.txt");
-    let record = Profiler::new("record").words("--mode wall -s -d 1 -f raw -o").arg(&file);
+    let record = Profiler::new("record").words("--mode wall -s -d 2 -f raw -o").arg(&file);
     let run = record.pid(&fixture).succeed()?;
     let (profile, elapsed) = (Collapsed::parse(&fs::read_to_string(&file)?)?, run.sampled_for()?);
     let (child, sleep) = ("<waiting: child process>", "<waiting: sleep>");
