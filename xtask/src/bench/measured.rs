@@ -139,7 +139,8 @@ impl Measured {
         Ok(true)
     }
 
-    fn signal(&self, signal: Signal) -> Result<()> {
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
         Ok(kill(Pid::from_raw(i32::try_from(self.pid)?), signal)?)
     }
 }

@@ -56,20 +56,24 @@ pub struct Turn {
 
 /// Work done so far, and when.
 #[derive(Clone, Copy, Debug)]
-struct Progress {
+pub struct Progress {
     rounds: f64,
     wall: f64,
 }
 
 impl Progress {
-    fn of(fixture: &mut Fixture) -> Result<Self> {
+    /// Asks the target.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn of(fixture: &mut Fixture) -> Result<Self> {
         let progress = fixture.progress()?;
         let number = |name: &str| progress[name].as_f64().with_context(|| format!("no {name} in {progress}"));
         Ok(Progress { rounds: number("rounds")?, wall: number("wall")? })
     }
 
     /// Rounds in a second since then.
-    fn speed_since(self, before: Progress) -> f64 {
+    pub fn speed_since(self, before: Progress) -> f64 {
         (self.rounds - before.rounds) / (self.wall - before.wall)
     }
 }

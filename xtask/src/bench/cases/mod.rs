@@ -4,6 +4,7 @@ mod dump;
 mod in_kernel;
 mod matrix;
 mod memory;
+mod phases;
 mod recorded_tree;
 mod shares;
 mod slowdown;
@@ -21,6 +22,8 @@ use super::table::Table;
 pub enum Case {
     /// The labyrinth at 1 kHz.
     Labyrinth,
+    /// The same in short phases.
+    Phases,
     /// The labyrinth at several rates on every interpreter.
     Matrix,
     /// Idle threads beside a busy one.
@@ -47,8 +50,9 @@ pub enum Case {
 
 impl Case {
     /// All cases.
-    pub const ALL: [Case; 12] = [
+    pub const ALL: [Case; 13] = [
         Case::Labyrinth,
+        Case::Phases,
         Case::Matrix,
         Case::Threads,
         Case::ManyThreads,
@@ -66,6 +70,7 @@ impl Case {
     pub fn name(self) -> &'static str {
         match self {
             Case::Labyrinth => "labyrinth",
+            Case::Phases => "phases",
             Case::Matrix => "matrix",
             Case::Threads => "threads",
             Case::ManyThreads => "many_threads",
@@ -84,6 +89,7 @@ impl Case {
     pub fn run(self, options: &Options) -> Result<Vec<Table>> {
         match self {
             Case::Labyrinth => slowdown::labyrinth(options),
+            Case::Phases => phases::run(options),
             Case::Matrix => matrix::run(options),
             Case::Threads => slowdown::idle_threads(options),
             Case::ManyThreads => slowdown::many_threads(options),
