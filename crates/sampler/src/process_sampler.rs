@@ -300,6 +300,9 @@ impl ProcessSampler {
     /// thread waits for its CPU it stands where it was, and no other thread ran. That is so wherever the sampler itself
     /// has that CPU.
     pub fn sample_again(&mut self, ledger: &mut Ledger, schedule: &mut Schedule) {
+        if self.options.include_idle {
+            return;
+        }
         let now = clock::now();
         let threads = &self.probe.roster.threads;
         let Some((queued, last)) = self.waiting.only_queued() else { return };
@@ -308,15 +311,14 @@ impl ProcessSampler {
             let mut others = threads.iter().enumerate().filter(|(index, _)| *index != queued.thread);
             others.all(|(_, other)| !other.is_running() && other.slept_since_look())
         };
-        if self.options.include_idle || !stands_still || !is_alone() {
+        if !stands_still || !is_alone() {
             return;
         }
-        while schedule.next() <= now {
+        schedule.pass_until(now, &mut |instant| {
             // One that had passed before is caught up with.
-            last.again.push(schedule.next().max(last.at));
+            last.again.push(instant.max(last.at));
             ledger.count_without_stop();
-            schedule.go_on(now);
-        }
+        });
     }
 
     /// What the clocks say of each thread of an instant that was captured just now.

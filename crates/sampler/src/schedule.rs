@@ -53,10 +53,7 @@ impl Schedule {
         if now.since(self.next) <= MAX_BACKLOG.max(Nanos::from_nanos((self.mean_gap * MAX_GAPS) as u64)) {
             return;
         }
-        while self.next < now {
-            left_out(self.next);
-            self.advance();
-        }
+        self.pass_until(now, left_out);
     }
 
     /// Goes on to the first instant after `now`: those that have passed were not asked for.
@@ -70,11 +67,16 @@ impl Schedule {
     /// Goes on to the first instant that is not before `now`; returns how many were.
     pub fn instants_until(&mut self, now: Timestamp) -> u64 {
         let mut passed = 0;
-        while self.next < now {
-            self.advance();
-            passed += 1;
-        }
+        self.pass_until(now, &mut |_| passed += 1);
         passed
+    }
+
+    /// The same; tells each of them.
+    pub fn pass_until(&mut self, now: Timestamp, passed: &mut dyn FnMut(Timestamp)) {
+        while self.next < now {
+            passed(self.next);
+            self.advance();
+        }
     }
 
     fn advance(&mut self) {

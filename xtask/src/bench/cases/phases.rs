@@ -1,7 +1,8 @@
 //! What `pause` costs its target, more exactly than windows of seconds tell on a machine that is not equally fast all
-//! the time: it records, and is suspended and goes on in turn every fraction of a second. A suspended sampler holds
-//! nothing, but only `pause` and `peek` can be measured so: the program of `bpf` ticks on in the kernel, and py-spy may be
-//! suspended while it holds its target.
+//! the time: it records, and is suspended and goes on in turn every fraction of a second. Only `pause` and `peek`
+//! can be measured so: the program of `bpf` ticks on in the kernel, and py-spy may be suspended while it holds its target.
+//! So may `pause` at the few instants that need a stop, for some ten microseconds each; such a pair shows a target that
+//! stands still, which the median does not care for.
 
 use std::thread;
 use std::time::{Duration, Instant};
