@@ -5,7 +5,7 @@ use profiler_model::{Nanos, Pid, RemoteAddr, Tid, Timestamp};
 
 use crate::off_cpu::AbsenceRecord;
 
-pub(crate) const STACK_HEAD_BYTES: usize = 72;
+pub(crate) const STACK_HEAD_BYTES: usize = 80;
 pub(crate) const THREAD_BYTES: usize = 384;
 pub(crate) const FRAME_RECORD_BYTES: usize = 40;
 /// What a stack is called that was taken by the scheduler (`RECORD_DEEP_STACK`).
@@ -170,6 +170,16 @@ impl<'a> StackRecord<'a> {
     /// How long the thread has been on a CPU in all since it is watched; `None` where that is not known.
     pub fn ran(&self) -> Option<Nanos> {
         Some(self.wide(64)).filter(|ran| *ran != 0).map(Nanos::from_nanos)
+    }
+
+    /// How many ticks of this CPU's clock were due and did not come before this one.
+    pub fn missed(&self) -> u64 {
+        self.narrow(72).into()
+    }
+
+    /// By how much this tick came after its time.
+    pub fn behind(&self) -> Nanos {
+        Nanos::from_nanos(self.narrow(76).into())
     }
 
     /// What stands behind the head: the frames that were walked, and those of the kernel.

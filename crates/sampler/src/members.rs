@@ -452,7 +452,8 @@ impl Members {
             });
             match (record, sampler) {
                 (Record::Stack(stack), Some(sampler)) => {
-                    let Tick { weight, late } = Tick::after(stack.weight(), period);
+                    let Tick { weight, late } =
+                        Tick::after(stack.weight(), stack.missed(), stack.behind(), period);
                     let ledger = profile.ledger_mut();
                     ledger.count_lost_times(LossReason::Late, late);
                     ledger.count_lost_times(LossReason::RateLimited, ticks(stack.rested(), period));

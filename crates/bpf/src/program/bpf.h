@@ -47,6 +47,13 @@ static void *(*bpf_get_current_task_btf)(void) = (void *)158;
 static void *(*bpf_task_pt_regs)(void *task) = (void *)175;
 static long (*bpf_loop)(u32 times, void *callback, void *context, u64 flags) = (void *)181;
 
+/* What a program of a perf event is given (`bpf_perf_event_data`; include/uapi/linux/bpf_perf_event.h). */
+struct perf_event_context {
+    u64 registers[21]; /* x86-64 */
+    u64 sample_period;
+    u64 address;
+};
+
 /* What `bpf_perf_prog_read_value` tells of the event that fired. */
 struct perf_event_value {
     u64 counter;

@@ -177,6 +177,8 @@ static ALWAYS_INLINE void keep_stack(void *context, struct layout *layout, struc
         return;
     record->weight = 0;
     record->rested = 0;
+    record->missed = 0;
+    record->behind = 0;
     u64 ids = (u64)absence->process << 32 | absence->thread;
     take_stack(context, layout, record, RECORD_DEEP_STACK, ids, now);
     u64 size = KEEP(record_size(record));

@@ -51,10 +51,11 @@ struct {
     MAP_TYPE(value, struct window);
 } windows SECTION(".maps");
 
-/* What a CPU's clock had counted at its last tick, and for how long it had not been let tick. */
+/* What a CPU's clock had counted at its last tick, for how long it had not been let tick, and when that tick was due. */
 struct clock {
     u64 counter;
     u64 rest;
+    u64 due;
 };
 
 struct {
@@ -488,26 +489,49 @@ static ALWAYS_INLINE u64 wakeup(u32 outcome) {
     return bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) > 1024 * 1024 ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
 }
 
+/* How many ticks were due and did not come before this one at `now`, and how late this one is.
+ *
+ * The kernel's timer keeps its beat: a tick that comes late does not put off the next, and of those that are due
+ * meanwhile none comes later (`hrtimer_forward`). When it is due is not told; it is as early as ticks ever come. */
+static ALWAYS_INLINE void keep_beat(struct clock *clock, struct stack_record *record, u64 period, u64 now) {
+    s64 since = now - clock->due;
+    u64 beats = since > 0 && period ? ((u64)since + period / EARLY_PART) / period : 0;
+    u64 due = clock->due + beats * period;
+    /* Before the next one could be due, so that it has another beat since; or earlier than ever. */
+    if (beats == 0 || now < due)
+        due = now;
+    clock->due = due;
+    record->missed = beats > 1 ? (u32)(beats - 1) : 0;
+    record->behind = (u32)(now - due);
+}
+
 /* For how long this tick stands: what the CPU's clock has counted since its last one, whatever ran; and for how long
  * it was not let tick. */
-static ALWAYS_INLINE void weigh(void *context, u32 cpu, struct stack_record *record) {
+static ALWAYS_INLINE void weigh(struct perf_event_context *context, u32 cpu, struct stack_record *record, u64 now) {
     struct perf_event_value value = {};
     bpf_perf_prog_read_value(context, &value, sizeof value);
     struct clock *last = bpf_map_lookup_elem(&clocks, &cpu);
     if (!last)
         return;
+    /* One that has counted less is another: the CPU was away. */
+    if (value.counter < last->counter)
+        *last = (struct clock){};
     u64 rest = value.enabled - value.counter;
     u64 rested = rest > last->rest ? rest - last->rest : 0;
     record->weight = value.counter - last->counter;
     record->rested = rested < ~0u ? (u32)rested : ~0u;
     last->counter = value.counter;
     last->rest = rest;
+    /* After a rest it starts anew. */
+    if (last->due == 0 || rested > context->sample_period / 2)
+        last->due = now - context->sample_period;
+    keep_beat(last, record, context->sample_period, now);
 }
 
 static ALWAYS_INLINE u64 time_on_cpu(u32 thread, u64 now);
 
 SECTION("perf_event")
-int sample(void *context) {
+int sample(struct perf_event_context *context) {
     u64 start = bpf_ktime_get_ns();
     u64 ids = bpf_get_current_pid_tgid();
     u32 process = ids >> 32;
@@ -515,7 +539,7 @@ int sample(void *context) {
     struct stack_record *record = bpf_map_lookup_elem(&stacks, &cpu);
     if (!record)
         return 0;
-    weigh(context, cpu, record);
+    weigh(context, cpu, record, start);
     struct layout *layout = bpf_map_lookup_elem(&layouts, &process);
     if (!layout)
         return 0;

@@ -32,6 +32,8 @@
 /* No interpreter is started in less than these nanoseconds; sampled at 1 kHz, a busy process is looked at more often. */
 #define MAX_LOOK_GAP 3000000
 #define MAX_CPUS 512
+/* A tick that is earlier than the one part in so many of its period by which ticks differ is of another beat. */
+#define EARLY_PART 8
 #define NO_OFFSET 0xffffffffu
 
 /* How a process's CPython is laid out: everything the walk needs. Offsets that do not exist are NO_OFFSET. */
@@ -148,6 +150,10 @@ struct stack_record {
     u64 end;
     /* How long the thread has been on a CPU in all since it is watched; 0 where that is not known. */
     u64 ran;
+    /* How many ticks of this CPU's clock did not come between the one before and this, and by how many nanoseconds
+     * this one came after its time. */
+    u32 missed;
+    u32 behind;
     u8 thread_copy[THREAD_BYTES];
     struct frame_copy frames[MAX_FRAMES];
     /* Room for those of the kernel where all of these are used: program counters, leaf first. */
