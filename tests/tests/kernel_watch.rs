@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, ensure};
-use profiler_bpf::{KernelSampler, Layout, OffCpu, Record};
+use profiler_bpf::{DescriptorCalls, KernelSampler, Layout, OffCpu, Record};
 use profiler_model::{Nanos, Pid, Tid, Timestamp};
 use profiler_os::{Schedule, ThreadFiles, clock};
 use profiler_tests::can_load_programs;
@@ -106,7 +106,8 @@ fn told(kernel: &mut KernelSampler, thread: Tid) -> Told {
 
 /// Has a thread come back so often before the watch learns that it had left, and leave then; returns what was told.
 fn with_unseen_returns(returns: usize) -> Result<Told> {
-    let (mut kernel, mut watch) = OffCpu::load(clock::cpus(), false, Nanos::ZERO)?;
+    let (mut kernel, mut watch) =
+        OffCpu::load(clock::cpus(), false, Nanos::ZERO, DescriptorCalls::default())?;
     let subject = Subject::start()?;
     kernel.set_layout(subject.pid, &Layout::default())?;
     let counted = subject.sleeping()?;

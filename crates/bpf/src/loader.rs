@@ -15,6 +15,7 @@ use aya::{Ebpf, EbpfError, EbpfLoader};
 use profiler_model::{Nanos, Pid, RemoteAddr, Tid};
 
 use crate::layout::{Layout, ThreadEntry, code_key};
+use crate::off_cpu::DescriptorCalls;
 use crate::records::Record;
 use crate::task_layout::TaskLayout;
 
@@ -93,24 +94,30 @@ impl KernelSampler {
     /// # Errors
     /// When the kernel refuses it.
     pub fn load(cpus: u32, kernel_frames: bool) -> Result<Self, BpfError> {
-        Self::load_with(cpus, kernel_frames, None)
+        Self::load_with(cpus, kernel_frames, None, DescriptorCalls::default())
     }
 
-    /// The same with the programs that look at the kernel's own threads, which are laid out so.
+    /// The same with the programs that look at the kernel's own threads, which are laid out so, and in these calls at
+    /// what a descriptor is open on.
     pub(crate) fn load_with(
         cpus: u32,
         kernel_frames: bool,
         tasks: Option<TaskLayout>,
+        descriptor_calls: DescriptorCalls,
     ) -> Result<Self, BpfError> {
         let watches_threads = u32::from(tasks.is_some());
         let takes_kernel_frames = u32::from(kernel_frames);
-        let task_fields = tasks.unwrap_or_default();
+        let TaskLayout { task: task_fields, file } = tasks.unwrap_or_default();
+        // Without its fields none is looked at.
+        let (file_fields, calls) = file.map(|fields| (fields, descriptor_calls.0)).unwrap_or_default();
         let mut ebpf = EbpfLoader::new()
             // To have all of the kernel's types in memory takes 20 MB.
             .btf(None)
             .override_global("watches_threads", &watches_threads, true)
             .override_global("takes_kernel_frames", &takes_kernel_frames, true)
             .override_global("task_fields", &task_fields, true)
+            .override_global("file_fields", &file_fields, true)
+            .override_global("descriptor_calls", &calls, true)
             .map_max_entries("stacks", cpus.max(1))
             .map_max_entries("names", cpus.max(1))
             .map_max_entries("clocks", cpus.max(1))

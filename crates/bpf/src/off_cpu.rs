@@ -15,7 +15,7 @@ use crate::task_layout;
 /// Each program, and the place of the scheduler that it runs at.
 const PROGRAMS: [(&str, &str); 2] = [("off_cpu_switch", "sched_switch"), ("off_cpu_wakeup", "sched_wakeup")];
 
-const HEAD_BYTES: usize = 104;
+const HEAD_BYTES: usize = 120;
 const STACK_BYTES: usize = crate::records::STACK_HEAD_BYTES
     + crate::records::THREAD_BYTES
     + KEPT_FRAMES * crate::records::FRAME_RECORD_BYTES;
@@ -23,6 +23,9 @@ const STACK_BYTES: usize = crate::records::STACK_HEAD_BYTES
 const KEPT_FRAMES: usize = 64;
 /// Bytes of an entry of the map `absences`.
 const ENTRY_BYTES: usize = HEAD_BYTES + STACK_BYTES;
+
+/// Where the scheduler's state stands, and behind it how long the stack is.
+const SCHEDULER_STATE_AT: usize = 96;
 
 const RUNNABLE: u32 = 1;
 const DEEP: u32 = 2;
@@ -38,6 +41,43 @@ struct Entry([u8; ENTRY_BYTES]);
 // SAFETY: bytes without gaps, for which every bit pattern is a value.
 unsafe impl Pod for Entry {}
 
+/// System calls have lower numbers than this (`MAX_CALLS`); the kernel has some 470.
+const MAX_CALLS: u64 = 512;
+
+/// System calls whose first argument is a descriptor for which they may wait: a bit for each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DescriptorCalls(pub(crate) [u64; MAX_CALLS as usize / 64]);
+
+impl DescriptorCalls {
+    /// Those of which `takes_one` says so.
+    pub fn of(takes_one: impl Fn(u64) -> bool) -> Self {
+        let mut calls = DescriptorCalls::default();
+        for call in (0..MAX_CALLS).filter(|call| takes_one(*call)) {
+            calls.0[call as usize / 64] |= 1 << (call % 64);
+        }
+        calls
+    }
+}
+
+/// What a descriptor was open on at the moment at which its thread left the CPU to wait for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct OpenFile {
+    /// The first bytes of its name, as the kernel calls it, where it has no other place; zeros otherwise.
+    pub name: [u8; 8],
+    /// The magic number of the file system that it lies on.
+    pub file_system: u32,
+    /// What kind of file it is, and its permissions (`st_mode`).
+    pub mode: u32,
+}
+
+impl OpenFile {
+    /// `None` where the program could not see what it was.
+    fn known(self) -> Option<Self> {
+        (self.mode != 0).then_some(self)
+    }
+}
+
 /// What the program sums short absences by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
@@ -46,6 +86,7 @@ struct SumKey {
     runnable: u32,
     call: i64,
     argument: u64,
+    file: OpenFile,
 }
 
 // SAFETY: numbers without gaps, for which every bit pattern is a value.
@@ -73,17 +114,23 @@ pub struct OffCpu {
 
 impl OffCpu {
     /// Loads the program and has the scheduler run its parts for threads off the CPU. Absences shorter than `least`
-    /// are summed by what was waited for. With `kernel_frames` it also takes where in the kernel threads wait.
+    /// are summed by what was waited for, which in `calls` is what a descriptor is open on. With `kernel_frames` it also
+    /// takes where in the kernel threads wait.
     ///
     /// # Errors
     /// When the kernel does not describe its types, or refuses the programs.
-    pub fn load(cpus: u32, kernel_frames: bool, least: Nanos) -> Result<(KernelSampler, Self), BpfError> {
+    pub fn load(
+        cpus: u32,
+        kernel_frames: bool,
+        least: Nanos,
+        calls: DescriptorCalls,
+    ) -> Result<(KernelSampler, Self), BpfError> {
         if !cfg!(target_arch = "x86_64") {
             // The saved registers are those of x86-64.
             return Err(BpfError::Missing("off-CPU programs for this kind of processor"));
         }
         let tasks = task_layout::of_kernel().map_err(BpfError::Types)?;
-        let mut kernel = KernelSampler::load_with(cpus, kernel_frames, Some(tasks))?;
+        let mut kernel = KernelSampler::load_with(cpus, kernel_frames, Some(tasks), calls)?;
         let off_cpu = OffCpu::start(&mut kernel, least)?;
         Ok((kernel, off_cpu))
     }
@@ -193,7 +240,7 @@ pub struct AbsenceCopy(Entry);
 impl AbsenceCopy {
     /// The same as when it is sent.
     pub fn record(&self) -> AbsenceRecord<'_> {
-        let stack = number(&self.0.0, HEAD_BYTES - 8).unwrap_or(0) >> 32;
+        let stack = number(&self.0.0, SCHEDULER_STATE_AT).unwrap_or(0) >> 32;
         AbsenceRecord(&self.0.0[..HEAD_BYTES + (stack as usize).min(STACK_BYTES)])
     }
 }
@@ -207,17 +254,19 @@ pub enum Cause {
     Waited {
         /// The system call.
         call: Option<u64>,
-        /// Its first argument.
+        /// Its first argument; 0 where many short waits for the same kind of file are one.
         argument: u64,
+        /// If that is a descriptor, what it was open on; `None` where it is none, or that is not known.
+        file: Option<OpenFile>,
     },
 }
 
 impl Cause {
-    fn new(runnable: bool, call: i64, argument: u64) -> Self {
+    fn new(runnable: bool, call: i64, argument: u64, file: OpenFile) -> Self {
         match runnable {
             true => Cause::Preempted,
             // The kernel has -1 where there is none.
-            false => Cause::Waited { call: u64::try_from(call).ok(), argument },
+            false => Cause::Waited { call: u64::try_from(call).ok(), argument, file: file.known() },
         }
     }
 }
@@ -295,7 +344,12 @@ impl<'a> AbsenceRecord<'a> {
 
     /// Why it was away.
     pub fn cause(&self) -> Cause {
-        Cause::new(self.has(RUNNABLE), self.wide(40) as i64, self.wide(48))
+        Cause::new(self.has(RUNNABLE), self.wide(40) as i64, self.wide(48), self.file())
+    }
+
+    fn file(&self) -> OpenFile {
+        let kind = self.wide(112);
+        OpenFile { name: self.wide(104).to_le_bytes(), file_system: kind as u32, mode: (kind >> 32) as u32 }
     }
 
     /// The first three arguments of the system call that it left in.
@@ -310,7 +364,7 @@ impl<'a> AbsenceRecord<'a> {
 
     /// What the scheduler calls its state (`TASK_INTERRUPTIBLE` is 1).
     pub fn scheduler_state(&self) -> u32 {
-        self.narrow(96)
+        self.narrow(SCHEDULER_STATE_AT)
     }
 
     /// Its stack when it left; `None` where it is not in this record.
@@ -338,7 +392,7 @@ impl ShortAbsences {
     fn new(key: &SumKey, sum: &SumEntry) -> Self {
         ShortAbsences {
             thread: Tid::new(key.thread),
-            cause: Cause::new(key.runnable != 0, key.call, key.argument),
+            cause: Cause::new(key.runnable != 0, key.call, key.argument, key.file),
             absences: sum.absences,
             waited: Nanos::from_nanos(sum.waited),
             queued: Nanos::from_nanos(sum.queued),
@@ -353,7 +407,7 @@ mod tests {
     #[test]
     fn an_absence_says_when_and_why() {
         let mut bytes = [0u8; HEAD_BYTES];
-        let fields = [(16, 1000u64), (24, 4000), (32, 5000), (40, 202), (48, 0x7f00)];
+        let fields = [(16, 1000u64), (24, 4000), (32, 5000), (40, 202), (48, 0x7f00), (96, 1 | 77 << 32)];
         for (at, value) in fields {
             bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
         }
@@ -363,8 +417,15 @@ mod tests {
         let times = (absence.left(), absence.woken(), absence.back());
         let at = Timestamp::from_nanos;
         assert_eq!(times, (Some(at(1000)), Some(at(4000)), at(5000)));
-        assert_eq!(absence.cause(), Cause::Waited { call: Some(202), argument: 0x7f00 });
+        let waited = |file| Cause::Waited { call: Some(202), argument: 0x7f00, file };
+        assert_eq!(absence.cause(), waited(None));
         assert!(absence.stack().is_none());
+        assert_eq!(absence.scheduler_state(), 1);
+        bytes[104..112].copy_from_slice(b"[timerfd");
+        bytes[112..116].copy_from_slice(&0x0904_1934u32.to_le_bytes());
+        bytes[116..120].copy_from_slice(&0o600u32.to_le_bytes());
+        let file = OpenFile { name: *b"[timerfd", file_system: 0x0904_1934, mode: 0o600 };
+        assert_eq!(AbsenceRecord(&bytes).cause(), waited(Some(file)));
         bytes[12] = RUNNABLE as u8;
         assert_eq!(AbsenceRecord(&bytes).cause(), Cause::Preempted);
         assert!(AbsenceRecord::parse(&bytes[1..]).is_none());
@@ -372,6 +433,13 @@ mod tests {
 
     #[test]
     fn no_system_call_is_none() {
-        assert_eq!(Cause::new(false, -1, 7), Cause::Waited { call: None, argument: 7 });
+        let file = OpenFile { name: [0; 8], file_system: 0, mode: 0 };
+        assert_eq!(Cause::new(false, -1, 7, file), Cause::Waited { call: None, argument: 7, file: None });
+    }
+
+    #[test]
+    fn calls_are_bits() {
+        let calls = DescriptorCalls::of(|call| [0, 63, 64, 511, 512].contains(&call));
+        assert_eq!(calls.0, [1 | 1 << 63, 1, 0, 0, 0, 0, 0, 1 << 63]);
     }
 }

@@ -1,5 +1,5 @@
-//! Where the kernel's own structure of a thread has what the programs in the scheduler look at, from the kernel's type
-//! information (BTF). Only this is looked for: to have all of it in memory takes 20 MB.
+//! Where the kernel's own structures of a thread and of its open files have what the programs in the scheduler look at,
+//! from the kernel's type information (BTF). Only this is looked for: to have all of it in memory takes 20 MB.
 
 use std::fs::File;
 use std::io::Read;
@@ -22,14 +22,38 @@ const STRUCTURE: u32 = 4;
 const UNION: u32 = 5;
 const POINTER: u32 = 2;
 const TYPEDEF: u32 = 8;
+/// Kinds that say something of another type: volatile, const, restrict, a tag of a type.
+const MODIFIERS: [u32; 4] = [9, 10, 11, 18];
+/// So many of them stand before a type at most: C has not more to say.
+const MAX_MODIFIERS: usize = 8;
 const PROTOTYPE: u32 = 13;
 
-/// The offsets of `task_fields` in `program/off_cpu.h`.
-pub(crate) type TaskLayout = [u32; 4];
+/// What the programs look at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TaskLayout {
+    /// The offsets of `task_fields` in `program/off_cpu.h`.
+    pub(crate) task: [u32; 4],
+    /// Those of `file_fields`; `None` where the kernel has its open files otherwise than is known.
+    pub(crate) file: Option<[u32; 10]>,
+}
 
 /// What stands there, as the way from the structure of a thread.
-const FIELDS: [&[&str]; 4] =
+const TASK_FIELDS: [&[&str]; 4] =
     [&["pid"], &["se", "sum_exec_runtime"], &["sched_info", "pcount"], &["sched_info", "last_arrival"]];
+
+/// The same for open files, each from a structure of its own.
+const FILE_FIELDS: [(&str, &[&str]); 10] = [
+    ("task_struct", &["files"]),
+    ("files_struct", &["fdt"]),
+    ("fdtable", &["max_fds"]),
+    ("fdtable", &["fd"]),
+    ("file", &["f_inode"]),
+    ("file", &["f_path", "dentry"]),
+    ("inode", &["i_mode"]),
+    ("inode", &["i_sb"]),
+    ("super_block", &["s_magic"]),
+    ("dentry", &["d_name", "name"]),
+];
 
 /// The layout in the running kernel.
 ///
@@ -48,9 +72,9 @@ fn of_types(bytes: &[u8]) -> Result<TaskLayout, String> {
         // Linux 5.17 does not tell the state, and the first 5.18 tells it in another place.
         return Err("a switch of threads is told otherwise than from Linux 5.19 on".to_owned());
     }
-    let task = types.structure("task_struct").ok_or("they have no task_struct")?;
-    let mut layout = TaskLayout::default();
-    for (offset, way) in layout.iter_mut().zip(FIELDS) {
+    let task = types.structures("task_struct").next().ok_or("they have no task_struct")?;
+    let mut layout = TaskLayout { file: types.file_layout(), ..TaskLayout::default() };
+    for (offset, way) in layout.task.iter_mut().zip(TASK_FIELDS) {
         *offset = types.offset(task, way).ok_or_else(|| format!("a thread has no {}", way.join(".")))?;
     }
     Ok(layout)
@@ -113,9 +137,10 @@ impl<'a> Types<'a> {
         self.names.get(at as usize..)?.split(|byte| *byte == 0).next()
     }
 
-    fn structure(&self, name: &str) -> Option<Type> {
+    /// Those of this name: the kernel itself has one, a driver may have another.
+    fn structures(&self, name: &str) -> impl Iterator<Item = Type> {
         let found = self.starts[1..].iter().filter_map(|at| self.at(*at as usize));
-        found.filter(|one| one.kind == STRUCTURE).find(|one| self.name(one.name) == Some(name.as_bytes()))
+        found.filter(move |one| one.kind == STRUCTURE && self.name(one.name) == Some(name.as_bytes()))
     }
 
     /// Whether `sched_switch` tells whether it was forced, the thread that leaves, the one that comes, and the state.
@@ -135,6 +160,25 @@ impl<'a> Types<'a> {
         Some(!is_pointer(1)? && is_pointer(2)? && is_pointer(3)? && !is_pointer(4)?)
     }
 
+    fn file_layout(&self) -> Option<[u32; 10]> {
+        let mut layout = [0; 10];
+        for (offset, (structure, way)) in layout.iter_mut().zip(FILE_FIELDS) {
+            *offset = self.structures(structure).find_map(|one| self.offset(one, way))?;
+        }
+        Some(layout)
+    }
+
+    /// The type that is left without what only says something of it.
+    fn unmodified(&self, mut one: Type) -> Option<Type> {
+        for _ in 0..MAX_MODIFIERS {
+            if !MODIFIERS.contains(&one.kind) {
+                return Some(one);
+            }
+            one = self.meant_by(one)?;
+        }
+        None
+    }
+
     /// The type that a name or a pointer stands for.
     fn meant_by(&self, one: Type) -> Option<Type> {
         self.numbered(number(self.types, one.at + 8)?)
@@ -148,7 +192,7 @@ impl<'a> Types<'a> {
         if rest.is_empty() {
             Some(before)
         } else {
-            before.checked_add(self.offset(self.numbered(inner)?, rest)?)
+            before.checked_add(self.offset(self.unmodified(self.numbered(inner)?)?, rest)?)
         }
     }
 
@@ -201,7 +245,8 @@ mod tests {
     use super::*;
 
     const NAMES: &[u8] = b"\0task_struct\0pid\0se\0sum_exec_runtime\0sched_info\0pcount\0last_arrival\0\
-        btf_trace_sched_switch\0";
+        btf_trace_sched_switch\0files\0files_struct\0fdt\0fdtable\0max_fds\0fd\0file\0f_inode\0f_path\0dentry\0\
+        inode\0i_mode\0i_sb\0super_block\0s_magic\0d_name\0name\0";
 
     fn name(wanted: &str) -> u32 {
         let with_ends = [b"\0", wanted.as_bytes(), b"\0"].concat();
@@ -244,9 +289,48 @@ mod tests {
         ]
     }
 
+    /// The same with open files; a path and a name are constant ones, as in newer kernels.
+    fn with_files() -> Vec<Vec<u32>> {
+        let mut all = of_a_kernel();
+        all[4] = structure(
+            name("task_struct"),
+            &[(0, 4, 128), (name("sched_info"), 3, 1000), (name("files"), 1, 1824)],
+        );
+        all.extend([
+            structure(name("files_struct"), &[(name("fdt"), 1, 32)]),
+            structure(name("fdtable"), &[(name("max_fds"), 1, 0), (name("fd"), 1, 8)]),
+            // A driver's, which has the name in common with the kernel's.
+            structure(name("file"), &[(name("fd"), 1, 8)]),
+            structure(name("file"), &[(name("f_inode"), 1, 24), (name("f_path"), 15, 64)]),
+            structure(0, &[(name("dentry"), 1, 8)]),
+            vec![0, 10 << 24, 14],
+            structure(name("inode"), &[(name("i_mode"), 1, 0), (name("i_sb"), 1, 40)]),
+            structure(name("super_block"), &[(name("s_magic"), 1, 96)]),
+            structure(name("dentry"), &[(name("d_name"), 19, 32)]),
+            vec![0, 10 << 24, 20],
+            structure(0, &[(name("name"), 1, 8)]),
+        ]);
+        all
+    }
+
     #[test]
     fn members_are_found_in_what_has_a_name_and_what_has_none() {
-        assert_eq!(of_types(&types(&of_a_kernel())), Ok([132, 176, 1000, 1008]));
+        let layout = TaskLayout { task: [132, 176, 1000, 1008], file: None };
+        assert_eq!(of_types(&types(&of_a_kernel())), Ok(layout));
+    }
+
+    #[test]
+    fn what_an_open_file_is_stands_in_several_structures() {
+        let found = of_types(&types(&with_files())).unwrap();
+        assert_eq!(found.file, Some([1824, 32, 0, 8, 24, 72, 0, 40, 96, 40]));
+        // Without one of them nothing is known of any.
+        let mut without = with_files();
+        without[12] = structure(name("file"), &[(name("f_inode"), 1, 24)]);
+        assert_eq!(of_types(&types(&without)).unwrap(), TaskLayout { file: None, ..found });
+        // A type that says something of itself.
+        let mut endless = with_files();
+        endless[14] = vec![0, 10 << 24, 15];
+        assert_eq!(of_types(&types(&endless)).unwrap().file, None);
     }
 
     #[test]

@@ -32,7 +32,9 @@ pub use cpu_turns::{CpuTurns, Switch, SwitchKind};
 pub use file::MappedFile;
 pub use kernel_symbols::{KernelSymbol, KernelSymbols, KernelSymbolsError, Restriction};
 pub use memory::ProcessMemory;
-pub use proc::{Activity, KernelFunction, Mapping, ProcView, Process, Schedule, ThreadFiles, proc_view};
+pub use proc::{
+    Activity, CopyEnd, KernelFunction, Mapping, ProcView, Process, Schedule, ThreadFiles, proc_view,
+};
 pub use process_events::{EventsError, ProcessEvent, ProcessEvents};
 pub use ptrace::{StopError, StoppedThread, Tracer};
 pub use thread_clock::ThreadClock;

@@ -444,6 +444,15 @@ pub enum Activity {
     Stopped,
 }
 
+/// One of the two descriptors of a call that copies between them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CopyEnd {
+    /// What is read, of `splice`, whose other one may be anything if this is a pipe.
+    Source,
+    /// What is written, of `sendfile`, which reads no sockets unless this is a pipe.
+    Target,
+}
+
 fn parse_activity(text: &[u8]) -> Activity {
     let text = String::from_utf8_lossy(text);
     let mut words = text.split_ascii_whitespace();
@@ -499,6 +508,16 @@ impl Activity {
         takes_one.then(|| u32::try_from(argument).ok()).flatten()
     }
 
+    /// Of a call that copies between two descriptors, one of which can be a socket or a pipe: what its first one is.
+    pub fn first_of_two(self) -> Option<CopyEnd> {
+        let Activity::Blocked { call: Some(call), .. } = self else { return None };
+        match call as i64 {
+            libc::SYS_splice => Some(CopyEnd::Source),
+            libc::SYS_sendfile => Some(CopyEnd::Target),
+            _ => None,
+        }
+    }
+
     /// The child that the thread waits for, where it waits for one.
     pub fn child(self) -> Option<u32> {
         match self {
@@ -548,9 +567,18 @@ fn wait_reason(call: u64) -> WaitReason {
         | libc::SYS_preadv
         | libc::SYS_write
         | libc::SYS_writev
+        | libc::SYS_preadv2
         | libc::SYS_pwrite64
+        | libc::SYS_pwritev
+        | libc::SYS_pwritev2
+        | libc::SYS_copy_file_range
+        | libc::SYS_fallocate
+        | libc::SYS_ftruncate
+        | libc::SYS_getdents64
         | libc::SYS_fsync
         | libc::SYS_fdatasync
+        | libc::SYS_sync_file_range
+        | libc::SYS_syncfs
         | libc::SYS_openat
         | libc::SYS_flock
         | libc::SYS_fcntl
@@ -598,6 +626,9 @@ mod tests {
         assert_eq!(blocked(libc::SYS_openat, 5).descriptor(), None);
         assert_eq!(blocked(libc::SYS_futex, 5).descriptor(), None);
         assert_eq!(blocked(libc::SYS_read, u64::MAX).descriptor(), None);
+        assert_eq!(blocked(libc::SYS_splice, 5).first_of_two(), Some(CopyEnd::Source));
+        assert_eq!(blocked(libc::SYS_sendfile, 5).first_of_two(), Some(CopyEnd::Target));
+        assert_eq!(blocked(libc::SYS_read, 5).first_of_two(), None);
         assert_eq!(blocked(libc::SYS_wait4, 4711).child(), Some(4711));
         assert_eq!(blocked(libc::SYS_wait4, u64::from(u32::MAX)).child(), None);
         assert_eq!(blocked(libc::SYS_read, 4711).child(), None);

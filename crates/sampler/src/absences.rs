@@ -142,7 +142,7 @@ impl<S: Clone> Absences<S> {
         // It has not moved between the two if the kernel still has it as it was told.
         let activity = thread.files.activity().ok();
         let first_state = activity
-            .map(|activity| off_cpu_reason::of_call(activity, owner))
+            .map(|activity| off_cpu_reason::of_sleeper(activity, owner))
             .filter(|state| !state.is_running() && is_at_start(off_cpu, thread.tid));
         Account {
             since,
@@ -294,7 +294,7 @@ impl<S: Clone> Absences<S> {
         let before = self.told.insert((sum.thread, sum.cause), sum);
         let (waited, queued) = before.map_or((Nanos::ZERO, Nanos::ZERO), |old| (old.waited, old.queued));
         let parts = [
-            (off_cpu_reason::state(sum.cause, 0, owner), sum.waited.saturating_sub(waited)),
+            (off_cpu_reason::state(sum.cause, 0, owner.gils), sum.waited.saturating_sub(waited)),
             (ThreadState::Waiting(WaitReason::Cpu), sum.queued.saturating_sub(queued)),
         ];
         for (state, duration) in parts.into_iter().filter(|(_, duration)| *duration != Nanos::ZERO) {
@@ -430,7 +430,7 @@ impl<S: Clone> Account<S> {
             return ThreadState::Waiting(WaitReason::Unknown);
         }
         match (record.is_from_start(), self.first_state, record.woken()) {
-            (false, _, _) => off_cpu_reason::state(record.cause(), record.scheduler_state(), owner),
+            (false, _, _) => off_cpu_reason::state(record.cause(), record.scheduler_state(), owner.gils),
             (true, Some(state), _) => state,
             (true, None, Some(_)) => ThreadState::Waiting(WaitReason::Unknown),
             (true, None, None) => ThreadState::Waiting(WaitReason::Cpu),

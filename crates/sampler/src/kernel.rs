@@ -15,6 +15,7 @@ use profiler_python::{CodeCount, CodeHead, FrameLayout, Offsets};
 use rustc_hash::FxHashMap;
 
 use crate::kernel_frames::{KernelFrames, KernelNames};
+use crate::off_cpu_reason;
 use crate::roster::{Roster, Thread};
 
 /// The CPUs that are online are looked at so often: one that comes back has no clock of ours until then. A look costs
@@ -67,7 +68,8 @@ impl Kernel {
     /// # Errors
     /// When the kernel does not take one of them.
     pub fn load_with_off_cpu(names: Option<KernelNames>, least: Nanos) -> Result<Self, BpfError> {
-        let (sampler, off_cpu) = OffCpu::load(clock::cpus(), names.is_some(), least)?;
+        let calls = off_cpu_reason::descriptor_calls();
+        let (sampler, off_cpu) = OffCpu::load(clock::cpus(), names.is_some(), least, calls)?;
         Ok(Kernel::of(sampler, Some(off_cpu), names))
     }
 

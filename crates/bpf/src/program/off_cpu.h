@@ -35,6 +35,14 @@ enum absence_flags {
     ABSENCE_SEVERAL = 16,
 };
 
+/* What a descriptor is open on: the first bytes of its name, where it is one of those that have no other place than a
+ * name (an eventfd, a timer); which file system it lies on; and what kind of file it is, 0 where that is not known. */
+struct open_file {
+    u64 name;
+    u32 file_system;
+    u32 mode;
+};
+
 /* A thread, and its last absence. This is also what is sent, without the unused end of the stack. */
 struct absence {
     u32 kind;
@@ -57,6 +65,8 @@ struct absence {
     /* What the scheduler calls its state. */
     u32 state;
     u32 stack_bytes;
+    /* Of a system call that waits for a descriptor: what that was open on when it left. */
+    struct open_file file;
     u8 stack[KEPT_BYTES];
 };
 
@@ -65,6 +75,7 @@ struct sum_key {
     u32 runnable;
     s64 call;
     u64 argument;
+    struct open_file file;
 };
 
 struct sum {
@@ -125,6 +136,31 @@ struct {
 /* Where the kernel's own structure of a thread has what is looked at: told when this is loaded (`task_layout.rs`). */
 enum task_field { TASK_PID, TASK_EXECUTED, TASK_ARRIVALS, TASK_LAST_ARRIVAL, TASK_FIELDS };
 const volatile u32 task_fields[TASK_FIELDS] = {};
+
+/* The same for what its open files are: from the thread to the table of them, to a file in it, and to what tells of it
+ * what it is. */
+enum file_field {
+    TASK_FILES,
+    FILES_TABLE,
+    TABLE_LENGTH,
+    TABLE_FILES,
+    FILE_INODE,
+    FILE_ENTRY,
+    INODE_MODE,
+    INODE_SYSTEM,
+    SYSTEM_MAGIC,
+    ENTRY_NAME,
+    FILE_FIELDS
+};
+const volatile u32 file_fields[FILE_FIELDS] = {};
+
+/* A bit for each system call whose first argument is a descriptor for which it may wait; none where the fields are not
+ * known. */
+#define MAX_CALLS 512
+const volatile u64 descriptor_calls[MAX_CALLS / 64] = {};
+
+/* The file system of files that are nothing but a name (include/uapi/linux/magic.h). */
+#define ANON_INODE_FS_MAGIC 0x09041934
 
 struct task_struct;
 
@@ -207,10 +243,15 @@ static ALWAYS_INLINE int add_to_sums(const struct absence *absence, u64 waited, 
         .runnable = absence->flags & ABSENCE_RUNNABLE,
         .call = absence->call,
         .argument = absence->arguments[0],
+        .file = absence->file,
     };
     if (key.runnable) {
         /* Whatever it was doing is of no account: it did not wait for that. */
         key.call = -1;
+        key.argument = 0;
+        key.file = (struct open_file){};
+    } else if (key.file.mode) {
+        /* Which descriptor it was does not matter. */
         key.argument = 0;
     }
     struct sum *sum = bpf_map_lookup_elem(&sums, &key);
@@ -292,6 +333,49 @@ static ALWAYS_INLINE void settle(struct task_struct *task, struct absence *absen
         end_absence(absence, settings, back);
 }
 
+/* What another structure of the kernel has in a field that is a pointer; null if it has none. */
+static ALWAYS_INLINE const u8 *pointer_in(const u8 *structure, enum file_field field) {
+    const u8 *pointer = 0;
+    bpf_probe_read_kernel(&pointer, sizeof pointer, structure + file_fields[field]);
+    return pointer;
+}
+
+/* And in one that is a number of 32 bits. */
+static ALWAYS_INLINE u32 number_in(const u8 *structure, enum file_field field) {
+    u32 value = 0;
+    bpf_probe_read_kernel(&value, sizeof value, structure + file_fields[field]);
+    return value;
+}
+
+/* The file that the descriptor of the current thread refers to at this moment. */
+static ALWAYS_INLINE const u8 *file_of(const struct task_struct *task, u64 descriptor) {
+    const u8 *table = pointer_in(pointer_in((const u8 *)task, TASK_FILES), FILES_TABLE);
+    const u8 *file = 0;
+    /* The kernel takes the lower half of it. */
+    u64 index = (u32)descriptor;
+    if (index < number_in(table, TABLE_LENGTH))
+        bpf_probe_read_kernel(&file, sizeof file, pointer_in(table, TABLE_FILES) + index * sizeof file);
+    return file;
+}
+
+/* What the current thread waits for if its system call takes a descriptor. Only now is it certain: the number can be
+ * another file's a moment later. */
+static ALWAYS_INLINE void keep_file(const struct task_struct *task, struct absence *absence) {
+    absence->file = (struct open_file){};
+    u64 call = KEEP(absence->call);
+    if (call >= MAX_CALLS || !(descriptor_calls[call / 64] & 1ull << call % 64))
+        return;
+    const u8 *file = file_of(task, absence->arguments[0]);
+    if (!file)
+        return;
+    const u8 *inode = pointer_in(file, FILE_INODE);
+    absence->file.mode = (u16)number_in(inode, INODE_MODE);
+    absence->file.file_system = number_in(pointer_in(inode, INODE_SYSTEM), SYSTEM_MAGIC);
+    if (absence->file.file_system == ANON_INODE_FS_MAGIC)
+        bpf_probe_read_kernel(&absence->file.name, sizeof absence->file.name,
+                              pointer_in(pointer_in(file, FILE_ENTRY), ENTRY_NAME));
+}
+
 /* What the current thread waits for, in the kernel's words. */
 static ALWAYS_INLINE void keep_cause(struct task_struct *task, struct absence *absence, u32 state, int runnable) {
     absence->flags = runnable ? ABSENCE_RUNNABLE : 0;
@@ -304,6 +388,10 @@ static ALWAYS_INLINE void keep_cause(struct task_struct *task, struct absence *a
     absence->arguments[0] = registers->rdi;
     absence->arguments[1] = registers->rsi;
     absence->arguments[2] = registers->rdx;
+    if (runnable)
+        absence->file = (struct open_file){};
+    else
+        keep_file(task, absence);
 }
 
 static ALWAYS_INLINE void leave(void *context, struct task_struct *task, struct off_cpu_settings *settings, u32 state,
