@@ -79,6 +79,11 @@ pub fn without_locked_memory() -> Vec<OsString> {
     words("prlimit --memlock=0:0")
 }
 
+/// Where so many files may be open, and so many after asking for more.
+pub fn with_few_files(soft: &str, hard: &str) -> Vec<OsString> {
+    words(&format!("prlimit --nofile={soft}:{hard}"))
+}
+
 /// Where `/proc` is mounted so that it shows only what belongs to the user who looks, and that user is nobody.
 pub fn as_nobody_with_hidden_processes(how: u32) -> Vec<OsString> {
     let script = format!("mount -t proc -o hidepid={how} proc /proc && exec \"$@\"");

@@ -4,6 +4,7 @@
 //! The program is C (`src/program/`), built by `cargo xtask bpf` to the object that is checked in beside it. It
 //! copies addresses and bytes; what they mean is for the crates above: this one knows no version of CPython.
 
+mod causes;
 mod layout;
 mod loader;
 mod off_cpu;

@@ -14,6 +14,7 @@ use aya::util::online_cpus;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use profiler_model::{Nanos, Pid, RemoteAddr, Tid};
 
+use crate::causes::Causes;
 use crate::layout::{Layout, ThreadEntry, code_key};
 use crate::off_cpu::DescriptorCalls;
 use crate::records::Record;
@@ -29,17 +30,17 @@ const PROGRAM: &str = "sample";
 #[derive(Debug, thiserror::Error)]
 pub enum BpfError {
     /// The object was refused: the kernel is too old, lacks BPF, or does not permit it.
-    #[error("the kernel does not take the program: {0}")]
+    #[error("the kernel does not take the program: {}", Causes(.0))]
     Load(#[from] EbpfError),
     /// The program was refused by the verifier, or the event could not be opened.
-    #[error("the kernel does not run the program: {0}")]
+    #[error("the kernel does not run the program: {}", Causes(.0))]
     Program(#[from] ProgramError),
     /// A map could not be read or written.
-    #[error("the program's map: {0}")]
+    #[error("the program's map: {}", Causes(.0))]
     Map(#[from] MapError),
     /// Which CPUs there are could not be read.
-    #[error("cannot tell which CPUs are online: {0}")]
-    Cpus(std::io::Error),
+    #[error("cannot tell which CPUs are online (/sys/devices/system/cpu/online): {0}")]
+    Cpus(#[source] std::io::Error),
     /// The kernel does not describe its own types.
     #[error("the kernel does not describe its types (/sys/kernel/btf/vmlinux): {0}")]
     Types(String),
@@ -51,11 +52,24 @@ pub enum BpfError {
 impl BpfError {
     /// Whether the rights are missing.
     pub fn is_permission(&self) -> bool {
+        self.number().is_some_and(|number| matches!(number, libc::EPERM | libc::EACCES))
+    }
+
+    /// Whether the kernel says that it has no such call.
+    pub fn is_missing_call(&self) -> bool {
+        self.number() == Some(libc::ENOSYS)
+    }
+
+    /// Whether this process may not open as many files as it takes.
+    pub fn is_out_of_files(&self) -> bool {
+        self.number() == Some(libc::EMFILE)
+    }
+
+    /// The number of the operating system's error behind this one.
+    fn number(&self) -> Option<i32> {
         let first: &(dyn Error + 'static) = self;
         let causes = std::iter::successors(Some(first), |error: &&(dyn Error + 'static)| (*error).source());
-        causes
-            .filter_map(|error| error.downcast_ref::<std::io::Error>())
-            .any(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+        causes.filter_map(|error| error.downcast_ref::<std::io::Error>()?.raw_os_error()).next()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Which sampler takes the samples: the one that was asked for, else the best one that is possible here; and why.
 
 use profiler_model::Nanos;
-use profiler_os::{KernelSymbolsError, Restriction, first_event, host};
+use profiler_os::{KernelSymbolsError, ProgramObstacle, Restriction, first_event, host, limits};
 use profiler_sampler::{BpfError, Kernel, KernelNames, SamplerKind, SamplerOptions, Session};
 
 use crate::failure::Failure;
@@ -117,9 +117,9 @@ pub enum Obstacle {
     /// The kernel knows other ids than we do.
     #[error("this is a PID namespace, whose ids the kernel's program does not know")]
     PidNamespace,
-    /// The rights are missing.
-    #[error("that takes root, or the capabilities CAP_BPF and CAP_PERFMON")]
-    NotPermitted,
+    /// The kernel refuses such programs, by this rule.
+    #[error("{}", rule(.0))]
+    Refused(ProgramObstacle),
     /// Something else.
     #[error("{0}")]
     Kernel(BpfError),
@@ -138,12 +138,56 @@ impl Obstacle {
         let failure = Failure::new(format!("the in-kernel sampler{needed_by} cannot be taken: {self}"));
         let failure = match self {
             Obstacle::PidNamespace => failure.with_advice("the same outside of the container"),
-            Obstacle::NotPermitted => failure.with_advice("sudo").with_advice(
-                "docker run --cap-add BPF --cap-add PERFMON --pid host, where it is a container",
-            ),
-            Obstacle::Kernel(_) => failure,
+            Obstacle::Refused(rule) => advice(rule).into_iter().fold(failure, Failure::with_advice),
+            Obstacle::Kernel(error) => kernel_advice(error).into_iter().fold(failure, Failure::with_advice),
         };
         failure.with_advice(else_try)
+    }
+}
+
+/// What the rule says, as the end of a sentence.
+fn rule(obstacle: &ProgramObstacle) -> String {
+    match obstacle {
+        ProgramObstacle::Capabilities(missing) => {
+            let missing = missing.join(" and ");
+            format!("that takes root, or the capabilities CAP_BPF and CAP_PERFMON; missing here: {missing}")
+        }
+        ProgramObstacle::UserNamespace => {
+            "this is a user namespace, as of a rootless container: its capabilities, \
+                                           also root's, count inside only"
+                .to_owned()
+        }
+        ProgramObstacle::SystemCallFilter(calls) => {
+            format!("a system call filter (seccomp) refuses {}", calls.join(" and "))
+        }
+        ProgramObstacle::NotBuilt(calls) => format!("the kernel was built without {}", calls.join(" and ")),
+    }
+}
+
+fn advice(obstacle: &ProgramObstacle) -> Vec<&'static str> {
+    match obstacle {
+        ProgramObstacle::Capabilities(_) => {
+            vec!["sudo", "docker run --cap-add BPF --cap-add PERFMON --pid host, where it is a container"]
+        }
+        ProgramObstacle::UserNamespace => vec!["the same as root outside of the container"],
+        ProgramObstacle::SystemCallFilter(_) => vec![
+            "docker run --security-opt seccomp=unconfined ... (Kubernetes: securityContext.seccompProfile.type: \
+             Unconfined)",
+            "SystemCallFilter=bpf perf_event_open, where it is a service of systemd",
+        ],
+        ProgramObstacle::NotBuilt(_) => vec!["a kernel with CONFIG_BPF_SYSCALL and CONFIG_PERF_EVENTS"],
+    }
+}
+
+fn kernel_advice(error: &BpfError) -> Vec<&'static str> {
+    match error {
+        _ if error.is_out_of_files() => vec!["ulimit -Hn 4096 (as root), or LimitNOFILE=4096 of a service"],
+        BpfError::Types(_) => vec!["--mode cpu, which needs no types"],
+        BpfError::Cpus(_) => vec!["mount -t sysfs sysfs /sys"],
+        _ if error.is_permission() => {
+            vec!["dmesg or the audit log (ausearch -m avc), which tell what security modules refuse"]
+        }
+        _ => Vec::new(),
     }
 }
 
@@ -162,14 +206,22 @@ pub fn load(options: &SamplerOptions, wanted: Wanted) -> Result<Kernel, Obstacle
         Ok(kernel)
     };
     let names = wanted.kernel_frames.then(kernel_names);
+    // Each CPU takes some.
+    limits::want_many_files();
     let loaded = match wanted.mode {
         Mode::Cpu => Kernel::load(names),
         Mode::Wall | Mode::Gil | Mode::OffCpu => Kernel::load_with_off_cpu(names, wanted.min_wait),
     };
-    loaded.and_then(start).map_err(|error: BpfError| match error.is_permission() {
-        true => Obstacle::NotPermitted,
-        false => Obstacle::Kernel(error),
-    })
+    loaded.and_then(start).map_err(obstacle)
+}
+
+/// The rule behind an error, where it is known.
+fn obstacle(error: BpfError) -> Obstacle {
+    let is_refused = error.is_permission() || error.is_missing_call();
+    match is_refused.then(ProgramObstacle::in_force).flatten() {
+        Some(rule) => Obstacle::Refused(rule),
+        None => Obstacle::Kernel(error),
+    }
 }
 
 /// The names of the kernel's functions. That there are none is said, and no reason to fail: how much of its time a thread

@@ -30,6 +30,12 @@ pub const CAPABILITIES: [(&str, u32); 6] = [
 pub struct CapabilitySet(u64);
 
 impl CapabilitySet {
+    /// The set of these bits.
+    #[cfg(test)]
+    pub(crate) fn of_bits(bits: u64) -> Self {
+        CapabilitySet(bits)
+    }
+
     /// Whether the capability of this number is in it.
     pub fn has(self, number: u32) -> bool {
         self.0 >> number & 1 == 1

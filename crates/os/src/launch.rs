@@ -15,6 +15,7 @@ use std::process::{Command, Stdio};
 use nix::unistd::{Gid, Uid, User, geteuid, getgrouplist, setgid, setgroups, setuid};
 use profiler_model::Pid;
 
+use crate::limits;
 use crate::signals::UserSignal;
 
 /// Why a command could not be started.
@@ -164,7 +165,7 @@ impl Launched {
         }
         let ignored: Vec<i32> = ignored.iter().map(|signal| signal.number()).collect();
         // SAFETY: between fork and exec only system calls are made that are safe in a signal handler
-        // (signal, setgroups, setgid, setuid); nothing allocates or takes a lock.
+        // (signal, setrlimit, setgroups, setgid, setuid); nothing allocates or takes a lock.
         unsafe { command.pre_exec(move || prepare_child(user.as_ref(), &ignored)) };
         let child = command.spawn().map_err(|error| explain(program, error))?;
         Ok(Launched { pid: Pid::new(child.id()), end: None })
@@ -201,6 +202,7 @@ fn prepare_child(user: Option<&InvokingUser>, ignored: &[i32]) -> io::Result<()>
         // SAFETY: SIG_IGN is valid for each of these signals.
         unsafe { libc::signal(*signal, libc::SIG_IGN) };
     }
+    limits::put_back();
     if let Some(user) = user {
         setgroups(&user.groups)?;
         setgid(user.gid)?;

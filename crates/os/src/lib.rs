@@ -20,6 +20,7 @@ pub mod permission;
 pub mod priority;
 pub mod proc;
 pub mod process_events;
+pub mod program_obstacle;
 pub mod ptrace;
 pub mod readiness;
 pub mod rehearsal;
@@ -36,5 +37,6 @@ pub use proc::{
     Activity, CopyEnd, KernelFunction, Mapping, ProcView, Process, Schedule, ThreadFiles, proc_view,
 };
 pub use process_events::{EventsError, ProcessEvent, ProcessEvents};
+pub use program_obstacle::ProgramObstacle;
 pub use ptrace::{StopError, StoppedThread, Tracer};
 pub use thread_clock::ThreadClock;
