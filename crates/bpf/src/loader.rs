@@ -23,8 +23,9 @@ use crate::task_layout::TaskLayout;
 /// The program as clang built it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("program/python.bpf.o");
 
-/// The name of the program in the object.
-const PROGRAM: &str = "sample";
+/// The program in the object, and the one that does the same by what older kernels have too (before Linux 5.17, which
+/// brought `bpf_loop`). The first that the kernel takes is taken.
+const PROGRAMS: [&str; 2] = ["sample", "sample_by_calls"];
 
 /// Why the in-kernel sampler does not work here.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +88,8 @@ pub struct Counters {
 /// The loaded program. Everything of it is gone when this is dropped, or when this process ends.
 pub struct KernelSampler {
     pub(crate) ebpf: Ebpf,
+    /// The one of `PROGRAMS` that is loaded.
+    program: &'static str,
     ring: RingBuf<MapData>,
     layouts: HashMap<MapData, u32, Layout>,
     threads: HashMap<MapData, u32, ThreadEntry>,
@@ -136,11 +139,10 @@ impl KernelSampler {
             .map_max_entries("names", cpus.max(1))
             .map_max_entries("clocks", cpus.max(1))
             .map_max_entries("windows", cpus.max(1))
+            .map_max_entries("walks", cpus.max(1))
             .load(OBJECT)?;
-        let program: &mut PerfEvent =
-            ebpf.program_mut(PROGRAM).ok_or(BpfError::Missing(PROGRAM))?.try_into()?;
-        program.load()?;
         Ok(KernelSampler {
+            program: load_program(&mut ebpf)?,
             ring: RingBuf::try_from(take(&mut ebpf, "ring")?)?,
             layouts: HashMap::try_from(take(&mut ebpf, "layouts")?)?,
             threads: HashMap::try_from(take(&mut ebpf, "threads")?)?,
@@ -194,7 +196,7 @@ impl KernelSampler {
     pub fn tick(&mut self, period: Nanos) -> Result<(), BpfError> {
         let online = online_cpus().map_err(|(_, error)| BpfError::Cpus(error))?;
         let program: &mut PerfEvent =
-            self.ebpf.program_mut(PROGRAM).ok_or(BpfError::Missing(PROGRAM))?.try_into()?;
+            self.ebpf.program_mut(self.program).ok_or(BpfError::Missing(self.program))?.try_into()?;
         // An event does not come back with its CPU.
         let gone: Vec<u32> = self.ticking.keys().copied().filter(|cpu| !online.contains(cpu)).collect();
         for link in gone.iter().filter_map(|cpu| self.ticking.remove(cpu)) {
@@ -213,7 +215,7 @@ impl KernelSampler {
 
     /// Lets the program rest.
     pub fn stop_ticking(&mut self) {
-        if let Some(Ok(program)) = self.ebpf.program_mut(PROGRAM).map(<&mut PerfEvent>::try_from) {
+        if let Some(Ok(program)) = self.ebpf.program_mut(self.program).map(<&mut PerfEvent>::try_from) {
             for link in std::mem::take(&mut self.ticking).into_values() {
                 // An event that is gone does not tick either.
                 let _ = program.detach(link);
@@ -249,6 +251,23 @@ impl std::fmt::Debug for KernelSampler {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("KernelSampler").finish_non_exhaustive()
     }
+}
+
+/// Has the kernel take the program; returns which.
+fn load_program(ebpf: &mut Ebpf) -> Result<&'static str, BpfError> {
+    let mut refusal = None;
+    for name in PROGRAMS {
+        let program: &mut PerfEvent = ebpf.program_mut(name).ok_or(BpfError::Missing(name))?.try_into()?;
+        match program.load() {
+            Ok(()) => return Ok(name),
+            Err(error) => refusal = Some(BpfError::from(error)),
+        }
+        // Who may not load one may not load the other.
+        if refusal.as_ref().is_some_and(BpfError::is_permission) {
+            break;
+        }
+    }
+    Err(refusal.unwrap_or(BpfError::Missing(PROGRAMS[0])))
 }
 
 pub(crate) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, BpfError> {

@@ -216,7 +216,7 @@ static ALWAYS_INLINE void keep_stack(void *context, struct layout *layout, struc
     record->missed = 0;
     record->behind = 0;
     u64 ids = (u64)absence->process << 32 | absence->thread;
-    take_stack(context, layout, record, RECORD_DEEP_STACK, ids, now);
+    take_stack(context, layout, record, RECORD_DEEP_STACK, ids, now, BY_HELPER);
     u64 size = KEEP(record_size(record));
     if (size > KEPT_BYTES) {
         absence->flags |= ABSENCE_DEEP;

@@ -51,6 +51,23 @@ struct {
     MAP_TYPE(value, struct window);
 } windows SECTION(".maps");
 
+/* How far a walk has come, for kernels whose programs have no `bpf_loop`: see `step_by_itself`. */
+struct walk_place {
+    u64 window_start;
+    u64 window_last;
+    u64 next;
+    u64 end;
+    u64 proof;
+    u64 outcome;
+};
+
+struct {
+    MAP_NUMBER(type, BPF_MAP_TYPE_ARRAY);
+    MAP_NUMBER(max_entries, MAX_CPUS);
+    MAP_TYPE(key, u32);
+    MAP_TYPE(value, struct walk_place);
+} walks SECTION(".maps");
+
 /* What a CPU's clock had counted at its last tick, for how long it had not been let tick, and when that tick was due. */
 struct clock {
     u64 counter;
@@ -304,6 +321,62 @@ static long step(u32 index, void *context) {
     return 0;
 }
 
+/* The same on what the maps know of the walk on this CPU. As a function that takes nothing but a number it is checked by
+ * itself and once, not once for each frame that there may be. */
+__attribute__((noinline)) int step_by_itself(u32 index) {
+    u32 cpu = bpf_get_smp_processor_id();
+    struct walk_place *place = bpf_map_lookup_elem(&walks, &cpu);
+    struct stack_record *record = bpf_map_lookup_elem(&stacks, &cpu);
+    u8 *window = bpf_map_lookup_elem(&windows, &cpu);
+    if (!place || !record || !window)
+        return 1;
+    u32 process = record->process;
+    struct layout *layout = bpf_map_lookup_elem(&layouts, &process);
+    if (!layout) {
+        /* Forgotten meanwhile. */
+        place->outcome = OUTCOME_UNREADABLE;
+        return 1;
+    }
+    struct walk walk = {
+        .layout = layout,
+        .record = record,
+        .window = window,
+        .window_start = place->window_start,
+        .window_last = place->window_last,
+        .next = place->next,
+        .end = place->end,
+        .proof = place->proof,
+        .process = process,
+        .outcome = place->outcome,
+    };
+    int is_over = step(index, &walk) != 0;
+    place->window_start = walk.window_start;
+    place->window_last = walk.window_last;
+    place->next = walk.next;
+    place->outcome = walk.outcome;
+    return is_over;
+}
+
+static ALWAYS_INLINE void walk_by_calls(struct walk *walk, u32 cpu) {
+    struct walk_place *place = bpf_map_lookup_elem(&walks, &cpu);
+    if (!place) {
+        walk->outcome = OUTCOME_UNREADABLE;
+        return;
+    }
+    place->window_start = walk->window_start;
+    place->window_last = walk->window_last;
+    place->next = walk->next;
+    place->end = walk->end;
+    place->proof = walk->proof;
+    place->outcome = walk->outcome;
+#pragma clang loop unroll(disable)
+    for (u32 index = 0; index <= MAX_FRAMES; index++)
+        if (step_by_itself(index))
+            break;
+    walk->next = place->next;
+    walk->outcome = place->outcome;
+}
+
 /* A piece of the target's memory that was copied at this instant. */
 struct piece {
     const u8 *window;
@@ -386,7 +459,10 @@ static ALWAYS_INLINE u64 proof_of_codes(struct layout *layout, u64 count, u64 no
     return proof;
 }
 
-static ALWAYS_INLINE u32 walk_thread(struct layout *layout, struct stack_record *record) {
+/* How the frames are gone through: by the helper for it, or before Linux 5.17 by a loop of calls. */
+enum way { BY_HELPER, BY_CALLS };
+
+static ALWAYS_INLINE u32 walk_thread(struct layout *layout, struct stack_record *record, enum way way) {
     u32 tid = record->thread;
     struct thread *thread = bpf_map_lookup_elem(&threads, &tid);
     if (!thread)
@@ -427,7 +503,10 @@ static ALWAYS_INLINE u32 walk_thread(struct layout *layout, struct stack_record 
         .process = record->process,
         .outcome = OUTCOME_WHOLE,
     };
-    bpf_loop(MAX_FRAMES + 1, step, &walk, 0);
+    if (way == BY_HELPER)
+        bpf_loop(MAX_FRAMES + 1, step, &walk, 0);
+    else
+        walk_by_calls(&walk, cpu);
     record->end = walk.next;
     return walk.outcome;
 }
@@ -466,7 +545,7 @@ static ALWAYS_INLINE void take_kernel_frames(void *context, struct stack_record 
 
 /* Takes the stack of the current thread, which has these ids, at the instant `now`. */
 static ALWAYS_INLINE void take_stack(void *context, struct layout *layout, struct stack_record *record, u32 kind,
-                                     u64 ids, u64 now) {
+                                     u64 ids, u64 now, enum way way) {
     record->kind = kind;
     record->time = now;
     record->process = ids >> 32;
@@ -476,7 +555,7 @@ static ALWAYS_INLINE void take_stack(void *context, struct layout *layout, struc
     record->end = 0;
     record->ran = 0;
     record->holds_gil = 0;
-    record->outcome = walk_thread(layout, record);
+    record->outcome = walk_thread(layout, record, way);
     take_kernel_frames(context, record);
     record->took = (u32)(bpf_ktime_get_ns() - now);
 }
@@ -530,8 +609,7 @@ static ALWAYS_INLINE void weigh(struct perf_event_context *context, u32 cpu, str
 
 static ALWAYS_INLINE u64 time_on_cpu(u32 thread, u64 now);
 
-SECTION("perf_event")
-int sample(struct perf_event_context *context) {
+static ALWAYS_INLINE int tick(struct perf_event_context *context, enum way way) {
     u64 start = bpf_ktime_get_ns();
     u64 ids = bpf_get_current_pid_tgid();
     u32 process = ids >> 32;
@@ -544,12 +622,18 @@ int sample(struct perf_event_context *context) {
     if (!layout)
         return 0;
     count(COUNTER_EVENTS);
-    take_stack(context, layout, record, RECORD_STACK, ids, start);
-    if (watches_threads)
+    take_stack(context, layout, record, RECORD_STACK, ids, start, way);
+    if (way == BY_HELPER && watches_threads)
         record->ran = time_on_cpu(record->thread, start);
     if (bpf_ringbuf_output(&ring, record, record_size(record), wakeup(record->outcome)) != 0)
         count(COUNTER_RING_FULL);
     return 0;
 }
+
+SECTION("perf_event")
+int sample(struct perf_event_context *context) { return tick(context, BY_HELPER); }
+
+SECTION("perf_event")
+int sample_by_calls(struct perf_event_context *context) { return tick(context, BY_CALLS); }
 
 #include "off_cpu.h"
