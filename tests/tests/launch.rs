@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use profiler_tests::{
-    Collapsed, Fixture, Profiler, Run, Running, Scratch, Terminal, USUAL_SIZE, every_interpreter,
-    one_interpreter, profiler_path, read_speedscope,
+    Collapsed, Fixture, Profiler, Run, Running, Scratch, Terminal, USUAL_SIZE, can_load_programs,
+    every_interpreter, one_interpreter, profiler_path, read_speedscope,
 };
 
 fn profile_of(scratch: &Scratch) -> Result<Collapsed> {
@@ -225,6 +225,14 @@ fn functions_without_lines_and_whole_paths() {
     assert!(file.starts_with('/') && file.ends_with("unique_names.py"), "{file}");
 }
 
+/// How many clocks of CPUs run an in-kernel program of the one child of process `parent`.
+fn clocks_of_child(parent: u32) -> Result<usize> {
+    let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"))?;
+    let files = std::fs::read_dir(format!("/proc/{}/fd", children.trim()))?;
+    let links = files.filter_map(|file| std::fs::read_link(file.ok()?.path()).ok());
+    Ok(links.filter(|link| link.to_string_lossy().contains("bpf_link")).count())
+}
+
 #[test]
 fn control_z_suspends_it_when_nothing_is_stopped_and_is_no_loss() {
     let scratch = Scratch::new().unwrap();
@@ -239,9 +247,15 @@ fn control_z_suspends_it_when_nothing_is_stopped_and_is_no_loss() {
         fixture.pid()
     );
     terminal.press_for(&words, " samples, ").unwrap();
+    let (loads_programs, shell_pid) = (can_load_programs(), terminal.pid());
     let is_back = |screen: &str| screen.contains(" samples, ") && !screen.contains("Stopped");
     for seconds in [0, 0, 0, 0, 2] {
+        if loads_programs {
+            // Its line on the screen may be older than they are.
+            terminal.wait_for("clocks", |_| clocks_of_child(shell_pid).unwrap() > 0).unwrap();
+        }
         terminal.press_for("\x1a", "Stopped").unwrap();
+        assert_eq!(clocks_of_child(shell_pid).unwrap(), 0, "it interrupts the target");
         // The target goes on meanwhile: a thread that was held would not answer.
         fixture.progress().unwrap();
         // In the end for two thousand instants.

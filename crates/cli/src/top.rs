@@ -195,7 +195,7 @@ impl Watched {
         mut command: Option<&mut RunningCommand>,
     ) -> anyhow::Result<Self> {
         let view = ViewOptions { title: source.command_line(), ..plan.view.clone() };
-        let window = Window::open(plan, view)?;
+        let mut window = Window::open(plan, view)?;
         let mut profile = Profile::new();
         profile.keep_recent();
         let mut feeder = Feeder::default();
@@ -204,8 +204,8 @@ impl Watched {
         sampling.begin(&mut session);
         session.run(&mut profile, None, &mut |_, profile| {
             window.show(feeder.update_if_due(profile));
-            window.serve(Duration::ZERO, signals);
             by_signal = take_end_signal(signals, command.as_deref_mut()).is_some();
+            window.serve(Duration::ZERO);
             if by_signal || window.is_closed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         if !by_signal && !window.is_closed() {
@@ -213,7 +213,7 @@ impl Watched {
         }
         // What is on the screen stays there until the user has seen enough.
         while !by_signal && !window.is_closed() {
-            window.serve(GLANCE, signals);
+            window.serve(GLANCE);
             by_signal = take_end_signal(signals, command.as_deref_mut()).is_some();
         }
         window.close(signals)?;

@@ -12,7 +12,7 @@ use anyhow::Context;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 use profiler_os::launch::InvokingUser;
-use profiler_os::signals::Signals;
+use profiler_os::signals::{self, Signals};
 use profiler_output::{Format, ViewOptions, Weight, escaped_text};
 use profiler_tui::{Host, Measure, SaveRequest, Update};
 
@@ -34,6 +34,8 @@ struct Suspend(Sender<()>);
 pub struct Window {
     updates: Sender<Update>,
     requests: Receiver<Suspend>,
+    /// A request that is being obeyed.
+    suspended: Option<Suspend>,
     should_end: Arc<AtomicBool>,
     thread: JoinHandle<io::Result<()>>,
     writer: Writer,
@@ -85,7 +87,7 @@ impl Window {
         let show = move || profiler_tui::run(settings, &incoming, &mut sampling, &told);
         let thread =
             thread::Builder::new().name("view".to_owned()).spawn(show).context("cannot start a thread")?;
-        Ok(Window { updates, requests, should_end, thread, writer })
+        Ok(Window { updates, requests, suspended: None, should_end, thread, writer })
     }
 
     /// Hands over what is new.
@@ -94,14 +96,17 @@ impl Window {
         update.into_iter().for_each(|update| drop(self.updates.send(update)));
     }
 
-    /// Does what the view asks for, and waits so long for that.
-    pub fn serve(&self, longest: Duration, signals: &Signals) {
-        if let Ok(Suspend(resumed)) = self.requests.recv_timeout(longest) {
+    /// Does what the view asks for, and waits so long for that. The sampling thread suspends the program when it next
+    /// asks for signals, with the target left alone, and the view is told afterwards.
+    pub fn serve(&mut self, longest: Duration) {
+        if let Some(Suspend(resumed)) = self.suspended.take_if(|_| !signals::is_suspension_asked()) {
+            let _ = resumed.send(());
+        }
+        if let Ok(request) = self.requests.recv_timeout(longest) {
+            self.suspended = Some(request);
             // All of the foreground: the shell takes its terminal when its job has stopped, and continues
             // the whole of it. Where there is no such shell, the kernel lets nobody stop.
             let _ = kill(Pid::from_raw(0), Signal::SIGTSTP);
-            signals.suspend_if_asked();
-            let _ = resumed.send(());
         }
     }
 

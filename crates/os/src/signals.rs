@@ -96,6 +96,40 @@ pub fn was_continued() -> bool {
     CONTINUED.swap(false, Ordering::Relaxed)
 }
 
+/// Whether Ctrl-Z came and is still to be obeyed: [`Signals::suspend_if_asked`].
+pub fn is_suspension_asked() -> bool {
+    SUSPENSION_ASKED.load(Ordering::Relaxed)
+}
+
+/// Whether Ctrl-Z has to wait.
+static SUSPENSION_HELD: AtomicBool = AtomicBool::new(false);
+
+/// While this exists, Ctrl-Z is not obeyed but where it lets it: there is something to be ended first.
+#[derive(Debug)]
+pub struct SuspensionHold(());
+
+impl SuspensionHold {
+    /// From now on.
+    pub fn begin() -> Self {
+        SUSPENSION_HELD.store(true, Ordering::Relaxed);
+        SuspensionHold(())
+    }
+
+    /// Runs `may_suspend`, in which Ctrl-Z may be obeyed.
+    pub fn lift<T>(&mut self, may_suspend: impl FnOnce() -> T) -> T {
+        SUSPENSION_HELD.store(false, Ordering::Relaxed);
+        let result = may_suspend();
+        SUSPENSION_HELD.store(true, Ordering::Relaxed);
+        result
+    }
+}
+
+impl Drop for SuspensionHold {
+    fn drop(&mut self) {
+        SUSPENSION_HELD.store(false, Ordering::Relaxed);
+    }
+}
+
 const RECEIVED: u64 = 1 << 63;
 const FROM_TERMINAL: u64 = 1 << 62;
 
@@ -137,10 +171,10 @@ impl Signals {
         Ok(signals)
     }
 
-    /// Stops this process if Ctrl-Z asks for it, and returns when it goes on. For moments at which nothing of the
+    /// Stops this process if Ctrl-Z asks for it and nobody holds it off, and returns when it goes on. For moments at which nothing of the
     /// target is stopped.
     pub fn suspend_if_asked(&self) {
-        if !SUSPENSION_ASKED.swap(false, Ordering::Relaxed) {
+        if SUSPENSION_HELD.load(Ordering::Relaxed) || !SUSPENSION_ASKED.swap(false, Ordering::Relaxed) {
             return;
         }
         // As whoever did not note it: where no shell could continue us, the kernel stops nobody.
@@ -264,6 +298,12 @@ mod tests {
         assert!(!was_continued());
         nix::sys::signal::raise(nix::sys::signal::Signal::SIGCONT).unwrap();
         assert!(was_continued() && !was_continued());
+        let mut hold = SuspensionHold::begin();
+        nix::sys::signal::raise(nix::sys::signal::Signal::SIGTSTP).unwrap();
+        // This would stop the test if it were not held off.
+        assert_eq!(signals.take(), None);
+        assert!(is_suspension_asked());
+        hold.lift(|| assert!(SUSPENSION_ASKED.swap(false, Ordering::Relaxed)));
         drop(signals);
         assert_eq!(current_action(libc::SIGHUP).unwrap().sa_sigaction, before);
     }

@@ -101,6 +101,12 @@ impl Kernel {
         end
     }
 
+    /// Lets its clocks rest until it is told to follow the CPUs again.
+    pub fn rest(&mut self) {
+        self.sampler.stop_ticking();
+        self.next_cpu_look = Timestamp::default();
+    }
+
     /// The frames of the kernel of a process, none of which was met yet.
     pub fn frames<Id: Copy>(&self) -> KernelFrames<Id> {
         self.names.clone().map_or_else(KernelFrames::default, KernelFrames::new)
@@ -116,7 +122,7 @@ impl Kernel {
         self.period
     }
 
-    /// Takes note of CPUs that have come or gone.
+    /// Takes note of CPUs that have come or gone, and goes on after a rest.
     pub fn follow_cpus(&mut self, now: Timestamp) {
         if self.period != Nanos::ZERO && now >= self.next_cpu_look {
             self.next_cpu_look = now + CPU_LOOK_GAP;

@@ -385,6 +385,15 @@ impl Members {
         }
     }
 
+    /// Lets the in-kernel program rest until it is read again, and records what it has sent up to now. One that tells how
+    /// long threads wait goes on: it has to know all of their time.
+    pub fn let_kernel_rest(&mut self, profile: &mut Profile) {
+        if let Some(kernel) = self.kernel.as_mut().filter(|kernel| kernel.off_cpu.is_none()) {
+            kernel.rest();
+            self.take_sent(profile);
+        }
+    }
+
     /// Since when threads are watched as they leave their CPUs, if they are.
     pub fn watched_since(&mut self) -> Option<Timestamp> {
         self.samplers().filter_map(|sampler| sampler.watched_since()).min()

@@ -7,7 +7,8 @@ use std::ops::ControlFlow;
 
 use profiler_model::{LossReason, Nanos, Pid, Timestamp};
 use profiler_os::priority::Promptness;
-use profiler_os::{clock, first_event, limits, priority, signals};
+use profiler_os::signals::{self, SuspensionHold};
+use profiler_os::{clock, first_event, limits, priority};
 use profiler_profile::{Ledger, Profile};
 
 use crate::Target;
@@ -241,6 +242,7 @@ impl Session {
         let deadline = limit.map_or(Timestamp::MAX, |limit| start + limit);
         let mut next_callback = start;
         let mut looks = self.looks_off_cpu(profile, start);
+        let mut hold = SuspensionHold::begin();
         let end = loop {
             let now = clock::now();
             if signals::was_continued() {
@@ -255,7 +257,14 @@ impl Session {
             if now >= next_callback {
                 next_callback = now + CALLBACK_GAP;
                 self.settle(profile, &mut costs, false);
-                if callback(&progress(profile, start, now), profile).is_break() {
+                let is_suspending = signals::is_suspension_asked();
+                if is_suspending {
+                    // Meanwhile the target is left alone.
+                    self.members.let_kernel_rest(profile);
+                }
+                let mut call = || callback(&progress(profile, start, now), profile);
+                let is_over = if is_suspending { hold.lift(call) } else { call() };
+                if is_over.is_break() {
                     break End::Asked;
                 }
                 // It may have taken long: it is where Ctrl-Z is obeyed.

@@ -7,6 +7,7 @@
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -47,6 +48,8 @@ pub fn stand_by(words: &[String]) -> Result<()> {
     let start = Instant::now();
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(std::io::stderr().as_fd().try_clone_to_owned()?);
+    // A group that nobody outside of it is a parent of obeys no Ctrl-Z.
+    command.process_group(0);
     let mut child = command.spawn().with_context(|| program.clone())?;
     println!("{}", child.id());
     let status = child.wait()?;
@@ -137,6 +140,18 @@ impl Measured {
             thread::sleep(GLANCE);
         }
         Ok(true)
+    }
+
+    /// Suspends it, as Ctrl-Z does: it may end first what it must not leave half done. Returns once it stands still.
+    pub fn suspend(&self) -> Result<()> {
+        self.signal(Signal::SIGTSTP)?;
+        let limit = Instant::now() + LONGEST_FAREWELL;
+        let stat = format!("/proc/{}/stat", self.pid);
+        while !std::fs::read_to_string(&stat)?.contains(") T ") {
+            ensure!(Instant::now() < limit, "it does not let itself be suspended");
+            thread::sleep(GLANCE);
+        }
+        Ok(())
     }
 
     /// Sends it a signal.

@@ -16,7 +16,7 @@ Runs py-spy, CPython's own sampler and ours in turn on the same fixtures and pri
 
 Cases (all of them when none is named):
   labyrinth   slowdown, CPU, lost and torn at 1 kHz, all profilers
-  phases      slowdown at 1 kHz by `pause`, suspended and sampling in turn every 150 ms
+  phases      slowdown at 1 kHz, ours, suspended and sampling in turn every 150 ms
   matrix      lost and torn at 100 Hz, 1 kHz and 10 kHz on every interpreter, ours
   threads     160 idle threads beside a busy one, 100 Hz, all threads
   many_threads  271 threads, 30 of them running, 100 Hz, all threads

@@ -1,8 +1,6 @@
-//! What `pause` costs its target, more exactly than windows of seconds tell on a machine that is not equally fast all
-//! the time: it records, and is suspended and goes on in turn every fraction of a second. Only `pause` and `peek`
-//! can be measured so: the program of `bpf` ticks on in the kernel, and py-spy may be suspended while it holds its target.
-//! So may `pause` at the few instants that need a stop, for some ten microseconds each; such a pair shows a target that
-//! stands still, which the median does not care for.
+//! What a sampler costs its target, more exactly than windows of seconds tell on a machine that is not equally fast all
+//! the time: it records, and is suspended and goes on in turn every fraction of a second. Only our own can be measured
+//! so: when they are suspended by Ctrl-Z they hold nothing of the target, and nothing of theirs ticks on in the kernel.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -24,6 +22,9 @@ const PHASE: Duration = Duration::from_millis(150);
 /// From the signal until the sampler is back at its pace.
 const RESUMING: Duration = Duration::from_millis(20);
 
+/// From Ctrl-Z until the sampler is suspended, at most: it looks for that so often.
+const SUSPENDING: Duration = Duration::from_millis(60);
+
 /// From its start until it is suspended for the first time.
 const SETTLING: Duration = Duration::from_millis(1500);
 
@@ -36,7 +37,7 @@ pub fn run(options: &Options) -> Result<Vec<Table>> {
     let header = ["CPython", "profiler", "slowdown, %", "of so many pairs, a half between"];
     let mut table = Table::new("labyrinth, 1 kHz, in phases", &header);
     for interpreter in options.some_interpreters()? {
-        for tool in [Tool::Pause, Tool::Peek] {
+        for tool in [Tool::Bpf, Tool::Pause, Tool::Peek] {
             eprintln!("bench: {}: {} in {pairs} pairs of phases", interpreter.id, tool.name());
             let mut slowdowns = measured(interpreter, tool, pairs, &scratch)?;
             slowdowns.sort_by(f64::total_cmp);
@@ -55,7 +56,7 @@ pub fn run(options: &Options) -> Result<Vec<Table>> {
 /// By how much each phase with the sampler was slower than those before and after it.
 fn measured(interpreter: &Interpreter, tool: Tool, pairs: usize, scratch: &Scratch) -> Result<Vec<f64>> {
     let mut fixture = Fixture::start(interpreter, "labyrinth/labyrinth.py", &[])?;
-    let lasts = SETTLING + PHASE + (2 * PHASE + RESUMING) * u32::try_from(pairs)?;
+    let lasts = SETTLING + PHASE + (2 * PHASE + RESUMING + SUSPENDING) * u32::try_from(pairs)?;
     // A tenth more for what comes between the phases.
     let seconds = (lasts.as_secs_f64() * 1.1).ceil() as u32 + 1;
     let task = Task { rate: RATE, seconds, all_threads: false };
@@ -71,21 +72,21 @@ fn measured(interpreter: &Interpreter, tool: Tool, pairs: usize, scratch: &Scrat
     recording.process.signal(Signal::SIGINT)?;
     let recorded = recording.finish(started);
     // A recording of `peek` may have proved nothing here.
-    if tool == Tool::Pause {
+    if tool != Tool::Peek {
         recorded?;
     }
     Ok(slowdowns)
 }
 
 fn in_turn(profiler: &Measured, fixture: &mut Fixture, pairs: usize) -> Result<Vec<f64>> {
-    profiler.signal(Signal::SIGSTOP)?;
+    profiler.suspend()?;
     let mut before = speed(fixture)?;
     let mut slowdowns = Vec::with_capacity(pairs);
     for _ in 0..pairs {
         profiler.signal(Signal::SIGCONT)?;
         thread::sleep(RESUMING);
         let with = speed(fixture)?;
-        profiler.signal(Signal::SIGSTOP)?;
+        profiler.suspend()?;
         let after = speed(fixture)?;
         slowdowns.push(1.0 - with / ((before + after) / 2.0));
         before = after;
