@@ -14,6 +14,7 @@ pub mod host;
 pub mod kernel_symbols;
 pub mod launch;
 pub mod limits;
+pub mod loaded_code;
 pub mod memory;
 mod perf_event;
 pub mod permission;
@@ -32,6 +33,7 @@ pub use children::ChildFinder;
 pub use cpu_turns::{CpuTurns, Switch, SwitchKind};
 pub use file::MappedFile;
 pub use kernel_symbols::{KernelSymbol, KernelSymbols, KernelSymbolsError, Restriction};
+pub use loaded_code::LoadedCode;
 pub use memory::ProcessMemory;
 pub use proc::{
     Activity, CopyEnd, KernelFunction, Mapping, ProcView, Process, Schedule, ThreadFiles, proc_view,

@@ -14,7 +14,8 @@ use profiler_profile::Ledger;
 use profiler_python::{CodeCount, CodeHead, FrameLayout, Offsets};
 use rustc_hash::FxHashMap;
 
-use crate::kernel_frames::{KernelFrames, KernelNames};
+use crate::kernel_frames::KernelFrames;
+use crate::kernel_names::KernelNames;
 use crate::off_cpu_reason;
 use crate::roster::{Roster, Thread};
 

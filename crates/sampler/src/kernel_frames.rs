@@ -1,16 +1,12 @@
 //! What threads do in the kernel: from the program counters that the in-kernel program sends to frames with names. Only
-//! where that was asked for (`--kernel`). Which functions the kernel has is told by `os::kernel_symbols`.
-
-use std::fs;
-use std::sync::Arc;
+//! where that was asked for (`--kernel`). What they are called is for `kernel_names` to say.
 
 use profiler_bpf::StackRecord;
-use profiler_model::{Frame, FrameKind};
-use profiler_os::{KernelFunction, KernelSymbols, KernelSymbolsError};
+use profiler_model::{Frame, FrameKind, Timestamp};
+use profiler_os::KernelFunction;
 use rustc_hash::FxHashMap;
 
-/// How many frames of the kernel the program takes at most (`MAX_KERNEL_FRAMES`): a stack of so many may have more.
-const MOST_FRAMES: usize = 127;
+use crate::kernel_names::{KernelNames, Named};
 
 /// How many places are remembered with their frames. Code of a kernel that is used has some thousand.
 const MAX_KNOWN: usize = 65_536;
@@ -30,51 +26,25 @@ const SCHEDULER: [&str; 8] = [
     "schedule_preempt_disabled",
 ];
 
-/// The names of the kernel's functions, as far as it shows them.
-#[derive(Clone, Debug)]
-pub struct KernelNames {
-    symbols: Option<Arc<KernelSymbols>>,
-    /// A stack of so many frames may have had more.
-    most: usize,
-}
-
-impl KernelNames {
-    /// Those of this kernel; and where it does not show them, why: its functions are then without names.
-    pub fn read() -> (Self, Option<KernelSymbolsError>) {
-        let most = fs::read_to_string("/proc/sys/kernel/perf_event_max_stack");
-        let most = most.ok().and_then(|text| text.trim().parse().ok());
-        let most = most.map_or(MOST_FRAMES, |most: usize| most.min(MOST_FRAMES));
-        match KernelSymbols::read() {
-            Ok(symbols) => (KernelNames { symbols: Some(Arc::new(symbols)), most }, None),
-            Err(error) => (KernelNames { symbols: None, most }, Some(error)),
-        }
-    }
-}
-
 /// The frames of the kernel that were met in one process.
 #[derive(Debug)]
 pub struct KernelFrames<Id> {
     names: Option<KernelNames>,
-    known: FxHashMap<u64, Known<Id>>,
-}
-
-/// What code at an address is.
-#[derive(Clone, Copy, Debug)]
-struct Known<Id> {
-    id: Id,
-    is_scheduler: bool,
+    /// Of the kernel's own code, which never changes.
+    lasting: FxHashMap<u64, Id>,
+    scheduler: FxHashMap<u64, bool>,
 }
 
 impl<Id> Default for KernelFrames<Id> {
     fn default() -> Self {
-        KernelFrames { names: None, known: FxHashMap::default() }
+        KernelFrames { names: None, lasting: FxHashMap::default(), scheduler: FxHashMap::default() }
     }
 }
 
 impl<Id> KernelFrames<Id> {
     /// With these names.
     pub fn new(names: KernelNames) -> Self {
-        KernelFrames { names: Some(names), known: FxHashMap::default() }
+        KernelFrames { names: Some(names), ..KernelFrames::default() }
     }
 
     /// Whether somebody asked for them.
@@ -108,14 +78,14 @@ impl<Id: Copy> KernelFrames<Id> {
         intern: &mut dyn FnMut(&Frame) -> Id,
     ) -> Vec<Id> {
         let counters: Vec<u64> = record.kernel_frames().collect();
-        self.of_counters(&counters, record.is_of_leaving(), mark, intern)
+        self.of_counters(&counters, (record.time(), record.is_of_leaving()), mark, intern)
     }
 
-    /// The same for program counters, leaf first.
+    /// The same for program counters, leaf first, of the instant `at`.
     fn of_counters(
         &mut self,
         counters: &[u64],
-        is_leaving: bool,
+        (at, is_leaving): (Timestamp, bool),
         mark: &Frame,
         intern: &mut dyn FnMut(&Frame) -> Id,
     ) -> Vec<Id> {
@@ -124,48 +94,63 @@ impl<Id: Copy> KernelFrames<Id> {
         if counters.is_empty() && !is_leaving {
             return Vec::new();
         }
-        let Some(symbols) = &names.symbols else { return vec![intern(&frame(UNNAMED))] };
-        let mut known = Vec::with_capacity(counters.len());
-        for (index, counter) in counters.iter().enumerate() {
+        let places = (0..).zip(counters).map(|(index, counter)| {
             // Behind a call; that may be the end of the function.
-            let place = counter.saturating_sub(u64::from(index > 0));
-            known.push(self.known(symbols, place, intern));
-        }
-        let Some(waits) = without_scheduler(&known, is_leaving) else {
-            return vec![intern(&frame(UNNAMED))];
+            counter.saturating_sub(u64::from(index > 0))
+        });
+        let places: Vec<u64> = places.collect();
+        let waits = match is_leaving {
+            true => without_scheduler(&places, &mut |place| self.is_scheduler(&names, place)),
+            false => Some(places.as_slice()),
         };
-        let mark = (counters.len() >= names.most).then(|| intern(mark));
-        mark.into_iter().chain(waits.iter().rev().map(|known| known.id)).collect()
+        let Some(waits) = waits.filter(|_| names.are_shown()) else { return vec![intern(&frame(UNNAMED))] };
+        let mark = (counters.len() >= names.most()).then(|| intern(mark));
+        let frames = waits.iter().rev().map(|place| self.frame(&names, *place, at, intern));
+        mark.into_iter().chain(frames).collect()
     }
 
-    fn known(
+    /// The frame of what had code at `place` at the instant `at`.
+    fn frame(
         &mut self,
-        symbols: &KernelSymbols,
+        names: &KernelNames,
         place: u64,
+        at: Timestamp,
         intern: &mut dyn FnMut(&Frame) -> Id,
-    ) -> Known<Id> {
-        if self.known.len() >= MAX_KNOWN {
-            self.known.clear();
+    ) -> Id {
+        if let Some(id) = self.lasting.get(&place) {
+            return *id;
         }
-        *self.known.entry(place).or_insert_with(|| match symbols.find(place) {
-            Some(symbol) => {
-                let frame = Frame { module: symbol.module.cloned(), ..frame(symbol.name) };
-                Known { id: intern(&frame), is_scheduler: is_scheduler(symbol.name) }
-            }
-            None => Known { id: intern(&frame(UNNAMED)), is_scheduler: false },
-        })
+        let Named { function, is_lasting } = names.find(place, at);
+        let Some((name, module)) = function else { return intern(&frame(UNNAMED)) };
+        let id = intern(&Frame { module, ..frame(&name) });
+        if is_lasting {
+            make_room(&mut self.lasting);
+            self.lasting.insert(place, id);
+        }
+        id
+    }
+
+    /// Whether the kernel's scheduler has its code at `place`.
+    fn is_scheduler(&mut self, names: &KernelNames, place: u64) -> bool {
+        make_room(&mut self.scheduler);
+        let is_scheduler = || names.own_function(place).is_some_and(|name| is_scheduler(&name));
+        *self.scheduler.entry(place).or_insert_with(is_scheduler)
     }
 }
 
-/// Of frames, leaf first, those that say what the thread did. Of a thread that left its CPU the scheduler stands on top of
-/// them, and on top of that what was called to take the stack; `None` where the scheduler is not to be found.
-fn without_scheduler<Id>(frames: &[Known<Id>], is_leaving: bool) -> Option<&[Known<Id>]> {
-    if !is_leaving {
-        return Some(frames);
+/// Forgets what is known of places, where that is too much.
+fn make_room<T>(known: &mut FxHashMap<u64, T>) {
+    if known.len() >= MAX_KNOWN {
+        known.clear();
     }
-    let start = frames.iter().position(|frame| frame.is_scheduler)?;
-    let length = frames[start..].iter().take_while(|frame| frame.is_scheduler).count();
-    Some(&frames[start + length..])
+}
+
+/// Of places, leaf first, those that say what the thread did. Of a thread that left its CPU the scheduler stands on top of
+/// them, and on top of that what was called to take the stack; `None` where the scheduler is not to be found.
+fn without_scheduler<'a>(places: &'a [u64], is_scheduler: &mut dyn FnMut(u64) -> bool) -> Option<&'a [u64]> {
+    let start = places.iter().position(|place| is_scheduler(*place))?;
+    let length = places[start..].iter().take_while(|place| is_scheduler(**place)).count();
+    Some(&places[start + length..])
 }
 
 /// Whether a function, or a part that the compiler made of it (`__schedule.isra.0`), is one of the scheduler's.
@@ -194,6 +179,8 @@ ffffffffc0100000 t nft_do_chain\t[nf_tables]
 ffffffffc0200000 t bpf_prog_1234_off_cpu_switch\t[bpf]
 ";
 
+    /// When nothing had come or gone in the recorded kernel.
+    const AT: Timestamp = Timestamp::from_nanos(1_000_000_000);
     const ENTRY: u64 = 0xffff_ffff_8100_0000;
     const NANOSLEEP: u64 = ENTRY + 0x100;
     const READ: u64 = ENTRY + 0x200;
@@ -206,8 +193,7 @@ ffffffffc0200000 t bpf_prog_1234_off_cpu_switch\t[bpf]
     const PROGRAM: u64 = 0xffff_ffff_c020_0000;
 
     fn names(is_shown: bool, most: usize) -> KernelNames {
-        let symbols = KernelSymbols::parse(SYMBOLS.as_bytes()).unwrap();
-        KernelNames { symbols: is_shown.then(|| Arc::new(symbols)), most }
+        KernelNames::of_list(is_shown.then_some(SYMBOLS), most)
     }
 
     /// What is made of program counters, leaf first: the functions, root first.
@@ -218,7 +204,7 @@ ffffffffc0200000 t bpf_prog_1234_off_cpu_switch\t[bpf]
             frames.len() - 1
         };
         let mark = Frame { kind: FrameKind::Marker, function: "<truncated>".into(), ..Frame::default() };
-        let ids = KernelFrames::new(names).of_counters(counters, is_leaving, &mark, &mut intern);
+        let ids = KernelFrames::new(names).of_counters(counters, (AT, is_leaving), &mark, &mut intern);
         let named = ids.into_iter().map(|id| {
             let Frame { kind, function, module, .. } = &frames[id];
             assert_eq!(*kind == FrameKind::Marker, &**function == "<truncated>");
@@ -293,7 +279,7 @@ ffffffffc0200000 t bpf_prog_1234_off_cpu_switch\t[bpf]
     #[test]
     fn nothing_is_shown_that_nobody_asked_for() {
         let mut intern = |_: &Frame| 0usize;
-        let found = KernelFrames::default().of_counters(&[READ], true, &Frame::default(), &mut intern);
+        let found = KernelFrames::default().of_counters(&[READ], (AT, true), &Frame::default(), &mut intern);
         assert!(found.is_empty());
     }
 }

@@ -21,6 +21,7 @@ mod gil;
 mod instant;
 mod kernel;
 mod kernel_frames;
+mod kernel_names;
 mod members;
 mod missed;
 mod names;
@@ -50,7 +51,7 @@ pub use core_file::{CoreFailure, CoreOptions, CoreTarget, FileTrouble, MissingFi
 pub use dump::{DumpOptions, dump};
 pub use examine::{Examination, ExaminedThread, Gils, Location, examine};
 pub use kernel::Kernel;
-pub use kernel_frames::KernelNames;
+pub use kernel_names::KernelNames;
 pub use profiler_bpf::BpfError;
 pub use profiler_python::ReprLimits;
 pub use session::{End, Progress, SamplerKind, SamplerOptions, Session};
