@@ -6,9 +6,9 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use profiler_tests::statistics::{bound_of_gaps, deviations, effective_number_of_gaps};
 use profiler_tests::{
-    Collapsed, DumpedThread, Fixture, Interpreter, Profiler, Scratch, dumped_json, every_interpreter,
-    every_interpreter_side_by_side, expectation, interpreters, read_speedscope, samples_per_second,
-    wait_until_still,
+    Collapsed, DumpedThread, Fixture, Interpreter, Profiler, Scratch, WeightedSample, dumped_json,
+    every_interpreter, every_interpreter_side_by_side, expectation, interpreters, one_interpreter,
+    read_speedscope, samples_per_second, wait_until_still,
 };
 use serde_json::Value;
 
@@ -17,12 +17,8 @@ const PROGRAM: &str = "waiting/waiting.py";
 /// Samples a second of a recording of all threads, those that wait included.
 const IDLE_RATE: f64 = 1000.0;
 
-/// So much of the share may be off where others want the CPUs as well: how long a thread that has woken up waited for
-/// one is known only if it was met waiting.
-const WAIT_FOR_A_CPU: f64 = 0.09;
-
-/// No more than this may be off, whatever chance explains.
-const MOST_OFF: f64 = 0.15;
+/// Processes that want the CPUs all the time: several times as many as there are CPUs.
+const BUSY: &str = "6";
 
 /// How certain it is that chance alone does not break the comparison, on all interpreters together.
 const CONFIDENCE: f64 = 0.9999;
@@ -108,51 +104,92 @@ fn without_idle_threads_only_work_is_shown() {
     });
 }
 
+/// What else wants the CPUs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Beside {
+    Nothing,
+    BusyProcesses,
+}
+
 /// Shows all threads while one of them alternates: that one begins after the recording and ends before it does, so
-/// that its account is of what was recorded. Returns the file's text and the account.
-fn record_alternation(interpreter: &Interpreter) -> Result<(String, Value)> {
+/// that its account is of what was recorded. All of it has had so much CPU time by then. Returns the file's text and the
+/// account.
+fn record_alternation(interpreter: &Interpreter, cpu: Duration, beside: Beside) -> Result<(String, Value)> {
     let scratch = Scratch::new()?;
     let file = scratch.file("out.json");
     let mut fixture = start(interpreter)?;
     let words = format!("-f speedscope -r {IDLE_RATE} -i -t -o");
     let mut record = Profiler::new("record").words(&words).arg(&file).pid(&fixture).spawn()?;
     record.wait_until_sampling()?;
+    let busy = match beside {
+        Beside::Nothing => None,
+        Beside::BusyProcesses => Some(Fixture::start(
+            one_interpreter(),
+            "threads_processes/threads_processes.py",
+            &["--processes", BUSY],
+        )?),
+    };
     fixture.ask("alternate")?;
-    fixture.work_for(Duration::from_millis(300))?;
+    fixture.work_for(cpu)?;
     fixture.ask("rest")?;
+    busy.map(Fixture::finish).transpose()?;
     record.signal(Signal::SIGINT)?;
     let run = record.wait()?;
     ensure!(run.code() == Some(0), "{run:?}");
     Ok((std::fs::read_to_string(&file)?, fixture.finish()?))
 }
 
-#[test]
-fn with_idle_threads_every_thread_is_shown_all_the_time() {
-    every_interpreter(|interpreter| {
-        let (text, account) = record_alternation(interpreter)?;
-        let samples = read_speedscope(&text)?;
-        let of = |name: &str| -> f64 {
-            let those = samples.iter().filter(|sample| sample.frames.iter().any(|f| f.plain_name() == name));
-            those.map(|sample| sample.weight).sum()
-        };
-        let sleeps = of("sleeps");
-        let (rests, works) = (of("rests"), of("works"));
-        ensure!(sleeps > rests, "{sleeps} s of a thread that sleeps all the time, {rests} s of another");
-        for name in ["waits_for_lock", "waits_for_socket", "waits_for_pipe"] {
-            let time = of(name);
-            ensure!((time - sleeps).abs() * 20.0 <= sleeps, "{name}: {time} s, but {sleeps} s of sleeps");
-        }
-        let spent = |name: &str| account["spent"][name].as_f64().with_context(|| name.to_owned());
+/// For how long the threads are shown in each function, and what chance allows the share of rest to be off.
+struct Alternation {
+    samples: Vec<WeightedSample>,
+    text: String,
+    account: Value,
+}
+
+impl Alternation {
+    fn record(interpreter: &Interpreter, cpu: Duration, beside: Beside) -> Result<Self> {
+        let (text, account) = record_alternation(interpreter, cpu, beside)?;
+        Ok(Alternation { samples: read_speedscope(&text)?, text, account })
+    }
+
+    fn of(&self, name: &str) -> f64 {
+        let is_in = |sample: &&WeightedSample| sample.frames.iter().any(|frame| frame.plain_name() == name);
+        self.samples.iter().filter(is_in).map(|sample| sample.weight).sum()
+    }
+
+    /// It rests for as much of its time as its own clock says, within what chance explains in so many comparisons.
+    fn is_true(&self, comparisons: usize) -> Result<()> {
+        let (rests, works) = (self.of("rests"), self.of("works"));
+        let spent = |name: &str| self.account["spent"][name].as_f64().with_context(|| name.to_owned());
         let truth = spent("rests")? / (spent("rests")? + spent("works")?);
-        let number = effective_number_of_gaps(rests + works, samples_per_second(&text, IDLE_RATE)?);
+        let number = effective_number_of_gaps(rests + works, samples_per_second(&self.text, IDLE_RATE)?);
         let share = rests / (rests + works);
-        let chance = bound_of_gaps(truth, number, deviations(CONFIDENCE, interpreters().len()));
+        let chance = bound_of_gaps(truth, number, deviations(CONFIDENCE, comparisons));
         ensure!(
-            (share - truth).abs() <= (WAIT_FOR_A_CPU + chance).min(MOST_OFF),
+            (share - truth).abs() <= chance,
             "rests: {share:.3} sampled, {truth:.3} by its own clock, chance {chance:.3}"
         );
         Ok(())
+    }
+}
+
+#[test]
+fn with_idle_threads_every_thread_is_shown_all_the_time() {
+    every_interpreter(|interpreter| {
+        let shown = Alternation::record(interpreter, Duration::from_millis(300), Beside::Nothing)?;
+        let (sleeps, rests) = (shown.of("sleeps"), shown.of("rests"));
+        ensure!(sleeps > rests, "{sleeps} s of a thread that sleeps all the time, {rests} s of another");
+        for name in ["waits_for_lock", "waits_for_socket", "waits_for_pipe"] {
+            let time = shown.of(name);
+            ensure!((time - sleeps).abs() * 20.0 <= sleeps, "{name}: {time} s, but {sleeps} s of sleeps");
+        }
+        shown.is_true(interpreters().len())
     });
+}
+
+#[test]
+fn who_is_woken_and_lacks_a_cpu_is_where_it_slept() -> Result<()> {
+    Alternation::record(one_interpreter(), Duration::from_millis(40), Beside::BusyProcesses)?.is_true(1)
 }
 
 #[test]

@@ -121,7 +121,8 @@ impl Thread {
         // they stay.
         let schedule = self.files.schedule()?;
         let sleeps_on = !self.is_running() && schedule.times_run == self.schedule.times_run;
-        if !sleeps_on {
+        // Where CPUs are short, it may be woken and still have none.
+        if !sleeps_on || self.sees_queue() {
             self.activity = self.files.activity()?;
         }
         self.schedule = schedule;
@@ -179,6 +180,17 @@ impl Thread {
     /// The last time that it got a CPU or lost it, as far as that is watched.
     pub fn last_switch(&self) -> Option<Switch> {
         self.turns.now()?.last()
+    }
+
+    /// Whether it is seen when it waits for a CPU: it has shared one before.
+    fn sees_queue(&self) -> bool {
+        self.turns.now().is_some()
+    }
+
+    /// Notes that it was looked at, at `now`.
+    pub fn note_look(&mut self, now: Timestamp) {
+        let sees_queue = self.sees_queue();
+        self.waits.look(now, &self.schedule, sees_queue);
     }
 
     /// Whether it has lost its CPU and waits to go on, as far as that is watched.

@@ -97,7 +97,7 @@ impl ProcessSampler {
                 None => thread.state(group.gil.as_ref()),
             };
             let known = thread.unchanged_stack();
-            self.probe.roster.threads[index].waits.look(now);
+            self.probe.roster.threads[index].note_look(now);
             self.note_look(profile, index, state, holds_gil, now);
             if self.options.gil_only && !holds_gil {
                 continue;
@@ -162,7 +162,7 @@ impl ProcessSampler {
                 Ok(stack) => self.record_off_cpu(profile, index, stack, state, holds_gil, now),
                 Err(reason) => {
                     // It waited somewhere, and where is not known: for no other place.
-                    self.take_off_cpu_time(index, state, now);
+                    self.take_off_cpu_time(index, now);
                     profile.ledger_mut().count_lost(reason);
                     self.in_kernel.is_outdated |= reason == LossReason::ThreadEnded;
                 }
@@ -195,7 +195,7 @@ impl ProcessSampler {
         holds_gil: bool,
         at: Timestamp,
     ) {
-        let wall = self.take_off_cpu_time(index, state, at);
+        let wall = self.take_off_cpu_time(index, at);
         if stack.is_none() {
             // A thread that has a thread state but runs no Python: there is nothing to show.
             return profile.ledger_mut().count_not_asked_for();
@@ -204,14 +204,13 @@ impl ProcessSampler {
         profile.record(Sample { at, thread, stack, state, holds_gil, cpu: Nanos::ZERO, wall });
     }
 
-    /// The time that was not told yet for which the thread was in this state. For how much of it the thread held the
-    /// GIL is not known: where that matters, a look stands for the time since the one before.
-    fn take_off_cpu_time(&mut self, index: usize, state: ThreadState, now: Timestamp) -> Nanos {
+    /// The time off the CPU that was not told yet. For how much of it the thread held the GIL is not known: where that
+    /// matters, a look stands for the time since the one before.
+    fn take_off_cpu_time(&mut self, index: usize, now: Timestamp) -> Nanos {
         let thread = &mut self.probe.roster.threads[index];
-        match state {
-            _ if self.options.gil_only => thread.waits.gap(),
-            ThreadState::Waiting(WaitReason::Cpu) => thread.waits.take_queue(&thread.schedule),
-            _ => thread.waits.take_sleep(now, &thread.schedule),
+        match self.options.gil_only {
+            true => thread.waits.gap(),
+            false => thread.waits.take(now, &thread.schedule),
         }
     }
 }
