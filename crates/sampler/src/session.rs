@@ -217,28 +217,8 @@ impl Session {
         limit: Option<Nanos>,
         callback: &mut dyn FnMut(&Progress, &mut Profile) -> ControlFlow<()>,
     ) -> End {
-        let mut costs = Costs::from_now();
-        // What is there must be told to the program at once, however busy the machine is: until then it is not
-        // sampled. What the program sends has time, looks from outside have not: one that comes when others leave
-        // it a CPU comes when its threads are waiting for theirs.
-        priority::want_promptness();
-        let cpu = self.members.cpu_of_root();
-        self.members.miss_from(costs.start);
-        // What was missed is told by CPU time there.
-        self.begin_tree(0);
-        self.members.read_kernel(profile);
-        if !self.members.wants_looks_off_cpu() {
-            priority::want_no_promptness();
-        }
-        costs.start = self.members.watched_since().unwrap_or(costs.start);
+        let mut costs = self.begin_in_kernel(profile);
         let start = costs.start;
-        if let Some(beginning) = self.beginning {
-            let period = self.members.kernel().map_or(Nanos::ZERO, |kernel| kernel.period());
-            let missed = beginning.missed_ticks(period, cpu.unwrap_or_default());
-            self.note_beginning(beginning, missed, profile.ledger_mut(), &mut costs);
-        }
-        profile.ledger_mut().interval =
-            self.members.kernel().map(|kernel| kernel.asked()).filter(|period| *period != Nanos::ZERO);
         let deadline = limit.map_or(Timestamp::MAX, |limit| start + limit);
         let mut next_callback = start;
         let mut looks = self.looks_off_cpu(profile, start);
@@ -257,13 +237,8 @@ impl Session {
             if now >= next_callback {
                 next_callback = now + CALLBACK_GAP;
                 self.settle(profile, &mut costs, false);
-                let is_suspending = signals::is_suspension_asked();
-                if is_suspending {
-                    // Meanwhile the target is left alone.
-                    self.members.let_kernel_rest(profile);
-                }
-                let mut call = || callback(&progress(profile, start, now), profile);
-                let is_over = if is_suspending { hold.lift(call) } else { call() };
+                let mut call = |profile: &mut Profile| callback(&progress(profile, start, now), profile);
+                let is_over = self.call_back(profile, &mut hold, &mut call);
                 if is_over.is_break() {
                     break End::Asked;
                 }
@@ -285,6 +260,47 @@ impl Session {
         profile.ledger_mut().period = Some((costs.start, ended));
         self.members.release_all(profile);
         end
+    }
+
+    /// Tells the in-kernel program what there is, and counts what was missed before it was told.
+    fn begin_in_kernel(&mut self, profile: &mut Profile) -> Costs {
+        let mut costs = Costs::from_now();
+        // What is there must be told to the program at once, however busy the machine is: until then it is not
+        // sampled. What the program sends has time, looks from outside have not: one that comes when others leave
+        // it a CPU comes when its threads are waiting for theirs.
+        priority::want_promptness();
+        let cpu = self.members.cpu_of_root();
+        self.members.miss_from(costs.start);
+        // What was missed is told by CPU time there.
+        self.begin_tree(0);
+        self.members.read_kernel(profile);
+        if !self.members.wants_looks_off_cpu() {
+            priority::want_no_promptness();
+        }
+        costs.start = self.members.watched_since().unwrap_or(costs.start);
+        if let Some(beginning) = self.beginning {
+            let period = self.members.kernel().map_or(Nanos::ZERO, |kernel| kernel.period());
+            let missed = beginning.missed_ticks(period, cpu.unwrap_or_default());
+            self.note_beginning(beginning, missed, profile.ledger_mut(), &mut costs);
+        }
+        profile.ledger_mut().interval =
+            self.members.kernel().map(|kernel| kernel.asked()).filter(|period| *period != Nanos::ZERO);
+        costs
+    }
+
+    /// Lets the in-kernel program rest if Ctrl-Z asks for it, so that the target is left alone meanwhile, and runs `call`,
+    /// in which it is obeyed.
+    fn call_back<T>(
+        &mut self,
+        profile: &mut Profile,
+        hold: &mut SuspensionHold,
+        call: impl FnOnce(&mut Profile) -> T,
+    ) -> T {
+        if !signals::is_suspension_asked() {
+            return call(profile);
+        }
+        self.members.let_kernel_rest(profile);
+        hold.lift(|| call(profile))
     }
 
     /// When threads off the CPU are looked at, if they are wanted: as often as the in-kernel program samples the others.
