@@ -52,7 +52,7 @@ pub use requirement::{is_root, missing};
 pub use sampling_limit::{LoweredLimit, UsualLimit};
 pub use scratch::Scratch;
 pub use speedscope::{WeightedSample, read_speedscope, samples_per_second, uninterrupted};
-pub use terminal::{Terminal, USUAL_SIZE};
+pub use terminal::{Terminal, USUAL_SIZE, count_before};
 pub use timed_recording::TimedRecording;
 pub use trace_events::{Drawn, check_trace_events};
 pub use workload::check_table;

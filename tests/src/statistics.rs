@@ -1,5 +1,7 @@
 //! How far a sampled share may be from the true one.
 
+use std::time::Duration;
+
 /// The probability that a standard normal variable exceeds `x`, by the continued fraction of the error
 /// function far out and its series near zero; good to ten digits, which is far more than a bound needs.
 fn upper_tail(x: f64) -> f64 {
@@ -62,6 +64,13 @@ pub fn effective_number_of_gaps(seconds: f64, samples_per_second: f64) -> f64 {
 /// not have. Of a part that is nearly nothing one late sample may make a hundredth.
 pub fn bound_of_gaps(share: f64, effective_number: f64, deviations: f64) -> f64 {
     bound(share, effective_number, deviations) + deviations * deviations / (4.0 * effective_number)
+}
+
+/// More instants than this of a recording at `rate` no stretch of `time` has, but once in millions: they come at random, and
+/// those of the in-kernel sampler a little earlier than was asked for.
+pub fn most_instants(rate: u32, time: Duration) -> u64 {
+    let mean = f64::from(rate) * time.as_secs_f64() * 32.0 / 31.0;
+    (mean + 5.0 * mean.sqrt()).ceil() as u64
 }
 
 #[cfg(test)]

@@ -212,3 +212,9 @@ fn read_all(mut master: File, written: &(Mutex<Written>, Condvar)) {
         }
     }
 }
+
+/// The number that stands before these words on a screen.
+pub fn count_before(screen: &str, words: &str) -> Option<u64> {
+    let number = screen.split_once(words)?.0.rsplit(|c: char| c.is_whitespace()).next()?;
+    number.replace(',', "").parse().ok()
+}

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
+use profiler_tests::statistics::most_instants;
 use profiler_tests::{
     Collapsed, Fixture, Profiler, Run, Running, Scratch, Terminal, USUAL_SIZE, can_load_programs,
-    every_interpreter, one_interpreter, profiler_path, read_speedscope,
+    count_before, every_interpreter, one_interpreter, profiler_path, read_speedscope,
 };
 
 fn profile_of(scratch: &Scratch) -> Result<Collapsed> {
@@ -233,6 +234,11 @@ fn clocks_of_child(parent: u32) -> Result<usize> {
     Ok(links.filter(|link| link.to_string_lossy().contains("bpf_link")).count())
 }
 
+/// For so long it is suspended in the end: nobody asked for samples of that time.
+const SUSPENDED: Duration = Duration::from_secs(2);
+
+const CONTROL_Z_RATE: u32 = 1000;
+
 #[test]
 fn control_z_suspends_it_when_nothing_is_stopped_and_is_no_loss() {
     let scratch = Scratch::new().unwrap();
@@ -241,7 +247,7 @@ fn control_z_suspends_it_when_nothing_is_stopped_and_is_no_loss() {
     let mut terminal = Terminal::start(&shell, USUAL_SIZE).unwrap();
     terminal.wait_for("a prompt", |screen| screen.contains(['$', '#'])).unwrap();
     let words = format!(
-        "{} record -f raw -r 1000 -o {} --pid {}\r",
+        "{} record -f raw -r {CONTROL_Z_RATE} -o {} --pid {}\r",
         profiler_path().display(),
         scratch.file("out.txt").display(),
         fixture.pid()
@@ -249,7 +255,8 @@ fn control_z_suspends_it_when_nothing_is_stopped_and_is_no_loss() {
     terminal.press_for(&words, " samples, ").unwrap();
     let (loads_programs, shell_pid) = (can_load_programs(), terminal.pid());
     let is_back = |screen: &str| screen.contains(" samples, ") && !screen.contains("Stopped");
-    for seconds in [0, 0, 0, 0, 2] {
+    let mut before = (Instant::now(), 0);
+    for seconds in [0, 0, 0, 0, SUSPENDED.as_secs()] {
         if loads_programs {
             // Its line on the screen may be older than they are.
             terminal.wait_for("clocks", |_| clocks_of_child(shell_pid).unwrap() > 0).unwrap();
@@ -259,13 +266,18 @@ fn control_z_suspends_it_when_nothing_is_stopped_and_is_no_loss() {
         // The target goes on meanwhile: a thread that was held would not answer.
         fixture.progress().unwrap();
         // In the end for two thousand instants.
+        let asked = Instant::now();
         terminal.press(&format!("clear; sleep {seconds}; fg\r")).unwrap();
-        terminal.wait_for("the progress line", is_back).unwrap();
+        let screen = terminal.wait_for("the progress line", is_back).unwrap();
+        if seconds == 0 {
+            before = (asked, count_before(&screen, " lost").unwrap());
+        }
     }
     let screen = terminal.press_for("\x03", " MB; ").unwrap();
-    let late =
-        screen.split_once(" sampler late").and_then(|(before, _)| before.rsplit(' ').next()?.parse().ok());
-    assert!(late.unwrap_or(0) < 1000, "{screen}");
+    let (since, lost) = before;
+    let most = lost + most_instants(CONTROL_Z_RATE, since.elapsed().saturating_sub(SUSPENDED));
+    let late = count_before(&screen, " sampler late").unwrap_or(0);
+    assert!(late <= most, "{late} late of at most {most}: {screen}");
     assert!(profile_of(&scratch).unwrap().total() > 0);
 }
 
