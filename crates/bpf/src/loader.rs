@@ -18,7 +18,7 @@ use crate::causes::Causes;
 use crate::layout::{Layout, ThreadEntry, code_key};
 use crate::off_cpu::DescriptorCalls;
 use crate::records::Record;
-use crate::task_layout::TaskLayout;
+use crate::task_layout::{TaskLayout, Unfit};
 
 /// The program as clang built it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("program/python.bpf.o");
@@ -45,9 +45,21 @@ pub enum BpfError {
     /// The kernel does not describe its own types.
     #[error("the kernel does not describe its types (/sys/kernel/btf/vmlinux): {0}")]
     Types(String),
+    /// The scheduler tells of a switch from one thread to another in another way.
+    #[error("the kernel tells of switches between threads otherwise than Linux does from 5.19 on")]
+    Switches,
     /// The object lacks something that is asked of it.
     #[error("the program has no {0}")]
     Missing(&'static str),
+}
+
+impl From<Unfit> for BpfError {
+    fn from(unfit: Unfit) -> Self {
+        match unfit {
+            Unfit::Types(reason) => BpfError::Types(reason),
+            Unfit::Switches => BpfError::Switches,
+        }
+    }
 }
 
 impl BpfError {
@@ -59,6 +71,12 @@ impl BpfError {
     /// Whether the kernel says that it has no such call.
     pub fn is_missing_call(&self) -> bool {
         self.number() == Some(libc::ENOSYS)
+    }
+
+    /// Whether it is about a clock by which the program is run, and not about the program.
+    pub fn is_of_event(&self) -> bool {
+        let BpfError::Program(ProgramError::SyscallError(error)) = self else { return false };
+        error.call == "perf_event_open"
     }
 
     /// Whether this process may not open as many files as it takes.

@@ -129,7 +129,7 @@ impl OffCpu {
             // The saved registers are those of x86-64.
             return Err(BpfError::Missing("off-CPU programs for this kind of processor"));
         }
-        let tasks = task_layout::of_kernel().map_err(BpfError::Types)?;
+        let tasks = task_layout::of_kernel()?;
         let mut kernel = KernelSampler::load_with(cpus, kernel_frames, Some(tasks), calls)?;
         let off_cpu = OffCpu::start(&mut kernel, least)?;
         Ok((kernel, off_cpu))

@@ -55,22 +55,37 @@ const FILE_FIELDS: [(&str, &[&str]); 10] = [
     ("dentry", &["d_name", "name"]),
 ];
 
+/// Why the programs cannot be told what to look at.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Unfit {
+    /// The kernel does not describe its types, or not all that are needed.
+    Types(String),
+    /// What the programs are told at a switch of threads is not what they expect.
+    Switches,
+}
+
+impl<T: Into<String>> From<T> for Unfit {
+    fn from(reason: T) -> Self {
+        Unfit::Types(reason.into())
+    }
+}
+
 /// The layout in the running kernel.
 ///
 /// # Errors
 /// Says why it is not known.
-pub(crate) fn of_kernel() -> Result<TaskLayout, String> {
+pub(crate) fn of_kernel() -> Result<TaskLayout, Unfit> {
     let mut bytes = Vec::new();
     let file = File::open(TYPES).map_err(|error| error.to_string())?;
     file.take(MAX_BYTES).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
     of_types(&bytes)
 }
 
-fn of_types(bytes: &[u8]) -> Result<TaskLayout, String> {
+fn of_types(bytes: &[u8]) -> Result<TaskLayout, Unfit> {
     let types = Types::parse(bytes).ok_or("they cannot be read")?;
     if !types.switch_is_told_as_expected().unwrap_or(false) {
         // Linux 5.17 does not tell the state, and the first 5.18 tells it in another place.
-        return Err("a switch of threads is told otherwise than from Linux 5.19 on".to_owned());
+        return Err(Unfit::Switches);
     }
     let task = types.structures("task_struct").next().ok_or("they have no task_struct")?;
     let mut layout = TaskLayout { file: types.file_layout(), ..TaskLayout::default() };
@@ -347,7 +362,7 @@ mod tests {
         let mut without = of_a_kernel();
         without[4].truncate(6);
         without[4][1] -= 1;
-        let missing = Err("a thread has no sched_info.pcount".to_owned());
+        let missing = Err(Unfit::Types("a thread has no sched_info.pcount".to_owned()));
         assert_eq!(of_types(&types(&without)), missing);
         let whole = types(&of_a_kernel());
         for length in 0..whole.len() {
@@ -357,6 +372,6 @@ mod tests {
         // One that contains itself.
         let mut endless = of_a_kernel();
         endless[3] = structure(0, &[(0, 4, 0)]);
-        assert_eq!(of_types(&types(&endless)), Err("a thread has no pid".to_owned()));
+        assert_eq!(of_types(&types(&endless)), Err(Unfit::Types("a thread has no pid".to_owned())));
     }
 }

@@ -161,6 +161,16 @@ fn rule(obstacle: &ProgramObstacle) -> String {
             format!("a system call filter (seccomp) refuses {}", calls.join(" and "))
         }
         ProgramObstacle::NotBuilt(calls) => format!("the kernel was built without {}", calls.join(" and ")),
+        ProgramObstacle::LockedMemory(limit) => format!(
+            "this kernel (before Linux 5.11) counts what programs keep as locked memory, of which only {limit} bytes \
+             may be had"
+        ),
+        ProgramObstacle::Paranoid(level) => format!(
+            "kernel.perf_event_paranoid is {level}: this kernel then gives clocks to root and CAP_SYS_ADMIN only"
+        ),
+        ProgramObstacle::Lockdown => {
+            "the kernel is locked down for confidentiality and lets no program read memory".to_owned()
+        }
     }
 }
 
@@ -176,13 +186,21 @@ fn advice(obstacle: &ProgramObstacle) -> Vec<&'static str> {
             "SystemCallFilter=bpf perf_event_open, where it is a service of systemd",
         ],
         ProgramObstacle::NotBuilt(_) => vec!["a kernel with CONFIG_BPF_SYSCALL and CONFIG_PERF_EVENTS"],
+        ProgramObstacle::LockedMemory(_) => vec![
+            "sudo",
+            "ulimit -Hl unlimited (as root), LimitMEMLOCK=infinity of a service, or the capability CAP_SYS_RESOURCE",
+        ],
+        ProgramObstacle::Paranoid(_) => vec!["sudo", "sudo sysctl kernel.perf_event_paranoid=2"],
+        ProgramObstacle::Lockdown => {
+            vec!["a kernel that is started with lockdown=integrity or without lockdown"]
+        }
     }
 }
 
 fn kernel_advice(error: &BpfError) -> Vec<&'static str> {
     match error {
         _ if error.is_out_of_files() => vec!["ulimit -Hn 4096 (as root), or LimitNOFILE=4096 of a service"],
-        BpfError::Types(_) => vec!["--mode cpu, which needs no types"],
+        BpfError::Types(_) | BpfError::Switches => vec!["--mode cpu, which needs nothing of that"],
         BpfError::Cpus(_) => vec!["mount -t sysfs sysfs /sys"],
         _ if error.is_permission() => {
             vec!["dmesg or the audit log (ausearch -m avc), which tell what security modules refuse"]
@@ -218,7 +236,15 @@ pub fn load(options: &SamplerOptions, wanted: Wanted) -> Result<Kernel, Obstacle
 /// The rule behind an error, where it is known.
 fn obstacle(error: BpfError) -> Obstacle {
     let is_refused = error.is_permission() || error.is_missing_call();
-    match is_refused.then(ProgramObstacle::in_force).flatten() {
+    let by_rule = || is_refused.then(ProgramObstacle::in_force).flatten();
+    let by_another = || match error.is_of_event() {
+        true => is_refused.then(ProgramObstacle::of_events).flatten(),
+        // What is locked down is not told as a missing right.
+        false => {
+            ProgramObstacle::of_programs().filter(|rule| is_refused || *rule == ProgramObstacle::Lockdown)
+        }
+    };
+    match by_rule().or_else(by_another) {
         Some(rule) => Obstacle::Refused(rule),
         None => Obstacle::Kernel(error),
     }

@@ -91,6 +91,9 @@ pub struct Host {
     pub bpf: Answer,
     /// Whether the kernel describes its types (`/sys/kernel/btf/vmlinux`).
     pub has_btf: bool,
+    /// Whether the kernel is locked down, and how far: `none`, `integrity` or `confidentiality`; `None` where it does
+    /// not say.
+    pub lockdown: Option<String>,
     /// `/proc`; `None` where it cannot be seen how it is mounted.
     pub proc_mount: Option<ProcMount>,
 }
@@ -113,10 +116,17 @@ impl Host {
             unprivileged_bpf_disabled: number("kernel/unprivileged_bpf_disabled"),
             perf_event_open: answer(libc::SYS_perf_event_open),
             bpf: answer(libc::SYS_bpf),
-            has_btf: Path::new("/sys/kernel/btf/vmlinux").exists(),
+            has_btf: std::fs::metadata("/sys/kernel/btf/vmlinux").is_ok_and(|types| types.len() > 0),
+            lockdown: chosen(&text("/sys/kernel/security/lockdown")),
             proc_mount: proc_mount(&text("/proc/self/mountinfo")),
         }
     }
+}
+
+/// The one in brackets of several words.
+fn chosen(words: &str) -> Option<String> {
+    let word = words.split_whitespace().find_map(|word| word.strip_prefix('[')?.strip_suffix(']'));
+    word.map(str::to_owned)
 }
 
 /// The kind of container that we are in, by the marks that container runtimes leave.

@@ -3,6 +3,8 @@
 //!
 //! A diagnosis, as `permission` is for the memory of processes: nothing here decides whether anything is tried.
 
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
+
 use crate::host::{Answer, Host};
 
 /// The calls that it takes.
@@ -25,13 +27,44 @@ pub enum ProgramObstacle {
     SystemCallFilter(Vec<&'static str>),
     /// The kernel was built without these calls.
     NotBuilt(Vec<&'static str>),
+    /// The kernel counts what programs keep as locked memory, as it did before Linux 5.11, and no more than so many bytes
+    /// of that may be had.
+    LockedMemory(u64),
+    /// `kernel.perf_event_paranoid` is above 2: Debian's and Ubuntu's kernels then refuse perf events to all who are not
+    /// CAP_SYS_ADMIN.
+    Paranoid(i32),
+    /// The kernel is locked down for confidentiality.
+    Lockdown,
 }
+
+/// Linux 5.11 counts what programs keep by control groups.
+const NO_LOCKED_MEMORY_SINCE: (u32, u32) = (5, 11);
 
 impl ProgramObstacle {
     /// The one that is in force here; `None` where none of them is, and something else refuses: a security module, a kernel
     /// that is locked down.
     pub fn in_force() -> Option<Self> {
         ProgramObstacle::on(&Host::look())
+    }
+
+    /// The one by which a program or its memory may be refused where none of those is in force.
+    pub fn of_programs() -> Option<Self> {
+        let host = Host::look();
+        let is_locked_down = host.lockdown.as_deref() == Some("confidentiality");
+        let limit = getrlimit(Resource::RLIMIT_MEMLOCK).map_or(RLIM_INFINITY, |(limit, _)| limit);
+        let is_counted = version(&host.kernel).is_some_and(|version| version < NO_LOCKED_MEMORY_SINCE);
+        if is_locked_down {
+            Some(ProgramObstacle::Lockdown)
+        } else {
+            (is_counted && limit != RLIM_INFINITY).then_some(ProgramObstacle::LockedMemory(limit))
+        }
+    }
+
+    /// The one by which a perf event may be refused where none of those is in force.
+    pub fn of_events() -> Option<Self> {
+        let host = Host::look();
+        let level = host.perf_event_paranoid.filter(|level| *level > 2);
+        level.filter(|_| !host.effective.has(CAP_SYS_ADMIN)).map(ProgramObstacle::Paranoid)
     }
 
     fn on(host: &Host) -> Option<Self> {
@@ -59,10 +92,27 @@ impl ProgramObstacle {
     }
 }
 
+/// The first two numbers of a release of the kernel.
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(['.', '-']).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::host::CapabilitySet;
+
+    #[test]
+    fn releases_are_compared_by_number() {
+        assert_eq!(version("5.10.0-46-cloud-amd64"), Some((5, 10)));
+        assert_eq!(version("7.3-rc7"), Some((7, 3)));
+        assert_eq!(version("next"), None);
+        assert!(
+            version("5.9.1") < Some(NO_LOCKED_MEMORY_SINCE)
+                && version("6.1.0") > Some(NO_LOCKED_MEMORY_SINCE)
+        );
+    }
 
     const BOTH: u64 = 1 << 38 | 1 << 39;
 

@@ -61,6 +61,7 @@ fn host(host: &Host) -> Value {
         "bpf": answer(host.bpf),
         "unprivileged_bpf_disabled": host.unprivileged_bpf_disabled,
         "btf": host.has_btf,
+        "lockdown": host.lockdown,
     })
 }
 

@@ -140,7 +140,11 @@ fn perf_events(host: &Host) -> String {
 fn bpf(host: &Host) -> String {
     let disabled = setting("unprivileged_bpf_disabled", host.unprivileged_bpf_disabled);
     let types = if host.has_btf { "BTF there" } else { "no BTF" };
-    format!("bpf {}; {disabled}; {types}", answer(host.bpf))
+    let lockdown = match host.lockdown.as_deref() {
+        None | Some("none") => String::new(),
+        Some(level) => format!("; locked down for {level}"),
+    };
+    format!("bpf {}; {disabled}; {types}{lockdown}", answer(host.bpf))
 }
 
 fn sampler_facts(report: &Report) -> Vec<Fact> {
