@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::libc::{SYS_bpf, SYS_perf_event_open};
 use profiler_tests::{
@@ -134,4 +134,25 @@ fn few_files_refuse_it_only_where_there_may_be_no_more() -> Result<()> {
     let run = record(&soft, &scratch, "-r 1000 --sampler bpf").command(&words).run()?;
     anyhow::ensure!(run.stdout.contains("(20, 1000)"), "{run:?}");
     run.must_say(&["runs on", "the process ended"])
+}
+
+/// What older kernels are given instead (before Linux 5.17) must not be what newer ones refuse: there it would be found too
+/// late. `cargo xtask kernels` runs it on older ones.
+#[test]
+fn the_program_for_older_kernels_is_one_that_the_verifier_takes() -> Result<()> {
+    if !can_load_programs() {
+        return Ok(());
+    }
+    let object = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/bpf/src/program/python.bpf.o");
+    let mut loader = aya::EbpfLoader::new();
+    for one_for_each_cpu in ["stacks", "names", "clocks", "windows", "walks"] {
+        loader.map_max_entries(one_for_each_cpu, 1);
+    }
+    let mut loaded = loader.btf(None).load(&fs::read(object)?)?;
+    for name in ["sample", "sample_by_calls"] {
+        let program: &mut aya::programs::PerfEvent =
+            loaded.program_mut(name).with_context(|| name.to_owned())?.try_into()?;
+        program.load().with_context(|| name.to_owned())?;
+    }
+    Ok(())
 }

@@ -5,6 +5,7 @@ mod bench;
 mod bpf;
 mod environments;
 mod fuzz;
+mod kernels;
 mod layers;
 mod mirror;
 mod offsets;
@@ -30,6 +31,7 @@ The project's own tasks: cargo xtask TASK
                             on this machine say
   bench [--help]            what we and our peers cost and give, as ratios
   bpf [--check]             build the in-kernel program with clang; --check: it is the one that is checked in
+  kernels [SERIES]          the in-kernel sampler on other kernels (5.10 6.1 ...), in emulated machines: minutes
   fuzz [--seconds N] [TARGETS]
                             memory, files and tables that lie, for N seconds in all (60)
   snapshots                 store snapshots of a process of every CPython on this machine, for the tests of
@@ -62,6 +64,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         "snapshots" => snapshots::run(),
         "bench" => bench::run(rest),
         "bpf" => bpf::run(rest),
+        "kernels" => kernels::run(rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
             Ok(())

@@ -237,12 +237,13 @@ pub fn load(options: &SamplerOptions, wanted: Wanted) -> Result<Kernel, Obstacle
 fn obstacle(error: BpfError) -> Obstacle {
     let is_refused = error.is_permission() || error.is_missing_call();
     let by_rule = || is_refused.then(ProgramObstacle::in_force).flatten();
-    let by_another = || match error.is_of_event() {
-        true => is_refused.then(ProgramObstacle::of_events).flatten(),
+    let by_another = || match error {
+        _ if error.is_of_event() => is_refused.then(ProgramObstacle::of_events).flatten(),
         // What is locked down is not told as a missing right.
-        false => {
+        BpfError::Load(_) | BpfError::Program(_) => {
             ProgramObstacle::of_programs().filter(|rule| is_refused || *rule == ProgramObstacle::Lockdown)
         }
+        _ => None,
     };
     match by_rule().or_else(by_another) {
         Some(rule) => Obstacle::Refused(rule),
