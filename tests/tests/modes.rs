@@ -183,6 +183,8 @@ fn each_mode_counts_its_own_time() -> Result<()> {
         return Ok(());
     }
     let counts = |stack: &Stack| stack.contains("count");
+    let (running, _) = of_counters("cpu")?;
+    ensure!(running.count(counts) > 0 && running.count(is_wait) == 0, "{:?}", leaves(&running));
     let (away, elapsed) = of_counters("off-cpu")?;
     ensure!(away.stacks.iter().filter(|stack| counts(stack)).all(is_wait), "{:?}", leaves(&away));
     let waited = seconds(&away, counts);

@@ -176,7 +176,7 @@ impl Alternation {
 #[test]
 fn with_idle_threads_every_thread_is_shown_all_the_time() {
     every_interpreter(|interpreter| {
-        let shown = Alternation::record(interpreter, Duration::from_millis(300), Beside::Nothing)?;
+        let shown = Alternation::record(interpreter, Duration::from_millis(200), Beside::Nothing)?;
         let (sleeps, rests) = (shown.of("sleeps"), shown.of("rests"));
         ensure!(sleeps > rests, "{sleeps} s of a thread that sleeps all the time, {rests} s of another");
         for name in ["waits_for_lock", "waits_for_socket", "waits_for_pipe"] {
