@@ -155,3 +155,22 @@ fn several_returns_that_were_not_seen_cost_no_time_and_are_told_as_such() -> Res
     ensure!(seen.several == 1, "{seen:?}");
     Ok(())
 }
+
+#[test]
+fn a_process_too_many_is_refused_until_another_one_leaves() -> Result<()> {
+    /// `MAX_PROCESSES` of the program.
+    const MOST: u32 = 1024;
+    if !can_load_programs() {
+        return Ok(());
+    }
+    let mut kernel = KernelSampler::load(clock::cpus(), false)?;
+    // Numbers that no process has.
+    let pid = |number: u32| Pid::new(1 << 24 | number);
+    for number in 0..MOST {
+        kernel.set_layout(pid(number), &Layout::default())?;
+    }
+    ensure!(kernel.set_layout(pid(MOST), &Layout::default()).is_err(), "there is room for more");
+    kernel.set_layout(pid(0), &Layout::default()).context("it is known already")?;
+    kernel.forget_layout(pid(0));
+    kernel.set_layout(pid(MOST), &Layout::default()).context("there is room again")
+}

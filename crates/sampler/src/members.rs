@@ -502,7 +502,7 @@ impl Members {
             Some(kernel) => sampler.look_in_kernel(kernel, profile, now),
             None => sampler.sample(profile, now),
         };
-        member.was_sampled |= sampler.has_threads();
+        member.was_sampled |= sampler.has_threads() && sampler.has_room();
         match outcome {
             Sampled::Going => {}
             Sampled::Ended => self.remove(profile, pid),

@@ -17,6 +17,7 @@ use crate::code_names::CodeNames;
 use crate::kernel::{Kernel, entries};
 use crate::kernel_frames::KernelFrames;
 use crate::sent::{Sent, SentNames};
+use crate::ticks::ticks;
 
 /// Whether the lists of threads still start where they did is looked at so often: a thread that starts in
 /// between and uses its CPU at once is noticed by its first sample.
@@ -29,6 +30,10 @@ pub struct InKernel {
     kernel_frames: KernelFrames<FrameId>,
     /// What the program was told of kernel threads with thread states.
     told: FxHashMap<Tid, ThreadEntry>,
+    /// Threads for which it had no room.
+    without_room: HashSet<Tid>,
+    /// The CPU time up to which the process itself was told to it, or its samples counted as lost, where it has no room.
+    untold_since: Option<Nanos>,
     /// Threads of which it was told that they had no thread state when they were met.
     natives: HashSet<Tid>,
     /// Samples of threads without a thread state that it was told of.
@@ -52,13 +57,38 @@ impl ProcessSampler {
         now: Timestamp,
     ) -> Result<(), ReadError> {
         self.in_kernel.kernel_frames = kernel.frames();
-        let target = &self.probe.target;
-        // Without room nothing of it is sampled; the ledger of processes then says that it was missed.
-        let _ = kernel.tell_process(target.pid(), target.offsets(), self.in_kernel.always_sends_names);
+        self.in_kernel.untold_since = self.probe.target.process().cpu_time();
+        self.tell_process(kernel, profile);
         self.look_at_lists(kernel, now)?;
         self.watch_threads(kernel, profile);
         self.look_at_sleepers(kernel, profile);
         Ok(())
+    }
+
+    /// Whether samples of it can be taken: the program has room for it.
+    pub fn has_room(&self) -> bool {
+        self.in_kernel.untold_since.is_none()
+    }
+
+    /// Has the program know the process, as soon as it has room; what it did until then is lost.
+    fn tell_process(&mut self, kernel: &mut Kernel, profile: &mut Profile) {
+        let Some(since) = self.in_kernel.untold_since else { return };
+        let now = self.probe.target.process().cpu_time().unwrap_or(since);
+        let missed = match kernel.period() {
+            Nanos::ZERO => 0,
+            period => ticks(now.saturating_sub(since), period),
+        };
+        let target = &self.probe.target;
+        let names = self.in_kernel.always_sends_names;
+        self.in_kernel.untold_since = match kernel.tell_process(target.pid(), target.offsets(), names) {
+            Ok(()) => None,
+            // Less than a tick is not lost yet.
+            Err(_) if missed == 0 => Some(since),
+            Err(_) => Some(now),
+        };
+        if self.in_kernel.untold_since != Some(since) {
+            profile.ledger_mut().count_lost_times(LossReason::BufferFull, missed);
+        }
     }
 
     /// What the process leaves in the program.
@@ -77,6 +107,7 @@ impl ProcessSampler {
             return Sampled::Going;
         }
         self.in_kernel.next_look = now + LOOK_GAP;
+        self.tell_process(kernel, profile);
         let roster = &mut self.probe.roster;
         let lists_stand = roster.look(self.probe.target.memory(), self.probe.target.runtime());
         let result = match lists_stand {
@@ -110,12 +141,15 @@ impl ProcessSampler {
         let (target, roster) = (&self.probe.target, &mut self.probe.roster);
         roster.refresh(target.process(), target.memory(), target.runtime(), now)?;
         let now_there = entries(roster);
-        let InKernel { told, natives, unknown, .. } = &mut self.in_kernel;
+        let InKernel { told, natives, unknown, without_room, .. } = &mut self.in_kernel;
+        without_room.clear();
         told.keys().filter(|tid| !now_there.contains_key(tid)).for_each(|tid| kernel.forget_thread(*tid));
         for (tid, entry) in &now_there {
             if natives.remove(tid) || told.get(tid) != Some(entry) {
-                // Without room its samples are counted as those of an unknown thread.
-                let _ = kernel.tell_thread(*tid, entry);
+                // It is told again with the next look; until then its samples are those of an unknown thread.
+                if kernel.tell_thread(*tid, entry).is_err() {
+                    without_room.insert(*tid);
+                }
             }
         }
         for tid in unknown.keys().filter(|tid| !now_there.contains_key(tid)) {
@@ -125,6 +159,7 @@ impl ProcessSampler {
             }
         }
         *told = now_there;
+        told.retain(|tid, _| !without_room.contains(tid));
         Ok(())
     }
 
@@ -133,7 +168,9 @@ impl ProcessSampler {
     fn settle_unknown(&mut self, profile: &mut Profile) {
         for (tid, times) in self.in_kernel.unknown.drain() {
             let ledger = profile.ledger_mut();
-            match self.in_kernel.told.contains_key(&tid) {
+            let is_python =
+                self.in_kernel.told.contains_key(&tid) || self.in_kernel.without_room.contains(&tid);
+            match is_python {
                 true => ledger.count_lost_times(LossReason::UnknownThread, times),
                 false => (0..times).for_each(|_| ledger.count_not_asked_for()),
             }
