@@ -74,7 +74,8 @@ impl Packages {
         let image = place.join("vmlinuz");
         if !image.exists() {
             fs::create_dir_all(&place)?;
-            run::insist(self.apt("apt-get").current_dir(&place).args(["download", "--quiet", &package]))?;
+            eprintln!("xtask: {package}");
+            run::output(self.apt("apt-get").current_dir(&place).args(["download", "--quiet", &package]))?;
             extract(&place, &image)?;
         }
         Ok(Kernel { release, image })
