@@ -120,6 +120,9 @@ pub struct KernelSampler {
 /// How many code objects the program remembers (`CODE_SLOTS`).
 const CODE_SLOTS: u64 = 65_536;
 
+/// So much fits the ring (`ring`).
+const RING_BYTES: usize = 4 << 20;
+
 /// What it remembers of one: its hash, that its names were sent, and a proof of the hash.
 type KnownCode = [u64; 3];
 
@@ -241,9 +244,14 @@ impl KernelSampler {
         }
     }
 
-    /// Hands what has been sent since the last time to `take`.
+    /// Hands what has been sent since the last time to `take`; of what comes meanwhile no more than fits the ring once, so
+    /// that this ends however fast the program sends. After its end nothing is left.
     pub fn read(&mut self, take: &mut dyn FnMut(Record<'_>)) {
-        while let Some(item) = self.ring.next() {
+        let mut taken = 0;
+        while taken < RING_BYTES
+            && let Some(item) = self.ring.next()
+        {
+            taken += item.len();
             if let Some(record) = Record::parse(&item) {
                 take(record);
             }
