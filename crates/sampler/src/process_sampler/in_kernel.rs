@@ -57,8 +57,10 @@ impl ProcessSampler {
         now: Timestamp,
     ) -> Result<(), ReadError> {
         self.in_kernel.kernel_frames = kernel.frames();
-        self.in_kernel.untold_since = self.probe.target.process().cpu_time();
-        self.tell_process(kernel, profile);
+        let target = &self.probe.target;
+        if kernel.tell_process(target.pid(), target.offsets(), self.in_kernel.always_sends_names).is_err() {
+            self.in_kernel.untold_since = target.process().cpu_time();
+        }
         self.look_at_lists(kernel, now)?;
         self.watch_threads(kernel, profile);
         self.look_at_sleepers(kernel, profile);
@@ -71,7 +73,7 @@ impl ProcessSampler {
     }
 
     /// Has the program know the process, as soon as it has room; what it did until then is lost.
-    fn tell_process(&mut self, kernel: &mut Kernel, profile: &mut Profile) {
+    fn tell_process_again(&mut self, kernel: &mut Kernel, profile: &mut Profile) {
         let Some(since) = self.in_kernel.untold_since else { return };
         let now = self.probe.target.process().cpu_time().unwrap_or(since);
         let missed = match kernel.period() {
@@ -107,7 +109,7 @@ impl ProcessSampler {
             return Sampled::Going;
         }
         self.in_kernel.next_look = now + LOOK_GAP;
-        self.tell_process(kernel, profile);
+        self.tell_process_again(kernel, profile);
         let roster = &mut self.probe.roster;
         let lists_stand = roster.look(self.probe.target.memory(), self.probe.target.runtime());
         let result = match lists_stand {
