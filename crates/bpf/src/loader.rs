@@ -156,11 +156,10 @@ impl KernelSampler {
             .override_global("task_fields", &task_fields, true)
             .override_global("file_fields", &file_fields, true)
             .override_global("descriptor_calls", &calls, true)
-            .map_max_entries("stacks", cpus.max(1))
+            .map_max_entries("workspaces", cpus.max(1))
             .map_max_entries("names", cpus.max(1))
             .map_max_entries("clocks", cpus.max(1))
-            .map_max_entries("windows", cpus.max(1))
-            .map_max_entries("walks", cpus.max(1))
+            .map_max_entries("sent_codes", cpus.max(1))
             .load(OBJECT)?;
         Ok(KernelSampler {
             program: load_program(&mut ebpf)?,

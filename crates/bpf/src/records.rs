@@ -1,11 +1,13 @@
 //! What the program sends: stacks and names, as they lie in the ring. The same structures as in
 //! `program/records.h`.
 
+use std::num::NonZeroU64;
+
 use profiler_model::{Nanos, Pid, RemoteAddr, Tid, Timestamp};
 
 use crate::off_cpu::AbsenceRecord;
 
-pub(crate) const STACK_HEAD_BYTES: usize = 80;
+pub(crate) const STACK_HEAD_BYTES: usize = 88;
 pub(crate) const THREAD_BYTES: usize = 384;
 pub(crate) const FRAME_RECORD_BYTES: usize = 40;
 /// What a stack is called that was taken by the scheduler (`RECORD_DEEP_STACK`).
@@ -80,8 +82,9 @@ pub struct FrameRecord {
     pub address: RemoteAddr,
     /// Its code object; null for a shim.
     pub code: RemoteAddr,
-    /// [`crate::head_hash`] of the code object.
-    pub head_hash: u64,
+    /// [`crate::head_hash`] of the code object; `None` where it is what came before from the same CPU, of this code object
+    /// and under the same [`StackRecord::proof`].
+    pub head_hash: Option<NonZeroU64>,
     /// The eight bytes at its instruction.
     pub instruction: u64,
     /// Which copy of its bytecode it runs.
@@ -182,6 +185,12 @@ impl<'a> StackRecord<'a> {
         Nanos::from_nanos(self.narrow(76).into())
     }
 
+    /// Stands for a time in which no code object was replaced by another: those that are met under one proof have the same
+    /// hash each time. `None` where nothing proves that.
+    pub fn proof(&self) -> Option<NonZeroU64> {
+        NonZeroU64::new(self.wide(80))
+    }
+
     /// What stands behind the head: the frames that were walked, and those of the kernel.
     fn parts(&self) -> (&'a [u8], &'a [u8]) {
         let frames = self.0.get(STACK_HEAD_BYTES + THREAD_BYTES..).unwrap_or_default();
@@ -219,7 +228,7 @@ impl<'a> StackRecord<'a> {
             FrameRecord {
                 address: RemoteAddr::new(wide(0)),
                 code: RemoteAddr::new(wide(8)),
-                head_hash: wide(16),
+                head_hash: NonZeroU64::new(wide(16)),
                 instruction: wide(24),
                 bytecode_copy: wide(32) as u32,
                 owner: frame[36],

@@ -105,9 +105,9 @@ impl<Id: Copy> CodeNames<Id> {
     }
 
     /// Looks again at a code object whose names are in `names` now: forgets those that it had before, if they
-    /// are others.
-    pub fn recheck(&mut self, target: &Target, names: &CopiedPages, code: RemoteAddr) {
-        self.resolver.check(names, target.offsets(), code);
+    /// are others; returns whether it did.
+    pub fn recheck(&mut self, target: &Target, names: &CopiedPages, code: RemoteAddr) -> bool {
+        self.resolver.check(names, target.offsets(), code)
     }
 
     /// The id of a frame that was met before in the same code object.

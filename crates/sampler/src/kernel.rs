@@ -23,11 +23,11 @@ use crate::roster::{Roster, Thread};
 /// some ten microseconds.
 const CPU_LOOK_GAP: Nanos = Nanos::from_nanos(50_000_000);
 
-/// By what part of it a tick comes earlier than was asked for. The scheduler and whatever else is on a CPU work to
+/// By what part of it a tick comes later than was asked for. The scheduler and whatever else is on a CPU work to
 /// the beat of whole milliseconds: ticks on the same beat always meet the one and never the other, and a thread that
 /// shared its CPU with a program of a period of 2 ms was shown, at 500 Hz, for 0.84 to 1.35 of its time. Out of step
-/// by this, a tick has been at every place of such a beat after 32 of them.
-const EARLIER_BY: u64 = 32;
+/// by this, a tick has been at every place of such a beat after 64 of them.
+const LATER_BY: u64 = 64;
 
 /// Frames of one thread lie one after the other, the callers first (3.11+): with one of the usual size this gets some
 /// 15 more. A reading of a whole page takes hardly longer, but drives more of the target's own memory from the caches.
@@ -80,13 +80,13 @@ impl Kernel {
         Kernel { sampler, off_cpu, names, asked, period, next_cpu_look, counted: Counters::default() }
     }
 
-    /// Has it run on every CPU, a little more often than after each `asked`, out of step with everything.
+    /// Has it run on every CPU, a little less often than after each `asked`, out of step with everything.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn start(&mut self, asked: Nanos) -> Result<(), BpfError> {
         self.asked = asked;
-        self.period = Nanos::from_nanos(asked.as_nanos() - asked.as_nanos() / EARLIER_BY);
+        self.period = Nanos::from_nanos(asked.as_nanos() + asked.as_nanos() / LATER_BY);
         self.next_cpu_look = clock::now() + CPU_LOOK_GAP;
         self.sampler.tick(self.period)
     }

@@ -23,6 +23,7 @@ mod kernel;
 mod kernel_frames;
 mod kernel_names;
 mod members;
+mod met_frames;
 mod missed;
 mod names;
 mod objects;

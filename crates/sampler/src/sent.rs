@@ -1,8 +1,11 @@
 //! From what the in-kernel program sends of one process to stacks with names.
 //!
 //! Frames come with what they said, and become a stack by the same rules as everywhere. Each brings a hash of the
-//! bytes that identify its code object at that instant; the names came before it, when the program met these bytes
-//! for the first time. Names and line tables that are too long to be sent are read afterwards.
+//! bytes that identify its code object at that instant, or a proof that it still is the one whose hash came before; the
+//! names came before it, when the program met these bytes for the first time. Names and line tables that are too long to
+//! be sent are read afterwards.
+
+use std::num::NonZeroU64;
 
 use profiler_bpf::{FrameRecord, NamesRecord, Outcome, StackRecord, head_hash};
 use profiler_memory::CopiedPages;
@@ -13,11 +16,14 @@ use rustc_hash::FxHashMap;
 
 use crate::Target;
 use crate::code_names::CodeNames;
+use crate::met_frames::{Evidence, MetFrames};
 
 /// The names that were sent of a process's code objects.
-#[derive(Debug, Default)]
-pub struct SentNames {
+#[derive(Debug)]
+pub struct SentNames<Id> {
     known: FxHashMap<RemoteAddr, Named>,
+    /// Frames that got their names, with `None` for those that are not to be shown.
+    met: MetFrames<Option<Id>>,
     /// Code objects whose names have to be sent again.
     missing: Vec<RemoteAddr>,
 }
@@ -25,7 +31,7 @@ pub struct SentNames {
 /// A code object whose names were sent.
 #[derive(Debug)]
 struct Named {
-    hash: u64,
+    identity: Identity,
     head: CodeHead,
     memory: CopiedPages,
     /// Whether some frame got its name from them: they are in the resolver now.
@@ -42,14 +48,36 @@ pub enum Sent {
     ReusedAddress,
 }
 
-impl SentNames {
+/// What a code object is known by.
+#[derive(Clone, Copy, Debug)]
+struct Identity {
+    hash: NonZeroU64,
+    /// Under which proofs it was met last: two, as what different CPUs send at a time may come in another order.
+    proofs: [Option<NonZeroU64>; 2],
+}
+
+impl Identity {
+    /// Whether it is what a frame had by this evidence; takes note of the proof.
+    fn is_proved_by(&mut self, evidence: Evidence) -> bool {
+        let Evidence { hash, proof } = evidence;
+        let was_met = proof.is_some() && self.proofs.contains(&proof);
+        let is_same = hash.map_or(was_met, |hash| hash == self.hash);
+        if is_same && !was_met && proof.is_some() {
+            self.proofs = [proof, self.proofs[0]];
+        }
+        is_same
+    }
+}
+
+impl<Id> Default for SentNames<Id> {
+    fn default() -> Self {
+        SentNames { known: FxHashMap::default(), met: MetFrames::default(), missing: Vec::new() }
+    }
+}
+
+impl<Id: Copy> SentNames<Id> {
     /// Keeps the names of a code object.
-    pub fn keep<Id: Copy>(
-        &mut self,
-        target: &Target,
-        sent: &NamesRecord<'_>,
-        names: &mut CodeNames<Id>,
-    ) -> Sent {
+    pub fn keep(&mut self, target: &Target, sent: &NamesRecord<'_>, names: &mut CodeNames<Id>) -> Sent {
         if self.known.len() >= MAX_CODE_OBJECTS {
             // They are asked for again as they are met.
             self.known.clear();
@@ -57,17 +85,20 @@ impl SentNames {
         let (offsets, code) = (target.offsets(), sent.code());
         let memory = CopiedPages::new();
         sent.pieces().for_each(|(at, bytes)| memory.put(at, bytes));
-        let Some(head) = CodeHead::read(&memory, offsets, code)
-            .ok()
-            .filter(|head| head_hash(head.as_bytes()) == sent.head_hash())
-        else {
-            return Sent::Names;
-        };
-        names.recheck(target, &memory, code);
-        let new = Named { hash: sent.head_hash(), head, memory, is_resolved: false };
-        match self.known.insert(code, new) {
-            Some(before) if before.head != head && !head.is_unique(offsets) => Sent::ReusedAddress,
-            _ => Sent::Names,
+        let read = CodeHead::read(&memory, offsets, code).ok();
+        let head = read.filter(|head| head_hash(head.as_bytes()) == sent.head_hash());
+        let (Some(head), Some(hash)) = (head, NonZeroU64::new(sent.head_hash())) else { return Sent::Names };
+        if names.recheck(target, &memory, code) {
+            self.met.clear();
+        }
+        let before = self.known.get(&code);
+        let was_another = before.is_some_and(|before| before.head != head);
+        let proofs = before.filter(|_| !was_another).map(|before| before.identity.proofs);
+        let identity = Identity { hash, proofs: proofs.unwrap_or_default() };
+        self.known.insert(code, Named { identity, head, memory, is_resolved: false });
+        match was_another && !head.is_unique(offsets) {
+            true => Sent::ReusedAddress,
+            false => Sent::Names,
         }
     }
 
@@ -96,7 +127,7 @@ impl SentNames {
     ///
     /// # Errors
     /// When the names of a frame are not there.
-    pub fn root_first<Id: Copy>(
+    pub fn root_first(
         &mut self,
         target: &Target,
         record: &StackRecord<'_>,
@@ -108,10 +139,16 @@ impl SentNames {
         let mut ids = Vec::with_capacity(stack.frames.len());
         let mut is_complete = true;
         for (frame, sent) in stack.frames.iter().zip(sent) {
-            let Some(named) = self.named(&sent) else {
+            let evidence = Evidence { hash: sent.head_hash, proof: record.proof() };
+            if let Some(id) = self.met.find(frame, evidence) {
+                ids.extend(id);
+                continue;
+            }
+            let Some(named) = self.named(&sent, evidence) else {
                 is_complete = false;
                 continue;
             };
+            let hash = named.identity.hash;
             let was_resolved = std::mem::replace(&mut named.is_resolved, true);
             let by_sent = names.sent(target, &named.memory, frame, &named.head, intern);
             // What was too long to be sent is read from the process, if the code object is still the same one.
@@ -122,6 +159,7 @@ impl SentNames {
                         // The resolver has read all of it.
                         named.memory = CopiedPages::new();
                     }
+                    self.met.add(frame, hash, evidence.proof, id);
                     ids.extend(id);
                 }
                 Err(_) => {
@@ -135,8 +173,9 @@ impl SentNames {
     }
 
     /// The code object of a frame, if its names are there; notes it as missing otherwise.
-    fn named(&mut self, frame: &FrameRecord) -> Option<&mut Named> {
-        let known = self.known.get_mut(&frame.code).filter(|named| named.hash == frame.head_hash);
+    fn named(&mut self, frame: &FrameRecord, evidence: Evidence) -> Option<&mut Named> {
+        let known = self.known.get_mut(&frame.code);
+        let known = known.and_then(|named| named.identity.is_proved_by(evidence).then_some(named));
         if known.is_none() {
             self.missing.push(frame.code);
         }
@@ -152,5 +191,30 @@ impl SentNames {
     /// Code objects whose names have to be sent again.
     pub fn take_missing(&mut self) -> Vec<RemoteAddr> {
         std::mem::take(&mut self.missing)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn evidence(hash: u64, proof: u64) -> Evidence {
+        Evidence { hash: NonZeroU64::new(hash), proof: NonZeroU64::new(proof) }
+    }
+
+    #[test]
+    fn a_proof_is_believed_once_the_hash_has_come_under_it() {
+        let mut code = Identity { hash: NonZeroU64::new(1).unwrap(), proofs: [None; 2] };
+        assert!(!code.is_proved_by(evidence(0, 5)), "nothing has come yet");
+        assert!(!code.is_proved_by(evidence(0, 0)));
+        assert!(!code.is_proved_by(evidence(2, 5)), "another object");
+        assert!(!code.is_proved_by(evidence(0, 5)), "under which it was not met");
+        assert!(code.is_proved_by(evidence(1, 5)));
+        assert!(code.is_proved_by(evidence(0, 5)));
+        assert!(code.is_proved_by(evidence(1, 0)), "a hash needs no proof");
+        assert!(code.is_proved_by(evidence(1, 6)));
+        assert!(code.is_proved_by(evidence(0, 5)), "from a CPU that was a little later");
+        assert!(code.is_proved_by(evidence(1, 7)));
+        assert!(!code.is_proved_by(evidence(0, 5)), "long ago");
     }
 }

@@ -90,12 +90,15 @@ impl<Id: Copy> Resolver<Id> {
         id
     }
 
-    /// Looks again at a code object that had the bytes `head` then too: forgets it if it has other names now.
-    pub fn check(&mut self, memory: &impl ReadMemory, offsets: &Offsets, code: RemoteAddr) {
-        let Some(known) = self.known.get(&code) else { return };
-        if CodeObject::read(memory, offsets, code).as_ref() != Ok(&known.object) {
+    /// Looks again at a code object that had the bytes `head` then too: forgets it if it has other names now. Returns
+    /// whether it did.
+    pub fn check(&mut self, memory: &impl ReadMemory, offsets: &Offsets, code: RemoteAddr) -> bool {
+        let Some(known) = self.known.get(&code) else { return false };
+        let is_another = CodeObject::read(memory, offsets, code).as_ref() != Ok(&known.object);
+        if is_another {
             self.known.remove(&code);
         }
+        is_another
     }
 
     /// Learns the type that all code objects have from the one at `code`, unless it is known. `is_trusted`: a frame said

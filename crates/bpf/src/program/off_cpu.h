@@ -208,15 +208,16 @@ static ALWAYS_INLINE void send_absence(const struct absence *absence, u64 wakeup
 static ALWAYS_INLINE void keep_stack(void *context, struct layout *layout, struct absence *absence, u64 now) {
     absence->stack_bytes = 0;
     u32 cpu = bpf_get_smp_processor_id();
-    struct stack_record *record = bpf_map_lookup_elem(&stacks, &cpu);
-    if (!record)
+    struct workspace *workspace = bpf_map_lookup_elem(&workspaces, &cpu);
+    if (!workspace)
         return;
+    struct stack_record *record = &workspace->record;
     record->weight = 0;
     record->rested = 0;
     record->missed = 0;
     record->behind = 0;
     u64 ids = (u64)absence->process << 32 | absence->thread;
-    take_stack(context, layout, record, RECORD_DEEP_STACK, ids, now, BY_HELPER);
+    take_stack(context, layout, workspace, RECORD_DEEP_STACK, ids, now, BY_HELPER);
     u64 size = KEEP(record_size(record));
     if (size > KEPT_BYTES) {
         absence->flags |= ABSENCE_DEEP;

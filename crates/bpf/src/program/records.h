@@ -29,6 +29,11 @@
 #define MAX_THREADS 65536
 /* Slots of the table of code objects that were met: a collision only has them looked at and sent again. */
 #define CODE_SLOTS 65536
+/* Frames are identified so many at a time, from the leaf on. */
+#define GROUP 4
+/* Groups whose hashes each CPU has sent and need not send again: buckets of so many marks. */
+#define SENT_BUCKETS 2048
+#define SENT_WAYS 4
 /* No interpreter is started in less than these nanoseconds; sampled at 1 kHz, a busy process is looked at more often. */
 #define MAX_LOOK_GAP 3000000
 #define MAX_CPUS 512
@@ -114,7 +119,8 @@ enum outcome {
     OUTCOME_NO_PYTHON = 5,
 };
 
-/* What a frame says. `code` is null for a shim; what a version does not have is 0. */
+/* What a frame says. `code` is null for a shim; what a version does not have is 0. `head_hash` is 0 where it is what this
+ * CPU has sent of that code object under the same proof. */
 struct frame_copy {
     u64 address;
     u64 code;
@@ -154,6 +160,8 @@ struct stack_record {
      * this one came after its time. */
     u32 missed;
     u32 behind;
+    /* What all code objects were met under that have one hash as long as it stands; 0 where nothing proves that. */
+    u64 proof;
     u8 thread_copy[THREAD_BYTES];
     struct frame_copy frames[MAX_FRAMES];
     /* Room for those of the kernel where all of these are used: program counters, leaf first. */

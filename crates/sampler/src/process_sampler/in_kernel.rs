@@ -26,7 +26,7 @@ const LOOK_GAP: Nanos = Nanos::from_nanos(20_000_000);
 /// What is known of a process that the in-kernel program samples.
 #[derive(Debug, Default)]
 pub struct InKernel {
-    names: SentNames,
+    names: SentNames<FrameId>,
     kernel_frames: KernelFrames<FrameId>,
     /// What the program was told of kernel threads with thread states.
     told: FxHashMap<Tid, ThreadEntry>,
@@ -180,9 +180,16 @@ impl ProcessSampler {
     }
 
     fn resend_missing(&mut self, kernel: &mut Kernel) {
-        let pid = self.probe.target.pid();
-        for code in self.in_kernel.names.take_missing() {
-            kernel.ask_for_names(pid, code);
+        let missing = self.in_kernel.names.take_missing();
+        if missing.is_empty() {
+            return;
+        }
+        let target = &self.probe.target;
+        missing.into_iter().for_each(|code| kernel.ask_for_names(target.pid(), code));
+        // Told anew, it does not take anything for sent. Without room for the process nothing is sampled.
+        if self.has_room() {
+            let always = self.in_kernel.always_sends_names;
+            let _ = kernel.tell_process(target.pid(), target.offsets(), always);
         }
     }
 
