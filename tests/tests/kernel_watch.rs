@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use profiler_bpf::{DescriptorCalls, KernelSampler, Layout, OffCpu, Record};
+use profiler_bpf::{AbsenceCopy, Cause, DescriptorCalls, KernelSampler, Layout, OffCpu, Record};
 use profiler_model::{Nanos, Pid, Tid, Timestamp};
 use profiler_os::{Schedule, ThreadFiles, clock};
 use profiler_tests::can_load_programs;
@@ -18,6 +19,9 @@ const RAN_UNSEEN: Nanos = Nanos::from_nanos(20_000_000);
 
 /// Of the CPU time by the scheduler's account the watch may miss so much: it sees switches a moment after that clock.
 const SWITCHING: f64 = 0.1;
+
+/// A thread that has not ended after this time does not.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A thread that does what it is told, and sleeps otherwise.
 struct Subject {
@@ -154,6 +158,131 @@ fn several_returns_that_were_not_seen_cost_no_time_and_are_told_as_such() -> Res
     let seen = with_unseen_returns(4)?;
     ensure!(seen.several == 1, "{seen:?}");
     Ok(())
+}
+
+/// The watch over threads of this process that nobody reads the ring of, until it is full.
+struct Unread {
+    kernel: KernelSampler,
+    watch: OffCpu,
+    subject: Subject,
+    start: Timestamp,
+}
+
+impl Unread {
+    /// A thread leaves its CPU until so many absences of it have found no room.
+    fn fill(lost: u64) -> Result<Self> {
+        let (mut kernel, mut watch) =
+            OffCpu::load(clock::cpus(), false, Nanos::ZERO, DescriptorCalls::default())?;
+        let subject = Subject::start()?;
+        kernel.set_layout(subject.pid, &Layout::default())?;
+        let start = watched_asleep(&mut watch, &subject)?;
+        while kernel.counters()?.ring_full < lost {
+            subject.runs_while(|| Ok(()))?;
+            subject.sleeping()?;
+        }
+        Ok(Unread { kernel, watch, subject, start })
+    }
+
+    fn now(&self, thread: Tid) -> Result<Box<AbsenceCopy>> {
+        self.watch.now(thread).context("it is not watched, or moves")
+    }
+
+    /// For how long a thread was away in absences that were not sent and are over.
+    fn unsent(&self, thread: Tid) -> Result<Nanos> {
+        let sums = self.watch.sums()?.into_iter().filter(|sum| sum.thread == thread);
+        let summed = sums.fold(Nanos::ZERO, |time, sum| time + sum.waited + sum.queued);
+        Ok(summed + self.now(thread)?.record().unsent())
+    }
+}
+
+/// Has a thread watched that sleeps; returns since when.
+fn watched_asleep(watch: &mut OffCpu, subject: &Subject) -> Result<Timestamp> {
+    let counted = subject.sleeping()?;
+    let start = clock::now();
+    watch.watch(subject.pid, subject.tid, start, (counted.times_run, counted.cpu))?;
+    Ok(start)
+}
+
+#[test]
+fn absences_that_find_no_room_cost_no_time_and_keep_their_reason() -> Result<()> {
+    if !can_load_programs() {
+        return Ok(());
+    }
+    let mut unread = Unread::fill(50)?;
+    let thread = unread.subject.tid;
+    let (lost, seen) = (unread.unsent(thread)?, told(&mut unread.kernel, thread));
+    let copy = unread.now(thread)?;
+    let left = copy.record().left().context("it sleeps")?;
+    let accounted = seen.away + lost + copy.record().ran();
+    ensure!(accounted == left.since(unread.start), "{accounted:?} of {:?}", left.since(unread.start));
+    let lost: Vec<_> = unread.watch.sums()?.into_iter().filter(|sum| sum.lost_in_state.is_some()).collect();
+    ensure!(lost.iter().map(|sum| sum.absences).sum::<u64>() == 50, "{lost:?}");
+    let futex = Some(u64::try_from(nix::libc::SYS_futex)?);
+    let waits = |cause| matches!(cause, Cause::Waited { call, .. } if call == futex);
+    ensure!(lost.iter().any(|sum| waits(sum.cause)), "{lost:?}");
+    unread.subject.end()
+}
+
+#[test]
+fn what_was_told_of_an_absence_is_not_told_again_by_its_sum() -> Result<()> {
+    if !can_load_programs() {
+        return Ok(());
+    }
+    let mut unread = Unread::fill(1)?;
+    let thread = unread.subject.tid;
+    let before = unread.unsent(thread)?;
+    let left = unread.now(thread)?.record().left().context("it sleeps")?;
+    let until = clock::now();
+    ensure!(unread.watch.tell_until(thread, left, until), "it is to be told");
+    ensure!(!unread.watch.tell_until(thread, unread.start, until), "it has moved on since");
+    ensure!(unread.watch.tell_until(thread, left, until), "it is to be told again");
+    unread.subject.runs_while(|| {
+        let rest = unread.unsent(thread)?.saturating_sub(before);
+        let back = unread.now(thread)?.record().back();
+        ensure!(rest == back.since(until), "{rest:?} of {:?}", back.since(until));
+        Ok(())
+    })?;
+    unread.subject.end()
+}
+
+#[test]
+fn where_an_absence_is_known_by_its_time_alone_that_is_kept() -> Result<()> {
+    if !can_load_programs() {
+        return Ok(());
+    }
+    let mut unread = Unread::fill(1)?;
+    let second = Subject::start()?;
+    let start = watched_asleep(&mut unread.watch, &second)?;
+    second.runs_while(|| {
+        // It was away when it was first watched: what it waits for only the caller may know.
+        let copy = unread.now(second.tid)?;
+        let (away, back) = (copy.record().unsent(), copy.record().back());
+        ensure!(away == back.since(start), "{away:?} of {:?}", back.since(start));
+        Ok(())
+    })?;
+    second.end()?;
+    unread.subject.end()
+}
+
+#[test]
+fn the_end_of_a_thread_that_finds_no_room_is_kept() -> Result<()> {
+    if !can_load_programs() {
+        return Ok(());
+    }
+    let Unread { kernel: _kernel, watch, subject, .. } = Unread::fill(1)?;
+    let thread = subject.tid;
+    subject.end()?;
+    // It is waited for before its last switch.
+    let limit = Instant::now() + PATIENCE;
+    loop {
+        let copy = watch.now(thread).filter(|copy| copy.record().is_end());
+        if let Some(copy) = copy {
+            ensure!(copy.record().ran() > Nanos::ZERO, "it ran");
+            return Ok(());
+        }
+        ensure!(Instant::now() < limit, "its end is not told");
+        thread::yield_now();
+    }
 }
 
 #[test]

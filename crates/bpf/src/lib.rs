@@ -13,5 +13,5 @@ mod task_layout;
 
 pub use layout::{Layout, MAX_STATES, NO_OFFSET, StateEntry, ThreadEntry, head_hash};
 pub use loader::{BpfError, Counters, KernelSampler};
-pub use off_cpu::{AbsenceCopy, AbsenceRecord, Cause, DescriptorCalls, OffCpu, OpenFile, ShortAbsences};
+pub use off_cpu::{AbsenceCopy, AbsenceRecord, Cause, DescriptorCalls, OffCpu, OpenFile, SummedAbsences};
 pub use records::{FrameRecord, NamesRecord, Outcome, Record, StackRecord};

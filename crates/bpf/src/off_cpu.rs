@@ -15,7 +15,7 @@ use crate::task_layout;
 /// Each program, and the place of the scheduler that it runs at.
 const PROGRAMS: [(&str, &str); 2] = [("off_cpu_switch", "sched_switch"), ("off_cpu_wakeup", "sched_wakeup")];
 
-const HEAD_BYTES: usize = 120;
+const HEAD_BYTES: usize = 128;
 const STACK_BYTES: usize = crate::records::STACK_HEAD_BYTES
     + crate::records::THREAD_BYTES
     + KEPT_FRAMES * crate::records::FRAME_RECORD_BYTES;
@@ -32,6 +32,10 @@ const DEEP: u32 = 2;
 const FROM_START: u32 = 4;
 const END: u32 = 8;
 const SEVERAL: u32 = 16;
+const STACK_LOST: u32 = 32;
+
+/// Where the key of a sum has the scheduler's state (`SUM_STATE_SHIFT`).
+const SUM_STATE_SHIFT: u32 = 8;
 
 /// A thread as the program keeps it. Larger than what one would put on the stack without need.
 #[derive(Clone, Copy)]
@@ -83,7 +87,7 @@ impl OpenFile {
 #[repr(C)]
 struct SumKey {
     thread: u32,
-    runnable: u32,
+    flags: u32,
     call: i64,
     argument: u64,
     file: OpenFile,
@@ -103,11 +107,23 @@ struct SumEntry {
 // SAFETY: numbers without gaps, for which every bit pattern is a value.
 unsafe impl Pod for SumEntry {}
 
+/// Until when an absence was told that began at `left`, for a thread that is still away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+struct ToldEntry {
+    left: u64,
+    until: u64,
+}
+
+// SAFETY: numbers without gaps, for which every bit pattern is a value.
+unsafe impl Pod for ToldEntry {}
+
 /// The watch over threads that are off the CPU. The programs run as long as the [`KernelSampler`] that it was made
 /// with is there.
 pub struct OffCpu {
     absences: HashMap<MapData, u32, Entry>,
     sums: HashMap<MapData, SumKey, SumEntry>,
+    told_parts: HashMap<MapData, u32, ToldEntry>,
     settings: Array<MapData, [u64; 3]>,
     least: Nanos,
 }
@@ -148,6 +164,7 @@ impl OffCpu {
         Ok(OffCpu {
             absences: HashMap::try_from(take(&mut kernel.ebpf, "absences")?)?,
             sums: HashMap::try_from(take(&mut kernel.ebpf, "sums")?)?,
+            told_parts: HashMap::try_from(take(&mut kernel.ebpf, "told_parts")?)?,
             settings,
             least,
         })
@@ -197,8 +214,23 @@ impl OffCpu {
 
     /// Watches a thread no longer.
     pub fn forget(&mut self, thread: Tid) {
-        // Its end may have removed it.
+        // Its end may have removed it, and none of its absences need have been told before it was over.
         let _ = self.absences.remove(&thread.as_u32());
+        let _ = self.told_parts.remove(&thread.as_u32());
+    }
+
+    /// Has an absence, which began at `left` and lasts, be told by the caller up to `until`: should its end find no room
+    /// in the ring, only the rest of it is added to the sums. Returns whether the caller is to tell it: not if the thread
+    /// has moved on meanwhile.
+    pub fn tell_until(&mut self, thread: Tid, left: Timestamp, until: Timestamp) -> bool {
+        let entry = ToldEntry { left: left.as_nanos(), until: until.as_nanos() };
+        let key = thread.as_u32();
+        if self.told_parts.insert(key, entry, 0).is_err() {
+            return false;
+        }
+        let is_still_away = self.now(thread).is_some_and(|copy| copy.record().left() == Some(left));
+        // If the program has removed it already, it counts on what it says.
+        is_still_away || self.told_parts.remove(&key).is_err()
     }
 
     /// What a watched thread is doing, as the program knows it; `None` where it is not watched, or its state changed
@@ -209,13 +241,13 @@ impl OffCpu {
         (again.0[..HEAD_BYTES] == first.0.0[..HEAD_BYTES]).then_some(first)
     }
 
-    /// The sums of short absences since each thread is watched.
+    /// The sums of absences since each thread is watched: of short ones, and of those that found no room in the ring.
     ///
     /// # Errors
     /// When the map cannot be read.
-    pub fn sums(&self) -> Result<Vec<ShortAbsences>, BpfError> {
+    pub fn sums(&self) -> Result<Vec<SummedAbsences>, BpfError> {
         let entries: Result<Vec<_>, MapError> = self.sums.iter().collect();
-        Ok(entries?.into_iter().map(|(key, sum)| ShortAbsences::new(&key, &sum)).collect())
+        Ok(entries?.into_iter().map(|(key, sum)| SummedAbsences::new(&key, &sum)).collect())
     }
 
     /// Forgets the sums of threads that have ended.
@@ -238,7 +270,7 @@ impl std::fmt::Debug for OffCpu {
 pub struct AbsenceCopy(Entry);
 
 impl AbsenceCopy {
-    /// The same as when it is sent.
+    /// The same as when it is sent, or would have been if there had been room.
     pub fn record(&self) -> AbsenceRecord<'_> {
         let stack = number(&self.0.0, SCHEDULER_STATE_AT).unwrap_or(0) >> 32;
         AbsenceRecord(&self.0.0[..HEAD_BYTES + (stack as usize).min(STACK_BYTES)])
@@ -322,6 +354,17 @@ impl<'a> AbsenceRecord<'a> {
         self.has(DEEP)
     }
 
+    /// Whether the stack was to come before as a record of its own, and found the ring full.
+    pub fn is_stack_lost(&self) -> bool {
+        self.has(STACK_LOST)
+    }
+
+    /// How long it was away in all, since it is watched, in absences of which nothing else is known: neither the ring nor
+    /// the sums had room for them.
+    pub fn unsent(&self) -> Nanos {
+        Nanos::from_nanos(self.wide(120))
+    }
+
     /// When it left the CPU; `None` while it is on one.
     pub fn left(&self) -> Option<Timestamp> {
         Some(self.wide(16)).filter(|left| *left != 0).map(Timestamp::from_nanos)
@@ -373,13 +416,15 @@ impl<'a> AbsenceRecord<'a> {
     }
 }
 
-/// Short absences of a thread for one cause, in sum since it is watched.
+/// Absences of a thread for one cause that were not sent, in sum since it is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ShortAbsences {
+pub struct SummedAbsences {
     /// The thread.
     pub thread: Tid,
     /// The cause.
     pub cause: Cause,
+    /// What the scheduler called its state, of those that found no room in the ring; `None` of those that were short.
+    pub lost_in_state: Option<u32>,
     /// How many.
     pub absences: u64,
     /// How long until it was woken, ...
@@ -388,11 +433,13 @@ pub struct ShortAbsences {
     pub queued: Nanos,
 }
 
-impl ShortAbsences {
+impl SummedAbsences {
     fn new(key: &SumKey, sum: &SumEntry) -> Self {
-        ShortAbsences {
+        let is_lost = key.flags & STACK_LOST != 0;
+        SummedAbsences {
             thread: Tid::new(key.thread),
-            cause: Cause::new(key.runnable != 0, key.call, key.argument, key.file),
+            cause: Cause::new(key.flags & RUNNABLE != 0, key.call, key.argument, key.file),
+            lost_in_state: is_lost.then_some(key.flags >> SUM_STATE_SHIFT),
             absences: sum.absences,
             waited: Nanos::from_nanos(sum.waited),
             queued: Nanos::from_nanos(sum.queued),
@@ -429,6 +476,19 @@ mod tests {
         bytes[12] = RUNNABLE as u8;
         assert_eq!(AbsenceRecord(&bytes).cause(), Cause::Preempted);
         assert!(AbsenceRecord::parse(&bytes[1..]).is_none());
+    }
+
+    #[test]
+    fn a_sum_says_whether_it_is_of_short_absences_or_of_lost_ones() {
+        let file = OpenFile { name: [0; 8], file_system: 0, mode: 0 };
+        let sum = SumEntry { absences: 3, waited: 40, queued: 5 };
+        let of =
+            |flags| SummedAbsences::new(&SumKey { thread: 7, flags, call: 202, argument: 1, file }, &sum);
+        let short = of(0);
+        assert_eq!((short.thread, short.lost_in_state, short.absences), (Tid::new(7), None, 3));
+        let lost = of(STACK_LOST | 2 << SUM_STATE_SHIFT);
+        assert_eq!((lost.lost_in_state, lost.cause), (Some(2), short.cause));
+        assert_eq!(of(STACK_LOST | RUNNABLE).cause, Cause::Preempted);
     }
 
     #[test]

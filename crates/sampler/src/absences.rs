@@ -3,7 +3,7 @@
 //!
 //! How a stack gets its names is the caller's business: `S` is whatever stands for one.
 
-use profiler_bpf::{AbsenceRecord, Cause, OffCpu, ShortAbsences, StackRecord};
+use profiler_bpf::{AbsenceRecord, Cause, OffCpu, StackRecord, SummedAbsences};
 use profiler_model::{Nanos, ThreadState, Tid, Timestamp, WaitReason};
 use profiler_os::{Process, Schedule, ThreadFiles, clock};
 use profiler_python::GilAddresses;
@@ -53,11 +53,20 @@ pub struct Sink<'a, S> {
 #[derive(Debug)]
 pub struct Absences<S> {
     threads: FxHashMap<Tid, Account<S>>,
-    /// Sums of short absences that were told already.
-    told: FxHashMap<(Tid, Cause), ShortAbsences>,
-    /// Stands for the stack of an absence whose stack was not taken, and of many short ones.
-    missing: S,
-    summed: S,
+    /// Sums of absences that were told already.
+    told: FxHashMap<(Tid, Cause, Option<u32>), SummedAbsences>,
+    instead: Instead<S>,
+}
+
+/// What stands for a stack that is not there.
+#[derive(Clone, Debug)]
+pub struct Instead<S> {
+    /// It was not taken.
+    pub missing: S,
+    /// The kernel's ring had no room for it.
+    pub unsent: S,
+    /// Of many short absences.
+    pub summed: S,
 }
 
 /// What is known of a thread beside what the kernel keeps.
@@ -69,6 +78,8 @@ struct Account<S> {
     sampled: Nanos,
     /// When the last absence began of which a part was told, and how far.
     told: Option<(Timestamp, Timestamp)>,
+    /// How much was told of the absences that the kernel has only counted.
+    unsent: Nanos,
     /// The stack of an absence that may not be over.
     known: Option<Known<S>>,
     /// What it waited for when the watch began; `None` if it did not wait.
@@ -91,8 +102,8 @@ struct Known<S> {
 
 impl<S: Clone> Absences<S> {
     /// Of no thread yet.
-    pub fn new(missing: S, summed: S) -> Self {
-        Absences { threads: FxHashMap::default(), told: FxHashMap::default(), missing, summed }
+    pub fn new(instead: Instead<S>) -> Self {
+        Absences { threads: FxHashMap::default(), told: FxHashMap::default(), instead }
     }
 
     /// Since when the first of its threads is watched.
@@ -148,7 +159,8 @@ impl<S: Clone> Absences<S> {
             since,
             sampled: Nanos::ZERO,
             told: None,
-            known: Some(Known { began: since, stack: self.missing.clone(), holds_gil: false }),
+            unsent: Nanos::ZERO,
+            known: Some(Known { began: since, stack: self.instead.missing.clone(), holds_gil: false }),
             first_state,
             has_ended: false,
             files,
@@ -193,10 +205,9 @@ impl<S: Clone> Absences<S> {
     /// Takes an absence that is over.
     pub fn take(&mut self, record: &AbsenceRecord<'_>, owner: Owner<'_>, sink: &mut Sink<'_, S>) {
         let Some(account) = self.threads.get_mut(&record.thread()) else { return };
-        account.has_ended = record.is_end();
-        match account.has_ended {
-            true => account.tell_unsampled(record, record.ran(), record.back(), &self.missing, sink),
-            false => account.take(record, record.back(), &self.missing, owner, sink),
+        match record.is_end() {
+            true => account.end(record, &self.instead, sink),
+            false => account.take(record, record.back(), &self.instead, owner, sink),
         }
         // What was looked at meanwhile may be a later absence, whose record is still to come.
         account.told = account.told.filter(|(began, _)| record.left().is_some_and(|left| *began > left));
@@ -222,8 +233,8 @@ impl<S: Clone> Absences<S> {
         self.told.clear();
     }
 
-    /// Tells what the kernel has not told by itself: sums of short absences, and the parts of those that last, up to
-    /// now or to the `end` of the watch.
+    /// Tells what the kernel has not told by itself: sums of absences, and the parts of those that last, up to now or to
+    /// the `end` of the watch.
     pub fn settle(
         &mut self,
         off_cpu: &mut OffCpu,
@@ -235,17 +246,18 @@ impl<S: Clone> Absences<S> {
         for sum in off_cpu.sums().unwrap_or_default() {
             self.add_sum(sum, owner, sink);
         }
+        // All that those have sent was read since they were found to have ended.
+        self.forget_ended(off_cpu);
         let alive = self.threads.iter().filter(|(_, account)| !account.has_ended);
         let threads: Vec<Tid> = alive.map(|(tid, _)| *tid).collect();
         for thread in threads {
             self.look(off_cpu, thread, end, owner, sink);
         }
-        self.forget_ended(off_cpu);
     }
 
     fn look(
         &mut self,
-        off_cpu: &OffCpu,
+        off_cpu: &mut OffCpu,
         thread: Tid,
         end: Option<Timestamp>,
         owner: Owner<'_>,
@@ -257,11 +269,17 @@ impl<S: Clone> Absences<S> {
             let now = end.unwrap_or_else(clock::now);
             let Some(copy) = off_cpu.now(thread) else { continue };
             let record = copy.record();
+            if record.is_end() {
+                // There was no room to send that.
+                off_cpu.forget(thread);
+                return account.end(&record, &self.instead, sink);
+            }
+            account.tell_unsent(&record, now, &self.instead, sink);
             let since = record.left().unwrap_or(record.back());
             if since > now {
                 // It moved while the watch ended: what it did until then is told, but for what it ran.
                 if let Some(end) = end {
-                    return account.tell_unsampled(&record, record.ran(), end, &self.missing, sink);
+                    return account.tell_unsampled(&record, record.ran(), end, &self.instead, sink);
                 }
                 continue;
             }
@@ -270,35 +288,40 @@ impl<S: Clone> Absences<S> {
             let is_away = record.left().is_some() && !ran_from_start;
             if is_away && account.has_come_back(&record) {
                 match end {
-                    Some(end) => return account.lose_rest(&record, end, &self.missing, sink),
+                    Some(end) => return account.lose_rest(&record, end, &self.instead, sink),
                     None => continue,
                 }
             }
             // One that is short may still be summed.
-            if is_away && (end.is_some() || now.since(since) >= off_cpu.least()) {
-                account.take(&record, now, &self.missing, owner, sink);
+            let is_told = is_away
+                && (end.is_some()
+                    || now.since(since) >= off_cpu.least() && off_cpu.tell_until(thread, since, now));
+            if is_told {
+                account.take(&record, now, &self.instead, owner, sink);
             }
             if let Some(end) = end {
                 let runs = if is_away { Nanos::ZERO } else { end.since(since) };
-                account.tell_unsampled(&record, record.ran() + runs, end, &self.missing, sink);
+                account.tell_unsampled(&record, record.ran() + runs, end, &self.instead, sink);
             }
             return;
         }
     }
 
-    /// Adds short absences that have not been told yet.
-    fn add_sum(&mut self, sum: ShortAbsences, owner: Owner<'_>, sink: &mut Sink<'_, S>) {
+    /// Adds absences in sum that have not been told yet.
+    fn add_sum(&mut self, sum: SummedAbsences, owner: Owner<'_>, sink: &mut Sink<'_, S>) {
         if !self.threads.contains_key(&sum.thread) {
             return;
         }
-        let before = self.told.insert((sum.thread, sum.cause), sum);
+        let before = self.told.insert((sum.thread, sum.cause, sum.lost_in_state), sum);
         let (waited, queued) = before.map_or((Nanos::ZERO, Nanos::ZERO), |old| (old.waited, old.queued));
+        let scheduler = sum.lost_in_state.unwrap_or_default();
+        let instead = if sum.lost_in_state.is_some() { &self.instead.unsent } else { &self.instead.summed };
         let parts = [
-            (off_cpu_reason::state(sum.cause, 0, owner.gils), sum.waited.saturating_sub(waited)),
+            (off_cpu_reason::state(sum.cause, scheduler, owner.gils), sum.waited.saturating_sub(waited)),
             (ThreadState::Waiting(WaitReason::Cpu), sum.queued.saturating_sub(queued)),
         ];
         for (state, duration) in parts.into_iter().filter(|(_, duration)| *duration != Nanos::ZERO) {
-            let (thread, stack) = (sum.thread, self.summed.clone());
+            let (thread, stack) = (sum.thread, instead.clone());
             let at = clock::now();
             (sink.absence)(Absence { thread, at, state, duration, holds_gil: false, stack });
         }
@@ -309,7 +332,7 @@ impl<S: Clone> Absences<S> {
         let ended = |thread: &Tid| self.threads.get(thread).is_some_and(|account| account.has_ended);
         if self.threads.keys().any(&ended) {
             off_cpu.forget_sums(|thread| ended(&thread));
-            self.told.retain(|(thread, _), _| !ended(thread));
+            self.told.retain(|(thread, ..), _| !ended(thread));
             self.threads.retain(|_, account| !account.has_ended);
         }
     }
@@ -346,13 +369,20 @@ fn is_at_start(off_cpu: &OffCpu, thread: Tid) -> bool {
     off_cpu.now(thread).is_some_and(|copy| copy.record().is_from_start() && copy.record().left().is_some())
 }
 
+impl<S: Clone> Instead<S> {
+    /// Why the stack of this absence is not there.
+    fn of(&self, record: &AbsenceRecord<'_>) -> S {
+        if record.is_stack_lost() { self.unsent.clone() } else { self.missing.clone() }
+    }
+}
+
 impl<S: Clone> Account<S> {
     /// Takes an absence, as far as it has not been told, up to `until`.
     fn take(
         &mut self,
         record: &AbsenceRecord<'_>,
         until: Timestamp,
-        missing: &S,
+        instead: &Instead<S>,
         owner: Owner<'_>,
         sink: &mut Sink<'_, S>,
     ) {
@@ -365,7 +395,7 @@ impl<S: Clone> Account<S> {
         let stack = record.stack().filter(|_| !record.is_several());
         let known = known.unwrap_or_else(|| match stack {
             Some(stack) => Known { began: left, stack: (sink.stack)(&stack), holds_gil: stack.holds_gil() },
-            None => Known { began: left, stack: missing.clone(), holds_gil: false },
+            None => Known { began: left, stack: instead.of(record), holds_gil: false },
         });
         // It could go on from here.
         let ready = record.woken().filter(|_| !record.is_several()).unwrap_or(until).clamp(left, until);
@@ -387,25 +417,55 @@ impl<S: Clone> Account<S> {
         self.known = later.or(Some(known));
     }
 
+    /// Takes note of its end.
+    fn end(&mut self, record: &AbsenceRecord<'_>, instead: &Instead<S>, sink: &mut Sink<'_, S>) {
+        self.has_ended = true;
+        self.tell_unsent(record, record.back(), instead, sink);
+        self.tell_unsampled(record, record.ran(), record.back(), instead, sink);
+    }
+
+    /// Tells of absences of which the kernel has only kept how long they were.
+    fn tell_unsent(
+        &mut self,
+        record: &AbsenceRecord<'_>,
+        at: Timestamp,
+        instead: &Instead<S>,
+        sink: &mut Sink<'_, S>,
+    ) {
+        let duration = record.unsent().saturating_sub(self.unsent);
+        self.unsent += duration;
+        if duration != Nanos::ZERO {
+            let (thread, state) = (record.thread(), ThreadState::Waiting(WaitReason::Unknown));
+            let stack = instead.unsent.clone();
+            (sink.absence)(Absence { thread, at, state, duration, holds_gil: false, stack });
+        }
+    }
+
     /// Tells of the time since its last sample; in all it `ran` for so long.
     fn tell_unsampled(
         &mut self,
         record: &AbsenceRecord<'_>,
         ran: Nanos,
         at: Timestamp,
-        missing: &S,
+        instead: &Instead<S>,
         sink: &mut Sink<'_, S>,
     ) {
         let duration = ran.saturating_sub(self.sampled);
         self.sampled += duration;
-        let (thread, stack, state) = (record.thread(), missing.clone(), ThreadState::Running);
+        let (thread, stack, state) = (record.thread(), instead.missing.clone(), ThreadState::Running);
         if duration != Nanos::ZERO {
             (sink.absence)(Absence { thread, at, state, duration, holds_gil: false, stack });
         }
     }
 
     /// When it came back from this absence was not told before the end.
-    fn lose_rest(&self, record: &AbsenceRecord<'_>, end: Timestamp, missing: &S, sink: &mut Sink<'_, S>) {
+    fn lose_rest(
+        &self,
+        record: &AbsenceRecord<'_>,
+        end: Timestamp,
+        instead: &Instead<S>,
+        sink: &mut Sink<'_, S>,
+    ) {
         let left = record.left().unwrap_or(end);
         let from = self.told.filter(|(began, _)| *began == left).map_or(left, |(_, until)| until);
         (sink.absence)(Absence {
@@ -414,7 +474,7 @@ impl<S: Clone> Account<S> {
             state: ThreadState::Waiting(WaitReason::Unknown),
             duration: end.since(from),
             holds_gil: false,
-            stack: missing.clone(),
+            stack: instead.missing.clone(),
         });
     }
 

@@ -33,6 +33,8 @@ enum absence_flags {
     ABSENCE_END = 8,
     /* It came back and left again in between, how often and for how long is not known. */
     ABSENCE_SEVERAL = 16,
+    /* The stack is deep and found no room in the ring. Of a sum: it is of absences that found none themselves. */
+    ABSENCE_STACK_LOST = 32,
 };
 
 /* What a descriptor is open on: the first bytes of its name, where it is one of those that have no other place than a
@@ -67,12 +69,20 @@ struct absence {
     u32 stack_bytes;
     /* Of a system call that waits for a descriptor: what that was open on when it left. */
     struct open_file file;
+    /* For how long it was away in all absences of which nothing else is kept: they found room neither in the ring nor
+     * in a sum. */
+    u64 unsent;
     u8 stack[KEPT_BYTES];
 };
 
+/* Of an absence that was long enough to be sent and found no room, its sum also says what the scheduler called the
+ * state of the thread. */
+#define SUM_STATE_SHIFT 8
+#define SUM_STATE_BITS 0xff
+
 struct sum_key {
     u32 thread;
-    u32 runnable;
+    u32 flags;
     s64 call;
     u64 argument;
     struct open_file file;
@@ -83,6 +93,12 @@ struct sum {
     /* Until it was woken, and from then on. */
     u64 waited;
     u64 queued;
+};
+
+/* Until when user space has told of an absence that lasts, which began at `left`. */
+struct told {
+    u64 left;
+    u64 until;
 };
 
 struct stranger {
@@ -117,6 +133,15 @@ struct {
     MAP_TYPE(key, struct sum_key);
     MAP_TYPE(value, struct sum);
 } sums SECTION(".maps");
+
+/* Of threads that are away: user space adds them, whoever makes use of one removes it. */
+struct {
+    MAP_NUMBER(type, BPF_MAP_TYPE_HASH);
+    MAP_NUMBER(max_entries, MAX_THREADS);
+    MAP_NUMBER(map_flags, BPF_F_NO_PREALLOC);
+    MAP_TYPE(key, u32);
+    MAP_TYPE(value, struct told);
+} told_parts SECTION(".maps");
 
 /* Threads without a thread state, and when they were reported. */
 struct {
@@ -189,19 +214,21 @@ static ALWAYS_INLINE void report_stranger(u32 process, u32 thread, u64 now) {
     u64 *reported = bpf_map_lookup_elem(&strangers, &thread);
     if (reported && now - *reported < STRANGER_GAP)
         return;
-    bpf_map_update_elem(&strangers, &thread, &now, BPF_ANY);
     struct stranger record = {.kind = RECORD_STRANGER, .process = process, .thread = thread};
-    bpf_ringbuf_output(&ring, &record, sizeof record, BPF_RB_NO_WAKEUP);
+    if (bpf_ringbuf_output(&ring, &record, sizeof record, BPF_RB_NO_WAKEUP) == 0)
+        bpf_map_update_elem(&strangers, &thread, &now, BPF_ANY);
 }
 
-/* Sends what is known of a thread. */
-static ALWAYS_INLINE void send_absence(const struct absence *absence, u64 wakeup_flags) {
+/* Sends what is known of a thread; returns whether there was room for it. */
+static ALWAYS_INLINE int send_absence(const struct absence *absence, u64 wakeup_flags) {
     u64 stack_bytes = KEEP(absence->stack_bytes);
     if (stack_bytes > KEPT_BYTES)
         stack_bytes = KEPT_BYTES;
     u64 size = __builtin_offsetof(struct absence, stack) + stack_bytes;
-    if (bpf_ringbuf_output(&ring, (void *)absence, size, wakeup_flags) != 0)
-        count(COUNTER_RING_FULL);
+    if (bpf_ringbuf_output(&ring, (void *)absence, size, wakeup_flags) == 0)
+        return 1;
+    count(COUNTER_RING_FULL);
+    return 0;
 }
 
 /* Takes the stack of the current thread and keeps it, or sends it if it is too large to be kept. */
@@ -220,33 +247,38 @@ static ALWAYS_INLINE void keep_stack(void *context, struct layout *layout, struc
     take_stack(context, layout, workspace, RECORD_DEEP_STACK, ids, now, BY_HELPER);
     u64 size = KEEP(record_size(record));
     if (size > KEPT_BYTES) {
-        absence->flags |= ABSENCE_DEEP;
         if (size > sizeof *record)
             size = sizeof *record;
-        if (bpf_ringbuf_output(&ring, record, size, BPF_RB_NO_WAKEUP) != 0)
-            count(COUNTER_RING_FULL);
+        if (bpf_ringbuf_output(&ring, record, size, BPF_RB_NO_WAKEUP) == 0) {
+            absence->flags |= ABSENCE_DEEP;
+            return;
+        }
+        absence->flags |= ABSENCE_STACK_LOST;
+        count(COUNTER_RING_FULL);
         return;
     }
     if (bpf_probe_read_kernel(absence->stack, size, record) == 0)
         absence->stack_bytes = size;
 }
 
-/* A watched thread, from outside. */
-static ALWAYS_INLINE struct absence *absence_of(struct task_struct *task) {
-    u32 thread = task_id(task);
-    return bpf_map_lookup_elem(&absences, &thread);
+/* A watched thread. One whose end found no room in the ring is none any more, and another one may have its number. */
+static ALWAYS_INLINE struct absence *watched(u32 thread) {
+    struct absence *absence = bpf_map_lookup_elem(&absences, &thread);
+    return absence && !(absence->flags & ABSENCE_END) ? absence : 0;
 }
 
-/* An absence that is too short to be sent. */
-static ALWAYS_INLINE int add_to_sums(const struct absence *absence, u64 waited, u64 queued) {
+static ALWAYS_INLINE struct absence *absence_of(struct task_struct *task) { return watched(task_id(task)); }
+
+/* An absence that is not sent: it is too short, or `kind` says that it found no room in the ring. */
+static ALWAYS_INLINE int add_to_sums(const struct absence *absence, u32 kind, u64 waited, u64 queued) {
     struct sum_key key = {
         .thread = absence->thread,
-        .runnable = absence->flags & ABSENCE_RUNNABLE,
+        .flags = (absence->flags & ABSENCE_RUNNABLE) | kind,
         .call = absence->call,
         .argument = absence->arguments[0],
         .file = absence->file,
     };
-    if (key.runnable) {
+    if (key.flags & ABSENCE_RUNNABLE) {
         /* Whatever it was doing is of no account: it did not wait for that. */
         key.call = -1;
         key.argument = 0;
@@ -270,14 +302,41 @@ static ALWAYS_INLINE int add_to_sums(const struct absence *absence, u64 waited, 
     return 1;
 }
 
+/* Since when user space has not told of an absence that is over. Who removes the note of it has made use of it: user
+ * space removes it itself if it finds the thread moved on. */
+static ALWAYS_INLINE u64 untold_since(u32 thread, u64 left, u64 back) {
+    struct told *told = bpf_map_lookup_elem(&told_parts, &thread);
+    if (!told || told->left != left)
+        return left;
+    u64 until = told->until;
+    if (bpf_map_delete_elem(&told_parts, &thread) != 0)
+        return left;
+    return until < back ? until : back;
+}
+
+/* Keeps how long an absence was that found no room in the ring, and by what it waited for where that is certain. */
+static ALWAYS_INLINE void keep_lost(struct absence *absence, u64 woken, u64 back) {
+    u64 left = absence->left;
+    /* Before the note is looked for: user space leaves one and then looks whether the thread is still away. */
+    *(volatile u64 *)&absence->left = 0;
+    u64 from = untold_since(absence->thread, left, back);
+    if (woken < from)
+        woken = from;
+    u32 kind = ABSENCE_STACK_LOST | (absence->state & SUM_STATE_BITS) << SUM_STATE_SHIFT;
+    if (absence->flags & (ABSENCE_FROM_START | ABSENCE_SEVERAL) ||
+        !add_to_sums(absence, kind, woken - from, back - woken))
+        absence->unsent += back - from;
+}
+
 /* Ends an absence. */
 static ALWAYS_INLINE void end_absence(struct absence *absence, const struct off_cpu_settings *settings, u64 back) {
     u64 left = absence->left;
     u64 woken = absence->woken && absence->woken < back ? absence->woken : back;
     absence->back = back;
     int is_short = back - left < settings->least && !(absence->flags & (ABSENCE_FROM_START | ABSENCE_SEVERAL));
-    if (!is_short || !add_to_sums(absence, woken - left, back - woken))
-        send_absence(absence, wakeup(OUTCOME_WHOLE));
+    if ((!is_short || !add_to_sums(absence, 0, woken - left, back - woken)) &&
+        !send_absence(absence, wakeup(OUTCOME_WHOLE)))
+        keep_lost(absence, woken, back);
     absence->left = 0;
 }
 
@@ -308,7 +367,7 @@ static ALWAYS_INLINE u64 unseen_return(const struct task_struct *task, struct ab
 
 /* How long the current thread has been on a CPU since it is watched; 0 where that is not known. */
 static ALWAYS_INLINE u64 time_on_cpu(u32 thread, u64 now) {
-    struct absence *absence = bpf_map_lookup_elem(&absences, &thread);
+    struct absence *absence = watched(thread);
     if (!absence)
         return 0;
     if (!absence->left)
@@ -404,7 +463,7 @@ static ALWAYS_INLINE void leave(void *context, struct task_struct *task, struct 
     if (!layout)
         return;
     u64 now = bpf_ktime_get_ns();
-    struct absence *absence = bpf_map_lookup_elem(&absences, &thread);
+    struct absence *absence = watched(thread);
     if (!absence) {
         if (!(state & TASK_DEAD))
             report_stranger(process, thread, now);
@@ -416,8 +475,10 @@ static ALWAYS_INLINE void leave(void *context, struct task_struct *task, struct 
     if (state & TASK_DEAD) {
         absence->flags = ABSENCE_END;
         absence->stack_bytes = 0;
-        send_absence(absence, BPF_RB_NO_WAKEUP);
-        bpf_map_delete_elem(&absences, &thread);
+        /* What finds no room is found by user space where it is. */
+        if (send_absence(absence, BPF_RB_NO_WAKEUP))
+            bpf_map_delete_elem(&absences, &thread);
+        bpf_map_delete_elem(&told_parts, &thread);
         bpf_map_delete_elem(&threads, &thread);
         return;
     }

@@ -13,7 +13,7 @@ use rustc_hash::FxHashMap;
 
 use super::in_kernel::{InKernel, push_sleeper};
 use super::{ProcessSampler, truncation_mark};
-use crate::absences::{Absence, Absences, Owner, Sink};
+use crate::absences::{Absence, Absences, Instead, Owner, Sink};
 use crate::code_names::CodeNames;
 use crate::kernel::Kernel;
 use crate::{DumpOptions, SamplerKind, Target, dump};
@@ -49,7 +49,11 @@ pub struct OffCpuTimes {
 impl Default for OffCpuTimes {
     fn default() -> Self {
         OffCpuTimes {
-            absences: Absences::new(Away::Lost(LossReason::Late), Away::Summed),
+            absences: Absences::new(Instead {
+                missing: Away::Lost(LossReason::Late),
+                unsent: Away::Lost(LossReason::BufferFull),
+                summed: Away::Summed,
+            }),
             gils: Vec::new(),
             threads: FxHashMap::default(),
             reasons: BTreeMap::new(),
