@@ -19,8 +19,9 @@ use crate::bench::tools::{Task, Tool};
 /// become faster or slower.
 const PHASE: Duration = Duration::from_millis(150);
 
-/// From the signal until the sampler is back at its pace.
-const RESUMING: Duration = Duration::from_millis(20);
+/// From the signal until the sampler is as it is in a recording that goes on: what it knew of the code objects before it was
+/// suspended proves nothing any more, so that its first samples cost more.
+const RESUMING: Duration = Duration::from_millis(500);
 
 /// From Ctrl-Z until the sampler is suspended, at most: it looks for that so often.
 const SUSPENDING: Duration = Duration::from_millis(60);
