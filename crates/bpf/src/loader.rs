@@ -113,6 +113,7 @@ pub struct KernelSampler {
     threads: HashMap<MapData, u32, ThreadEntry>,
     codes: Array<MapData, KnownCode>,
     counters: Array<MapData, u64>,
+    clocks: Array<MapData, Clock>,
     /// The clocks by which it is run, by CPU.
     ticking: BTreeMap<u32, PerfEventLinkId>,
 }
@@ -122,6 +123,9 @@ const CODE_SLOTS: u64 = 65_536;
 
 /// So much fits the ring (`ring`).
 const RING_BYTES: usize = 4 << 20;
+
+/// What the program keeps of a CPU's clock (`clock`); zeros before its first tick.
+type Clock = [u64; 3];
 
 /// What it remembers of one: its hash, that its names were sent, and a proof of the hash.
 type KnownCode = [u64; 3];
@@ -168,6 +172,7 @@ impl KernelSampler {
             threads: HashMap::try_from(take(&mut ebpf, "threads")?)?,
             codes: Array::try_from(take(&mut ebpf, "codes")?)?,
             counters: Array::try_from(take(&mut ebpf, "counters")?)?,
+            clocks: Array::try_from(take(&mut ebpf, "clocks")?)?,
             ebpf,
             ticking: BTreeMap::new(),
         })
@@ -225,6 +230,9 @@ impl KernelSampler {
         let event = PerfEventConfig::Software(SoftwareEvent::CpuClock);
         for cpu in online {
             if let Entry::Vacant(place) = self.ticking.entry(cpu) {
+                // What is known of the clock that this CPU had before says nothing of the new one. A CPU that was not
+                // thought possible has no place there, nor anywhere else in the program.
+                let _ = self.clocks.set(cpu, Clock::default(), 0);
                 let scope = PerfEventScope::AllProcessesOneCpu { cpu };
                 let policy = SamplePolicy::Period(period.as_nanos());
                 place.insert(program.attach(event, scope, policy, false)?);
