@@ -53,7 +53,7 @@ fn a_new_clock_knows_nothing_of_the_one_before() -> Result<()> {
     let mut first_cpu = CpuSet::new();
     first_cpu.set(0)?;
     sched_setaffinity(gettid(), &first_cpu)?;
-    let mut kernel = KernelSampler::load(clock::cpus(), false)?;
+    let mut kernel = KernelSampler::load(clock::cpus(), false, None)?;
     kernel.set_layout(Pid::new(std::process::id()), &Layout::default())?;
     kernel.tick(PERIOD)?;
     next_tick(&mut kernel)?;

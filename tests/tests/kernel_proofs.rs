@@ -195,7 +195,7 @@ fn a_proof_stands_for_the_hash_that_came_under_it() -> Result<()> {
         return Ok(());
     }
     let subject = Subject::new();
-    let mut kernel = KernelSampler::load(clock::cpus(), false)?;
+    let mut kernel = KernelSampler::load(clock::cpus(), false, None)?;
     subject.tell(&mut kernel)?;
     kernel.tick(OFTEN)?;
     let mut told = Told::default();
@@ -217,7 +217,7 @@ fn what_found_no_room_proves_nothing() -> Result<()> {
         return Ok(());
     }
     let subject = Subject::new();
-    let mut kernel = KernelSampler::load(clock::cpus(), false)?;
+    let mut kernel = KernelSampler::load(clock::cpus(), false, None)?;
     subject.tell(&mut kernel)?;
     kernel.tick(TOO_OFTEN)?;
     let mut told = Told::default();

@@ -111,7 +111,7 @@ fn told(kernel: &mut KernelSampler, thread: Tid) -> Told {
 /// Has a thread come back so often before the watch learns that it had left, and leave then; returns what was told.
 fn with_unseen_returns(returns: usize) -> Result<Told> {
     let (mut kernel, mut watch) =
-        OffCpu::load(clock::cpus(), false, Nanos::ZERO, DescriptorCalls::default())?;
+        OffCpu::load(clock::cpus(), false, Nanos::ZERO, DescriptorCalls::default(), None)?;
     let subject = Subject::start()?;
     kernel.set_layout(subject.pid, &Layout::default())?;
     let counted = subject.sleeping()?;
@@ -172,7 +172,7 @@ impl Unread {
     /// A thread leaves its CPU until so many absences of it have found no room.
     fn fill(lost: u64) -> Result<Self> {
         let (mut kernel, mut watch) =
-            OffCpu::load(clock::cpus(), false, Nanos::ZERO, DescriptorCalls::default())?;
+            OffCpu::load(clock::cpus(), false, Nanos::ZERO, DescriptorCalls::default(), None)?;
         let subject = Subject::start()?;
         kernel.set_layout(subject.pid, &Layout::default())?;
         let start = watched_asleep(&mut watch, &subject)?;
@@ -292,7 +292,7 @@ fn a_process_too_many_is_refused_until_another_one_leaves() -> Result<()> {
     if !can_load_programs() {
         return Ok(());
     }
-    let mut kernel = KernelSampler::load(clock::cpus(), false)?;
+    let mut kernel = KernelSampler::load(clock::cpus(), false, None)?;
     // Numbers that no process has.
     let pid = |number: u32| Pid::new(1 << 24 | number);
     for number in 0..MOST {

@@ -5,12 +5,14 @@
 //! copies addresses and bytes; what they mean is for the crates above: this one knows no version of CPython.
 
 mod causes;
+mod ids;
 mod layout;
 mod loader;
 mod off_cpu;
 mod records;
 mod task_layout;
 
+pub use ids::PidNamespace;
 pub use layout::{Layout, MAX_STATES, NO_OFFSET, StateEntry, ThreadEntry, head_hash};
 pub use loader::{BpfError, Counters, KernelSampler};
 pub use off_cpu::{AbsenceCopy, AbsenceRecord, Cause, DescriptorCalls, OffCpu, OpenFile, SummedAbsences};

@@ -15,10 +15,11 @@ use aya::{Ebpf, EbpfError, EbpfLoader};
 use profiler_model::{Nanos, Pid, RemoteAddr, Tid};
 
 use crate::causes::Causes;
+use crate::ids::{Ids, PidNamespace};
 use crate::layout::{Layout, ThreadEntry, code_key};
 use crate::off_cpu::DescriptorCalls;
 use crate::records::Record;
-use crate::task_layout::{TaskLayout, Unfit};
+use crate::task_layout::{self, TaskLayout, Unfit};
 
 /// The program as clang built it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("program/python.bpf.o");
@@ -48,6 +49,9 @@ pub enum BpfError {
     /// The scheduler tells of a switch from one thread to another in another way.
     #[error("the kernel tells of switches between threads otherwise than Linux does from 5.19 on")]
     Switches,
+    /// Which PID namespace this is could not be found out.
+    #[error("the kernel does not tell which PID namespace this is: {0}")]
+    Namespace(String),
     /// The object lacks something that is asked of it.
     #[error("the program has no {0}")]
     Missing(&'static str),
@@ -108,6 +112,7 @@ pub struct KernelSampler {
     pub(crate) ebpf: Ebpf,
     /// The one of `PROGRAMS` that is loaded.
     program: &'static str,
+    ids: Ids,
     ring: RingBuf<MapData>,
     layouts: HashMap<MapData, u32, Layout>,
     threads: HashMap<MapData, u32, ThreadEntry>,
@@ -131,12 +136,19 @@ type Clock = [u64; 3];
 type KnownCode = [u64; 3];
 
 impl KernelSampler {
-    /// Loads the program, which does nothing yet. With `kernel_frames` it also takes what threads do in the kernel.
+    /// Loads the program, which does nothing yet. With `kernel_frames` it also takes what threads do in the kernel. Ids are
+    /// those of `namespace`, which is the one that we run in; `None` is the first one.
     ///
     /// # Errors
     /// When the kernel refuses it.
-    pub fn load(cpus: u32, kernel_frames: bool) -> Result<Self, BpfError> {
-        Self::load_with(cpus, kernel_frames, None, DescriptorCalls::default())
+    pub fn load(cpus: u32, kernel_frames: bool, namespace: Option<PidNamespace>) -> Result<Self, BpfError> {
+        let types = namespace.and_then(|_| task_layout::types_of_kernel().ok());
+        let load = |ids| Self::load_with(cpus, kernel_frames, None, DescriptorCalls::default(), ids);
+        match (load(Ids::within(namespace, types.as_deref())), namespace) {
+            // Before Linux 5.10 it cannot be asked.
+            (Err(BpfError::Namespace(_)), Some(namespace)) => load(Ids::ByHelper(namespace)),
+            (loaded, _) => loaded,
+        }
     }
 
     /// The same with the programs that look at the kernel's own threads, which are laid out so, and in these calls at
@@ -146,7 +158,9 @@ impl KernelSampler {
         kernel_frames: bool,
         tasks: Option<TaskLayout>,
         descriptor_calls: DescriptorCalls,
+        ids: Ids,
     ) -> Result<Self, BpfError> {
+        let (id_source, namespace_device, namespace_inode, id_fields) = ids.constants();
         let watches_threads = u32::from(tasks.is_some());
         let takes_kernel_frames = u32::from(kernel_frames);
         let TaskLayout { task: task_fields, file } = tasks.unwrap_or_default();
@@ -157,6 +171,10 @@ impl KernelSampler {
             .btf(None)
             .override_global("watches_threads", &watches_threads, true)
             .override_global("takes_kernel_frames", &takes_kernel_frames, true)
+            .override_global("id_source", &id_source, true)
+            .override_global("namespace_device", &namespace_device, true)
+            .override_global("namespace_inode", &namespace_inode, true)
+            .override_global("id_fields", &id_fields, true)
             .override_global("task_fields", &task_fields, true)
             .override_global("file_fields", &file_fields, true)
             .override_global("descriptor_calls", &calls, true)
@@ -165,8 +183,10 @@ impl KernelSampler {
             .map_max_entries("clocks", cpus.max(1))
             .map_max_entries("sent_codes", cpus.max(1))
             .load(OBJECT)?;
+        ids.find_namespace(&mut ebpf)?;
         Ok(KernelSampler {
             program: load_program(&mut ebpf)?,
+            ids,
             ring: RingBuf::try_from(take(&mut ebpf, "ring")?)?,
             layouts: HashMap::try_from(take(&mut ebpf, "layouts")?)?,
             threads: HashMap::try_from(take(&mut ebpf, "threads")?)?,
@@ -176,6 +196,16 @@ impl KernelSampler {
             ebpf,
             ticking: BTreeMap::new(),
         })
+    }
+
+    /// Whether processes can be sampled that are in another PID namespace, within ours.
+    pub fn sees_nested(&self) -> bool {
+        self.ids.are_known_within()
+    }
+
+    /// How ids are found.
+    pub(crate) fn ids(&self) -> Ids {
+        self.ids
     }
 
     /// Tells the layout of a process.

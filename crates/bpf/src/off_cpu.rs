@@ -8,12 +8,16 @@ use aya::maps::{Array, HashMap, MapData, MapError};
 use aya::programs::RawTracePoint;
 use profiler_model::{Nanos, Pid, Tid, Timestamp};
 
+use crate::ids::{Ids, PidNamespace};
 use crate::loader::{BpfError, KernelSampler, take};
 use crate::records::{StackRecord, number};
 use crate::task_layout;
 
 /// Each program, and the place of the scheduler that it runs at.
 const PROGRAMS: [(&str, &str); 2] = [("off_cpu_switch", "sched_switch"), ("off_cpu_wakeup", "sched_wakeup")];
+
+/// The same for what only runs outside of the first PID namespace.
+const ENDS: (&str, &str) = ("off_cpu_exit", "sched_process_exit");
 
 const HEAD_BYTES: usize = 128;
 const STACK_BYTES: usize = crate::records::STACK_HEAD_BYTES
@@ -131,7 +135,7 @@ pub struct OffCpu {
 impl OffCpu {
     /// Loads the program and has the scheduler run its parts for threads off the CPU. Absences shorter than `least`
     /// are summed by what was waited for, which in `calls` is what a descriptor is open on. With `kernel_frames` it also
-    /// takes where in the kernel threads wait.
+    /// takes where in the kernel threads wait. Ids are those of `namespace`, as [`KernelSampler::load`] has them.
     ///
     /// # Errors
     /// When the kernel does not describe its types, or refuses the programs.
@@ -140,13 +144,21 @@ impl OffCpu {
         kernel_frames: bool,
         least: Nanos,
         calls: DescriptorCalls,
+        namespace: Option<PidNamespace>,
     ) -> Result<(KernelSampler, Self), BpfError> {
         if !cfg!(target_arch = "x86_64") {
             // The saved registers are those of x86-64.
             return Err(BpfError::Missing("off-CPU programs for this kind of processor"));
         }
-        let tasks = task_layout::of_kernel()?;
-        let mut kernel = KernelSampler::load_with(cpus, kernel_frames, Some(tasks), calls)?;
+        let types = task_layout::types_of_kernel()?;
+        let tasks = task_layout::of_types(&types)?;
+        let ids = Ids::within(namespace, Some(&types));
+        if matches!(ids, Ids::ByHelper(_)) {
+            // It tells of the current thread only.
+            return Err(BpfError::Types("a thread has its ids otherwise than is known".to_owned()));
+        }
+        drop(types);
+        let mut kernel = KernelSampler::load_with(cpus, kernel_frames, Some(tasks), calls, ids)?;
         let off_cpu = OffCpu::start(&mut kernel, least)?;
         Ok((kernel, off_cpu))
     }
@@ -155,7 +167,8 @@ impl OffCpu {
         let mut settings: Array<MapData, [u64; 3]> =
             Array::try_from(take(&mut kernel.ebpf, "off_cpu_settings")?)?;
         settings.set(0, [least.as_nanos(), 0, 0], 0)?;
-        for (name, place) in PROGRAMS {
+        let ends = (kernel.ids() != Ids::OfKernel).then_some(ENDS);
+        for (name, place) in PROGRAMS.into_iter().chain(ends) {
             let program = kernel.ebpf.program_mut(name).ok_or(BpfError::Missing(name))?;
             let program: &mut RawTracePoint = program.try_into()?;
             program.load()?;

@@ -1,5 +1,5 @@
-//! Where the kernel's own structures of a thread and of its open files have what the programs in the scheduler look at,
-//! from the kernel's type information (BTF). Only this is looked for: to have all of it in memory takes 20 MB.
+//! Where the kernel's own structures of a thread, of its open files and of its ids have what the programs look at, from
+//! the kernel's type information (BTF). Only this is looked for: to have all of it in memory takes 20 MB.
 
 use std::fs::File;
 use std::io::Read;
@@ -55,6 +55,19 @@ const FILE_FIELDS: [(&str, &[&str]); 10] = [
     ("dentry", &["d_name", "name"]),
 ];
 
+/// The same for ids (`id_fields` in `program/ids.h`); of the table of a process's numbers the second one is its id
+/// (`PIDTYPE_TGID`).
+const ID_FIELDS: [(&str, &[&str], u32); 5] = [
+    ("task_struct", &["thread_pid"], 0),
+    ("task_struct", &["signal"], 0),
+    ("signal_struct", &["pids"], 8),
+    ("pid", &["level"], 0),
+    ("pid", &["numbers"], 0),
+];
+
+/// A number, and in which namespace it is one: the program has the same structure.
+const NUMBER_FIELDS: [(&str, &[&str], u32); 2] = [("upid", &["nr"], 0), ("upid", &["ns"], 8)];
+
 /// Why the programs cannot be told what to look at.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Unfit {
@@ -70,18 +83,36 @@ impl<T: Into<String>> From<T> for Unfit {
     }
 }
 
-/// The layout in the running kernel.
+/// The types of the running kernel.
 ///
 /// # Errors
-/// Says why it is not known.
-pub(crate) fn of_kernel() -> Result<TaskLayout, Unfit> {
+/// Says why they cannot be had.
+pub(crate) fn types_of_kernel() -> Result<Vec<u8>, Unfit> {
     let mut bytes = Vec::new();
     let file = File::open(TYPES).map_err(|error| error.to_string())?;
     file.take(MAX_BYTES).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-    of_types(&bytes)
+    Ok(bytes)
 }
 
-fn of_types(bytes: &[u8]) -> Result<TaskLayout, Unfit> {
+/// Where ids are, by these types; `None` where that is otherwise than is known.
+pub(crate) fn id_fields(bytes: &[u8]) -> Option<[u32; 5]> {
+    let types = Types::parse(bytes)?;
+    let offset = |structure, way| types.structures(structure).find_map(|one| types.offset(one, way));
+    if !NUMBER_FIELDS.iter().all(|(structure, way, expected)| offset(structure, way) == Some(*expected)) {
+        return None;
+    }
+    let mut fields = [0; 5];
+    for (field, (structure, way, further)) in fields.iter_mut().zip(ID_FIELDS) {
+        *field = offset(structure, way)?.checked_add(further)?;
+    }
+    Some(fields)
+}
+
+/// The layout by these types.
+///
+/// # Errors
+/// Says why it is not known.
+pub(crate) fn of_types(bytes: &[u8]) -> Result<TaskLayout, Unfit> {
     let types = Types::parse(bytes).ok_or("they cannot be read")?;
     if !types.switch_is_told_as_expected().unwrap_or(false) {
         // Linux 5.17 does not tell the state, and the first 5.18 tells it in another place.
@@ -260,7 +291,7 @@ mod tests {
     use super::*;
 
     const NAMES: &[u8] = b"\0task_struct\0pid\0se\0sum_exec_runtime\0sched_info\0pcount\0last_arrival\0\
-        btf_trace_sched_switch\0files\0files_struct\0fdt\0fdtable\0max_fds\0fd\0file\0f_inode\0f_path\0dentry\0\
+        btf_trace_sched_switch\0thread_pid\0signal\0signal_struct\0pids\0level\0numbers\0upid\0nr\0ns\0files\0files_struct\0fdt\0fdtable\0max_fds\0fd\0file\0f_inode\0f_path\0dentry\0\
         inode\0i_mode\0i_sb\0super_block\0s_magic\0d_name\0name\0";
 
     fn name(wanted: &str) -> u32 {

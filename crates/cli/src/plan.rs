@@ -156,6 +156,16 @@ pub enum Subject {
     },
 }
 
+impl Subject {
+    /// The process, if it runs already.
+    pub fn process(&self) -> Option<Pid> {
+        match self {
+            Subject::Process(pid) => Some(*pid),
+            Subject::Command { .. } => None,
+        }
+    }
+}
+
 /// Where a result goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {

@@ -30,8 +30,12 @@ use crate::source::Source;
 /// # Errors
 /// When nothing could be recorded or written.
 pub fn run(plan: &RecordPlan) -> anyhow::Result<u8> {
-    let wanted =
-        Wanted { mode: plan.mode, min_wait: Nanos::from(plan.min_wait), kernel_frames: plan.kernel_frames };
+    let wanted = Wanted {
+        mode: plan.mode,
+        min_wait: Nanos::from(plan.min_wait),
+        kernel_frames: plan.kernel_frames,
+        of: plan.subject.process(),
+    };
     let sampling = Sampling::choose(plan.choice, wanted, plan.sampler)?;
     expect_tracing(sampling.options.kind)?;
     let signals = Signals::install().context("cannot handle signals")?;

@@ -1,7 +1,7 @@
 //! Which sampler takes the samples: the one that was asked for, else the best one that is possible here; and why.
 
-use profiler_model::Nanos;
-use profiler_os::{KernelSymbolsError, ProgramObstacle, Restriction, first_event, host, limits};
+use profiler_model::{Nanos, Pid};
+use profiler_os::{KernelSymbolsError, Process, ProgramObstacle, Restriction, first_event, limits};
 use profiler_sampler::{BpfError, Kernel, KernelNames, SamplerKind, SamplerOptions, Session};
 
 use crate::failure::Failure;
@@ -17,6 +17,8 @@ pub struct Wanted {
     pub min_wait: Nanos,
     /// Whether what threads do in the kernel is shown as well.
     pub kernel_frames: bool,
+    /// Of which process, if that is there already.
+    pub of: Option<Pid>,
 }
 
 /// How samples are taken.
@@ -114,9 +116,12 @@ const ASKING_INSTEAD: &str =
 /// What stands in the way of the in-kernel sampler.
 #[derive(Debug, thiserror::Error)]
 pub enum Obstacle {
-    /// The kernel knows other ids than we do.
-    #[error("this is a PID namespace, whose ids the kernel's program does not know")]
-    PidNamespace,
+    /// The process is in a PID namespace within ours, and the kernel does not tell ours.
+    #[error(
+        "the process is in another PID namespace than the profiler, which is in one itself; its ids are known only where \
+         the kernel describes its types (/sys/kernel/btf/vmlinux) and is Linux 5.10 or later"
+    )]
+    NestedNamespace,
     /// The kernel refuses such programs, by this rule.
     #[error("{}", rule(.0))]
     Refused(ProgramObstacle),
@@ -137,7 +142,7 @@ impl Obstacle {
         };
         let failure = Failure::new(format!("the in-kernel sampler{needed_by} cannot be taken: {self}"));
         let failure = match self {
-            Obstacle::PidNamespace => failure.with_advice("the same outside of the container"),
+            Obstacle::NestedNamespace => failure.with_advice("the same outside of the container"),
             Obstacle::Refused(rule) => advice(rule).into_iter().fold(failure, Failure::with_advice),
             Obstacle::Kernel(error) => kernel_advice(error).into_iter().fold(failure, Failure::with_advice),
         };
@@ -201,6 +206,7 @@ fn kernel_advice(error: &BpfError) -> Vec<&'static str> {
     match error {
         _ if error.is_out_of_files() => vec!["ulimit -Hn 4096 (as root), or LimitNOFILE=4096 of a service"],
         BpfError::Types(_) | BpfError::Switches => vec!["--mode cpu, which needs nothing of that"],
+        BpfError::Namespace(_) => vec!["mount -t proc proc /proc"],
         BpfError::Cpus(_) => vec!["mount -t sysfs sysfs /sys"],
         _ if error.is_permission() => {
             vec!["dmesg or the audit log (ausearch -m avc), which tell what security modules refuse"]
@@ -214,9 +220,6 @@ fn kernel_advice(error: &BpfError) -> Vec<&'static str> {
 /// # Errors
 /// When that is not possible.
 pub fn load(options: &SamplerOptions, wanted: Wanted) -> Result<Kernel, Obstacle> {
-    if !host::is_first_pid_namespace() {
-        return Err(Obstacle::PidNamespace);
-    }
     let start = |mut kernel: Kernel| {
         if wanted.mode != Mode::OffCpu {
             kernel.start(Nanos::from_nanos((1e9 / options.rate_hz) as u64))?;
@@ -230,7 +233,11 @@ pub fn load(options: &SamplerOptions, wanted: Wanted) -> Result<Kernel, Obstacle
         Mode::Cpu => Kernel::load(names),
         Mode::Wall | Mode::Gil | Mode::OffCpu => Kernel::load_with_off_cpu(names, wanted.min_wait),
     };
-    loaded.and_then(start).map_err(obstacle)
+    let loaded = loaded.and_then(start).map_err(obstacle)?;
+    match wanted.of.is_none_or(|pid| loaded.knows(Process::new(pid))) {
+        true => Ok(loaded),
+        false => Err(Obstacle::NestedNamespace),
+    }
 }
 
 /// The rule behind an error, where it is known.

@@ -45,7 +45,8 @@ const MAX_SHOWN_OUTPUT: u64 = 1 << 20;
 /// When nothing could be shown.
 pub fn run(plan: &TopPlan) -> anyhow::Result<u8> {
     expect_terminal(&plan.subject)?;
-    let wanted = Wanted { kernel_frames: plan.kernel_frames, ..Wanted::default() };
+    let wanted =
+        Wanted { kernel_frames: plan.kernel_frames, of: plan.subject.process(), ..Wanted::default() };
     let sampling = Sampling::choose(plan.choice, wanted, plan.sampler)?;
     expect_tracing(sampling.options.kind)?;
     if plan.choice.is_none() {

@@ -4,6 +4,8 @@
 //! process may not be read is the business of `permission`.
 
 use std::fs;
+use std::io;
+use std::os::linux::fs::MetadataExt as _;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -187,10 +189,28 @@ fn proc_mount(mountinfo: &str) -> Option<ProcMount> {
     })
 }
 
-/// Whether this process has the ids that the kernel itself knows it by: it is in no PID namespace but the first one.
-pub fn is_first_pid_namespace() -> bool {
-    // PROC_PID_INIT_INO of <linux/proc_ns.h>.
-    std::fs::read_link("/proc/self/ns/pid").is_ok_and(|name| name.as_os_str() == "pid:[4026531836]")
+/// A namespace, as its file tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NamespaceFile {
+    /// The device that it lies on, as the kernel itself numbers it.
+    pub device: u64,
+    /// Its number there.
+    pub inode: u64,
+}
+
+/// The first PID namespace (`PROC_PID_INIT_INO` of <linux/proc_ns.h>).
+const FIRST_PID_NAMESPACE: u64 = 4_026_531_836;
+
+/// The PID namespace that this process runs in; `None` where that is the first one, whose ids are those that the kernel
+/// itself goes by.
+///
+/// # Errors
+/// When `/proc` does not tell.
+pub fn pid_namespace() -> io::Result<Option<NamespaceFile>> {
+    let file = fs::metadata("/proc/self/ns/pid")?;
+    // User space is told the number of a device in another order.
+    let device = u64::from(libc::major(file.st_dev())) << 20 | u64::from(libc::minor(file.st_dev()));
+    Ok((file.st_ino() != FIRST_PID_NAMESPACE).then_some(NamespaceFile { device, inode: file.st_ino() }))
 }
 
 #[cfg(test)]

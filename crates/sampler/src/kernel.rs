@@ -4,12 +4,12 @@
 use std::os::fd::BorrowedFd;
 
 use profiler_bpf::{
-    BpfError, Counters, KernelSampler, Layout, NO_OFFSET, NamesRecord, OffCpu, Record, StateEntry,
-    ThreadEntry,
+    BpfError, Counters, KernelSampler, Layout, NO_OFFSET, NamesRecord, OffCpu, PidNamespace, Record,
+    StateEntry, ThreadEntry,
 };
 use profiler_memory::{Field, Scalar};
 use profiler_model::{InterpreterId, LossReason, Nanos, Pid, RemoteAddr, Tid, Timestamp};
-use profiler_os::clock;
+use profiler_os::{Process, clock, host};
 use profiler_profile::Ledger;
 use profiler_python::{CodeCount, CodeHead, FrameLayout, Offsets};
 use rustc_hash::FxHashMap;
@@ -59,7 +59,7 @@ impl Kernel {
     /// # Errors
     /// When the kernel does not take it.
     pub fn load(names: Option<KernelNames>) -> Result<Self, BpfError> {
-        let sampler = KernelSampler::load(clock::cpus(), names.is_some())?;
+        let sampler = KernelSampler::load(clock::cpus(), names.is_some(), pid_namespace()?)?;
         Ok(Kernel::of(sampler, None, names))
     }
 
@@ -70,7 +70,8 @@ impl Kernel {
     /// When the kernel does not take one of them.
     pub fn load_with_off_cpu(names: Option<KernelNames>, least: Nanos) -> Result<Self, BpfError> {
         let calls = off_cpu_reason::descriptor_calls();
-        let (sampler, off_cpu) = OffCpu::load(clock::cpus(), names.is_some(), least, calls)?;
+        let (sampler, off_cpu) =
+            OffCpu::load(clock::cpus(), names.is_some(), least, calls, pid_namespace()?)?;
         Ok(Kernel::of(sampler, Some(off_cpu), names))
     }
 
@@ -132,16 +133,25 @@ impl Kernel {
         }
     }
 
+    /// Whether it can tell the threads of this process from others: without the kernel's types it cannot where the process
+    /// is in a PID namespace within ours.
+    pub fn knows(&self, process: Process) -> bool {
+        self.sampler.sees_nested() || process.shares_namespace("pid") != Some(false)
+    }
+
     /// Has a process sampled; its threads are told separately.
     ///
     /// # Errors
-    /// When there are too many processes.
+    /// When there are too many processes, or it cannot tell this one's threads ([`Kernel::knows`]).
     pub fn tell_process(
         &mut self,
         pid: Pid,
         offsets: &Offsets,
         always_send_names: bool,
     ) -> Result<(), BpfError> {
+        if !self.knows(Process::new(pid)) {
+            return Err(BpfError::Namespace(format!("process {pid} is in another one")));
+        }
         self.sampler.set_layout(pid, &layout(offsets, always_send_names))
     }
 
@@ -196,6 +206,12 @@ impl Kernel {
             self.counted = now;
         }
     }
+}
+
+/// The PID namespace whose ids the program is to go by: ours.
+fn pid_namespace() -> Result<Option<PidNamespace>, BpfError> {
+    let own = host::pid_namespace().map_err(|error| BpfError::Namespace(error.to_string()))?;
+    Ok(own.map(|file| PidNamespace { device: file.device, inode: file.inode }))
 }
 
 /// What the program has to know of each thread.

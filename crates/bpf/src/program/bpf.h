@@ -41,6 +41,7 @@ static long (*bpf_perf_prog_read_value)(void *context, void *value, u32 size) = 
 static long (*bpf_get_stack)(void *context, void *into, u32 size, u64 flags) = (void *)67;
 static long (*bpf_probe_read_user)(void *into, u32 size, const void *from) = (void *)112;
 static long (*bpf_probe_read_kernel)(void *into, u32 size, const void *from) = (void *)113;
+static long (*bpf_get_ns_current_pid_tgid)(u64 device, u64 inode, void *into, u32 size) = (void *)120;
 static long (*bpf_ringbuf_output)(void *ring, void *data, u64 size, u64 flags) = (void *)130;
 static u64 (*bpf_ringbuf_query)(void *ring, u64 flags) = (void *)134;
 static void *(*bpf_get_current_task_btf)(void) = (void *)158;

@@ -7,6 +7,7 @@
 #ifndef PROFILER_OFF_CPU_H
 #define PROFILER_OFF_CPU_H
 
+#include "ids.h"
 #include "records.h"
 
 /* A stack that takes more room than so many frames do, those of the kernel included, is sent when its thread leaves, as
@@ -143,6 +144,16 @@ struct {
     MAP_TYPE(value, struct told);
 } told_parts SECTION(".maps");
 
+/* The ids of threads of processes that are sampled, by the kernel's own id, from when they begin to end until they have:
+ * outside of the first namespace, where theirs are taken from them in between. */
+struct {
+    MAP_NUMBER(type, BPF_MAP_TYPE_HASH);
+    MAP_NUMBER(max_entries, MAX_THREADS);
+    MAP_NUMBER(map_flags, BPF_F_NO_PREALLOC);
+    MAP_TYPE(key, u32);
+    MAP_TYPE(value, u64);
+} endings SECTION(".maps");
+
 /* Threads without a thread state, and when they were reported. */
 struct {
     MAP_NUMBER(type, BPF_MAP_TYPE_LRU_HASH);
@@ -187,8 +198,6 @@ const volatile u64 descriptor_calls[MAX_CALLS / 64] = {};
 /* The file system of files that are nothing but a name (include/uapi/linux/magic.h). */
 #define ANON_INODE_FS_MAGIC 0x09041934
 
-struct task_struct;
-
 /* The CPU time that the scheduler has counted of a thread, how often it was put on a CPU, or when it was last. */
 static ALWAYS_INLINE u64 task_number(const struct task_struct *task, enum task_field field) {
     u64 value = 0;
@@ -196,10 +205,16 @@ static ALWAYS_INLINE u64 task_number(const struct task_struct *task, enum task_f
     return value;
 }
 
-static ALWAYS_INLINE u32 task_id(const struct task_struct *task) {
+/* By which id the kernel itself goes. */
+static ALWAYS_INLINE u32 kernel_id(const struct task_struct *task) {
     u32 id = 0;
     bpf_probe_read_kernel(&id, sizeof id, (const u8 *)task + task_fields[TASK_PID]);
     return id;
+}
+
+/* By which user space does; 0 for a thread that it does not see. */
+static ALWAYS_INLINE u32 task_id(const struct task_struct *task) {
+    return id_source == IDS_OF_KERNEL ? kernel_id(task) : thread_by_types(task);
 }
 
 /* The registers of user space on x86-64, in the order in which the kernel saves them. */
@@ -267,7 +282,12 @@ static ALWAYS_INLINE struct absence *watched(u32 thread) {
     return absence && !(absence->flags & ABSENCE_END) ? absence : 0;
 }
 
-static ALWAYS_INLINE struct absence *absence_of(struct task_struct *task) { return watched(task_id(task)); }
+static ALWAYS_INLINE struct absence *absence_of(struct task_struct *task) {
+    u32 thread = task_id(task);
+    if (id_source != IDS_OF_KERNEL && !thread)
+        return 0;
+    return watched(thread);
+}
 
 /* An absence that is not sent: it is too short, or `kind` says that it found no room in the ring. */
 static ALWAYS_INLINE int add_to_sums(const struct absence *absence, u32 kind, u64 waited, u64 queued) {
@@ -454,9 +474,28 @@ static ALWAYS_INLINE void keep_cause(struct task_struct *task, struct absence *a
         keep_file(task, absence);
 }
 
+/* The ids of the current thread, which leaves its CPU; 0 where it is none that user space sees. */
+static ALWAYS_INLINE u64 ids_of_leaving(const struct task_struct *task, u32 state) {
+    if (id_source == IDS_OF_KERNEL)
+        return bpf_get_current_pid_tgid();
+    if (!(state & TASK_DEAD)) {
+        u64 ids = ids_by_types(task);
+        return (u32)ids ? ids : 0;
+    }
+    u32 id = kernel_id(task);
+    u64 *known = bpf_map_lookup_elem(&endings, &id);
+    if (!known)
+        return 0;
+    u64 ids = *known;
+    bpf_map_delete_elem(&endings, &id);
+    return ids;
+}
+
 static ALWAYS_INLINE void leave(void *context, struct task_struct *task, struct off_cpu_settings *settings, u32 state,
                                 int preempted) {
-    u64 ids = bpf_get_current_pid_tgid();
+    u64 ids = ids_of_leaving(task, state);
+    if (id_source != IDS_OF_KERNEL && !ids)
+        return;
     u32 process = ids >> 32;
     u32 thread = (u32)ids;
     struct layout *layout = bpf_map_lookup_elem(&layouts, &process);
@@ -516,6 +555,20 @@ int off_cpu_wakeup(u64 *arguments) {
     struct absence *absence = absence_of((struct task_struct *)arguments[0]);
     if (absence && absence->left && !absence->woken)
         absence->woken = bpf_ktime_get_ns();
+    return 0;
+}
+
+/* Only outside of the first namespace. What another thread of this id may have left is removed. */
+SECTION("raw_tp/sched_process_exit")
+int off_cpu_exit(u64 *arguments) {
+    const struct task_struct *task = (const struct task_struct *)arguments[0];
+    u32 id = kernel_id(task);
+    u64 ids = ids_by_types(task);
+    u32 process = ids >> 32;
+    if ((u32)ids && bpf_map_lookup_elem(&layouts, &process))
+        bpf_map_update_elem(&endings, &id, &ids, BPF_ANY);
+    else
+        bpf_map_delete_elem(&endings, &id);
     return 0;
 }
 

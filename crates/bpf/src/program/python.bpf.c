@@ -7,6 +7,7 @@
  *
  * Of each frame goes along what user space makes the frames of any other memory of. Of each code object a hash of the
  * bytes that identify it is sent along, and on first sight its names. */
+#include "ids.h"
 #include "records.h"
 
 struct {
@@ -536,6 +537,8 @@ enum way { BY_HELPER, BY_CALLS };
 static ALWAYS_INLINE u32 walk_thread(struct layout *layout, struct workspace *workspace, enum way way) {
     struct stack_record *record = &workspace->record;
     u32 tid = record->thread;
+    if (id_source == IDS_BY_TYPES && tid == 0)
+        return OUTCOME_CHANGED_THREAD;
     struct thread *thread = bpf_map_lookup_elem(&threads, &tid);
     if (!thread)
         return OUTCOME_UNKNOWN_THREAD;
@@ -689,7 +692,7 @@ static ALWAYS_INLINE u64 time_on_cpu(u32 thread, u64 now);
 
 static ALWAYS_INLINE int tick(struct perf_event_context *context, enum way way) {
     u64 start = bpf_ktime_get_ns();
-    u64 ids = bpf_get_current_pid_tgid();
+    u64 ids = current_ids();
     u32 process = ids >> 32;
     u32 cpu = bpf_get_smp_processor_id();
     struct workspace *workspace = bpf_map_lookup_elem(&workspaces, &cpu);

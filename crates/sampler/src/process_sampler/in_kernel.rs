@@ -89,7 +89,12 @@ impl ProcessSampler {
             Err(_) => Some(now),
         };
         if self.in_kernel.untold_since != Some(since) {
-            profile.ledger_mut().count_lost_times(LossReason::BufferFull, missed);
+            // Whose threads it cannot tell from others it never has room for.
+            let reason = match kernel.knows(*self.probe.target.process()) {
+                true => LossReason::BufferFull,
+                false => LossReason::UnknownThread,
+            };
+            profile.ledger_mut().count_lost_times(reason, missed);
         }
     }
 
