@@ -103,7 +103,7 @@ impl Subject {
         }
     }
 
-    /// Has the program sample the thread that calls this.
+    /// Has the program know the thread that calls this.
     fn tell(&self, kernel: &mut KernelSampler) -> Result<()> {
         let state = StateEntry {
             state: address(&self.thread),
@@ -116,6 +116,14 @@ impl Subject {
         kernel.set_layout(Pid::new(std::process::id()), &Self::layout())?;
         let thread = Tid::new(nix::unistd::gettid().as_raw().try_into()?);
         Ok(kernel.set_thread(thread, &ThreadEntry::new(vec![state]))?)
+    }
+
+    /// The program, sampling the thread that calls this.
+    fn sampled(&self, period: Nanos) -> Result<KernelSampler> {
+        let mut kernel = KernelSampler::load(clock::cpus(), false, None)?;
+        self.tell(&mut kernel)?;
+        kernel.tick(period)?;
+        Ok(kernel)
     }
 
     /// Puts another code object in the place of the leaf's, as an interpreter does: the old one is freed first.
@@ -195,9 +203,7 @@ fn a_proof_stands_for_the_hash_that_came_under_it() -> Result<()> {
         return Ok(());
     }
     let subject = Subject::new();
-    let mut kernel = KernelSampler::load(clock::cpus(), false, None)?;
-    subject.tell(&mut kernel)?;
-    kernel.tick(OFTEN)?;
+    let mut kernel = subject.sampled(OFTEN)?;
     let mut told = Told::default();
     run_until(&mut kernel, &mut told, |told| told.stacks >= STACKS && told.by_proof > 0)?;
     let before = told.leaves.last().context("nothing came")?.1;
@@ -217,9 +223,7 @@ fn what_found_no_room_proves_nothing() -> Result<()> {
         return Ok(());
     }
     let subject = Subject::new();
-    let mut kernel = KernelSampler::load(clock::cpus(), false, None)?;
-    subject.tell(&mut kernel)?;
-    kernel.tick(TOO_OFTEN)?;
+    let mut kernel = subject.sampled(TOO_OFTEN)?;
     let mut told = Told::default();
     for _ in 0..2 {
         let lost = kernel.counters()?.ring_full;
