@@ -75,15 +75,14 @@ static ALWAYS_INLINE u32 number_here(const u8 *numbers) {
     return number.namespace == namespace_address ? number.number : 0;
 }
 
-/* The id of any thread, by the structures. */
-static ALWAYS_INLINE u32 thread_by_types(const struct task_struct *task) {
-    return number_here(kernel_pointer(task, id_fields[TASK_NUMBERS]));
+/* The numbers of a thread; null once it has none: it loses them at its end, before it leaves its CPU for the last time. */
+static ALWAYS_INLINE const u8 *numbers_of(const struct task_struct *task) {
+    return kernel_pointer(task, id_fields[TASK_NUMBERS]);
 }
 
-/* The ids of any thread, by the structures, as the kernel tells those of the current one. A thread that has ended loses its
- * numbers before it leaves its CPU for the last time: then its process alone is known, as long as that has others. */
-static ALWAYS_INLINE u64 ids_by_types(const struct task_struct *task) {
-    const u8 *numbers = kernel_pointer(task, id_fields[TASK_NUMBERS]);
+/* The ids of any thread, by the structures, as the kernel tells those of the current one. Of one that has no numbers any more
+ * the process alone is known, as long as that has other threads. */
+static ALWAYS_INLINE u64 ids_by_types(const struct task_struct *task, const u8 *numbers) {
     u32 thread = numbers ? number_here(numbers) : 0;
     if (numbers && !thread)
         return 0;
@@ -101,8 +100,10 @@ static ALWAYS_INLINE u64 ids_by_helper(void) {
 
 /* The ids of the current thread: its process above, itself below. */
 static ALWAYS_INLINE u64 current_ids(void) {
-    if (id_source == IDS_BY_TYPES)
-        return ids_by_types(bpf_get_current_task());
+    if (id_source == IDS_BY_TYPES) {
+        const struct task_struct *task = bpf_get_current_task();
+        return ids_by_types(task, numbers_of(task));
+    }
     if (id_source == IDS_BY_HELPER)
         return ids_by_helper();
     return bpf_get_current_pid_tgid();
@@ -112,7 +113,7 @@ static ALWAYS_INLINE u64 current_ids(void) {
 SECTION("raw_tp/find_namespace")
 int find_namespace(u64 *arguments) {
     (void)arguments;
-    const u8 *numbers = kernel_pointer(bpf_get_current_task(), id_fields[TASK_NUMBERS]);
+    const u8 *numbers = numbers_of(bpf_get_current_task());
     namespace_level = level_of(numbers);
     namespace_address = number_at_level(numbers, namespace_level).namespace;
     return namespace_address != 0;

@@ -144,8 +144,9 @@ struct {
     MAP_TYPE(value, struct told);
 } told_parts SECTION(".maps");
 
-/* The ids of threads of processes that are sampled, by the kernel's own id, from when they begin to end until they have:
- * outside of the first namespace, where theirs are taken from them in between. */
+/* The ids of threads of processes that are sampled, by the kernel's own id, from when they begin to end until they leave
+ * their CPU for the last time: outside of the first namespace, where their numbers are taken from them in between. They may
+ * well lack a CPU meanwhile. */
 struct {
     MAP_NUMBER(type, BPF_MAP_TYPE_HASH);
     MAP_NUMBER(max_entries, MAX_THREADS);
@@ -212,9 +213,19 @@ static ALWAYS_INLINE u32 kernel_id(const struct task_struct *task) {
     return id;
 }
 
-/* By which user space does; 0 for a thread that it does not see. */
+/* The ids of a thread that has no numbers any more, or will have none soon; 0 where they are of no account. */
+static ALWAYS_INLINE u64 ids_of_ending(const struct task_struct *task) {
+    u32 id = kernel_id(task);
+    u64 *ids = bpf_map_lookup_elem(&endings, &id);
+    return ids ? *ids : 0;
+}
+
+/* By which id user space goes; 0 for a thread that it does not see. */
 static ALWAYS_INLINE u32 task_id(const struct task_struct *task) {
-    return id_source == IDS_OF_KERNEL ? kernel_id(task) : thread_by_types(task);
+    if (id_source == IDS_OF_KERNEL)
+        return kernel_id(task);
+    const u8 *numbers = numbers_of(task);
+    return numbers ? number_here(numbers) : (u32)ids_of_ending(task);
 }
 
 /* The registers of user space on x86-64, in the order in which the kernel saves them. */
@@ -478,16 +489,13 @@ static ALWAYS_INLINE void keep_cause(struct task_struct *task, struct absence *a
 static ALWAYS_INLINE u64 ids_of_leaving(const struct task_struct *task, u32 state) {
     if (id_source == IDS_OF_KERNEL)
         return bpf_get_current_pid_tgid();
-    if (!(state & TASK_DEAD)) {
-        u64 ids = ids_by_types(task);
-        return (u32)ids ? ids : 0;
-    }
+    const u8 *numbers = numbers_of(task);
+    if (numbers && !(state & TASK_DEAD))
+        return ids_by_types(task, numbers);
+    u64 ids = ids_of_ending(task);
     u32 id = kernel_id(task);
-    u64 *known = bpf_map_lookup_elem(&endings, &id);
-    if (!known)
-        return 0;
-    u64 ids = *known;
-    bpf_map_delete_elem(&endings, &id);
+    if (ids && state & TASK_DEAD)
+        bpf_map_delete_elem(&endings, &id);
     return ids;
 }
 
@@ -563,7 +571,7 @@ SECTION("raw_tp/sched_process_exit")
 int off_cpu_exit(u64 *arguments) {
     const struct task_struct *task = (const struct task_struct *)arguments[0];
     u32 id = kernel_id(task);
-    u64 ids = ids_by_types(task);
+    u64 ids = ids_by_types(task, numbers_of(task));
     u32 process = ids >> 32;
     if ((u32)ids && bpf_map_lookup_elem(&layouts, &process))
         bpf_map_update_elem(&endings, &id, &ids, BPF_ANY);
