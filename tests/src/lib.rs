@@ -6,6 +6,7 @@
 mod collapsed;
 mod competitors;
 pub mod core_file;
+mod cpu_hotplug;
 pub mod damage;
 mod dump;
 mod environment;
@@ -34,6 +35,7 @@ mod workload;
 
 pub use collapsed::{Collapsed, Frame, Stack};
 pub use competitors::Competitors;
+pub use cpu_hotplug::RemovableCpu;
 pub use dump::{DumpedFrame, DumpedThread, dumped_json, dumped_text};
 pub use environment::Environment;
 pub use expectation::{expectation, fixture_folder, line_numbers};

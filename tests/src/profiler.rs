@@ -307,8 +307,17 @@ impl Run {
 
     /// For how long it sampled, in seconds, as the ledger tells: `N samples in 1.234 s` or `in 567.8 ms`.
     pub fn sampled_for(&self) -> Result<f64> {
+        self.seconds_after(" samples in ")
+    }
+
+    /// The CPU time that the target has used meanwhile, in seconds, as the ledger tells.
+    pub fn target_used(&self) -> Result<f64> {
+        self.seconds_after("target used ")
+    }
+
+    fn seconds_after(&self, words: &str) -> Result<f64> {
         let time = || {
-            let mut words = self.stderr.split_once(" samples in ")?.1.split_whitespace();
+            let mut words = self.stderr.split_once(words)?.1.split_whitespace();
             let number: f64 = words.next()?.parse().ok()?;
             match words.next()?.trim_matches(|c: char| !c.is_alphabetic()) {
                 "s" => Some(number),
@@ -316,7 +325,21 @@ impl Run {
                 _ => None,
             }
         };
-        time().with_context(|| format!("no time in {}", self.stderr))
+        time().with_context(|| format!("no time after {words:?} in {}", self.stderr))
+    }
+
+    /// How many samples were shown and how many lost, as the ledger tells: `N samples in`, and `lost M` or `none lost`.
+    pub fn shown_and_lost(&self) -> Result<(u64, u64)> {
+        let told = || {
+            let (before, after) = self.stderr.split_once(" samples in ")?;
+            let lost = match after.split_once("lost ") {
+                Some((_, after)) => after.split_whitespace().next()?,
+                None => "0",
+            };
+            let number = |text: &str| text.replace(',', "").parse().ok();
+            Some((number(before.split_whitespace().next_back()?)?, number(lost)?))
+        };
+        told().with_context(|| format!("no numbers in {}", self.stderr))
     }
 
     /// The signal that ended it.

@@ -37,10 +37,20 @@ pub struct LoweredLimit {
 impl LoweredLimit {
     /// Waits until nobody counts samples, and lowers it.
     pub fn to(rate: u32) -> Result<Self> {
+        let limit = LoweredLimit::later()?;
+        limit.lower_to(rate)?;
+        Ok(limit)
+    }
+
+    /// Waits until nobody counts samples, and leaves it as it is for the moment.
+    pub fn later() -> Result<Self> {
         let lock = lock(FlockArg::LockExclusive)?;
-        let before = fs::read_to_string(LIMIT)?;
-        fs::write(LIMIT, rate.to_string())?;
-        Ok(LoweredLimit { before, _lock: lock })
+        Ok(LoweredLimit { before: fs::read_to_string(LIMIT)?, _lock: lock })
+    }
+
+    /// Lowers it.
+    pub fn lower_to(&self, rate: u32) -> Result<()> {
+        fs::write(LIMIT, rate.to_string()).context(LIMIT)
     }
 }
 

@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Two threads hand a byte to and fro, one of them below a hundred calls; another waits until it is told to go on,
 /// and one until it is to work for a while and end. Each line from stdin is answered: with how often the byte went, or
-/// when the last one has ended.
+/// between which instants the last one has ended.
 const SWITCHES: &str = "\
 import os, sys, threading, time
 rounds = [0]
@@ -40,14 +40,15 @@ def waits_long():
     may_go_on.wait()
     threading.Event().wait()
 ended = []
+def now():
+    return int(time.clock_gettime(time.CLOCK_MONOTONIC) * 1e9)
 def works():
     end = time.clock_gettime(time.CLOCK_THREAD_CPUTIME_ID) + 0.3
     while time.clock_gettime(time.CLOCK_THREAD_CPUTIME_ID) < end: pass
 def ends():
     may_end.wait()
     works()
-    ended.append(time.clock_gettime_ns(time.CLOCK_MONOTONIC) if hasattr(time, 'clock_gettime_ns')
-        else int(time.clock_gettime(time.CLOCK_MONOTONIC) * 1e9))
+    ended.append(now())
 def start(name, target, *arguments):
     thread = threading.Thread(target=target, args=arguments, name=name, daemon=True)
     thread.start()
@@ -63,7 +64,7 @@ for line in sys.stdin:
     if line == 'end\\n':
         may_end.set()
         ending.join()
-        print(ended[0], flush=True)
+        print(ended[0], now(), flush=True)
     else: print(rounds[0], flush=True)
 ";
 
@@ -124,7 +125,9 @@ fn all_of_the_time_is_shown_where_the_ring_was_full() -> Result<()> {
     running.signal(Signal::SIGSTOP)?;
     goes_on(&mut fixture, TOO_MANY)?;
     fixture.ask("go on")?;
-    let ended: u64 = fixture.ask("end")?.trim().parse()?;
+    let answer = fixture.ask("end")?;
+    let (had_worked, had_ended) = answer.trim().split_once(' ').context("no two instants")?;
+    let (had_worked, had_ended): (u64, u64) = (had_worked.parse()?, had_ended.parse()?);
     running.signal(Signal::SIGCONT)?;
     goes_on(&mut fixture, 100)?;
     let (run, [earliest, latest]) = end(running)?;
@@ -132,12 +135,11 @@ fn all_of_the_time_is_shown_where_the_ring_was_full() -> Result<()> {
     let (profile, elapsed) = (shown(&scratch)?, run.sampled_for()?);
     let mut threads = threads(&profile);
     let time = threads.remove("ending").context("no thread that ended")?;
-    let after = |instant: u64| elapsed - instant.saturating_sub(ended) as f64 / 1e9;
+    let lasted = |ended: u64, over: u64| elapsed - over.saturating_sub(ended) as f64 / 1e9;
+    let (least, most) = (lasted(had_worked, latest), lasted(had_ended, earliest));
     ensure!(
-        time >= after(latest) - BOUND * elapsed && time <= after(earliest) + BOUND * elapsed,
-        "the one that ended: {time} s, {} to {} of {elapsed}",
-        after(latest),
-        after(earliest)
+        time >= least - BOUND * elapsed && time <= most + BOUND * elapsed,
+        "the one that ended: {time} s, {least} to {most} of {elapsed}"
     );
     ensure!(threads.len() == 4, "{threads:?}");
     for (thread, time) in &threads {

@@ -71,3 +71,27 @@ fn a_new_clock_knows_nothing_of_the_one_before() -> Result<()> {
     ensure!(tick.weight >= least, "what the clock before had counted is missing: {tick:?}");
     Ok(())
 }
+
+#[test]
+fn samples_that_find_no_room_are_counted() -> Result<()> {
+    if !can_load_programs() {
+        return Ok(());
+    }
+    let mut kernel = KernelSampler::load(clock::cpus(), false)?;
+    kernel.set_layout(Pid::new(std::process::id()), &Layout::default())?;
+    kernel.tick(Nanos::from_nanos(50_000))?;
+    let limit = Instant::now() + PATIENCE;
+    while kernel.counters()?.ring_full < 100 {
+        ensure!(Instant::now() < limit, "the ring is not filled: {:?}", kernel.counters()?);
+    }
+    kernel.stop_ticking();
+    let mut read = 0;
+    kernel.read(&mut |record| read += u64::from(matches!(record, Record::Stack(_))));
+    let counted = kernel.counters()?;
+    ensure!(read > 1000 && counted.events == read + counted.ring_full, "{read} of {counted:?}");
+    // There is room again.
+    kernel.tick(Nanos::from_nanos(1_000_000))?;
+    next_tick(&mut kernel)?;
+    ensure!(kernel.counters()?.ring_full == counted.ring_full, "lost in an empty ring");
+    Ok(())
+}

@@ -291,8 +291,8 @@ mod tests {
     use super::*;
 
     const NAMES: &[u8] = b"\0task_struct\0pid\0se\0sum_exec_runtime\0sched_info\0pcount\0last_arrival\0\
-        btf_trace_sched_switch\0thread_pid\0signal\0signal_struct\0pids\0level\0numbers\0upid\0nr\0ns\0files\0files_struct\0fdt\0fdtable\0max_fds\0fd\0file\0f_inode\0f_path\0dentry\0\
-        inode\0i_mode\0i_sb\0super_block\0s_magic\0d_name\0name\0";
+        btf_trace_sched_switch\0thread_pid\0signal\0signal_struct\0pids\0level\0numbers\0upid\0nr\0ns\0\
+        files\0files_struct\0fdt\0fdtable\0max_fds\0fd\0file\0f_inode\0f_path\0dentry\0inode\0i_mode\0i_sb\0super_block\0s_magic\0d_name\0name\0";
 
     fn name(wanted: &str) -> u32 {
         let with_ends = [b"\0", wanted.as_bytes(), b"\0"].concat();
@@ -377,6 +377,40 @@ mod tests {
         let mut endless = with_files();
         endless[14] = vec![0, 10 << 24, 15];
         assert_eq!(of_types(&types(&endless)).unwrap().file, None);
+    }
+
+    /// With ids: a thread's numbers are a structure of their own, each with its namespace.
+    fn with_ids() -> Vec<Vec<u32>> {
+        let mut all = of_a_kernel();
+        all[4] = structure(
+            name("task_struct"),
+            &[
+                (0, 4, 128),
+                (name("sched_info"), 3, 1000),
+                (name("thread_pid"), 1, 1400),
+                (name("signal"), 1, 1848),
+            ],
+        );
+        all.extend([
+            structure(name("signal_struct"), &[(name("pids"), 1, 168)]),
+            structure(name("pid"), &[(name("level"), 1, 4), (name("numbers"), 1, 96)]),
+            structure(name("upid"), &[(name("nr"), 1, 0), (name("ns"), 1, 8)]),
+        ]);
+        all
+    }
+
+    #[test]
+    fn ids_stand_where_all_of_them_are_as_expected() {
+        // The process's numbers are the second of the four of its signals.
+        assert_eq!(id_fields(&types(&with_ids())), Some([1400, 1848, 176, 4, 96]));
+        assert_eq!(id_fields(&types(&of_a_kernel())), None);
+        let mut otherwise = with_ids();
+        otherwise[11] = structure(name("upid"), &[(name("nr"), 1, 0), (name("ns"), 1, 16)]);
+        assert_eq!(id_fields(&types(&otherwise)), None);
+        let whole = types(&with_ids());
+        for length in 0..whole.len() {
+            let _ = id_fields(&whole[..length]);
+        }
     }
 
     #[test]

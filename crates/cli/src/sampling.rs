@@ -182,7 +182,10 @@ fn rule(obstacle: &ProgramObstacle) -> String {
 fn advice(obstacle: &ProgramObstacle) -> Vec<&'static str> {
     match obstacle {
         ProgramObstacle::Capabilities(_) => {
-            vec!["sudo", "docker run --cap-add BPF --cap-add PERFMON --pid host, where it is a container"]
+            vec![
+                "sudo",
+                "docker run --cap-add BPF --cap-add PERFMON --cap-add SYS_PTRACE ..., where it is a container",
+            ]
         }
         ProgramObstacle::UserNamespace => vec!["the same as root outside of the container"],
         ProgramObstacle::SystemCallFilter(_) => vec![
