@@ -77,7 +77,7 @@ fn samples_that_find_no_room_are_counted() -> Result<()> {
     if !can_load_programs() {
         return Ok(());
     }
-    let mut kernel = KernelSampler::load(clock::cpus(), false)?;
+    let mut kernel = KernelSampler::load(clock::cpus(), false, None)?;
     kernel.set_layout(Pid::new(std::process::id()), &Layout::default())?;
     kernel.tick(Nanos::from_nanos(50_000))?;
     let limit = Instant::now() + PATIENCE;
