@@ -145,7 +145,7 @@ fn the_program_for_older_kernels_is_one_that_the_verifier_takes() -> Result<()> 
     }
     let object = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/bpf/src/program/python.bpf.o");
     let mut loader = aya::EbpfLoader::new();
-    for one_for_each_cpu in ["stacks", "names", "clocks", "windows", "walks"] {
+    for one_for_each_cpu in ["workspaces", "names", "clocks", "sent_codes"] {
         loader.map_max_entries(one_for_each_cpu, 1);
     }
     let mut loaded = loader.btf(None).load(&fs::read(object)?)?;
