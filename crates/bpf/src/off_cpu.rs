@@ -241,7 +241,9 @@ impl OffCpu {
         if self.told_parts.insert(key, entry, 0).is_err() {
             return false;
         }
-        let is_still_away = self.now(thread).is_some_and(|copy| copy.record().left() == Some(left));
+        // One copy is enough for this: that it is woken meanwhile makes no difference.
+        let now = self.absences.get(&key, 0).ok().and_then(|entry| AbsenceRecord(&entry.0).left());
+        let is_still_away = now == Some(left);
         // If the program has removed it already, it counts on what it says.
         is_still_away || self.told_parts.remove(&key).is_err()
     }

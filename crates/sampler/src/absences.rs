@@ -11,6 +11,7 @@ use rustc_hash::FxHashMap;
 
 use crate::off_cpu_reason;
 use crate::roster::Thread;
+use crate::told_parts::ToldParts;
 
 /// How often a thread is looked at that leaves its CPU or comes back at that very moment.
 const MAX_LOOKS: usize = 10;
@@ -76,8 +77,8 @@ struct Account<S> {
     since: Timestamp,
     /// How much of its time on a CPU is in samples.
     sampled: Nanos,
-    /// When the last absence began of which a part was told, and how far.
-    told: Option<(Timestamp, Timestamp)>,
+    /// Parts of absences that were told before their records were read.
+    told: ToldParts,
     /// How much was told of the absences that the kernel has only counted.
     unsent: Nanos,
     /// The stack of an absence that may not be over.
@@ -158,7 +159,7 @@ impl<S: Clone> Absences<S> {
         Account {
             since,
             sampled: Nanos::ZERO,
-            told: None,
+            told: ToldParts::default(),
             unsent: Nanos::ZERO,
             known: Some(Known { began: since, stack: self.instead.missing.clone(), holds_gil: false }),
             first_state,
@@ -210,7 +211,9 @@ impl<S: Clone> Absences<S> {
             false => account.take(record, record.back(), &self.instead, owner, sink),
         }
         // What was looked at meanwhile may be a later absence, whose record is still to come.
-        account.told = account.told.filter(|(began, _)| record.left().is_some_and(|left| *began > left));
+        if let Some(left) = record.left() {
+            account.told.forget_until(left);
+        }
     }
 
     /// Notes how often each thread was put on a CPU: the watch is about to end.
@@ -298,6 +301,7 @@ impl<S: Clone> Absences<S> {
                     || now.since(since) >= off_cpu.least() && off_cpu.tell_until(thread, since, now));
             if is_told {
                 account.take(&record, now, &self.instead, owner, sink);
+                account.told.note(since, now);
             }
             if let Some(end) = end {
                 let runs = if is_away { Nanos::ZERO } else { end.since(since) };
@@ -387,7 +391,7 @@ impl<S: Clone> Account<S> {
         sink: &mut Sink<'_, S>,
     ) {
         let Some(left) = record.left() else { return };
-        let told = self.told.filter(|(began, _)| *began == left).map(|(_, until)| until);
+        let told = self.told.of(left);
         let later = self.known.take_if(|known| known.began > left);
         let known = self.known.take().filter(|known| known.began == left);
         // Where it was in between is not known.
@@ -410,9 +414,6 @@ impl<S: Clone> Account<S> {
                 let (thread, stack) = (record.thread(), known.stack.clone());
                 (sink.absence)(Absence { thread, at, state, duration, holds_gil, stack });
             }
-        }
-        if self.told.is_none_or(|(began, _)| began <= left) {
-            self.told = Some((left, until));
         }
         self.known = later.or(Some(known));
     }
@@ -467,7 +468,7 @@ impl<S: Clone> Account<S> {
         sink: &mut Sink<'_, S>,
     ) {
         let left = record.left().unwrap_or(end);
-        let from = self.told.filter(|(began, _)| *began == left).map_or(left, |(_, until)| until);
+        let from = self.told.of(left).unwrap_or(left);
         (sink.absence)(Absence {
             thread: record.thread(),
             at: end,

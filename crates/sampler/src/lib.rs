@@ -43,6 +43,7 @@ mod sleep_watch;
 mod sources;
 mod tasks;
 mod ticks;
+mod told_parts;
 mod tree;
 mod wait_account;
 
