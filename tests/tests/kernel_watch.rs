@@ -187,6 +187,19 @@ impl Unread {
         self.watch.now(thread).context("it is not watched, or moves")
     }
 
+    /// A thread that has just been told to run, once the watch has seen it come to its CPU: until then it may only lack one.
+    fn on_its_cpu(&self, thread: Tid) -> Result<Box<AbsenceCopy>> {
+        let limit = Instant::now() + PATIENCE;
+        loop {
+            let copy = self.watch.now(thread).filter(|copy| copy.record().left().is_none());
+            if let Some(copy) = copy {
+                return Ok(copy);
+            }
+            ensure!(Instant::now() < limit, "it does not come to a CPU");
+            thread::yield_now();
+        }
+    }
+
     /// For how long a thread was away in absences that were not sent and are over.
     fn unsent(&self, thread: Tid) -> Result<Nanos> {
         let sums = self.watch.sums()?.into_iter().filter(|sum| sum.thread == thread);
@@ -231,15 +244,17 @@ fn what_was_told_of_an_absence_is_not_told_again_by_its_sum() -> Result<()> {
     let mut unread = Unread::fill(1)?;
     let thread = unread.subject.tid;
     let before = unread.unsent(thread)?;
-    let left = unread.now(thread)?.record().left().context("it sleeps")?;
+    let copy = unread.now(thread)?;
+    let (left, ran) = (copy.record().left().context("it sleeps")?, copy.record().ran());
     let until = clock::now();
     ensure!(unread.watch.tell_until(thread, left, until), "it is to be told");
     ensure!(!unread.watch.tell_until(thread, unread.start, until), "it has moved on since");
     ensure!(unread.watch.tell_until(thread, left, until), "it is to be told again");
     unread.subject.runs_while(|| {
+        let copy = unread.on_its_cpu(thread)?;
+        let (back, ran) = (copy.record().back(), copy.record().ran().saturating_sub(ran));
         let rest = unread.unsent(thread)?.saturating_sub(before);
-        let back = unread.now(thread)?.record().back();
-        ensure!(rest == back.since(until), "{rest:?} of {:?}", back.since(until));
+        ensure!(rest + ran == back.since(until), "{rest:?} and {ran:?} of {:?}", back.since(until));
         Ok(())
     })?;
     unread.subject.end()
@@ -255,9 +270,9 @@ fn where_an_absence_is_known_by_its_time_alone_that_is_kept() -> Result<()> {
     let start = watched_asleep(&mut unread.watch, &second)?;
     second.runs_while(|| {
         // It was away when it was first watched: what it waits for only the caller may know.
-        let copy = unread.now(second.tid)?;
-        let (away, back) = (copy.record().unsent(), copy.record().back());
-        ensure!(away == back.since(start), "{away:?} of {:?}", back.since(start));
+        let copy = unread.on_its_cpu(second.tid)?;
+        let (away, ran, back) = (copy.record().unsent(), copy.record().ran(), copy.record().back());
+        ensure!(away + ran == back.since(start), "{away:?} and {ran:?} of {:?}", back.since(start));
         Ok(())
     })?;
     second.end()?;

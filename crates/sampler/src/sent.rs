@@ -57,15 +57,17 @@ struct Identity {
 }
 
 impl Identity {
-    /// Whether it is what a frame had by this evidence; takes note of the proof.
-    fn is_proved_by(&mut self, evidence: Evidence) -> bool {
+    /// Whether it is what a frame had by this evidence.
+    fn is_proved_by(&self, evidence: Evidence) -> bool {
         let Evidence { hash, proof } = evidence;
-        let was_met = proof.is_some() && self.proofs.contains(&proof);
-        let is_same = hash.map_or(was_met, |hash| hash == self.hash);
-        if is_same && !was_met && proof.is_some() {
-            self.proofs = [proof, self.proofs[0]];
+        hash.map_or(proof.is_some() && self.proofs.contains(&proof), |hash| hash == self.hash)
+    }
+
+    /// Takes note that it was met with this hash under this proof.
+    fn note(&mut self, hash: NonZeroU64, proof: NonZeroU64) {
+        if hash == self.hash && !self.proofs.contains(&Some(proof)) {
+            self.proofs = [Some(proof), self.proofs[0]];
         }
-        is_same
     }
 }
 
@@ -99,6 +101,16 @@ impl<Id: Copy> SentNames<Id> {
         match was_another && !head.is_unique(offsets) {
             true => Sent::ReusedAddress,
             false => Sent::Names,
+        }
+    }
+
+    /// Takes note of what a record proves, whether its stack is of use or not: the program does not say it again.
+    pub fn note_proofs(&mut self, record: &StackRecord<'_>) {
+        let Some(proof) = record.proof() else { return };
+        for frame in record.frames() {
+            if let (Some(hash), Some(named)) = (frame.head_hash, self.known.get_mut(&frame.code)) {
+                named.identity.note(hash, proof);
+            }
         }
     }
 
@@ -205,16 +217,20 @@ mod tests {
     #[test]
     fn a_proof_is_believed_once_the_hash_has_come_under_it() {
         let mut code = Identity { hash: NonZeroU64::new(1).unwrap(), proofs: [None; 2] };
+        let note = |code: &mut Identity, hash, proof| {
+            code.note(NonZeroU64::new(hash).unwrap(), NonZeroU64::new(proof).unwrap());
+        };
         assert!(!code.is_proved_by(evidence(0, 5)), "nothing has come yet");
         assert!(!code.is_proved_by(evidence(0, 0)));
+        assert!(code.is_proved_by(evidence(1, 0)), "a hash needs no proof");
+        note(&mut code, 2, 5);
         assert!(!code.is_proved_by(evidence(2, 5)), "another object");
         assert!(!code.is_proved_by(evidence(0, 5)), "under which it was not met");
-        assert!(code.is_proved_by(evidence(1, 5)));
+        note(&mut code, 1, 5);
         assert!(code.is_proved_by(evidence(0, 5)));
-        assert!(code.is_proved_by(evidence(1, 0)), "a hash needs no proof");
-        assert!(code.is_proved_by(evidence(1, 6)));
+        note(&mut code, 1, 6);
         assert!(code.is_proved_by(evidence(0, 5)), "from a CPU that was a little later");
-        assert!(code.is_proved_by(evidence(1, 7)));
+        note(&mut code, 1, 7);
         assert!(!code.is_proved_by(evidence(0, 5)), "long ago");
     }
 }

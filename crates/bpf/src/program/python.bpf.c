@@ -24,7 +24,6 @@ struct {
     MAP_TYPE(value, struct thread);
 } threads SECTION(".maps");
 
-
 struct {
     MAP_NUMBER(type, BPF_MAP_TYPE_ARRAY);
     MAP_NUMBER(max_entries, MAX_CPUS);
@@ -288,7 +287,7 @@ static ALWAYS_INLINE void add_mark(u32 *bucket, u32 mark) {
     bucket[0] = mark;
 }
 
-/* Identifies the code objects of the youngest `count` frames: by their hashes, unless those are what was sent before.
+/* Identifies the code objects of the last `count` frames that were walked: by their hashes, unless those are what was sent before.
  * Returns whether all of them are there. */
 static ALWAYS_INLINE int identify(struct walk *walk, u32 count) {
     struct stack_record *record = walk->record;

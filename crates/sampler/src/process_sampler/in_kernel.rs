@@ -208,6 +208,7 @@ impl ProcessSampler {
     /// Records what the program sent, which by its CPU's clock stands for so much time.
     pub fn take_stack(&mut self, profile: &mut Profile, record: &StackRecord<'_>, by_tick: Nanos) {
         profile.ledger_mut().count_interruption(record.took());
+        self.in_kernel.names.note_proofs(record);
         let exactly = self.time_of_sample(record);
         let stack = self.stack_of(profile, record);
         if let (Ok(_), Some(exactly)) = (&stack, exactly) {
