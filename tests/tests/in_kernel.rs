@@ -113,6 +113,35 @@ fn what_is_too_long_to_be_sent_is_read() {
 /// What nobody holds any more the kernel frees a moment later; what is there after this time has stayed.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Many functions, each of which first works without the GIL and then with it.
+const WITH_AND_WITHOUT_GIL: &str = "\
+import hashlib, os
+data = b'x' * (1 << 20)
+exec(''.join('def f%d():\\n    hashlib.sha256(data)\\n    for _ in range(20000): pass\\n' % n for n in range(100)))
+functions = [globals()['f%d' % n] for n in range(100)]
+print('ready', os.getpid(), flush=True)
+while True:
+    for function in functions: function()
+";
+
+/// What a sample that is not asked for proves of code objects is not said again by the next that is.
+#[test]
+fn samples_that_are_not_asked_for_cost_the_others_no_names() -> Result<()> {
+    if !can_load_programs() {
+        return Ok(());
+    }
+    for interpreter in interpreters().iter().rev().take(3) {
+        let fixture = Fixture::inline(interpreter, WITH_AND_WITHOUT_GIL)?;
+        let scratch = Scratch::new()?;
+        let words = "--gil --sampler bpf -f raw -r 1000 -d 2 -o";
+        let run =
+            Profiler::new("record").words(words).arg(scratch.file("out.txt")).pid(&fixture).succeed()?;
+        run.must_say(&["more not asked for"])?;
+        ensure!(!run.stderr.contains("not received"), "{}: {}", interpreter.id, run.stderr);
+    }
+    Ok(())
+}
+
 #[test]
 fn nothing_of_it_stays_when_the_profiler_is_killed() {
     if !can_load_programs() {
