@@ -4,8 +4,8 @@
 use std::os::fd::BorrowedFd;
 
 use profiler_bpf::{
-    BpfError, Counters, KernelSampler, Layout, NO_OFFSET, NamesRecord, OffCpu, PidNamespace, Record,
-    StateEntry, ThreadEntry,
+    BpfError, Counters, KernelSampler, Layout, NO_OFFSET, OffCpu, PidNamespace, Record, StateEntry,
+    ThreadEntry,
 };
 use profiler_memory::{Field, Scalar};
 use profiler_model::{InterpreterId, LossReason, Nanos, Pid, RemoteAddr, Tid, Timestamp};
@@ -183,13 +183,9 @@ impl Kernel {
         self.sampler.read(take);
     }
 
-    /// Forgets what was sent since the last time, and what was lost; hands on the names alone.
-    pub fn skip(&mut self, take: &mut dyn FnMut(NamesRecord<'_>)) {
-        self.sampler.read(&mut |record| {
-            if let Record::Names(names) = record {
-                take(names);
-            }
-        });
+    /// The same of what nobody asked for: what was lost of that does not count.
+    pub fn skip(&mut self, take: &mut dyn FnMut(Record<'_>)) {
+        self.sampler.read(take);
         // What cannot be read is counted later.
         self.counted = self.sampler.counters().unwrap_or(self.counted);
     }

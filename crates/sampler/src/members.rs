@@ -410,18 +410,26 @@ impl Members {
         self.samplers().for_each(|sampler| sampler.look_off_cpu(profile, due));
     }
 
-    /// Forgets what the in-kernel program has sent of a time for which nobody asked. Names are needed all the same,
-    /// and waits are told exactly, whenever they were.
+    /// Forgets what the in-kernel program has sent of a time for which nobody asked. Names, and what proves them, are needed
+    /// all the same, and waits are told exactly, whenever they were.
     pub fn skip_sent(&mut self, now: Timestamp) {
         let (Some(kernel), members) = (&mut self.kernel, &mut self.members) else { return };
         if kernel.off_cpu.is_some() {
             return;
         }
         let mut with_all_names = Vec::new();
-        kernel.skip(&mut |names| {
-            let pid = names.process();
-            if let Some(Member { state: State::Sampled(sampler), .. }) = members.get_mut(&pid) {
-                with_all_names.extend(sampler.take_names(&names).then_some(pid));
+        kernel.skip(&mut |record| {
+            let pid = match &record {
+                Record::Names(names) => names.process(),
+                Record::Stack(stack) => stack.process(),
+                _ => return,
+            };
+            match (record, members.get_mut(&pid).map(|member| &mut member.state)) {
+                (Record::Names(names), Some(State::Sampled(sampler))) => {
+                    with_all_names.extend(sampler.take_names(&names).then_some(pid));
+                }
+                (Record::Stack(stack), Some(State::Sampled(sampler))) => sampler.note_proofs(&stack),
+                _ => {}
             }
         });
         self.want_all_names(with_all_names);

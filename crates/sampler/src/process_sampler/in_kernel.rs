@@ -205,10 +205,15 @@ impl ProcessSampler {
         reused && !std::mem::replace(always_sends_names, true)
     }
 
+    /// Takes note of what a stack proves, be it shown or not.
+    pub fn note_proofs(&mut self, record: &StackRecord<'_>) {
+        self.in_kernel.names.note_proofs(record);
+    }
+
     /// Records what the program sent, which by its CPU's clock stands for so much time.
     pub fn take_stack(&mut self, profile: &mut Profile, record: &StackRecord<'_>, by_tick: Nanos) {
         profile.ledger_mut().count_interruption(record.took());
-        self.in_kernel.names.note_proofs(record);
+        self.note_proofs(record);
         let exactly = self.time_of_sample(record);
         let stack = self.stack_of(profile, record);
         if let (Ok(_), Some(exactly)) = (&stack, exactly) {
