@@ -64,11 +64,13 @@ impl Terminal {
         let (master, slave) = (File::from(pty.master), File::from(pty.slave));
         let path = ttyname(&slave)?;
         let stream = || Ok::<_, std::io::Error>(Stdio::from(slave.try_clone()?));
-        // `setsid` makes it the controlling terminal, and becomes the program.
-        let mut command = Command::new("setsid");
-        command.arg("--ctty").args(words).env("TERM", "xterm-256color").env_remove("NO_COLOR");
+        // `setsid` makes it the controlling terminal, and becomes the program. Whoever runs the tests may ignore the
+        // signals of a terminal, as a shell has its background jobs do: who sits in front of one does not.
+        let mut command = Command::new("env");
+        command.arg("--default-signal").args(["setsid", "--ctty"]).args(words);
+        command.env("TERM", "xterm-256color").env_remove("NO_COLOR");
         command.stdin(stream()?).stdout(stream()?).stderr(stream()?);
-        let child = command.spawn().context("setsid of util-linux")?;
+        let child = command.spawn().context("env of coreutils, setsid of util-linux")?;
         drop(command);
         let parser = vt100::Parser::new(positive(rows.max(1))?, positive(columns.max(1))?, 0);
         let written = Written { parser, bytes: Vec::new(), is_closed: false };

@@ -13,11 +13,12 @@ use crate::loader::{BpfError, KernelSampler, take};
 use crate::records::{StackRecord, number};
 use crate::task_layout;
 
-/// Each program, and the place of the scheduler that it runs at.
-const PROGRAMS: [(&str, &str); 2] = [("off_cpu_switch", "sched_switch"), ("off_cpu_wakeup", "sched_wakeup")];
+/// Each program, and the places of the scheduler that it runs at.
+const PROGRAMS: [(&str, &[&str]); 2] =
+    [("off_cpu_switch", &["sched_switch"]), ("off_cpu_wakeup", &["sched_waking", "sched_wakeup"])];
 
 /// The same for what only runs outside of the first PID namespace.
-const ENDS: (&str, &str) = ("off_cpu_exit", "sched_process_exit");
+const ENDS: (&str, &[&str]) = ("off_cpu_exit", &["sched_process_exit"]);
 
 const HEAD_BYTES: usize = 128;
 const STACK_BYTES: usize = crate::records::STACK_HEAD_BYTES
@@ -168,11 +169,13 @@ impl OffCpu {
             Array::try_from(take(&mut kernel.ebpf, "off_cpu_settings")?)?;
         settings.set(0, [least.as_nanos(), 0, 0], 0)?;
         let ends = (kernel.ids() != Ids::OfKernel).then_some(ENDS);
-        for (name, place) in PROGRAMS.into_iter().chain(ends) {
+        for (name, places) in PROGRAMS.into_iter().chain(ends) {
             let program = kernel.ebpf.program_mut(name).ok_or(BpfError::Missing(name))?;
             let program: &mut RawTracePoint = program.try_into()?;
             program.load()?;
-            program.attach(place)?;
+            for place in places {
+                program.attach(place)?;
+            }
         }
         Ok(OffCpu {
             absences: HashMap::try_from(take(&mut kernel.ebpf, "absences")?)?,

@@ -470,7 +470,8 @@ static ALWAYS_INLINE void keep_file(const struct task_struct *task, struct absen
 /* What the current thread waits for, in the kernel's words. */
 static ALWAYS_INLINE void keep_cause(struct task_struct *task, struct absence *absence, u32 state, int runnable) {
     absence->flags = runnable ? ABSENCE_RUNNABLE : 0;
-    absence->woken = runnable ? absence->left : 0;
+    if (runnable)
+        absence->woken = absence->left;
     absence->state = state;
     absence->arrivals = task_number(task, TASK_ARRIVALS);
     absence->executed = task_number(task, TASK_EXECUTED);
@@ -517,8 +518,10 @@ static ALWAYS_INLINE void leave(void *context, struct task_struct *task, struct 
         return;
     }
     settle(task, absence, settings, now);
-    absence->left = now;
     absence->back = now;
+    /* Before it is away: it may be woken from then on. */
+    *(volatile u64 *)&absence->woken = 0;
+    *(volatile u64 *)&absence->left = now;
     if (state & TASK_DEAD) {
         absence->flags = ABSENCE_END;
         absence->stack_bytes = 0;
@@ -558,7 +561,10 @@ int off_cpu_switch(u64 *arguments) {
     return 0;
 }
 
-SECTION("raw_tp/sched_wakeup")
+/* Runs where a wake-up is asked for (sched_waking), from which moment on the thread waits for nothing but a CPU, and where it
+ * is done (sched_wakeup): until another CPU has taken note of it, milliseconds can pass on a virtual machine. Who is woken
+ * while he is still leaving is not away yet for the first, but is for the second. */
+SECTION("raw_tp/sched_waking")
 int off_cpu_wakeup(u64 *arguments) {
     struct absence *absence = absence_of((struct task_struct *)arguments[0]);
     if (absence && absence->left && !absence->woken)
