@@ -13,8 +13,8 @@ use nix::unistd::Pid;
 use profiler_tests::labyrinth::{Place, judge};
 use profiler_tests::place::{self, within};
 use profiler_tests::{
-    Collapsed, Fixture, Interpreter, Profiler, Run, Scratch, Stack, can_load_programs, every_interpreter,
-    one_interpreter, profiler_path, wait_until_others_are_still, wait_until_still,
+    Collapsed, Fixture, Interpreter, Profiler, Run, Scratch, Stack, Terminal, can_load_programs,
+    every_interpreter, one_interpreter, profiler_path, wait_until_others_are_still, wait_until_still,
 };
 
 const LABYRINTH: &str = "labyrinth/labyrinth.py";
@@ -193,6 +193,62 @@ fn a_target_in_a_namespace_within_is_known_by_its_id_here() {
             .words("-s --sampler bpf --mode wall -d 0.4 --pid 1 -f raw -o -");
         let profile = Collapsed::parse(&tree.succeed()?.stdout)?;
         ensure!(seconds(&profile, |stack| stack.contains("sleeps")) > 0.0, "{profile:?}");
+        Ok(())
+    });
+}
+
+/// A thread that sleeps, and one of two that hold the GIL in turn while the other has it.
+const SLEEPS_AND_SPINS: &str = "\
+import os, threading, time
+def sleeps():
+    time.sleep(1000)
+def spins():
+    while 1: pass
+for work in [sleeps, spins, spins]:
+    threading.Thread(target=work, name=work.__name__, daemon=True).start()
+print('ready', os.getpid(), flush=True)
+time.sleep(1000)
+";
+
+/// What threads do that the program inside the kernel does not meet on a CPU is looked at from outside, by their ids here.
+fn must_be_seen_from_outside(target: &Inside, scratch: &Scratch) -> Result<()> {
+    let sleep = |stack: &Stack| stack.contains("sleeps");
+    let spin = |stack: &Stack| stack.contains("spins");
+    let run = target.record("-t --sampler bpf --idle -r 1000 -d 0.5", scratch).succeed()?;
+    run.must_say(&["never stopped"])?;
+    let all = profile_of(scratch)?;
+    ensure!(all.count(sleep) > 50 && all.count(spin) > 100, "{all:?}");
+    let run = target.record("-t --sampler bpf --gil -r 1000 -d 0.5", scratch).succeed()?;
+    run.must_say(&["never stopped"])?;
+    let held = profile_of(scratch)?;
+    ensure!(held.count(sleep) == 0 && held.count(spin) > 50, "{held:?}");
+    Ok(())
+}
+
+/// So does `top`.
+fn must_be_seen_live(target: &Inside) -> Result<()> {
+    let profiler = [profiler_path().into(), "top".into(), "--pid".into(), target.inside.clone().into()];
+    let mut terminal = Terminal::start(&within(target.place.clone(), profiler.to_vec()), (30, 120))?;
+    let is_seen = |screen: &str| ["sleeps", "spins"].iter().all(|text| screen.contains(text));
+    terminal.wait_for_text("never stopped")?;
+    terminal.press("3")?;
+    terminal.wait_for("threads that sleep and spin", is_seen)?;
+    terminal.press("q")?;
+    ensure!(terminal.wait()?.code() == Some(0), "{}", terminal.screen());
+    Ok(())
+}
+
+#[test]
+fn who_is_off_the_cpu_is_seen_as_well() {
+    every_interpreter(|interpreter| {
+        if !can_load_programs() || !SOME.contains(&interpreter.minor) {
+            return Ok(());
+        }
+        let (words, scratch) = (interpreter.inline_words(SLEEPS_AND_SPINS), Scratch::new()?);
+        for target in [Inside::start(words.clone())?, Inside::start_nested(words)?] {
+            must_be_seen_from_outside(&target, &scratch)?;
+            must_be_seen_live(&target)?;
+        }
         Ok(())
     });
 }
