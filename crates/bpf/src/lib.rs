@@ -10,6 +10,8 @@ mod layout;
 mod loader;
 mod off_cpu;
 mod records;
+#[cfg(test)]
+mod stack_depth;
 mod task_layout;
 
 pub use ids::PidNamespace;

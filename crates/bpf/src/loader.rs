@@ -22,7 +22,7 @@ use crate::records::Record;
 use crate::task_layout::{self, TaskLayout, Unfit};
 
 /// The program as clang built it.
-static OBJECT: &[u8] = aya::include_bytes_aligned!("program/python.bpf.o");
+pub(crate) static OBJECT: &[u8] = aya::include_bytes_aligned!("program/python.bpf.o");
 
 /// The program in the object, and the one that does the same by what older kernels have too (before Linux 5.17, which
 /// brought `bpf_loop`). The first that the kernel takes is taken.

@@ -53,6 +53,9 @@ struct walk_place {
 struct workspace {
     struct window window;
     struct walk_place place;
+    /* Of a code object, the bytes that identify it. Kernels before 6.13 have 512 bytes of stack for a program and what it
+     * calls together. */
+    u64 head[HEAD_BYTES / 8];
     struct stack_record record;
 };
 
@@ -219,6 +222,7 @@ static ALWAYS_INLINE int send_names(const struct layout *layout, u32 process, u6
 struct walk {
     const struct layout *layout;
     struct stack_record *record;
+    u64 *head;
     /* Copied at this instant: where it starts, and how far into it the last whole frame may start. */
     u8 *window;
     u64 window_start;
@@ -256,7 +260,8 @@ static ALWAYS_INLINE int hash_code(struct walk *walk, struct frame_copy *frame) 
         frame->head_hash = known_hash;
         return 1;
     }
-    u64 head[HEAD_BYTES / 8] = {};
+    u64 *head = walk->head;
+    __builtin_memset(head, 0, HEAD_BYTES);
     u32 length = layout->head_length;
     if (length > HEAD_BYTES)
         length = HEAD_BYTES;
@@ -405,6 +410,7 @@ __attribute__((noinline)) int step_by_itself(u32 index) {
     struct walk walk = {
         .layout = layout,
         .record = record,
+        .head = workspace->head,
         .window = workspace->window.bytes,
         .window_start = place->window_start,
         .window_last = place->window_last,
@@ -569,6 +575,7 @@ static ALWAYS_INLINE u32 walk_thread(struct layout *layout, struct workspace *wo
     struct walk walk = {
         .layout = layout,
         .record = record,
+        .head = workspace->head,
         .window = window,
         .next = leaf,
         .end = layout->thread_base_frame == NO_OFFSET
