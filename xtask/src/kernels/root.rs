@@ -16,7 +16,7 @@ use crate::{prepare, run};
 const PYTHON: &str = "/usr/bin/python3";
 
 /// Tools that are not busybox's or say more.
-const TOOLS: [&str; 2] = ["/usr/bin/setpriv", "/usr/bin/prlimit"];
+const TOOLS: [&str; 4] = ["/usr/bin/setpriv", "/usr/bin/prlimit", "/usr/bin/unshare", "/usr/bin/nsenter"];
 
 const FIXTURES: [&str; 2] = ["labyrinth", "waiting"];
 

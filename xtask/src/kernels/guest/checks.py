@@ -29,6 +29,7 @@ OUT = "/tmp/out.txt"
 BPF_SYSCALL = 321
 BPF_PROG_GET_NEXT_ID = 11
 
+IN_PID_NAMESPACE = ["unshare", "--pid", "--fork", "--mount-proc"]
 NOT_BY_ROOT = ["setpriv", "--reuid=%d" % NOBODY, "--regid=%d" % NOBODY, "--clear-groups"]
 
 
@@ -87,12 +88,18 @@ def without_types():
 
 
 class Target:
-    """A fixture that runs."""
+    """A fixture that runs; `started_by` are words before its command."""
 
-    def __init__(self, script, user=()):
-        command = [*user, "/usr/bin/python3", script]
+    def __init__(self, script, started_by=()):
+        command = [*started_by, "/usr/bin/python3", script]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.pid = self.process.stdout.readline().split()[1]
+
+    def its_namespaces(self):
+        """Words that run a command in the PID namespace of one that was started by IN_PID_NAMESPACE."""
+        with open("/proc/%d/task/%d/children" % (self.process.pid, self.process.pid)) as file:
+            child = file.read().strip()
+        return ["nsenter", "--target", child, "--pid", "--mount"]
 
     def __enter__(self):
         return self
@@ -208,6 +215,9 @@ def everything():
             record("no BTF", labyrinth, "--sampler bpf")
             record("no BTF, wall", waiting, "--mode wall")
             record("no BTF, off-cpu", waiting, "--mode off-cpu")
+    for script, words in [(LABYRINTH, "--sampler bpf -r 200"), (WAITING, "--mode wall")]:
+        with Target(script, IN_PID_NAMESPACE) as target:
+            record("PID namespace, " + words, target, words, user=target.its_namespaces())
     with Target(LABYRINTH, NOT_BY_ROOT) as labyrinth:
         doctor("doctor, nobody", NOT_BY_ROOT)
         record("nobody", labyrinth, "--sampler bpf", user=NOT_BY_ROOT)
