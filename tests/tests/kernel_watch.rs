@@ -17,6 +17,9 @@ use profiler_tests::can_load_programs;
 /// The watch learns late that the thread came back: after so much CPU time of it.
 const RAN_UNSEEN: Nanos = Nanos::from_nanos(20_000_000);
 
+/// It was away for so long at least: more than the clocks of the scheduler and of the machine differ in all of the test.
+const AWAY: Nanos = Nanos::from_nanos(5_000_000);
+
 /// Of the CPU time by the scheduler's account the watch may miss so much: it sees switches a moment after that clock.
 const SWITCHING: f64 = 0.1;
 
@@ -116,6 +119,7 @@ fn with_unseen_returns(returns: usize) -> Result<Told> {
     kernel.set_layout(subject.pid, &Layout::default())?;
     let counted = subject.sleeping()?;
     let start: Timestamp = clock::now();
+    thread::sleep(AWAY.into());
     for _ in 1..returns {
         subject.runs_while(|| Ok(()))?;
         subject.sleeping()?;
@@ -130,6 +134,10 @@ fn with_unseen_returns(returns: usize) -> Result<Told> {
     let left = copy.record().left().context("it sleeps")?;
     let accounted = seen.away + copy.record().ran();
     ensure!(accounted == left.since(start), "{accounted:?} of {:?}: {seen:?}", left.since(start));
+    ensure!(
+        seen.away.as_secs_f64() >= AWAY.as_secs_f64() * (1.0 - SWITCHING),
+        "away for {AWAY:?} and longer: {seen:?}"
+    );
     let executed = subject.files.schedule()?.cpu.saturating_sub(counted.cpu);
     let ran = copy.record().ran();
     ensure!(
