@@ -74,36 +74,20 @@ fn expected(check: &str, version: (u32, u32)) -> Option<Expected> {
         "doctor, nobody" => Told(&["bpf cannot be taken", "CAP_BPF and CAP_PERFMON"]),
         "doctor, integrity" => Told(&["takes bpf", "locked down for integrity"]),
         "doctor, confidentiality" => Told(&["bpf cannot be taken", LOCKDOWN]),
-        "bpf"
-        | "auto"
-        | "kernel"
-        | "CPU away"
-        | "rate limit 100"
-        | "paranoid 3"
-        | "kptr_restrict 2"
-        | "memlock 0"
-        | "no BTF"
-        | "PID namespace, --sampler bpf -r 200"
-        | "integrity"
-        | "integrity, auto"
-        | "integrity, kernel" => InKernel,
+        "bpf" | "auto" | "kernel" | "CPU away" | "rate limit 100" | "paranoid 3" | "kptr_restrict 2"
+        | "memlock 0" | "no BTF" | "namespace" | "integrity" | "integrity, auto" | "integrity, kernel" => {
+            InKernel
+        }
         "kill" => Killed(1),
         "kill, wall" => Killed(if tells_switches { 3 } else { 0 }),
-        "wall"
-        | "off-cpu"
-        | "gil"
-        | "CPU away, wall"
-        | "PID namespace, --mode wall"
-        | "integrity, wall"
+        "wall" | "off-cpu" | "gil" | "CPU away, wall" | "namespace, wall" | "integrity, wall"
         | "integrity, off-cpu"
             if tells_switches =>
         {
             InKernel
         }
         "off-cpu" | "integrity, off-cpu" => Refused(&[OLD_SWITCHES]),
-        "wall" | "gil" | "CPU away, wall" | "PID namespace, --mode wall" | "integrity, wall" => {
-            Instead(&[OLD_SWITCHES])
-        }
+        "wall" | "gil" | "CPU away, wall" | "namespace, wall" | "integrity, wall" => Instead(&[OLD_SWITCHES]),
         "no BTF, wall" => Instead(&[NO_TYPES]),
         "no BTF, off-cpu" => Refused(&[NO_TYPES]),
         "nobody" => Refused(&["CAP_BPF and CAP_PERFMON"]),

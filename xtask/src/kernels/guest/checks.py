@@ -215,9 +215,10 @@ def everything():
             record("no BTF", labyrinth, "--sampler bpf")
             record("no BTF, wall", waiting, "--mode wall")
             record("no BTF, off-cpu", waiting, "--mode off-cpu")
-    for script, words in [(LABYRINTH, "--sampler bpf -r 200"), (WAITING, "--mode wall")]:
-        with Target(script, IN_PID_NAMESPACE) as target:
-            record("PID namespace, " + words, target, words, user=target.its_namespaces())
+    with Target(LABYRINTH, IN_PID_NAMESPACE) as labyrinth:
+        record("namespace", labyrinth, "--sampler bpf -r 200", user=labyrinth.its_namespaces())
+    with Target(WAITING, IN_PID_NAMESPACE) as waiting:
+        record("namespace, wall", waiting, "--mode wall", user=waiting.its_namespaces())
     with Target(LABYRINTH, NOT_BY_ROOT) as labyrinth:
         doctor("doctor, nobody", NOT_BY_ROOT)
         record("nobody", labyrinth, "--sampler bpf", user=NOT_BY_ROOT)
