@@ -87,11 +87,12 @@ fn samples_that_find_no_room_are_counted() -> Result<()> {
     kernel.stop_ticking();
     let mut read = 0;
     kernel.read(&mut |record| read += u64::from(matches!(record, Record::Stack(_))));
-    let counted = kernel.counters()?;
-    ensure!(read > 1000 && counted.events == read + counted.ring_full, "{read} of {counted:?}");
+    let (events, counted) = (kernel.events()?, kernel.counters()?);
+    ensure!(read > 1000 && events == read + counted.ring_full, "{read} of {events}, {counted:?}");
     // There is room again.
     kernel.tick(Nanos::from_nanos(1_000_000))?;
     next_tick(&mut kernel)?;
     ensure!(kernel.counters()?.ring_full == counted.ring_full, "lost in an empty ring");
+    ensure!(kernel.events()? > events, "what the clock before had found is forgotten");
     Ok(())
 }

@@ -63,13 +63,14 @@ pub struct Layout {
     pub frames_before: u32,
     /// How many bytes a count of code objects has ([`StateEntry::code_count`]).
     pub code_count_size: u32,
-    /// For the program to keep (`code_count`).
-    pub code_count: u64,
-    /// For the program to keep (`looked`).
-    pub looked: u64,
-    /// For the program to keep (`looked_since`).
-    pub looked_since: u64,
+    /// For [`crate::KernelSampler::set_layout`] to tell: where the program keeps what it has found (`looks`).
+    pub place: u32,
+    /// Nothing.
+    pub padding: u32,
 }
+
+/// What the program keeps of a process (`look`); zeros before its first sample.
+pub(crate) type Look = [u64; 8];
 
 /// A thread state, and what must stand in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -16,7 +16,7 @@ use profiler_model::{Nanos, Pid, RemoteAddr, Tid};
 
 use crate::causes::Causes;
 use crate::ids::{Ids, PidNamespace};
-use crate::layout::{Layout, ThreadEntry, code_key};
+use crate::layout::{Layout, Look, ThreadEntry, code_key};
 use crate::off_cpu::DescriptorCalls;
 use crate::records::Record;
 use crate::task_layout::{self, TaskLayout, Unfit};
@@ -40,6 +40,9 @@ pub enum BpfError {
     /// A map could not be read or written.
     #[error("the program's map: {}", Causes(.0))]
     Map(#[from] MapError),
+    /// The program has room for no other process.
+    #[error("more than {MAX_PROCESSES} processes at once")]
+    TooManyProcesses,
     /// Which CPUs there are could not be read.
     #[error("cannot tell which CPUs are online (/sys/devices/system/cpu/online): {0}")]
     Cpus(#[source] std::io::Error),
@@ -99,8 +102,6 @@ impl BpfError {
 /// What the program counted itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// How often it ran in a process that it was told of.
-    pub events: u64,
     /// Stacks that found the ring full.
     pub ring_full: u64,
     /// Names that found the ring full.
@@ -116,6 +117,12 @@ pub struct KernelSampler {
     ring: RingBuf<MapData>,
     layouts: HashMap<MapData, u32, Layout>,
     threads: HashMap<MapData, u32, ThreadEntry>,
+    looks: Array<MapData, Look>,
+    /// The processes that have a layout, each at the place of its look.
+    places: Vec<Option<Pid>>,
+    editions: Array<MapData, u64>,
+    /// How often the layouts and threads have been changed.
+    edition: u64,
     codes: Array<MapData, KnownCode>,
     counters: Array<MapData, u64>,
     clocks: Array<MapData, Clock>,
@@ -126,11 +133,17 @@ pub struct KernelSampler {
 /// How many code objects the program remembers (`CODE_SLOTS`).
 const CODE_SLOTS: u64 = 65_536;
 
+/// So many processes can be sampled at once (`MAX_PROCESSES`).
+const MAX_PROCESSES: usize = 1024;
+
 /// So much fits the ring (`ring`).
 const RING_BYTES: usize = 4 << 20;
 
 /// What the program keeps of a CPU's clock (`clock`); zeros before its first tick.
-type Clock = [u64; 3];
+type Clock = [u64; 8];
+
+/// Which number of that is the count of ticks that found a process.
+const EVENTS_OF_CLOCK: usize = 4;
 
 /// What it remembers of one: its hash, that its names were sent, and a proof of the hash.
 type KnownCode = [u64; 3];
@@ -190,6 +203,10 @@ impl KernelSampler {
             ring: RingBuf::try_from(take(&mut ebpf, "ring")?)?,
             layouts: HashMap::try_from(take(&mut ebpf, "layouts")?)?,
             threads: HashMap::try_from(take(&mut ebpf, "threads")?)?,
+            looks: Array::try_from(take(&mut ebpf, "looks")?)?,
+            places: vec![None; MAX_PROCESSES],
+            editions: Array::try_from(take(&mut ebpf, "editions")?)?,
+            edition: 0,
             codes: Array::try_from(take(&mut ebpf, "codes")?)?,
             counters: Array::try_from(take(&mut ebpf, "counters")?)?,
             clocks: Array::try_from(take(&mut ebpf, "clocks")?)?,
@@ -213,13 +230,27 @@ impl KernelSampler {
     /// # Errors
     /// When there are too many processes.
     pub fn set_layout(&mut self, process: Pid, layout: &Layout) -> Result<(), BpfError> {
-        Ok(self.layouts.insert(process.as_u32(), layout, 0)?)
+        let place_of = |who| self.places.iter().position(|there| *there == who);
+        let place = place_of(Some(process)).or_else(|| place_of(None)).ok_or(BpfError::TooManyProcesses)?;
+        let there = place as u32;
+        self.looks.set(there, Look::default(), 0)?;
+        self.layouts.insert(process.as_u32(), Layout { place: there, ..*layout }, 0)?;
+        self.places[place] = Some(process);
+        self.publish()
     }
 
     /// Forgets a process.
     pub fn forget_layout(&mut self, process: Pid) {
         // It may never have been told.
         let _ = self.layouts.remove(&process.as_u32());
+        self.places.iter_mut().filter(|there| **there == Some(process)).for_each(|there| *there = None);
+        let _ = self.publish();
+    }
+
+    /// Has the program look up anew what it has looked up of processes and threads.
+    fn publish(&mut self) -> Result<(), BpfError> {
+        self.edition += 1;
+        Ok(self.editions.set(0, self.edition, 0)?)
     }
 
     /// Tells the thread states of a thread.
@@ -227,13 +258,15 @@ impl KernelSampler {
     /// # Errors
     /// When there are too many threads.
     pub fn set_thread(&mut self, thread: Tid, entry: &ThreadEntry) -> Result<(), BpfError> {
-        Ok(self.threads.insert(thread.as_u32(), entry, 0)?)
+        self.threads.insert(thread.as_u32(), entry, 0)?;
+        self.publish()
     }
 
     /// Forgets a thread.
     pub fn forget_thread(&mut self, thread: Tid) {
         // It may never have been told.
         let _ = self.threads.remove(&thread.as_u32());
+        let _ = self.publish();
     }
 
     /// Has the names of this code object sent again when it is met next.
@@ -262,7 +295,9 @@ impl KernelSampler {
             if let Entry::Vacant(place) = self.ticking.entry(cpu) {
                 // What is known of the clock that this CPU had before says nothing of the new one. A CPU that was not
                 // thought possible has no place there, nor anywhere else in the program.
-                let _ = self.clocks.set(cpu, Clock::default(), 0);
+                let mut clock = Clock::default();
+                clock[EVENTS_OF_CLOCK] = self.clocks.get(&cpu, 0).map_or(0, |last| last[EVENTS_OF_CLOCK]);
+                let _ = self.clocks.set(cpu, clock, 0);
                 let scope = PerfEventScope::AllProcessesOneCpu { cpu };
                 let policy = SamplePolicy::Period(period.as_nanos());
                 place.insert(program.attach(event, scope, policy, false)?);
@@ -301,7 +336,15 @@ impl KernelSampler {
     /// When its map cannot be read.
     pub fn counters(&self) -> Result<Counters, BpfError> {
         let count = |index| self.counters.get(&index, 0);
-        Ok(Counters { events: count(0)?, ring_full: count(1)?, names_lost: count(2)? })
+        Ok(Counters { ring_full: count(0)?, names_lost: count(1)? })
+    }
+
+    /// How many ticks found a process that the program was told of.
+    ///
+    /// # Errors
+    /// When its map cannot be read.
+    pub fn events(&self) -> Result<u64, BpfError> {
+        self.clocks.iter().map(|clock| Ok(clock?[EVENTS_OF_CLOCK])).sum()
     }
 
     /// The descriptor that can be waited on: it is ready when much has been sent.

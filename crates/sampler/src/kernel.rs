@@ -268,9 +268,8 @@ fn layout(offsets: &Offsets, always_send_names: bool) -> Layout {
             FrameLayout::Objects => 0,
         },
         code_count_size: offsets.interpreter.code_count.map_or(0, CodeCount::size),
-        code_count: 0,
-        looked: 0,
-        looked_since: 0,
+        place: 0,
+        padding: 0,
     }
 }
 

@@ -258,19 +258,21 @@ static ALWAYS_INLINE int send_absence(const struct absence *absence, u64 wakeup_
 }
 
 /* Takes the stack of the current thread and keeps it, or sends it if it is too large to be kept. */
-static ALWAYS_INLINE void keep_stack(void *context, struct layout *layout, struct absence *absence, u64 now) {
+static ALWAYS_INLINE void keep_stack(void *context, struct absence *absence, u64 now) {
     absence->stack_bytes = 0;
     u32 cpu = bpf_get_smp_processor_id();
     struct workspace *workspace = bpf_map_lookup_elem(&workspaces, &cpu);
     if (!workspace)
+        return;
+    struct look *look = recognise(workspace, (u64)absence->process << 32 | absence->thread);
+    if (!look)
         return;
     struct stack_record *record = &workspace->record;
     record->weight = 0;
     record->rested = 0;
     record->missed = 0;
     record->behind = 0;
-    u64 ids = (u64)absence->process << 32 | absence->thread;
-    take_stack(context, layout, workspace, RECORD_DEEP_STACK, ids, now, BY_HELPER);
+    take_stack(context, workspace, look, RECORD_DEEP_STACK, now, BY_HELPER);
     u64 size = KEEP(record_size(record));
     if (size > KEPT_BYTES) {
         if (size > sizeof *record)
@@ -507,8 +509,7 @@ static ALWAYS_INLINE void leave(void *context, struct task_struct *task, struct 
         return;
     u32 process = ids >> 32;
     u32 thread = (u32)ids;
-    struct layout *layout = bpf_map_lookup_elem(&layouts, &process);
-    if (!layout)
+    if (!bpf_map_lookup_elem(&layouts, &process))
         return;
     u64 now = bpf_ktime_get_ns();
     struct absence *absence = watched(thread);
@@ -533,7 +534,7 @@ static ALWAYS_INLINE void leave(void *context, struct task_struct *task, struct 
         return;
     }
     keep_cause(task, absence, state, preempted || state == TASK_RUNNING);
-    keep_stack(context, layout, absence, now);
+    keep_stack(context, absence, now);
 }
 
 static ALWAYS_INLINE void come_back(struct task_struct *task, const struct off_cpu_settings *settings) {

@@ -76,11 +76,18 @@ struct layout {
     u32 frames_before;
     /* The bytes of a count of code objects. */
     u32 code_count_size;
-    /* Kept by the program: the count as it was last found, when that was, and since when it was found so, without a
-     * gap. */
+    /* Which of the `looks` is this process's. */
+    u32 place;
+    u32 padding;
+};
+
+/* What the program keeps of a process: its count of code objects as it was last found, when that was, and since when it
+ * was found so, without a gap. Alone on a line of the CPU's caches. */
+struct look {
     u64 code_count;
     u64 looked;
     u64 looked_since;
+    u64 padding[5];
 };
 
 /* A thread state, and what must stand in it; the addresses of its GIL's fields and of its interpreter's count of code
@@ -194,7 +201,6 @@ struct names_record {
 
 /* Counts that user space reads: what was lost before it could be told otherwise. */
 enum counter {
-    COUNTER_EVENTS,
     COUNTER_RING_FULL,
     COUNTER_NAMES_LOST,
     COUNTERS
