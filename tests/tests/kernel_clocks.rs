@@ -1,13 +1,14 @@
 //! The clocks of CPUs by which the in-kernel program runs, asked directly: what one tells of itself when it takes the place
-//! of another. What becomes of it in a recording is for `in_kernel` and `in_the_way`.
+//! of another, and whether a tick knows what was told last. What becomes of it in a recording is for `in_kernel` and
+//! `in_the_way`.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::gettid;
-use profiler_bpf::{KernelSampler, Layout, Record};
-use profiler_model::{Nanos, Pid};
+use profiler_bpf::{KernelSampler, Layout, Outcome, Record, StackRecord, ThreadEntry};
+use profiler_model::{Nanos, Pid, Tid, Timestamp};
 use profiler_os::clock;
 use profiler_tests::can_load_programs;
 
@@ -21,27 +22,103 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What a tick tells of its clock.
 #[derive(Clone, Copy, Debug)]
 struct Tick {
+    time: Timestamp,
     weight: Nanos,
     missed: u64,
+    outcome: Outcome,
 }
 
-/// Works until a tick has met this thread.
-fn next_tick(kernel: &mut KernelSampler) -> Result<Tick> {
+impl Tick {
+    fn of(stack: &StackRecord<'_>) -> Self {
+        Tick { time: stack.time(), weight: stack.weight(), missed: stack.missed(), outcome: stack.outcome() }
+    }
+}
+
+/// Works until so many ticks have met this thread.
+fn next_ticks(kernel: &mut KernelSampler, count: usize) -> Result<Vec<Tick>> {
     let own = gettid().as_raw().cast_unsigned();
     let limit = Instant::now() + PATIENCE;
-    let mut found = None;
-    while found.is_none() {
-        ensure!(Instant::now() < limit, "no tick");
-        kernel.read(&mut |record| {
-            if let Record::Stack(stack) = record
-                && stack.thread().as_u32() == own
-                && found.is_none()
-            {
-                found = Some(Tick { weight: stack.weight(), missed: stack.missed() });
-            }
+    let mut found = Vec::new();
+    while found.len() < count {
+        ensure!(Instant::now() < limit, "{} ticks of {count}", found.len());
+        kernel.read(&mut |record| match record {
+            Record::Stack(stack) if stack.thread().as_u32() == own => found.push(Tick::of(&stack)),
+            _ => {}
         });
     }
-    found.context("no tick")
+    Ok(found)
+}
+
+/// The first of them.
+fn next_tick(kernel: &mut KernelSampler) -> Result<Tick> {
+    next_ticks(kernel, 1)?.first().copied().context("no tick")
+}
+
+/// Has all ticks that meet this thread be of one CPU.
+fn stay_on_first_cpu() -> Result<()> {
+    let mut first_cpu = CpuSet::new();
+    first_cpu.set(0)?;
+    Ok(sched_setaffinity(gettid(), &first_cpu)?)
+}
+
+/// How the first tick ends that comes from now on.
+fn outcome_from_now_on(kernel: &mut KernelSampler) -> Result<Outcome> {
+    let now = clock::now();
+    loop {
+        let tick = next_tick(kernel)?;
+        if tick.time > now {
+            return Ok(tick.outcome);
+        }
+    }
+}
+
+#[test]
+fn what_was_told_last_is_known_to_the_next_tick() -> Result<()> {
+    if !can_load_programs() {
+        return Ok(());
+    }
+    stay_on_first_cpu()?;
+    let (process, thread) = (Pid::new(std::process::id()), Tid::new(gettid().as_raw().cast_unsigned()));
+    let mut kernel = KernelSampler::load(clock::cpus(), false, None)?;
+    kernel.set_layout(process, &Layout::default())?;
+    kernel.tick(Nanos::from_nanos(200_000))?;
+    for _ in 0..20 {
+        ensure!(outcome_from_now_on(&mut kernel)? == Outcome::UnknownThread, "nobody told of the thread");
+        kernel.set_thread(thread, &ThreadEntry::default())?;
+        ensure!(outcome_from_now_on(&mut kernel)? == Outcome::NoPython, "it was told to run no Python");
+        kernel.forget_thread(thread);
+    }
+    kernel.forget_layout(process);
+    let (events, now) = (kernel.events()?, clock::now());
+    while clock::now() < now + PERIOD {}
+    ensure!(kernel.events()? == events, "ticks that met a process that is forgotten");
+    Ok(())
+}
+
+/// Most ticks are punctual and do not ask their clock.
+#[test]
+fn ticks_stand_for_the_time_between_them() -> Result<()> {
+    if !can_load_programs() {
+        return Ok(());
+    }
+    stay_on_first_cpu()?;
+    let period = Nanos::from_nanos(1_000_000);
+    let mut kernel = KernelSampler::load(clock::cpus(), false, None)?;
+    kernel.set_layout(Pid::new(std::process::id()), &Layout::default())?;
+    kernel.tick(period)?;
+    let ticks = next_ticks(&mut kernel, 1000)?;
+    let (mut told, mut passed) = (0, 0);
+    for pair in ticks.windows(2) {
+        let since = pair[1].time.since(pair[0].time).as_nanos();
+        // Otherwise one in between may have met somebody else.
+        if since < period.as_nanos() * 3 / 2 {
+            passed += since;
+            told += pair[1].weight.as_nanos();
+        }
+    }
+    ensure!(passed > 100 * period.as_nanos(), "hardly a tick came after another: {passed} ns of {ticks:?}");
+    ensure!(told.abs_diff(passed) < passed / 100, "ticks stand for {told} ns of {passed}");
+    Ok(())
 }
 
 #[test]
@@ -49,10 +126,7 @@ fn a_new_clock_knows_nothing_of_the_one_before() -> Result<()> {
     if !can_load_programs() {
         return Ok(());
     }
-    // All ticks are of one CPU.
-    let mut first_cpu = CpuSet::new();
-    first_cpu.set(0)?;
-    sched_setaffinity(gettid(), &first_cpu)?;
+    stay_on_first_cpu()?;
     let mut kernel = KernelSampler::load(clock::cpus(), false, None)?;
     kernel.set_layout(Pid::new(std::process::id()), &Layout::default())?;
     kernel.tick(PERIOD)?;
