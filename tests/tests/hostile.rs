@@ -16,7 +16,8 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use profiler_tests::{
     Collapsed, Fixture, Interpreter, Profiler, Run, Scratch, Terminal, USUAL_SIZE, dumped_json, dumped_text,
-    every_interpreter, missing, one_interpreter, process_state, profiler_path, state_of, tracer_of,
+    every_interpreter_side_by_side, missing, one_interpreter, process_state, profiler_path, state_of,
+    tracer_of,
 };
 use serde_json::Value;
 
@@ -91,7 +92,7 @@ fn must_be_recursion(names: &[&str]) -> Result<()> {
 
 #[test]
 fn a_stack_that_is_too_deep_is_cut_at_its_root_and_says_so() {
-    every_interpreter(|interpreter| {
+    every_interpreter_side_by_side(|interpreter| {
         let fixture = Fixture::start(interpreter, RECURSION, &["still"])?;
         let dump = |words| Profiler::new("dump").words(words).pid(&fixture).succeed();
         let json = dump("--json")?.stdout;
@@ -119,7 +120,7 @@ fn a_stack_that_is_too_deep_is_cut_at_its_root_and_says_so() {
 
 #[test]
 fn recursion_errors_that_are_raised_again_and_again() {
-    every_interpreter(|interpreter| {
+    every_interpreter_side_by_side(|interpreter| {
         let fixture = Fixture::start(interpreter, RECURSION, &["loop"])?;
         let run = Profiler::new("record")
             .words("--sampler pause -f raw -r 100 -d 0.4 -o -")
@@ -220,7 +221,7 @@ fn must_be_the_chain(frames: &[String], names: &[String]) -> Result<()> {
 
 #[test]
 fn hostile_names_stay_names_in_stacks_and_dumps() {
-    every_interpreter(|interpreter| {
+    every_interpreter_side_by_side(|interpreter| {
         let mut fixture = names_fixture(interpreter)?;
         let names = hostile_names(&mut fixture)?;
         let run = Profiler::new("record")

@@ -2,8 +2,8 @@
 
 use anyhow::{Context, Result, ensure};
 use profiler_tests::{
-    Frame, Interpreter, Profiler, Scratch, WeightedSample, every_interpreter, expectation, line_numbers,
-    read_speedscope,
+    Frame, Interpreter, Profiler, Scratch, WeightedSample, every_interpreter_side_by_side, expectation,
+    line_numbers, read_speedscope,
 };
 use serde_json::Value;
 
@@ -67,20 +67,20 @@ fn check(interpreter: &Interpreter, program: &str) -> Result<()> {
 
 #[test]
 fn lists_of_points() {
-    every_interpreter(|interpreter| check(interpreter, "julia.py"));
+    every_interpreter_side_by_side(|interpreter| check(interpreter, "julia.py"));
 }
 
 #[test]
 fn condition_in_four_statements() {
-    every_interpreter(|interpreter| check(interpreter, "julia_split.py"));
+    every_interpreter_side_by_side(|interpreter| check(interpreter, "julia_split.py"));
 }
 
 #[test]
 fn tests_swapped() {
-    every_interpreter(|interpreter| check(interpreter, "julia_swapped.py"));
+    every_interpreter_side_by_side(|interpreter| check(interpreter, "julia_swapped.py"));
 }
 
 #[test]
 fn points_on_the_fly() {
-    every_interpreter(|interpreter| check(interpreter, "julia_fly.py"));
+    every_interpreter_side_by_side(|interpreter| check(interpreter, "julia_fly.py"));
 }

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use profiler_tests::statistics::most_instants;
 use profiler_tests::{
     Collapsed, Fixture, Profiler, Run, Running, Scratch, Terminal, USUAL_SIZE, can_load_programs,
-    count_before, every_interpreter, one_interpreter, profiler_path, read_speedscope,
+    count_before, every_interpreter_side_by_side, one_interpreter, profiler_path, read_speedscope,
 };
 
 fn profile_of(scratch: &Scratch) -> Result<Collapsed> {
@@ -27,7 +27,7 @@ const WORK: &str = "def work():\n    for _ in range(3000000): pass\nwork()\n";
 
 #[test]
 fn input_and_output_are_the_commands_own() {
-    every_interpreter(|interpreter| {
+    every_interpreter_side_by_side(|interpreter| {
         let scratch = Scratch::new()?;
         let source = format!(
             "import sys\n{WORK}text = sys.stdin.read()\nsys.stdout.write(text.upper())\n\
@@ -112,7 +112,7 @@ fn signals_reach_the_command() {
 
 #[test]
 fn python_that_is_not_up_yet_is_waited_for() {
-    every_interpreter(|interpreter| {
+    every_interpreter_side_by_side(|interpreter| {
         let scratch = Scratch::new()?;
         // A shell that becomes Python only when a line arrives.
         let mut words = vec!["sh".into(), "-c".into(), "read line; exec \"$@\"".into(), "sh".into()];
@@ -141,7 +141,7 @@ fn the_duration_is_in_real_seconds() {
 
 #[test]
 fn control_c_ends_the_recording_not_the_data() {
-    every_interpreter(|interpreter| {
+    every_interpreter_side_by_side(|interpreter| {
         let scratch = Scratch::new()?;
         let mut fixture = Fixture::start(interpreter, "labyrinth/labyrinth.py", &[])?;
         let run = Profiler::new("record").words("-f raw -r 500 -o").arg(scratch.file("out.txt"));
@@ -157,7 +157,7 @@ fn control_c_ends_the_recording_not_the_data() {
 
 #[test]
 fn the_end_of_the_target_ends_the_recording() {
-    every_interpreter(|interpreter| {
+    every_interpreter_side_by_side(|interpreter| {
         let scratch = Scratch::new()?;
         let mut fixture = Fixture::start(interpreter, "labyrinth/labyrinth.py", &[])?;
         let run = Profiler::new("record").words("-f raw -r 500 -o").arg(scratch.file("out.txt"));

@@ -9,7 +9,8 @@ use nix::sys::signal::Signal;
 use profiler_os::ProcessEvents;
 use profiler_tests::{
     Collapsed, Fixture, Interpreter, Profiler, Run, Scratch, Stack, can_load_programs, cpu_nanos,
-    dumped_json, every_interpreter, expectation, is_root, missing, one_interpreter, process_state, tracer_of,
+    dumped_json, every_interpreter_side_by_side, expectation, is_root, missing, one_interpreter,
+    process_state, tracer_of,
 };
 use serde_json::Value;
 
@@ -63,7 +64,7 @@ fn must_see(profile: &Collapsed, pid: u32, function: &str, processes: usize) -> 
 
 #[test]
 fn workers_are_seen_however_they_are_started() {
-    every_interpreter(|interpreter| {
+    every_interpreter_side_by_side(|interpreter| {
         let expected = expectation("tree")?;
         for (mode, worker) in expected["modes"].as_object().context("modes")? {
             let fixture = Fixture::start(interpreter, PROGRAM, &[mode, "2"])?;
@@ -84,7 +85,7 @@ fn workers_are_seen_however_they_are_started() {
 
 #[test]
 fn a_server_that_forks_its_workers_in_a_recording_and_in_a_dump() {
-    every_interpreter(|interpreter| {
+    every_interpreter_side_by_side(|interpreter| {
         let fixture = Fixture::start(interpreter, PROGRAM, &["prefork", "2"])?;
         let (workers, grandchildren) = fixture.children().split_at(2);
         let profile = recorded(&fixture)?;
@@ -127,7 +128,7 @@ fn wait_for_work(pids: &[u32], work: Duration) -> Result<()> {
 
 #[test]
 fn a_child_that_becomes_python_while_it_is_watched() {
-    every_interpreter(|interpreter| {
+    every_interpreter_side_by_side(|interpreter| {
         let scratch = Scratch::new()?;
         let mut fixture = Fixture::start(interpreter, PROGRAM, &["exec"])?;
         let mut running = record(&scratch).pid(&fixture).spawn()?;
@@ -194,7 +195,7 @@ fn a_child_in_a_pid_namespace_of_its_own() {
     if !is_root() {
         return missing("a PID namespace: making one needs root");
     }
-    every_interpreter(|interpreter| {
+    every_interpreter_side_by_side(|interpreter| {
         let scratch = Scratch::new()?;
         let mut words = vec!["unshare".into(), "--pid".into(), "--fork".into()];
         words.extend(interpreter.fixture_words(PROGRAM, &["work", "--seconds", "0.4"]));
