@@ -93,8 +93,8 @@ struct {
     MAP_TYPE(value, struct workspace);
 } workspaces SECTION(".maps");
 
-/* What a CPU's clock had counted at its last tick, for how long it had not been let tick, when that tick was due and when
- * it came; how many of its ticks found a process that is sampled. Alone on a line of the CPU's caches. */
+/* What a CPU's clock had counted when it was asked last, and for how long it had not been let tick; when its last tick was due
+ * and when it came; how many of its ticks found a process that is sampled. Alone on a line of the CPU's caches. */
 struct clock {
     u64 counter;
     u64 rest;
@@ -738,17 +738,18 @@ static ALWAYS_INLINE int is_punctual(u64 since, u64 period) {
     return since + play >= period && since <= period + play;
 }
 
-/* For how long this tick stands by what the clock itself has counted, and for how long it was not let tick. */
+/* For how long this tick stands where it does not come at its time: the time since the one before, less that for which the
+ * clock was not let tick. Only the clock tells the latter. */
 static ALWAYS_INLINE void weigh_by_clock(struct perf_event_context *context, struct clock *clock,
-                                         struct stack_record *record, u64 now) {
+                                         struct stack_record *record, u64 since, u64 now) {
     struct perf_event_value value = {};
     bpf_perf_prog_read_value(context, &value, sizeof value);
-    /* One that has counted so much less is another: the CPU was away. */
-    if (value.counter + context->sample_period < clock->counter)
-        clock->counter = clock->rest = clock->due = 0;
+    /* One that has counted less is another: the CPU was away. */
+    if (value.counter < clock->counter)
+        clock->rest = clock->due = 0;
     u64 rest = value.enabled - value.counter;
     u64 rested = rest > clock->rest ? rest - clock->rest : 0;
-    record->weight = value.counter > clock->counter ? value.counter - clock->counter : 0;
+    record->weight = !clock->due ? value.counter : since > rested ? since - rested : 0;
     record->rested = rested < ~0u ? (u32)rested : ~0u;
     clock->counter = value.counter;
     clock->rest = rest;
@@ -757,17 +758,16 @@ static ALWAYS_INLINE void weigh_by_clock(struct perf_event_context *context, str
         clock->due = now - context->sample_period;
 }
 
-/* For how long this tick stands: what the CPU's clock has counted since its last one, whatever ran. To ask the clock
- * takes 0.4 us; where it need not be asked, what it counts is taken to be the time, and made good with the next asking. */
+/* For how long this tick stands: the time since the last one of its CPU's clock, whatever ran. To ask the clock takes 0.4 us,
+ * and it counts by another clock of the kernel, so that counts and times do not add up. */
 static ALWAYS_INLINE void weigh(struct perf_event_context *context, struct clock *clock, struct stack_record *record,
                                 u64 now) {
     u64 since = now - clock->came;
     if (clock->due && is_punctual(since, context->sample_period)) {
-        clock->counter += since;
         record->weight = since;
         record->rested = 0;
     } else {
-        weigh_by_clock(context, clock, record, now);
+        weigh_by_clock(context, clock, record, since, now);
     }
     clock->came = now;
     keep_beat(clock, record, context->sample_period, now);
