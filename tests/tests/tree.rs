@@ -289,6 +289,20 @@ fn counts(run: &Run) -> Result<(u64, u64)> {
     Ok((all.replace(',', "").parse()?, sampled.replace(',', "").parse()?))
 }
 
+#[test]
+fn a_fleet_that_leaves_no_cpu_is_met_at_once() {
+    const PROCESSES: u64 = 50;
+    if !can_load_programs() {
+        return missing("the right to load a program into the kernel, for a fleet");
+    }
+    let scratch = Scratch::new().unwrap();
+    let fixture =
+        Fixture::start(one_interpreter(), PROGRAM, &["fleet", &PROCESSES.to_string(), "--threads", "4"]);
+    let fixture = fixture.unwrap();
+    let run = record(&scratch).words("--sampler bpf -d 0.3").pid(&fixture).succeed().unwrap();
+    assert_eq!(counts(&run).unwrap(), (PROCESSES + 1, PROCESSES + 1), "{}", run.stderr);
+}
+
 /// A storm of short-lived children leaves nothing behind, and the ledger knows of them.
 fn storm(interpreter: &Interpreter, profiler: Profiler, is_told: bool) -> Result<()> {
     const CHILDREN: u64 = 200;

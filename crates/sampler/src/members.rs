@@ -33,6 +33,8 @@ const LONGEST_GAP: Nanos = Nanos::from_nanos(500_000_000);
 /// So much of one instant may go into finding the Pythons of new processes: the samples of the others wait
 /// meanwhile.
 const MAX_ATTACH_TIME: Nanos = Nanos::from_nanos(3_000_000);
+/// Where the in-kernel program samples the others meanwhile, only the caller waits, to be told how far it is.
+const MAX_ATTACH_TIME_BESIDE_PROGRAM: Nanos = Nanos::from_nanos(50_000_000);
 
 /// A process that is younger than this may still become a Python: a tree whose other members have ended waits
 /// for it.
@@ -330,11 +332,15 @@ impl Members {
         let mut order = self.order.clone();
         let first = self.turn % order.len().max(1);
         order.rotate_left(first);
+        let longest = match self.kernel {
+            Some(_) => MAX_ATTACH_TIME_BESIDE_PROGRAM,
+            None => MAX_ATTACH_TIME,
+        };
         let mut attaching = Nanos::ZERO;
         for pid in order {
             let now = clock::now();
             if matches!(self.members.get(&pid), Some(Member { state: State::Waiting(_), .. })) {
-                if attaching <= MAX_ATTACH_TIME {
+                if attaching <= longest {
                     self.try_to_attach(profile, pid, now);
                     attaching += clock::now().since(now);
                 }
@@ -342,6 +348,15 @@ impl Members {
             }
             self.sample_one(profile, pid, now);
         }
+    }
+
+    /// When a process that has no Python yet is looked at next.
+    fn next_attempt(&self) -> Timestamp {
+        let waiting = self.members.values().filter_map(|member| match &member.state {
+            State::Waiting(waiting) => Some(waiting.next),
+            State::Sampled(_) => None,
+        });
+        waiting.min().unwrap_or(Timestamp::MAX)
     }
 
     /// Has the in-kernel program take the samples.
@@ -354,9 +369,11 @@ impl Members {
         self.kernel.as_mut()
     }
 
-    /// Waits until the in-kernel program has sent much, a process was born somewhere, or this instant has come: the
-    /// program samples a process as soon as it was told of it, and short-lived ones wait for nobody.
+    /// Waits until the in-kernel program has sent much, a process was born somewhere, one that is there may have got its
+    /// Python, or this instant has come: the program samples a process as soon as it was told of it, and short-lived ones
+    /// wait for nobody.
     pub fn wait_until(&self, instant: Timestamp) {
+        let instant = instant.min(self.next_attempt());
         let births = self.tree.as_ref().and_then(Tree::descriptor);
         let latest = match (&self.tree, births) {
             (None, _) => instant,
@@ -382,6 +399,15 @@ impl Members {
         self.look_at_all(profile, now, now, instants);
         if let Some(kernel) = &mut self.kernel {
             kernel.follow_cpus(now);
+        }
+    }
+
+    /// Does so until each process that is there has been looked at, for so long at most.
+    pub fn read_kernel_until_all_are_met(&mut self, profile: &mut Profile, at_most: Nanos) {
+        let latest = clock::now() + at_most;
+        self.read_kernel(profile);
+        while clock::now() < latest && self.next_attempt() <= clock::now() {
+            self.read_kernel(profile);
         }
     }
 

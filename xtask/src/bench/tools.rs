@@ -235,8 +235,9 @@ fn has_sampler(interpreter: &Interpreter) -> bool {
 
 /// `11,988 samples in 120.3 s (100.0 Hz asked); lost 12 (0.10 %): ...`
 fn our_account(text: &str) -> Option<(f64, f64)> {
-    let line = text.lines().find(|line| line.contains(" samples in ") && line.contains("Hz asked"))?;
-    let (shown, rest) = line.split_once(" samples in ")?;
+    let line = text.lines().find(|line| line.contains(" sample") && line.contains("Hz asked"))?;
+    let (samples, rest) = line.split_once(" in ")?;
+    let shown = samples.split(' ').next()?;
     let seconds = duration(rest.split(" (").next()?)?;
     let lost = match rest.split_once("; lost ") {
         Some((_, lost)) => number(lost.split(' ').next()?)?,
@@ -296,6 +297,8 @@ mod tests {
         assert!((seconds - 3.055).abs() < 1e-9 && (lost - 0.8751).abs() < 1e-4);
         let idle = "1,000 samples in 999.00 ms (100.0 Hz asked), 3 more not asked for; none lost";
         assert_eq!(our_account(idle), Some((0.999, 0.0)));
+        let single = "1 sample in 3.00 s (1000.0 Hz asked); lost 3 (75.00 %): 3 sampler late";
+        assert_eq!(our_account(single), Some((3.0, 0.75)));
         let in_kernel =
             "target never stopped; interrupted 2,000 times, 6.00 ms in all (0.2 %), 9.0 µs at most";
         assert!((interrupted(in_kernel).unwrap() - 3e-6).abs() < 1e-12);
