@@ -9,6 +9,7 @@ use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -75,7 +76,8 @@ pub struct Measured {
     parent: Child,
     pid: u32,
     report: BufReader<ChildStdout>,
-    said: Option<JoinHandle<Vec<(Instant, String)>>>,
+    said: Arc<Mutex<Vec<(Instant, String)>>>,
+    listener: Option<JoinHandle<()>>,
 }
 
 /// A command that has been measured.
@@ -96,7 +98,8 @@ impl Measured {
         command.args(["bench", STAND_BY]).args(words);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut parent = command.spawn()?;
-        let said = lines_with_times(BufReader::new(parent.stderr.take().context("no stderr")?));
+        let said = Arc::default();
+        let listener = listen(BufReader::new(parent.stderr.take().context("no stderr")?), Arc::clone(&said));
         let mut report = BufReader::new(parent.stdout.take().context("no stdout")?);
         let mut line = String::new();
         report.read_line(&mut line)?;
@@ -104,7 +107,7 @@ impl Measured {
             parent.wait()?;
             bail!("{words:?} does not start");
         };
-        Ok(Measured { parent, pid, report, said: Some(said) })
+        Ok(Measured { parent, pid, report, said, listener: Some(listener) })
     }
 
     /// Its process id.
@@ -117,6 +120,18 @@ impl Measured {
         Ok(self.parent.try_wait()?.is_none())
     }
 
+    /// Waits until it has said a line that contains these words, for so long at most; whether it has.
+    pub fn says_within(&mut self, words: &str, patience: Duration) -> Result<bool> {
+        let limit = Instant::now() + patience;
+        while !lines(&self.said).iter().any(|(_, line)| line.contains(words)) {
+            if Instant::now() > limit || !self.is_running()? {
+                return Ok(false);
+            }
+            thread::sleep(GLANCE);
+        }
+        Ok(true)
+    }
+
     /// Waits so long for its end, then asks it to end, as Ctrl-C does, and waits on.
     pub fn finish(mut self, patience: Duration) -> Result<Ended> {
         if !self.ends_within(patience)? {
@@ -127,7 +142,9 @@ impl Measured {
         let mut line = String::new();
         self.report.read_line(&mut line)?;
         let usage = serde_json::from_str(&line).with_context(|| format!("report {line:?}"))?;
-        let said = self.said.take().and_then(|said| said.join().ok()).context("a reading thread panicked")?;
+        let listener = self.listener.take().context("nobody has listened")?;
+        ensure!(listener.join().is_ok(), "the listening thread panicked");
+        let said = std::mem::take(&mut *lines(&self.said));
         Ok(Ended { usage, said, at })
     }
 
@@ -188,6 +205,16 @@ pub fn error_line<'a>(said: impl Iterator<Item = &'a str> + Clone) -> &'a str {
     full.clone().find(|line| line.starts_with("Error")).or_else(|| full.last()).unwrap_or("no message")
 }
 
-fn lines_with_times(pipe: impl BufRead + Send + 'static) -> JoinHandle<Vec<(Instant, String)>> {
-    thread::spawn(move || pipe.lines().map_while(Result::ok).map(|line| (Instant::now(), line)).collect())
+/// Keeps each line that comes with the time at which it came.
+fn listen(pipe: impl BufRead + Send + 'static, said: Arc<Mutex<Vec<(Instant, String)>>>) -> JoinHandle<()> {
+    thread::spawn(move || {
+        for line in pipe.lines().map_while(Result::ok) {
+            lines(&said).push((Instant::now(), line));
+        }
+    })
+}
+
+/// What was said up to now.
+fn lines(said: &Mutex<Vec<(Instant, String)>>) -> MutexGuard<'_, Vec<(Instant, String)>> {
+    said.lock().unwrap_or_else(PoisonError::into_inner)
 }

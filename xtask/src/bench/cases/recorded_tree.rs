@@ -17,7 +17,13 @@ use crate::bench::tools::Tool;
 /// Samples a second of each process.
 pub const RATE: u32 = 100;
 
-/// From a profiler's start until each of them samples.
+/// What each of them says when it is about to sample.
+const BEGINNING: &str = "Sampling process";
+
+/// Where a tree leaves hardly any CPU, that takes a while.
+const LONGEST_BEGINNING: Duration = Duration::from_secs(60);
+
+/// From then until each of them samples.
 pub const SETTLING: Duration = Duration::from_secs(2);
 
 /// Between the end of the window that is measured and that of the recording.
@@ -50,13 +56,18 @@ pub fn watch(tool: Tool, interpreter: &Interpreter, fixture: &Fixture, seconds: 
         let of_children = fixture.children().iter().map(|pid| cpu_nanos(*pid)).sum::<Result<u64>>()?;
         Ok((cpu_nanos(process.pid())?, of_children, Instant::now()))
     };
+    ensure!(
+        process.says_within(BEGINNING, LONGEST_BEGINNING)?,
+        "{}",
+        process.finish(Duration::ZERO)?.last_words()
+    );
     thread::sleep(SETTLING.min(length / 3));
     ensure!(process.is_running()?, "it ended too early: {}", process.finish(Duration::ZERO)?.last_words());
     let (cpu, of_children, began) = used(&process)?;
     thread::sleep(length.saturating_sub(SETTLING + MARGIN).max(length / 3));
     let (cpu_after, of_children_after, ended_at) = used(&process)?;
     let window = (ended_at - began).as_nanos() as f64;
-    let ended = process.finish(length + OVERTIME - began.elapsed().min(length))?;
+    let ended = process.finish((length + OVERTIME).saturating_sub(began.elapsed()))?;
     Ok(Watched {
         cpu: (cpu_after - cpu) as f64 / window,
         cpu_of_children: (of_children_after - of_children) as f64 / window,
