@@ -402,7 +402,7 @@ impl Members {
         }
     }
 
-    /// Does so until each process that is there has been looked at, for so long at most.
+    /// Reads it until each process that is there has been looked at, or a reading ends after so long.
     pub fn read_kernel_until_all_are_met(&mut self, profile: &mut Profile, at_most: Nanos) {
         let latest = clock::now() + at_most;
         self.read_kernel(profile);

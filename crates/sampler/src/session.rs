@@ -21,8 +21,8 @@ use crate::schedule::Schedule;
 /// The callback of [`Session::run`] is called at least this often.
 const CALLBACK_GAP: Nanos = Nanos::from_nanos(50_000_000);
 
-/// For so long at most the processes that are there are told to the in-kernel program ahead of all other work.
-const LONGEST_PROMPT_BEGINNING: Nanos = Nanos::from_nanos(100_000_000);
+/// After so long, processes that are there are not told to the in-kernel program ahead of all other work any more.
+const PROMPT_BEGINNING: Nanos = Nanos::from_nanos(100_000_000);
 
 /// How much memory this program has had is looked at so often: it takes the kernel longer than a sample.
 const MEMORY_GAP: Nanos = Nanos::from_nanos(1_000_000_000);
@@ -276,7 +276,7 @@ impl Session {
         self.members.miss_from(costs.start);
         // What was missed is told by CPU time there.
         self.begin_tree(0);
-        self.members.read_kernel_until_all_are_met(profile, LONGEST_PROMPT_BEGINNING);
+        self.members.read_kernel_until_all_are_met(profile, PROMPT_BEGINNING);
         if !self.members.wants_looks_off_cpu() {
             priority::want_no_promptness();
         }

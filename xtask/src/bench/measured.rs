@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 /// The word that makes this program stand by a command.
 pub const STAND_BY: &str = "stand-by";
 
-/// How often an end is looked for.
+/// How often is looked for what is waited for.
 const GLANCE: Duration = Duration::from_millis(5);
 
 /// How long a command may take from the request to end until it has written what it has to.
@@ -122,14 +122,10 @@ impl Measured {
 
     /// Waits until it has said a line that contains these words, for so long at most; whether it has.
     pub fn says_within(&mut self, words: &str, patience: Duration) -> Result<bool> {
-        let limit = Instant::now() + patience;
-        while !lines(&self.said).iter().any(|(_, line)| line.contains(words)) {
-            if Instant::now() > limit || !self.is_running()? {
-                return Ok(false);
-            }
-            thread::sleep(GLANCE);
-        }
-        Ok(true)
+        let said = Arc::clone(&self.said);
+        let has_said = || lines(&said).iter().any(|(_, line)| line.contains(words));
+        comes_true_within(patience, || Ok(has_said() || !self.is_running()?))?;
+        Ok(has_said())
     }
 
     /// Waits so long for its end, then asks it to end, as Ctrl-C does, and waits on.
@@ -149,25 +145,15 @@ impl Measured {
     }
 
     fn ends_within(&mut self, patience: Duration) -> Result<bool> {
-        let limit = Instant::now() + patience;
-        while self.is_running()? {
-            if Instant::now() > limit {
-                return Ok(false);
-            }
-            thread::sleep(GLANCE);
-        }
-        Ok(true)
+        comes_true_within(patience, || Ok(!self.is_running()?))
     }
 
     /// Suspends it, as Ctrl-Z does: it may end first what it must not leave half done. Returns once it stands still.
     pub fn suspend(&self) -> Result<()> {
         self.signal(Signal::SIGTSTP)?;
-        let limit = Instant::now() + LONGEST_FAREWELL;
         let stat = format!("/proc/{}/stat", self.pid);
-        while !std::fs::read_to_string(&stat)?.contains(") T ") {
-            ensure!(Instant::now() < limit, "it does not let itself be suspended");
-            thread::sleep(GLANCE);
-        }
+        let stands_still = || Ok(std::fs::read_to_string(&stat)?.contains(") T "));
+        ensure!(comes_true_within(LONGEST_FAREWELL, stands_still)?, "it does not let itself be suspended");
         Ok(())
     }
 
@@ -203,6 +189,18 @@ impl Ended {
 pub fn error_line<'a>(said: impl Iterator<Item = &'a str> + Clone) -> &'a str {
     let full = said.map(str::trim).filter(|line| !line.is_empty());
     full.clone().find(|line| line.starts_with("Error")).or_else(|| full.last()).unwrap_or("no message")
+}
+
+/// Looks again and again for so long whether this is so; whether it was.
+fn comes_true_within(patience: Duration, mut is_so: impl FnMut() -> Result<bool>) -> Result<bool> {
+    let limit = Instant::now() + patience;
+    while !is_so()? {
+        if Instant::now() > limit {
+            return Ok(false);
+        }
+        thread::sleep(GLANCE);
+    }
+    Ok(true)
 }
 
 /// Keeps each line that comes with the time at which it came.
