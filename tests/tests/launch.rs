@@ -50,6 +50,46 @@ fn input_and_output_are_the_commands_own() {
 }
 
 #[test]
+fn priority_and_cpus_are_the_commands_own_whatever_the_profiler_has_for_itself() {
+    let source = "import os\nprint(os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0), \
+                  sorted(os.sched_getaffinity(0)))\n";
+    let words = one_interpreter().inline_words(&format!("{WORK}{source}"));
+    let alone = std::process::Command::new(&words[0]).args(&words[1..]).output().unwrap();
+    let alone = String::from_utf8(alone.stdout).unwrap();
+    for options in ["--sampler auto", "--sampler pause", "--sampler auto --mode wall"] {
+        let scratch = Scratch::new().unwrap();
+        let run = Profiler::new("record")
+            .words(&format!("-f raw {options} -o"))
+            .arg(scratch.file("out.txt"))
+            .command(&words)
+            .succeed()
+            .unwrap();
+        assert_eq!(run.stdout, alone, "{options}");
+    }
+}
+
+/// The niceness that the scheduler goes by for a process's first thread.
+fn niceness(pid: u32) -> Result<i64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let after_name = stat.rsplit_once(") ").context("no name")?.1;
+    // The nineteenth field of all; these begin with the third.
+    Ok(after_name.split(' ').nth(16).context("no niceness")?.parse()?)
+}
+
+#[test]
+fn once_the_program_is_loaded_the_profiler_is_as_nice_as_before() {
+    let mut fixture = Fixture::start(one_interpreter(), "labyrinth/labyrinth.py", &[]).unwrap();
+    let scratch = Scratch::new().unwrap();
+    let record = Profiler::new("record").words("-f raw -o").arg(scratch.file("out.txt"));
+    let mut running = record.pid(&fixture).spawn().unwrap();
+    running.wait_until_sampling().unwrap();
+    assert_eq!(niceness(running.profiler_pid()).unwrap(), niceness(std::process::id()).unwrap());
+    fixture.progress().unwrap();
+    running.signal(Signal::SIGINT).unwrap();
+    assert_eq!(running.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn the_exit_status_is_the_commands_own() {
     for (source, status) in [("raise SystemExit(7)", 7), ("raise SystemExit(0)", 0), ("1 / 0", 1)] {
         let scratch = Scratch::new().unwrap();

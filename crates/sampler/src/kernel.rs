@@ -9,6 +9,7 @@ use profiler_bpf::{
 };
 use profiler_memory::{Field, Scalar};
 use profiler_model::{InterpreterId, LossReason, Nanos, Pid, RemoteAddr, Tid, Timestamp};
+use profiler_os::priority::LargerShare;
 use profiler_os::{Process, clock, host};
 use profiler_profile::Ledger;
 use profiler_python::{CodeCount, CodeHead, FrameLayout, Offsets};
@@ -59,6 +60,7 @@ impl Kernel {
     /// # Errors
     /// When the kernel does not take it.
     pub fn load(names: Option<KernelNames>) -> Result<Self, BpfError> {
+        let _share = share_for_loading();
         let sampler = KernelSampler::load(clock::cpus(), names.is_some(), pid_namespace()?)?;
         Ok(Kernel::of(sampler, None, names))
     }
@@ -69,6 +71,7 @@ impl Kernel {
     /// # Errors
     /// When the kernel does not take one of them.
     pub fn load_with_off_cpu(names: Option<KernelNames>, least: Nanos) -> Result<Self, BpfError> {
+        let _share = share_for_loading();
         let calls = off_cpu_reason::descriptor_calls();
         let (sampler, off_cpu) =
             OffCpu::load(clock::cpus(), names.is_some(), least, calls, pid_namespace()?)?;
@@ -202,6 +205,12 @@ impl Kernel {
             self.counted = now;
         }
     }
+}
+
+/// The kernel proves the program before it takes it: some 0.3 s of CPU. Beside a hundred busy threads on each CPU an ordinary
+/// thread has these after more than ten seconds, in which nothing is sampled.
+fn share_for_loading() -> Option<LargerShare> {
+    LargerShare::take()
 }
 
 /// The PID namespace whose ids the program is to go by: ours.
