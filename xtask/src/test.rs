@@ -13,7 +13,7 @@ pub fn run(arguments: &[String]) -> Result<()> {
     let words: Vec<&String> = arguments.iter().filter(|word| *word != "--no-skip").collect();
     prepare::prepare(no_skip)?;
     run::insist(run::cargo().args(["build", "--release", "--package", "profiler-cli"]))?;
-    // The tests themselves are not optimised as far: thirty programs would take longer to build than to run.
+    // The tests themselves are hardly optimised: fifty programs would take longer to build than to run.
     let skipped = run::target_folder().join("tests-skipped.txt");
     fs::write(&skipped, "")?;
     let mut test = with_usual_signals(&run::cargo());
