@@ -126,6 +126,68 @@ assert libc.prctl(PR_SET_SECCOMP, MODE_FILTER, filter) == 0
 os.execvp(sys.argv[2], sys.argv[2:])
 ";
 
+/// Where it takes the kernel so long (in seconds) to stop each clock of an in-kernel program, as it may on a virtual machine
+/// one of whose CPUs the host does not run.
+///
+/// # Panics
+/// When there is no interpreter, which is what makes the clocks late.
+pub fn with_late_clocks(seconds: f64) -> Vec<OsString> {
+    let mut place = one_interpreter().inline_words(STOP_CLOCKS_LATE);
+    place.push(seconds.to_string().into());
+    place
+}
+
+/// Takes a time and a command line. Before a file descriptor of a clock is closed, the kernel asks a child of what is then
+/// run, which answers after that time (seccomp_unotify(2)).
+const STOP_CLOCKS_LATE: &str = "\
+import ctypes, os, struct, sys, time
+LOAD, IF_EQUAL, RETURN = 0x20, 0x15, 0x06
+NOTIFY, ALLOW = 0x7fc00000, 0x7fff0000
+PR_SET_NO_NEW_PRIVS = 38
+CLOSE, SECCOMP, PIDFD_OPEN, PIDFD_GETFD = 3, 317, 434, 438
+SET_MODE_FILTER, NEW_LISTENER = 1, 8
+RECEIVE, SEND, CONTINUE = 0xc0502100, 0xc0182101, 1
+libc = ctypes.CDLL(None, use_errno=True)
+def call(number, *arguments):
+    result = libc.syscall(number, *(ctypes.c_void_p(a) if isinstance(a, int) else a for a in arguments))
+    assert result >= 0, os.strerror(ctypes.get_errno())
+    return result
+def answer(listener, late):
+    while 1:
+        asked = ctypes.create_string_buffer(80)
+        if libc.ioctl(listener, ctypes.c_ulong(RECEIVE), asked):
+            return
+        id, thread, descriptor = struct.unpack_from('=QI20xQ', asked)
+        try:
+            name = os.readlink('/proc/%d/fd/%d' % (thread, descriptor))
+        except OSError:
+            name = ''
+        if 'perf_event' in name or 'bpf_link' in name:
+            time.sleep(late)
+        libc.ioctl(listener, ctypes.c_ulong(SEND), struct.pack('=QqiI', id, 0, 0, CONTINUE))
+def instruction(code, yes, no, value):
+    return struct.pack('HBBI', code, yes, no, value)
+told, tell = os.pipe()
+heard, hear = os.pipe()
+asker = os.getpid()
+if os.fork() == 0:
+    number = int(os.read(told, 9))
+    listener = call(PIDFD_GETFD, call(PIDFD_OPEN, asker, 0), number, 0)
+    os.write(hear, b'.')
+    for inherited in told, tell, heard, hear:
+        os.close(inherited)
+    answer(listener, float(sys.argv[1]))
+    os._exit(0)
+text = ctypes.create_string_buffer(b''.join([
+    instruction(LOAD, 0, 0, 0), instruction(IF_EQUAL, 0, 1, CLOSE),
+    instruction(RETURN, 0, 0, NOTIFY), instruction(RETURN, 0, 0, ALLOW)]))
+filter = ctypes.create_string_buffer(struct.pack('HxxxxxxQ', 4, ctypes.addressof(text)))
+assert libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+os.write(tell, b'%d' % call(SECCOMP, SET_MODE_FILTER, NEW_LISTENER, filter))
+os.read(heard, 1)
+os.execvp(sys.argv[2], sys.argv[2:])
+";
+
 /// The words that run these words in the place.
 pub fn within(mut place: Vec<OsString>, command: Vec<OsString>) -> Vec<OsString> {
     place.extend(command);

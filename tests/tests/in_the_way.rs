@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use profiler_tests::{
     Collapsed, Fixture, LoweredLimit, Profiler, RemovableCpu, Run, Running, Scratch, can_load_programs,
-    labyrinth, one_interpreter, read_speedscope,
+    labyrinth, one_interpreter, place, read_speedscope,
 };
 
 const LABYRINTH: &str = "labyrinth/labyrinth.py";
@@ -174,6 +174,32 @@ fn a_cpu_that_goes_and_comes_back_costs_no_time_of_threads_that_are_watched() ->
         let time = profile.count(|stack| stack.thread.as_deref() == Some(thread)) as f64 / 1e9;
         ensure!((time / elapsed - 1.0).abs() <= BOUND, "{thread}: {time} s of {elapsed} s: {}", run.stderr);
     }
+    Ok(())
+}
+
+#[test]
+fn ticks_of_clocks_that_stop_late_are_none_of_the_recording() -> Result<()> {
+    const LATE: f64 = 0.03;
+    const BOUND: f64 = 0.01;
+    if !can_load_programs() {
+        return Ok(());
+    }
+    let fixture = Fixture::start(one_interpreter(), LABYRINTH, &[])?;
+    let scratch = Scratch::new()?;
+    let out = scratch.file("out.txt");
+    let profiler = || Profiler::within(&place::with_late_clocks(LATE), "record");
+    let record = |words: &str| profiler().words(words).words("-o").arg(&out).pid(&fixture).succeed();
+    let run = record("--mode wall -f raw -r 2000 -d 0.5")?;
+    let time = Collapsed::parse(&fs::read_to_string(&out)?)?.total() as f64 / 1e9;
+    let elapsed = run.sampled_for()?;
+    ensure!((time / elapsed - 1.0).abs() <= BOUND, "{time} s of {elapsed} s: {}", run.stderr);
+    // What it used is counted from a little earlier on than its samples are.
+    ensure!(run.target_used()? <= 1.1 * elapsed, "{}", run.stderr);
+    // Where waits are of no account, a thread has no more samples than there were ticks in this time.
+    let run = record("--sampler bpf -f raw -r 2000 -d 0.5")?;
+    let (shown, lost) = run.shown_and_lost()?;
+    let ticks = run.sampled_for()? * 2000.0 / (1.0 + 1.0 / LATER_BY);
+    ensure!((shown + lost) as f64 <= (1.0 + BOUND) * ticks, "of {ticks} ticks: {}", run.stderr);
     Ok(())
 }
 

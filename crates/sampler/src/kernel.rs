@@ -50,6 +50,8 @@ pub struct Kernel {
     /// What it is.
     period: Nanos,
     next_cpu_look: Timestamp,
+    /// When it was let rest for good.
+    end: Option<Timestamp>,
     /// What was counted in the ledger already.
     counted: Counters,
 }
@@ -81,7 +83,8 @@ impl Kernel {
     fn of(sampler: KernelSampler, off_cpu: Option<OffCpu>, names: Option<KernelNames>) -> Self {
         let next_cpu_look = Timestamp::default();
         let (asked, period) = (Nanos::ZERO, Nanos::ZERO);
-        Kernel { sampler, off_cpu, names, asked, period, next_cpu_look, counted: Counters::default() }
+        let counted = Counters::default();
+        Kernel { sampler, off_cpu, names, asked, period, next_cpu_look, end: None, counted }
     }
 
     /// Has it run on every CPU, a little less often than after each `asked`, out of step with everything.
@@ -95,13 +98,15 @@ impl Kernel {
         self.sampler.tick(self.period)
     }
 
-    /// Lets it rest; returns since when it takes note of nothing.
+    /// Lets it rest for good; returns since when it takes note of nothing. Its clocks take their time to stop, on a virtual
+    /// machine milliseconds, and tick on meanwhile.
     pub fn stop(&mut self) -> Timestamp {
         if let Some(off_cpu) = &mut self.off_cpu {
             // Should it fail, what happens meanwhile is later than the end, and not believed.
             let _ = off_cpu.stop();
         }
         let end = clock::now();
+        self.end = Some(end);
         self.sampler.stop_ticking();
         end
     }
@@ -181,9 +186,13 @@ impl Kernel {
         self.sampler.ask_for_names(pid, code);
     }
 
-    /// Hands on what was sent since the last time, in the order in which it was sent.
+    /// Hands on what was sent since the last time, in the order in which it was sent, but no sample from after the end.
     pub fn read(&mut self, take: &mut dyn FnMut(Record<'_>)) {
-        self.sampler.read(take);
+        let end = self.end.unwrap_or(Timestamp::MAX);
+        self.sampler.read(&mut |record| match record {
+            Record::Stack(stack) if stack.time() > end => {}
+            record => take(record),
+        });
     }
 
     /// The same of what nobody asked for: what was lost of that does not count.

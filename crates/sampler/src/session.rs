@@ -258,11 +258,21 @@ impl Session {
             // What waits on has waited up to here.
             self.members.look_off_cpu(profile, clock::now());
         }
-        let ended = self.members.end_kernel(profile);
-        self.settle(profile, &mut costs, true);
+        let ended = self.end_in_kernel(profile, &mut costs);
         profile.ledger_mut().period = Some((costs.start, ended));
         self.members.release_all(profile);
         end
+    }
+
+    /// Ends what the in-kernel program does, and accounts for all up to then; returns when that was. Its clocks may take long
+    /// to stop, but what the target uses meanwhile is none of the recording.
+    fn end_in_kernel(&mut self, profile: &mut Profile, costs: &mut Costs) -> Timestamp {
+        self.settle(profile, costs, false);
+        let used_by_target = profile.ledger().target_cpu;
+        let ended = self.members.end_kernel(profile);
+        self.settle(profile, costs, true);
+        profile.ledger_mut().target_cpu = used_by_target;
+        ended
     }
 
     /// Tells the in-kernel program what there is, and counts what was missed before it was told.
