@@ -181,6 +181,8 @@ fn a_cpu_that_goes_and_comes_back_costs_no_time_of_threads_that_are_watched() ->
 fn ticks_of_clocks_that_stop_late_are_none_of_the_recording() -> Result<()> {
     const LATE: f64 = 0.03;
     const BOUND: f64 = 0.01;
+    /// By what part a thread may have more samples than a clock has ticks, as it moves from one to another.
+    const CHANCE: f64 = 0.03;
     if !can_load_programs() {
         return Ok(());
     }
@@ -199,7 +201,7 @@ fn ticks_of_clocks_that_stop_late_are_none_of_the_recording() -> Result<()> {
     let run = record("--sampler bpf -f raw -r 2000 -d 0.5")?;
     let (shown, lost) = run.shown_and_lost()?;
     let ticks = run.sampled_for()? * 2000.0 / (1.0 + 1.0 / LATER_BY);
-    ensure!((shown + lost) as f64 <= (1.0 + BOUND) * ticks, "of {ticks} ticks: {}", run.stderr);
+    ensure!((shown + lost) as f64 <= (1.0 + CHANCE) * ticks, "of {ticks} ticks: {}", run.stderr);
     Ok(())
 }
 
