@@ -121,14 +121,17 @@ fn outside(stack: &[Frame]) -> Place {
     let on_stack = |name: &str| stack.iter().any(|frame| frame.plain_name() == name);
     if on_stack("idle") || on_stack("attend") {
         Place::Idle
-    } else if stack.iter().any(|frame| frame.function == "Walk.run")
-        || on_stack("listen")
-        || on_stack("drive_plain")
-    {
+    } else if stack.iter().any(is_walk) || on_stack("listen") || on_stack("drive_plain") {
         Place::Around
     } else {
         Place::Before
     }
+}
+
+/// Whether it is `Walk.run`, which before 3.11 has the same name as that of a thread, from another file.
+fn is_walk(frame: &Frame) -> bool {
+    let is_of_walk = || frame.file.as_deref().is_some_and(|file| file.ends_with("labyrinth.py"));
+    frame.function == "Walk.run" || frame.function == "run" && is_of_walk()
 }
 
 /// Judges the rooms of a stack and the frame that they stand on.
@@ -175,6 +178,13 @@ mod tests {
         assert_eq!(judge(&stack(&text)), Ok(Place::Maze { depth: 3 }));
         assert_eq!(judge(&stack(&format!("{text};<gc>"))), Ok(Place::Maze { depth: 3 }));
         assert_eq!(judge(&stack(AROUND)), Ok(Place::Around));
+    }
+
+    #[test]
+    fn without_qualified_names_the_walk_is_known_by_its_file() {
+        let stack_of = |run: &str| stack(&format!("<module> (labyrinth.py:9);main (labyrinth.py:8);{run}"));
+        assert_eq!(judge(&stack_of("run (labyrinth.py:7)")), Ok(Place::Around));
+        assert_eq!(judge(&stack_of("run (threading.py:7)")), Ok(Place::Before));
     }
 
     #[test]
