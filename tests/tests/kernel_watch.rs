@@ -9,7 +9,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use profiler_bpf::{AbsenceCopy, Cause, DescriptorCalls, KernelSampler, Layout, OffCpu, Record};
+use profiler_bpf::{
+    AbsenceCopy, Cause, DescriptorCalls, KernelSampler, Layout, OffCpu, Record, SummedAbsences,
+};
 use profiler_model::{Nanos, Pid, Tid, Timestamp};
 use profiler_os::{Schedule, ThreadFiles, clock};
 use profiler_tests::can_load_programs;
@@ -26,26 +28,34 @@ const SWITCHING: f64 = 0.1;
 /// A thread that has not ended after this time does not.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// To run until it may stop.
+#[derive(Default)]
+struct Order {
+    is_running: AtomicBool,
+    may_stop: AtomicBool,
+}
+
 /// A thread that does what it is told, and sleeps otherwise.
 struct Subject {
     pid: Pid,
     tid: Tid,
     files: ThreadFiles,
-    orders: Sender<Arc<AtomicBool>>,
+    orders: Sender<Arc<Order>>,
     done: Receiver<()>,
     thread: JoinHandle<()>,
 }
 
 impl Subject {
     fn start() -> Result<Self> {
-        let (orders, to_do) = channel::<Arc<AtomicBool>>();
+        let (orders, to_do) = channel::<Arc<Order>>();
         let (did, done) = channel();
         let (say_id, id) = channel();
         let thread = thread::spawn(move || {
             // Whoever started it waits for each of these.
             let _ = say_id.send(nix::unistd::gettid());
-            while let Ok(may_stop) = to_do.recv() {
-                while !may_stop.load(Ordering::Relaxed) {
+            while let Ok(order) = to_do.recv() {
+                order.is_running.store(true, Ordering::Relaxed);
+                while !order.may_stop.load(Ordering::Relaxed) {
                     std::hint::spin_loop();
                 }
                 let _ = did.send(());
@@ -71,15 +81,23 @@ impl Subject {
 
     /// Has it run until `meanwhile` is over.
     fn runs_while(&self, meanwhile: impl FnOnce() -> Result<()>) -> Result<()> {
-        let may_stop = Arc::new(AtomicBool::new(false));
-        self.orders.send(may_stop.clone())?;
-        while !self.files.activity()?.thread_state().is_running() {
+        let order = Arc::new(Order::default());
+        self.orders.send(order.clone())?;
+        // Nothing in the kernel is left to be done for its return then.
+        while !order.is_running.load(Ordering::Relaxed) {
             thread::yield_now();
         }
         let result = meanwhile();
-        may_stop.store(true, Ordering::Relaxed);
+        order.may_stop.store(true, Ordering::Relaxed);
         self.done.recv()?;
         result
+    }
+
+    /// Has it come to its CPU and sleep again.
+    fn comes_and_goes(&self) -> Result<()> {
+        self.runs_while(|| Ok(()))?;
+        self.sleeping()?;
+        Ok(())
     }
 
     fn end(self) -> Result<()> {
@@ -121,8 +139,7 @@ fn with_unseen_returns(returns: usize) -> Result<Told> {
     let start: Timestamp = clock::now();
     thread::sleep(AWAY.into());
     for _ in 1..returns {
-        subject.runs_while(|| Ok(()))?;
-        subject.sleeping()?;
+        subject.comes_and_goes()?;
     }
     subject.runs_while(|| {
         while subject.files.schedule()?.cpu < counted.cpu + RAN_UNSEEN {}
@@ -174,32 +191,67 @@ struct Unread {
     watch: OffCpu,
     subject: Subject,
     start: Timestamp,
+    /// How many absences of other threads found no room.
+    lost_by_others: u64,
 }
 
 impl Unread {
-    /// A thread leaves its CPU until so many absences of it have found no room.
+    /// A thread leaves its CPU until so many absences of it have found no room, nor would any other record of one.
     fn fill(lost: u64) -> Result<Self> {
         let (mut kernel, mut watch) =
             OffCpu::load(clock::cpus(), false, Nanos::ZERO, DescriptorCalls::default(), None)?;
         let subject = Subject::start()?;
         kernel.set_layout(subject.pid, &Layout::default())?;
         let start = watched_asleep(&mut watch, &subject)?;
-        while kernel.counters()?.ring_full < lost {
-            subject.runs_while(|| Ok(()))?;
-            subject.sleeping()?;
+        let mut unread = Unread { kernel, watch, subject, start, lost_by_others: 0 };
+        while unread.kernel.counters()?.ring_full == 0 {
+            unread.subject.comes_and_goes()?;
         }
-        Ok(Unread { kernel, watch, subject, start })
+        while unread.has_room_for_smallest()? {}
+        unread.lost_by_others = unread.kernel.counters()?.ring_full - unread.lost()?;
+        while unread.lost()? < lost {
+            unread.subject.comes_and_goes()?;
+        }
+        Ok(unread)
+    }
+
+    /// Whether a record without a stack finds room, which is that of a thread that was away when it was first watched. Each
+    /// that does takes some of it.
+    fn has_room_for_smallest(&mut self) -> Result<bool> {
+        let other = Subject::start()?;
+        let start = watched_asleep(&mut self.watch, &other)?;
+        let mut found_room = false;
+        other.runs_while(|| {
+            found_room = self.back_from(start, other.tid)?.record().unsent() == Nanos::ZERO;
+            Ok(())
+        })?;
+        self.watch.forget(other.tid);
+        self.watch.forget_sums(|thread| thread == other.tid);
+        other.end()?;
+        Ok(found_room)
+    }
+
+    /// Sums of absences of the thread that found no room.
+    fn sums_of_lost(&self) -> Result<Vec<SummedAbsences>> {
+        let of_it = |sum: &SummedAbsences| sum.thread == self.subject.tid && sum.lost_in_state.is_some();
+        Ok(self.watch.sums()?.into_iter().filter(of_it).collect())
+    }
+
+    /// How many they are.
+    fn lost(&self) -> Result<u64> {
+        Ok(self.sums_of_lost()?.iter().map(|sum| sum.absences).sum())
     }
 
     fn now(&self, thread: Tid) -> Result<Box<AbsenceCopy>> {
         self.watch.now(thread).context("it is not watched, or moves")
     }
 
-    /// A thread that has just been told to run, once the watch has seen it come to its CPU: until then it may only lack one.
-    fn on_its_cpu(&self, thread: Tid) -> Result<Box<AbsenceCopy>> {
+    /// A thread that was told to run, once the watch has seen it come back from the absence that began at `left`: not every
+    /// return is seen at once, and by then it may have been put aside again.
+    fn back_from(&self, left: Timestamp, thread: Tid) -> Result<Box<AbsenceCopy>> {
         let limit = Instant::now() + PATIENCE;
         loop {
-            let copy = self.watch.now(thread).filter(|copy| copy.record().left().is_none());
+            let copy = self.watch.now(thread).filter(|copy| copy.record().left() != Some(left));
             if let Some(copy) = copy {
                 return Ok(copy);
             }
@@ -213,6 +265,19 @@ impl Unread {
         let sums = self.watch.sums()?.into_iter().filter(|sum| sum.thread == thread);
         let summed = sums.fold(Nanos::ZERO, |time, sum| time + sum.waited + sum.queued);
         Ok(summed + self.now(thread)?.record().unsent())
+    }
+
+    /// The same of one that has come back from the absence that began at `left`, with the rest that is kept of it: all of one
+    /// moment, however often it is put aside.
+    fn unsent_since(&self, left: Timestamp, thread: Tid) -> Result<(Nanos, Box<AbsenceCopy>)> {
+        loop {
+            let copy = self.back_from(left, thread)?;
+            let unsent = self.unsent(thread);
+            // It cannot have left or come back twice at the same time.
+            if self.back_from(left, thread)?.record().back() == copy.record().back() {
+                return Ok((unsent?, copy));
+            }
+        }
     }
 }
 
@@ -236,8 +301,9 @@ fn absences_that_find_no_room_cost_no_time_and_keep_their_reason() -> Result<()>
     let left = copy.record().left().context("it sleeps")?;
     let accounted = seen.away + lost + copy.record().ran();
     ensure!(accounted == left.since(unread.start), "{accounted:?} of {:?}", left.since(unread.start));
-    let lost: Vec<_> = unread.watch.sums()?.into_iter().filter(|sum| sum.lost_in_state.is_some()).collect();
-    ensure!(lost.iter().map(|sum| sum.absences).sum::<u64>() == 50, "{lost:?}");
+    let lost = unread.sums_of_lost()?;
+    let counted = unread.kernel.counters()?.ring_full - unread.lost_by_others;
+    ensure!(counted >= 50 && unread.lost()? == counted, "{counted} found no room: {lost:?}");
     let futex = Some(u64::try_from(nix::libc::SYS_futex)?);
     let waits = |cause| matches!(cause, Cause::Waited { call, .. } if call == futex);
     ensure!(lost.iter().any(|sum| waits(sum.cause)), "{lost:?}");
@@ -259,9 +325,9 @@ fn what_was_told_of_an_absence_is_not_told_again_by_its_sum() -> Result<()> {
     ensure!(!unread.watch.tell_until(thread, unread.start, until), "it has moved on since");
     ensure!(unread.watch.tell_until(thread, left, until), "it is to be told again");
     unread.subject.runs_while(|| {
-        let copy = unread.on_its_cpu(thread)?;
+        let (unsent, copy) = unread.unsent_since(left, thread)?;
         let (back, ran) = (copy.record().back(), copy.record().ran().saturating_sub(ran));
-        let rest = unread.unsent(thread)?.saturating_sub(before);
+        let rest = unsent.saturating_sub(before);
         ensure!(rest + ran == back.since(until), "{rest:?} and {ran:?} of {:?}", back.since(until));
         Ok(())
     })?;
@@ -278,8 +344,9 @@ fn where_an_absence_is_known_by_its_time_alone_that_is_kept() -> Result<()> {
     let start = watched_asleep(&mut unread.watch, &second)?;
     second.runs_while(|| {
         // It was away when it was first watched: what it waits for only the caller may know.
-        let copy = unread.on_its_cpu(second.tid)?;
-        let (away, ran, back) = (copy.record().unsent(), copy.record().ran(), copy.record().back());
+        let (away, copy) = unread.unsent_since(start, second.tid)?;
+        let (ran, back) = (copy.record().ran(), copy.record().back());
+        ensure!(copy.record().unsent() > Nanos::ZERO, "it is known what it waited for");
         ensure!(away + ran == back.since(start), "{away:?} and {ran:?} of {:?}", back.since(start));
         Ok(())
     })?;
