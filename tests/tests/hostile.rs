@@ -475,7 +475,7 @@ fn threads_that_come_and_go_without_end() {
         for _ in 0..5 {
             let run = Profiler::new("dump").words("--json").pid(&fixture).run().unwrap();
             assert!(matches!(run.code(), Some(0 | 1)) && !run.stderr.contains("panicked"), "{run:?}");
-            dumped_json(&run.stdout).unwrap();
+            dumped_json(&run.stdout).with_context(|| run.stderr.clone()).unwrap();
         }
         must_be_free(fixture.pid()).unwrap();
     }

@@ -22,8 +22,14 @@ fn record(scratch: &Scratch, source: &str) -> Profiler {
     Profiler::new("record").words("-f raw -r 500 -o").arg(scratch.file("out.txt")).command(&words)
 }
 
-/// Some work, so that there is something to see.
-const WORK: &str = "def work():\n    for _ in range(3000000): pass\nwork()\n";
+/// Some work, so that there is something to see: so much CPU time from here on, however fast the interpreter is.
+const WORK: &str = "\
+import time
+def work():
+    end = time.process_time() + 0.2
+    while time.process_time() < end: pass
+work()
+";
 
 #[test]
 fn input_and_output_are_the_commands_own() {

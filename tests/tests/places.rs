@@ -20,8 +20,14 @@ use serde_json::Value;
 
 const LABYRINTH: &str = "labyrinth/labyrinth.py";
 
-/// Some work, so that there is something to see.
-const WORK: &str = "def work():\n    for _ in range(4000000): pass\nwork()\n";
+/// Some work, so that there is something to see: so much CPU time from here on, however fast the interpreter is.
+const WORK: &str = "\
+import time
+def work():
+    end = time.process_time() + 0.2
+    while time.process_time() < end: pass
+work()
+";
 
 /// Two threads: one that sleeps, and one that works until its stdin closes and says so from within.
 const WORKER: &str = "\
@@ -352,9 +358,10 @@ fn one_process_that_is_each_interpreter_in_turn() {
     let scratch = Scratch::new().unwrap();
     let source = scratch.file("turn.py");
     // Each takes its work's name from its version and becomes the next one.
-    let text = "import os, sys\n\
-                name = 'work_%d' % sys.version_info[1]\n\
-                exec(compile('def %s():\\n    for _ in range(4000000): pass\\n%s()' % (name, name), 'x', 'exec'))\n\
+    let text = "import os, sys, time\n\
+                name, end = 'work_%d' % sys.version_info[1], time.process_time() + 0.2\n\
+                work = 'def %s():\\n    while time.process_time() < end: pass\\n%s()' % (name, name)\n\
+                exec(compile(work, 'x', 'exec'))\n\
                 if len(sys.argv) > 1:\n    os.execv(sys.argv[1], [sys.argv[1], __file__] + sys.argv[2:])\n";
     fs::write(&source, text).unwrap();
     let paths: Vec<OsString> = here.iter().map(|one| one.words().remove(0)).collect();

@@ -8,12 +8,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use profiler_memory::ReadError;
-use profiler_model::{Pid, RemoteAddr};
-use profiler_os::{MappedFile, Mapping, Process, ProcessMemory};
+use profiler_model::{Nanos, Pid, RemoteAddr};
+use profiler_os::{MappedFile, Mapping, Process, ProcessMemory, clock};
 use profiler_python::{
     AsyncioOffsets, FindError, Module, ModuleMapping, NotPython, Offsets, Runtime, Version, find,
     interpreters, thread_states,
 };
+
+/// Threads that come and go may make a Python look, for a moment, as if it were not up: the one that was looked at is gone.
+const ATTEMPTS: u32 = 5;
+const ATTEMPT_GAP: Nanos = Nanos::from_nanos(1_000_000);
 
 /// A process whose Python was found.
 #[derive(Debug)]
@@ -82,7 +86,16 @@ impl Target {
     /// # Errors
     /// When there is no such process, it may not be read or has no Python that is known.
     pub fn attach(pid: Pid) -> Result<Self, AttachError> {
-        Search::new(pid).attach()
+        let mut search = Search::new(pid);
+        for _ in 1..ATTEMPTS {
+            match search.attach() {
+                Err(AttachError::NotInitialised(_) | AttachError::Unreadable { .. }) => {
+                    clock::sleep_until(clock::now() + ATTEMPT_GAP);
+                }
+                result => return result,
+            }
+        }
+        search.attach()
     }
 
     /// What its children will share with it until they run another program.
