@@ -112,7 +112,12 @@ fn must_add_up(profile: &Collapsed, run: &Run, threads: usize) -> Result<f64> {
     ensure!(shown.len() == threads, "{shown:?} instead of {threads} threads");
     for (thread, time) in shown {
         let off = (time / elapsed - 1.0).abs();
-        ensure!(off <= BOUND, "{thread}: {time} s of {elapsed} s: {:?}", profile.ledger);
+        ensure!(
+            off <= BOUND,
+            "{thread}: {time} s of {elapsed} s: {:?}, {:#?}",
+            profile.ledger,
+            profile.stacks
+        );
     }
     Ok(elapsed)
 }

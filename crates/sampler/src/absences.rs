@@ -459,6 +459,12 @@ impl<S: Clone> Account<S> {
         }
     }
 
+    /// How much of the time since `from` is told nowhere yet, of a thread that had run for so long when it left. It came back
+    /// unseen, and what it ran since then is in the samples that met it.
+    fn untold(&self, from: Timestamp, end: Timestamp, ran: Nanos) -> Nanos {
+        end.since(from).saturating_sub(self.sampled.saturating_sub(ran))
+    }
+
     /// When it came back from this absence was not told before the end.
     fn lose_rest(
         &self,
@@ -473,7 +479,7 @@ impl<S: Clone> Account<S> {
             thread: record.thread(),
             at: end,
             state: ThreadState::Waiting(WaitReason::Unknown),
-            duration: end.since(from),
+            duration: self.untold(from, end, record.ran()),
             holds_gil: false,
             stack: instead.missing.clone(),
         });
@@ -496,5 +502,33 @@ impl<S: Clone> Account<S> {
             (true, None, Some(_)) => ThreadState::Waiting(WaitReason::Unknown),
             (true, None, None) => ThreadState::Waiting(WaitReason::Cpu),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_samples_tell_of_a_thread_that_came_back_unseen_is_not_lost_as_well() {
+        let pid = profiler_model::Pid::new(std::process::id());
+        let files = ThreadFiles::open(pid, Tid::new(std::process::id())).unwrap();
+        let nanos = Nanos::from_nanos;
+        let account = Account::<()> {
+            since: Timestamp::default(),
+            sampled: nanos(400 + 75),
+            told: ToldParts::default(),
+            unsent: Nanos::ZERO,
+            known: None,
+            first_state: None,
+            has_ended: false,
+            files,
+            last_arrivals: None,
+        };
+        let left = Timestamp::default() + nanos(420);
+        // It left after it had run for 400, and again after 475, or never came back.
+        assert_eq!(account.untold(left, left + nanos(80), nanos(400)), nanos(5));
+        assert_eq!(account.untold(left, left + nanos(80), nanos(475)), nanos(80));
+        assert_eq!(account.untold(left, left + nanos(60), nanos(400)), Nanos::ZERO);
     }
 }
