@@ -13,6 +13,15 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{fixture_folder, is_root, missing};
 
+/// A program of some work, so that there is something to see: so much CPU time from here on, however fast the interpreter is.
+pub const WORK: &str = "\
+import time
+def work():
+    end = time.process_time() + 0.2
+    while time.process_time() < end: pass
+work()
+";
+
 /// The minor versions of CPython 3 that the matrix must have.
 const MINOR_VERSIONS: std::ops::RangeInclusive<u32> = 6..=15;
 

@@ -41,7 +41,7 @@ pub use environment::Environment;
 pub use expectation::{expectation, fixture_folder, line_numbers};
 pub use fixture::Fixture;
 pub use interpreter::{
-    Interpreter, every_interpreter, every_interpreter_side_by_side, interpreters, one_interpreter,
+    Interpreter, WORK, every_interpreter, every_interpreter_side_by_side, interpreters, one_interpreter,
 };
 pub use json_schema::check_schema;
 pub use kernel_programs::{can_load_programs, programs_of};

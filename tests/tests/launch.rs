@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use profiler_tests::statistics::most_instants;
 use profiler_tests::{
-    Collapsed, Fixture, Profiler, Run, Running, Scratch, Terminal, USUAL_SIZE, can_load_programs,
+    Collapsed, Fixture, Profiler, Run, Running, Scratch, Terminal, USUAL_SIZE, WORK, can_load_programs,
     count_before, every_interpreter_side_by_side, one_interpreter, profiler_path, read_speedscope,
 };
 
@@ -21,15 +21,6 @@ fn record(scratch: &Scratch, source: &str) -> Profiler {
     let words = one_interpreter().inline_words(source);
     Profiler::new("record").words("-f raw -r 500 -o").arg(scratch.file("out.txt")).command(&words)
 }
-
-/// Some work, so that there is something to see: so much CPU time from here on, however fast the interpreter is.
-const WORK: &str = "\
-import time
-def work():
-    end = time.process_time() + 0.2
-    while time.process_time() < end: pass
-work()
-";
 
 #[test]
 fn input_and_output_are_the_commands_own() {

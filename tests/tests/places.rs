@@ -13,21 +13,12 @@ use nix::libc::{SYS_process_vm_readv, SYS_ptrace};
 use profiler_tests::labyrinth::{Place, judge};
 use profiler_tests::place::{self, can_put_elsewhere, within};
 use profiler_tests::{
-    Collapsed, Fixture, Frame, Interpreter, Profiler, Scratch, dumped_json, every_interpreter, interpreters,
-    missing, one_interpreter, profiler_path,
+    Collapsed, Fixture, Frame, Interpreter, Profiler, Scratch, WORK, dumped_json, every_interpreter,
+    interpreters, missing, one_interpreter, profiler_path,
 };
 use serde_json::Value;
 
 const LABYRINTH: &str = "labyrinth/labyrinth.py";
-
-/// Some work, so that there is something to see: so much CPU time from here on, however fast the interpreter is.
-const WORK: &str = "\
-import time
-def work():
-    end = time.process_time() + 0.2
-    while time.process_time() < end: pass
-work()
-";
 
 /// Two threads: one that sleeps, and one that works until its stdin closes and says so from within.
 const WORKER: &str = "\
