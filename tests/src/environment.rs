@@ -1,11 +1,12 @@
 //! The environment of the scientific fixtures: a CPython with the packages of `fixtures/requirements.txt` and
-//! the compiled modules, which `cargo xtask prepare` makes under `target/venvs/`.
+//! the compiled modules, which `cargo xtask prepare` makes in the [`cache`].
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use serde::Deserialize;
 
+use crate::cache::{self, STAMP};
 use crate::{Interpreter, missing};
 
 /// The folder of the environment.
@@ -13,9 +14,6 @@ const FOLDER: &str = "venvs/3.12";
 
 /// The folder of the one that has NumPy 1 and nothing else.
 const NUMPY_1_FOLDER: &str = "venvs/3.12-numpy-1";
-
-/// The file that says that a folder is whole.
-const STAMP: &str = ".complete";
 
 /// What of the environment a fixture needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -48,9 +46,7 @@ impl Environment {
 }
 
 fn folder(name: &str) -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
-    target.join(name)
+    cache::folder().join(name)
 }
 
 fn is_whole(folder: &Path) -> bool {

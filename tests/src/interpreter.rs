@@ -4,13 +4,16 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, OnceLock};
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
 
+use crate::cache::{self, STAMP};
 use crate::{fixture_folder, is_root, missing};
 
 /// A program of some work, so that there is something to see: so much CPU time from here on, however fast the interpreter is.
@@ -25,11 +28,16 @@ work()
 /// The minor versions of CPython 3 that the matrix must have.
 const MINOR_VERSIONS: std::ops::RangeInclusive<u32> = 6..=15;
 
-/// Where the fixtures lie inside a root folder: it cannot see the checkout.
-const FIXTURES_IN_ROOT: &str = "opt/profiler-fixtures";
+/// Where the fixtures lie inside a root folder, which cannot see the checkout. Each checkout has its own folder there, as they
+/// share the root.
+fn fixtures_in_root() -> PathBuf {
+    let mut hasher = DefaultHasher::new();
+    fixture_folder().hash(&mut hasher);
+    Path::new("opt").join(format!("profiler-fixtures-{:016x}", hasher.finish()))
+}
 
 /// An interpreter that fixtures run on.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Interpreter {
     /// What failures call it: `3.6.15`, `3.11-debian`, `3.14-sid`.
     pub id: String,
@@ -50,6 +58,23 @@ impl Interpreter {
         }
     }
 
+    /// The version in the name of a test case: `3.6`, `3.11-debian`.
+    pub fn label(&self) -> String {
+        match self.id.split_once('-') {
+            Some((_, place)) => format!("{}-{place}", self.short_version()),
+            None => self.short_version(),
+        }
+    }
+
+    fn short_version(&self) -> String {
+        format!("3.{}{}", self.minor, if self.free_threaded { "t" } else { "" })
+    }
+
+    /// Whether it is the distribution's own, which a second interpreter of the same version may stand beside.
+    pub fn is_of_system(&self) -> bool {
+        self.path.starts_with("/usr") && self.root.is_none()
+    }
+
     /// The root folder that it lives in, where that is not the machine's own.
     pub fn root(&self) -> Option<&Path> {
         self.root.as_deref()
@@ -59,7 +84,7 @@ impl Interpreter {
     pub fn fixture_words(&self, program: &str, arguments: &[&str]) -> Vec<OsString> {
         let folder = match &self.root {
             None => fixture_folder(),
-            Some(_) => Path::new("/").join(FIXTURES_IN_ROOT),
+            Some(_) => Path::new("/").join(fixtures_in_root()),
         };
         let mut words = self.words();
         words.push(folder.join(program).into());
@@ -145,9 +170,7 @@ fn of_system(found: &mut Vec<Interpreter>) {
 
 /// The folder that holds prepared root folders.
 fn roots_folder() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
-    target.join("roots")
+    cache::folder().join("roots")
 }
 
 /// The interpreters in prepared root folders.
@@ -155,7 +178,7 @@ fn of_roots(found: &mut Vec<Interpreter>) {
     for entry in fs::read_dir(roots_folder()).into_iter().flatten().flatten() {
         let root = entry.path();
         // The stamp of `cargo xtask prepare`: without it the folder is half made.
-        if !root.join(".complete").exists() {
+        if !root.join(STAMP).exists() {
             continue;
         }
         if !is_root() {
@@ -181,7 +204,7 @@ fn of_roots(found: &mut Vec<Interpreter>) {
 /// Brings the fixtures into a root folder.
 fn copy_fixtures(root: &Path) -> Result<()> {
     for topic in fs::read_dir(fixture_folder())?.flatten().filter(|entry| entry.path().is_dir()) {
-        let folder = root.join(FIXTURES_IN_ROOT).join(topic.file_name());
+        let folder = root.join(fixtures_in_root()).join(topic.file_name());
         fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
         for file in fs::read_dir(topic.path())?.flatten().filter(|entry| entry.path().is_file()) {
             // By way of another name: a test that runs at the same time must not see half a file.
@@ -211,13 +234,34 @@ fn discover() -> Vec<Interpreter> {
     found
 }
 
+/// The variable that names a file with the interpreters, as [`write_list`] writes it. With cargo-nextest each test case is a
+/// process of its own, and to ask all interpreters for their versions takes longer than most cases.
+pub const LIST_VARIABLE: &str = "PROFILER_TESTS_INTERPRETERS";
+
+/// Finds all interpreters and writes their list to a file.
+///
+/// # Errors
+/// When the file cannot be written.
+///
+/// # Panics
+/// When one of the matrix is missing and skipping is forbidden.
+pub fn write_list(file: &Path) -> Result<()> {
+    let list = serde_json::to_string_pretty(&discover())?;
+    fs::write(file, list).with_context(|| file.display().to_string())
+}
+
+fn listed_or_found() -> Vec<Interpreter> {
+    let listed = std::env::var_os(LIST_VARIABLE).and_then(|path| fs::read(path).ok());
+    listed.and_then(|list| serde_json::from_slice(&list).ok()).unwrap_or_else(discover)
+}
+
 /// All interpreters of this machine, oldest first.
 ///
 /// # Panics
 /// When one of the matrix is missing and skipping is forbidden.
 pub fn interpreters() -> &'static [Interpreter] {
     static FOUND: OnceLock<Vec<Interpreter>> = OnceLock::new();
-    FOUND.get_or_init(discover)
+    FOUND.get_or_init(listed_or_found)
 }
 
 /// One interpreter, for tests whose outcome does not depend on its version.

@@ -3,6 +3,7 @@
 //! judgement whether a stack of the labyrinth is possible. The tests themselves are in `tests/`.
 #![forbid(unsafe_code)]
 
+pub mod cache;
 mod collapsed;
 mod competitors;
 pub mod core_file;
@@ -16,6 +17,7 @@ mod interpreter;
 mod json_schema;
 mod kernel_programs;
 pub mod labyrinth;
+mod ledger;
 mod line_reader;
 pub mod line_tables;
 pub mod place;
@@ -27,6 +29,7 @@ mod scratch;
 pub mod snapshot;
 mod speedscope;
 pub mod statistics;
+pub mod suite;
 pub mod survey;
 mod terminal;
 mod timed_recording;
@@ -41,10 +44,12 @@ pub use environment::Environment;
 pub use expectation::{expectation, fixture_folder, line_numbers};
 pub use fixture::Fixture;
 pub use interpreter::{
-    Interpreter, WORK, every_interpreter, every_interpreter_side_by_side, interpreters, one_interpreter,
+    Interpreter, LIST_VARIABLE, WORK, every_interpreter, every_interpreter_side_by_side, interpreters,
+    one_interpreter, write_list,
 };
 pub use json_schema::check_schema;
 pub use kernel_programs::{can_load_programs, programs_of};
+pub use ledger::{Ledger, Times};
 pub use line_reader::Lines;
 pub use process::{
     cpu_nanos, process_state, state_of, tracer_of, wait_until_others_are_still, wait_until_still,

@@ -14,13 +14,16 @@ use nix::unistd::Pid;
 
 use crate::place::NOBODY;
 use crate::process::{cpu_nanos, voluntary_switches};
-use crate::{Fixture, LoweredLimit, Scratch, UsualLimit};
+use crate::{Fixture, Ledger, LoweredLimit, Scratch, UsualLimit, cache};
 
 /// A run that takes longer hangs. The longest one of the tests takes some seconds.
 const LONGEST_RUN: Duration = Duration::from_secs(90);
 
 /// The sleeps between samples after which a run is taken to be well under way: start-up has far fewer.
 const SLEEPS_WHEN_SAMPLING: u64 = 60;
+
+/// The file of a recording's ledger, in a folder of its own.
+const LEDGER_FILE: &str = "ledger.json";
 
 /// What the binary is called.
 const NAME: &str = "profiler";
@@ -29,18 +32,12 @@ const NAME: &str = "profiler";
 /// there.
 const SLEEPS_WHEN_KERNEL_SAMPLES: u64 = 4;
 
-/// The binary: `PROFILER_BIN`, or the release build.
+/// The binary: `PROFILER_BIN`, which `cargo xtask test` sets, or the release build.
 ///
 /// # Panics
 /// When it is not there.
 pub fn profiler_path() -> PathBuf {
-    let built = || {
-        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
-            || std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"),
-            PathBuf::from,
-        );
-        target.join("release/profiler")
-    };
+    let built = || cache::target_folder().join("release/profiler");
     let path = std::env::var_os("PROFILER_BIN").map_or_else(built, PathBuf::from);
     assert!(path.exists(), "no binary at {}: `cargo build --release` makes it", path.display());
     path
@@ -52,14 +49,17 @@ pub struct Profiler {
     command: Command,
     /// Whether it is to run while the kernel's limit to the rate of samples is lowered.
     lowered: bool,
+    /// Where a recording writes its ledger.
+    ledger: Option<Scratch>,
 }
+
+/// What records.
+const RECORD: &str = "record";
 
 impl Profiler {
     /// `profiler SUBCOMMAND`.
     pub fn new(subcommand: &str) -> Self {
-        let mut command = Command::new(profiler_path());
-        command.arg(subcommand).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Profiler { command, lowered: false }
+        Profiler::by(Command::new(profiler_path()), subcommand)
     }
 
     /// `profiler SUBCOMMAND` as the user nobody, with a copy of the binary that nobody can reach.
@@ -67,22 +67,38 @@ impl Profiler {
         let copy = scratch.file("profiler");
         std::fs::copy(profiler_path(), &copy)?;
         let mut command = Command::new(copy);
-        command.arg(subcommand).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.uid(NOBODY).gid(NOBODY).current_dir(scratch.path());
-        Ok(Profiler { command, lowered: false })
+        Ok(Profiler::by(command, subcommand))
     }
 
     /// `profiler SUBCOMMAND` in another place: behind the words that lead there.
     pub fn within(place: &[OsString], subcommand: &str) -> Self {
-        Profiler::binary_within(place, &profiler_path(), subcommand)
+        let mut command = Command::new(&place[0]);
+        command.args(&place[1..]).arg(profiler_path());
+        Profiler::by(command, subcommand)
     }
 
-    /// The same with a copy of the binary that is within reach there.
+    /// The same with a copy of the binary that is within reach there, where no file of the test may be: it has no ledger.
     pub fn binary_within(place: &[OsString], binary: &Path, subcommand: &str) -> Self {
         let mut command = Command::new(&place[0]);
-        command.args(&place[1..]).arg(binary).arg(subcommand);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Profiler { command, lowered: false }
+        command.args(&place[1..]).arg(binary);
+        Profiler::of(command, subcommand)
+    }
+
+    /// The words so far run the binary; a recording writes its ledger where the test finds it.
+    fn by(command: Command, subcommand: &str) -> Self {
+        let mut profiler = Profiler::of(command, subcommand);
+        if subcommand == RECORD {
+            let scratch = Scratch::new().expect("a folder for the ledger");
+            profiler = profiler.words("--ledger-json").arg(scratch.file(LEDGER_FILE));
+            profiler.ledger = Some(scratch);
+        }
+        profiler
+    }
+
+    fn of(mut command: Command, subcommand: &str) -> Self {
+        command.arg(subcommand).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Profiler { command, lowered: false, ledger: None }
     }
 
     /// Changes its environment.
@@ -133,7 +149,14 @@ impl Profiler {
         let stdin = child.stdin.take();
         let stdout = reader(child.stdout.take().context("no stdout")?);
         let stderr = reader(child.stderr.take().context("no stderr")?);
-        Ok(Running { child, stdin, stdout: Some(stdout), stderr: Some(stderr), _limit: limit })
+        Ok(Running {
+            child,
+            stdin,
+            stdout: Some(stdout),
+            stderr: Some(stderr),
+            ledger: self.ledger,
+            _limit: limit,
+        })
     }
 
     /// Runs it to its end.
@@ -193,6 +216,7 @@ pub struct Running {
     pub stdin: Option<ChildStdin>,
     stdout: Option<JoinHandle<String>>,
     stderr: Option<JoinHandle<String>>,
+    ledger: Option<Scratch>,
     /// Nobody lowers it while this runs.
     _limit: Option<UsualLimit>,
 }
@@ -277,7 +301,9 @@ impl Running {
         let text = |thread: Option<JoinHandle<String>>| {
             thread.and_then(|thread| thread.join().ok()).context("a reading thread panicked")
         };
-        Ok(Run { status, stdout: text(self.stdout.take())?, stderr: text(self.stderr.take())? })
+        let ledger = self.ledger.take().and_then(|folder| std::fs::read(folder.file(LEDGER_FILE)).ok());
+        let ledger = ledger.map(|json| Ledger::read(&serde_json::from_slice(&json)?)).transpose()?;
+        Ok(Run { status, stdout: text(self.stdout.take())?, stderr: text(self.stderr.take())?, ledger })
     }
 }
 
@@ -297,6 +323,7 @@ pub struct Run {
     pub stdout: String,
     /// What it wrote to stderr.
     pub stderr: String,
+    ledger: Option<Ledger>,
 }
 
 impl Run {
@@ -305,41 +332,20 @@ impl Run {
         self.status.code()
     }
 
-    /// For how long it sampled, in seconds, as the ledger tells: `N samples in 1.234 s` or `in 567.8 ms`.
+    /// The ledger of a recording.
+    ///
+    /// # Errors
+    /// When it was none, or it ended before it wrote its ledger.
+    pub fn ledger(&self) -> Result<&Ledger> {
+        self.ledger.as_ref().with_context(|| format!("no ledger: {}", self.stderr))
+    }
+
+    /// For how long it sampled, in seconds.
+    ///
+    /// # Errors
+    /// As for [`Run::ledger`].
     pub fn sampled_for(&self) -> Result<f64> {
-        self.seconds_after(" samples in ")
-    }
-
-    /// The CPU time that the target has used meanwhile, in seconds, as the ledger tells.
-    pub fn target_used(&self) -> Result<f64> {
-        self.seconds_after("target used ")
-    }
-
-    fn seconds_after(&self, words: &str) -> Result<f64> {
-        let time = || {
-            let mut words = self.stderr.split_once(words)?.1.split_whitespace();
-            let number: f64 = words.next()?.parse().ok()?;
-            match words.next()?.trim_matches(|c: char| !c.is_alphabetic()) {
-                "s" => Some(number),
-                "ms" => Some(number / 1e3),
-                _ => None,
-            }
-        };
-        time().with_context(|| format!("no time after {words:?} in {}", self.stderr))
-    }
-
-    /// How many samples were shown and how many lost, as the ledger tells: `N samples in`, and `lost M` or `none lost`.
-    pub fn shown_and_lost(&self) -> Result<(u64, u64)> {
-        let told = || {
-            let (before, after) = self.stderr.split_once(" samples in ")?;
-            let lost = match after.split_once("lost ") {
-                Some((_, after)) => after.split_whitespace().next()?,
-                None => "0",
-            };
-            let number = |text: &str| text.replace(',', "").parse().ok();
-            Some((number(before.split_whitespace().next_back()?)?, number(lost)?))
-        };
-        told().with_context(|| format!("no numbers in {}", self.stderr))
+        Ok(self.ledger()?.duration)
     }
 
     /// The signal that ended it.

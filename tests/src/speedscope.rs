@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-use crate::Frame;
+use crate::{Frame, Ledger};
 
 #[derive(Deserialize)]
 struct File {
@@ -57,11 +57,7 @@ pub fn uninterrupted(text: &str) -> Result<Vec<(String, f64)>> {
 /// How many samples a second were really taken, of those asked for: what was lost was not.
 pub fn samples_per_second(text: &str, asked: f64) -> Result<f64> {
     let file: serde_json::Value = serde_json::from_str(text)?;
-    let ledger = &file["ledger"];
-    let attempts = ledger["attempts"].as_f64().context("no ledger")?;
-    let lost = ledger["lost"].as_object().context("no losses")?;
-    let lost: f64 = lost.values().filter_map(serde_json::Value::as_f64).sum();
-    Ok(asked * (1.0 - lost / attempts.max(1.0)))
+    Ok(asked * Ledger::read(&file["ledger"])?.share_kept())
 }
 
 /// One sample of one thread.

@@ -17,8 +17,8 @@ const OBJECT: &str = "python.bpf.o";
 
 /// Builds the object, or with `--check` compares it.
 pub fn run(arguments: &[String]) -> Result<()> {
-    if let Err(error) = prepare::package(CLANG) {
-        ensure!(!prepare::forbids_skipping(arguments), "{CLANG} is missing: {error:#}");
+    if let Err(error) = prepare::packages(&[CLANG]) {
+        ensure!(!prepare::Options::parse(arguments).no_skip, "{CLANG} is missing: {error:#}");
         eprintln!("xtask: SKIPPED: building the program for the kernel needs {CLANG}: {error:#}");
         return Ok(());
     }

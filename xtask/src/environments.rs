@@ -1,7 +1,6 @@
-//! The virtual environments in which the scientific fixtures run, under `target/venvs/`: one with the packages that
-//! `fixtures/requirements.txt` pins, and the compiled modules of `fixtures/bindings/compiled`; and one with the last
-//! NumPy 1, which no other package has to run with. Made once by pip and the compilers; made again when it was interrupted or when what it is made of has changed. It knows nothing
-//! of what the fixtures do.
+//! The virtual environments in which the scientific fixtures run, in the cache: one with the packages that
+//! `fixtures/requirements.txt` pins and the compiled modules of `fixtures/bindings/compiled`, and one with the last NumPy 1,
+//! which no other package has to run with.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,8 +8,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use profiler_tests::cache;
+
 use crate::offsets::{pyenv_root, subfolders};
-use crate::prepare::{STAMP, package};
+use crate::prepare::{Options, once};
 use crate::run;
 
 /// The CPython of the environment: the book's, and one that all packages have binary wheels for.
@@ -28,21 +29,21 @@ const BINDINGS: &str = "fixtures/bindings/compiled";
 /// How long pip waits for an answer, and how often it asks: without a network it must give up soon.
 const PIP_PATIENCE: [&str; 4] = ["--timeout", "20", "--retries", "2"];
 
-/// Makes the environments, the first one with its compiled modules, unless they are there, whole, and made of the
-/// same.
-pub fn scientific() -> Result<()> {
-    let folder = run::target_folder().join("venvs");
-    packages(&folder.join(PYTHON), REQUIREMENTS)?;
-    compiled_modules(&folder.join(PYTHON))?;
-    packages(&folder.join(format!("{PYTHON}-numpy-1")), NUMPY_1)
+/// Makes the environments and the compiled modules, unless they are there, whole, and made of the same.
+pub fn scientific(options: &Options) -> Result<()> {
+    let folder = cache::folder().join("venvs");
+    let environment = folder.join(PYTHON);
+    packages(&environment, REQUIREMENTS, options)?;
+    compiled_modules(&environment, options)?;
+    packages(&folder.join(format!("{PYTHON}-numpy-1")), NUMPY_1, options)
 }
 
 /// An environment with the packages that a file names.
-fn packages(folder: &Path, requirements: &str) -> Result<()> {
+fn packages(folder: &Path, requirements: &str, options: &Options) -> Result<()> {
     let requirements = run::workspace().join(requirements);
     let python = interpreter()?;
     let made_of = format!("{}\n{}", python.display(), fs::read_to_string(&requirements)?);
-    once(folder, &made_of, || {
+    once(folder, &made_of, options, || {
         run::insist(Command::new(&python).args(["-m", "venv"]).arg(folder))?;
         let mut pip = Command::new(folder.join("bin/python"));
         pip.args(["-m", "pip", "--quiet", "--disable-pip-version-check"]).args(PIP_PATIENCE);
@@ -52,31 +53,14 @@ fn packages(folder: &Path, requirements: &str) -> Result<()> {
     })
 }
 
-/// The modules that are compiled here, in a folder of the environment.
-fn compiled_modules(environment: &Path) -> Result<()> {
-    let sources = run::workspace().join(BINDINGS);
+/// The modules that are compiled here, by the environment's interpreter.
+fn compiled_modules(environment: &Path, options: &Options) -> Result<()> {
     let folder = environment.join("bindings");
-    once(&folder, &contents(&sources)?, || {
-        package("gcc")?;
-        package("gfortran")?;
+    let sources = run::workspace().join(BINDINGS);
+    once(&folder, &contents(&sources)?, options, || {
         let mut build = Command::new(environment.join("bin/python"));
         run::insist(build.arg(sources.join("build.py")).arg(&folder))
     })
-}
-
-/// Makes a folder, unless its stamp says that it is whole and made of the same. What was interrupted, or is
-/// made of something else, is thrown away first.
-fn once(folder: &Path, made_of: &str, make: impl FnOnce() -> Result<()>) -> Result<()> {
-    let stamp = folder.join(STAMP);
-    if fs::read_to_string(&stamp).is_ok_and(|found| found == made_of) {
-        return Ok(());
-    }
-    if folder.exists() {
-        fs::remove_dir_all(folder).with_context(|| folder.display().to_string())?;
-    }
-    fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-    make()?;
-    fs::write(&stamp, made_of).with_context(|| stamp.display().to_string())
 }
 
 /// The newest interpreter of pyenv that the environment can be made of.
@@ -99,7 +83,8 @@ fn contents(folder: &Path) -> Result<String> {
     let mut all = String::new();
     for file in files {
         let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
-        all.push_str(&format!("{}\n{text}\n", file.display()));
+        let name = file.file_name().unwrap_or_default().display();
+        all.push_str(&format!("{name}\n{text}\n"));
     }
     Ok(all)
 }

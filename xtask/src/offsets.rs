@@ -15,7 +15,7 @@ use profiler_python::{
     offsets_for, parse_debug_offsets,
 };
 
-use crate::prepare::forbids_skipping;
+use crate::prepare::{Options, roots_folder};
 use crate::run::target_folder;
 
 const PROGRAM: &str = include_str!("offsets.c");
@@ -66,7 +66,7 @@ pub fn run(arguments: &[String]) -> Result<()> {
         println!("not on this machine, so not checked: {}", names.join(", "));
     }
     ensure!(different == 0, "the offsets of {different} interpreters differ from the tables");
-    let complete = names.is_empty() || !forbids_skipping(arguments);
+    let complete = names.is_empty() || !Options::parse(arguments).no_skip;
     ensure!(complete, "without {} this check is not whole", names.join(", "));
     Ok(())
 }
@@ -94,7 +94,7 @@ fn interpreters() -> Vec<Interpreter> {
         add_from(&prefix, None, &mut found);
     }
     add_from(Path::new("/usr"), None, &mut found);
-    for chroot in subfolders(&target_folder().join("roots")) {
+    for chroot in subfolders(&roots_folder()) {
         let prefix = chroot.join("usr");
         add_from(&prefix, Some(prefix.join("include")), &mut found);
     }

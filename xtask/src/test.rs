@@ -1,32 +1,162 @@
-//! `cargo xtask test`: prepares, builds, runs all tests, and says what was skipped.
+//! `cargo xtask test`: prepares, builds, runs the tests tier by tier, and reports what was skipped.
+//!
+//! The tiers: 1, deterministic, in parallel; 2, on live processes, two at a time; 3, statistical, alone on the machine.
+//! cargo-nextest runs them where it is installed, `cargo test` elsewhere.
 
+use std::ffi::OsString;
 use std::fs;
 use std::process::Command;
+use std::thread;
+use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail, ensure};
+use profiler_tests::suite::{TIER_VARIABLE, Tier};
 
-use crate::{prepare, run};
+use crate::prepare::{self, Options};
+use crate::run;
 
-/// Runs all tests, or those whose name contains one of the words.
-pub fn run(arguments: &[String]) -> Result<()> {
-    let no_skip = prepare::forbids_skipping(arguments);
-    let words: Vec<&String> = arguments.iter().filter(|word| *word != "--no-skip").collect();
-    prepare::prepare(no_skip)?;
-    run::insist(run::cargo().args(["build", "--release", "--package", "profiler-cli"]))?;
-    // The tests themselves are hardly optimised: fifty programs would take longer to build than to run.
-    let skipped = run::target_folder().join("tests-skipped.txt");
-    fs::write(&skipped, "")?;
-    let mut test = with_usual_signals(&run::cargo());
-    // One after the other: each of those of the binary runs a target and the profiler, which want a core each. All
-    // with one command, so that nothing is built twice, once with the features of some and once with those of all.
-    test.args(["test", "--workspace", "--no-fail-fast", "--", "--test-threads=1"]).args(&words);
-    test.env("PROFILER_TESTS_SKIPPED", &skipped);
-    if no_skip {
-        test.env("PROFILER_TESTS_NO_SKIP", "1");
+/// The profile that everything is built in: see `Cargo.toml`.
+pub const PROFILE: &str = "ci";
+
+/// What the command line asks for.
+#[derive(Debug)]
+struct Plan {
+    prepare: Options,
+    tiers: Vec<Tier>,
+    words: Vec<String>,
+}
+
+impl Plan {
+    fn parse(arguments: &[String]) -> Result<Self> {
+        let mut plan = Plan { prepare: Options::parse(arguments), tiers: Vec::new(), words: Vec::new() };
+        let mut arguments = arguments.iter();
+        while let Some(word) = arguments.next() {
+            match word.as_str() {
+                "--no-skip" | "--from-nothing" => {}
+                "--tier" => {
+                    let number = arguments.next().context("--tier: expected 1, 2 or 3")?;
+                    let tier = Tier::ALL.into_iter().find(|tier| tier.name() == number);
+                    plan.tiers.push(tier.with_context(|| format!("--tier {number}: expected 1, 2 or 3"))?);
+                }
+                flag if flag.starts_with('-') => bail!("no option {flag}; `cargo xtask help` lists them"),
+                name => plan.words.push(name.to_owned()),
+            }
+        }
+        if plan.tiers.is_empty() {
+            plan.tiers.extend(Tier::ALL);
+        }
+        Ok(plan)
     }
-    run::insist(&mut test)?;
-    report_skipped(&fs::read_to_string(&skipped)?);
+}
+
+/// Runs all tests, or those of some tiers, or those whose name contains one of the words.
+pub fn run(arguments: &[String]) -> Result<()> {
+    let plan = Plan::parse(arguments)?;
+    prepare_and_build(&plan.prepare)?;
+    let runner = Runner::new(plan.prepare.no_skip)?;
+    let mut failed = Vec::new();
+    for tier in &plan.tiers {
+        let start = Instant::now();
+        let passed = runner.run(*tier, &plan.words)?;
+        eprintln!("xtask: tier {}: {:.0} s", tier.name(), start.elapsed().as_secs_f64());
+        if !passed {
+            failed.push(format!("tier {}", tier.name()));
+        }
+    }
+    let skipped = runner.skipped()?;
+    ensure!(failed.is_empty(), "{} failed", failed.join(" and "));
+    report_skipped(&skipped);
     Ok(())
+}
+
+/// Prepares and builds beside each other: the one waits for the network and the disk, the other for the CPUs.
+pub fn prepare_and_build(options: &Options) -> Result<()> {
+    let start = Instant::now();
+    thread::scope(|scope| {
+        let prepared = scope.spawn(|| prepare::prepare(options));
+        // In one go, so that nothing is built twice, once with the features of some and once with those of all.
+        let all = ["build", "--profile", PROFILE, "--workspace", "--all-targets", "--quiet"];
+        let built = run::insist(run::cargo().args(all));
+        let prepared = prepared.join().unwrap_or_else(|_| bail!("preparing panicked"));
+        built.and(prepared)
+    })?;
+    eprintln!("xtask: prepared and built: {:.0} s", start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Runs test programs with all that they need to know.
+#[derive(Debug)]
+pub struct Runner {
+    has_nextest: bool,
+    environment: Vec<(&'static str, OsString)>,
+    skipped: std::path::PathBuf,
+}
+
+impl Runner {
+    /// Finds the interpreters once, for all tests.
+    ///
+    /// # Errors
+    /// When one is missing and nothing may be skipped.
+    pub fn new(no_skip: bool) -> Result<Self> {
+        let target = run::target_folder();
+        let skipped = target.join("tests-skipped.txt");
+        fs::write(&skipped, "")?;
+        let binary = std::env::var_os("PROFILER_BIN");
+        let binary = binary.unwrap_or_else(|| target.join(PROFILE).join("profiler").into());
+        let mut environment =
+            vec![("PROFILER_BIN", binary), ("PROFILER_TESTS_SKIPPED", skipped.clone().into())];
+        if no_skip {
+            environment.push(("PROFILER_TESTS_NO_SKIP", "1".into()));
+        }
+        let list = target.join("interpreters.json");
+        profiler_tests::write_list(&list)?;
+        environment.push((profiler_tests::LIST_VARIABLE, list.into()));
+        let has_nextest = run::succeeds(run::cargo().args(["nextest", "--version"]));
+        Ok(Runner { has_nextest, environment, skipped })
+    }
+
+    /// Runs a tier; returns whether all of it passed.
+    pub fn run(&self, tier: Tier, words: &[String]) -> Result<bool> {
+        let command = if self.has_nextest { nextest(tier, words) } else { cargo_test(tier, words) };
+        let mut command = with_usual_signals(&command);
+        command.env(TIER_VARIABLE, tier.name());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        Ok(run::insist(&mut command).is_ok())
+    }
+
+    fn skipped(&self) -> Result<String> {
+        Ok(fs::read_to_string(&self.skipped)?)
+    }
+}
+
+/// cargo-nextest, which runs each test case as a process of its own.
+fn nextest(tier: Tier, words: &[String]) -> Command {
+    let mut command = run::cargo();
+    command.args(["nextest", "run", "--cargo-profile", PROFILE, "--workspace", "--cargo-quiet"]);
+    command.args(["--no-fail-fast", "--no-tests", "pass"]);
+    if tier != Tier::Deterministic {
+        command.args(["-E", &format!("binary({})", tier.program())]);
+    }
+    if let Some(threads) = tier.threads() {
+        command.arg(format!("--test-threads={threads}"));
+    }
+    command.args(words);
+    command
+}
+
+/// `cargo test`, which runs one test program after the other.
+fn cargo_test(tier: Tier, words: &[String]) -> Command {
+    let mut command = run::cargo();
+    command.args(["test", "--profile", PROFILE, "--workspace", "--quiet", "--no-fail-fast"]);
+    if tier != Tier::Deterministic {
+        command.args(["--test", tier.program()]);
+    }
+    command.arg("--");
+    if let Some(threads) = tier.threads() {
+        command.arg(format!("--test-threads={threads}"));
+    }
+    command.args(words);
+    command
 }
 
 /// The same command with all signals as they are by default: tests send them, and who is started in the background or by
@@ -38,7 +168,7 @@ fn with_usual_signals(command: &Command) -> Command {
     usual
 }
 
-/// Says what the tests could not do on this machine.
+/// Reports what the tests could not do on this machine.
 fn report_skipped(skipped: &str) {
     let mut reasons: Vec<&str> = skipped.lines().collect();
     let count = reasons.len();

@@ -104,6 +104,9 @@ pub struct RecordFlags {
     /// flamegraph; raw on stdout]
     #[arg(short, long, value_parser = format_names())]
     pub format: Option<String>,
+    /// Also write the ledger, the counts and costs that end every recording, as JSON to this file
+    #[arg(long, value_name = "FILE")]
+    pub ledger_json: Option<PathBuf>,
     /// How long to sample, in seconds (fractions too) or `unlimited`
     #[arg(short, long, value_name = "SECONDS", default_value = "unlimited", allow_negative_numbers = true)]
     pub duration: String,

@@ -54,6 +54,8 @@ pub struct RecordPlan {
     pub output: Output,
     /// What is written there.
     pub format: &'static dyn Format,
+    /// Where the ledger is written as JSON.
+    pub ledger_json: Option<Output>,
     /// How long to sample; `None` until something else ends it.
     pub duration: Option<Duration>,
     /// Whether its descendants are sampled as well.
@@ -274,6 +276,7 @@ fn record_plan(flags: RecordFlags, now: SystemTime) -> Result<RecordPlan, UsageE
         subject,
         output,
         format,
+        ledger_json: flags.ledger_json.map(Output::File),
         duration,
         subprocesses,
         choice,

@@ -8,7 +8,7 @@ use anyhow::Context;
 use profiler_model::Nanos;
 use profiler_os::launch::{CommandEnd, InvokingUser, Streams};
 use profiler_os::signals::{Received, Signals, UserSignal};
-use profiler_output::{ViewOptions, write_ledger};
+use profiler_output::{ViewOptions, write_ledger, write_ledger_json};
 use profiler_profile::{Ledger, Profile};
 use profiler_sampler::{End, SamplerOptions};
 
@@ -40,13 +40,13 @@ pub fn run(plan: &RecordPlan) -> anyhow::Result<u8> {
     expect_tracing(sampling.options.kind)?;
     let signals = Signals::install().context("cannot handle signals")?;
     let user = InvokingUser::behind_sudo();
-    let destination = Destination::prove(&plan.output, user.as_ref()).map_err(Failure::from)?;
+    let destinations = Destinations::prove(plan, user.as_ref())?;
     match &plan.subject {
         Subject::Process(pid) => {
             let source = Source::of(*pid, plan.subprocesses)?;
             expect_free(*pid, sampling.options.kind)?;
             await_clocks(&signals)?;
-            Recording::of(plan, source, sampling, &signals, None).write(plan, destination)?;
+            Recording::of(plan, source, sampling, &signals, None).write(plan, destinations)?;
             Ok(0)
         }
         Subject::Command { program, arguments } => {
@@ -54,8 +54,22 @@ pub fn run(plan: &RecordPlan) -> anyhow::Result<u8> {
             // Before the command begins, so that nothing of it is missed.
             await_clocks(&signals)?;
             let command = launch(program, arguments, user, &signals, Streams::own())?;
-            record_command(plan, sampling, command, &signals, destination)
+            record_command(plan, sampling, command, &signals, destinations)
         }
+    }
+}
+
+/// Where the results of a recording go.
+struct Destinations {
+    view: Destination,
+    ledger: Option<Destination>,
+}
+
+impl Destinations {
+    /// Proves that all of them can be written, before anything is sampled.
+    fn prove(plan: &RecordPlan, user: Option<&InvokingUser>) -> Result<Self, Failure> {
+        let ledger = plan.ledger_json.as_ref().map(|output| Destination::prove(output, user));
+        Ok(Destinations { view: Destination::prove(&plan.output, user)?, ledger: ledger.transpose()? })
     }
 }
 
@@ -64,10 +78,10 @@ fn record_command(
     sampling: Sampling,
     mut command: RunningCommand,
     signals: &Signals,
-    destination: Destination,
+    destinations: Destinations,
 ) -> anyhow::Result<u8> {
     match source_of(&mut command, plan.subprocesses, signals)? {
-        Ok(source) => record_source(plan, source, sampling, command, signals, destination),
+        Ok(source) => record_source(plan, source, sampling, command, signals, destinations),
         Err(missing) => missing.status(&mut command, signals),
     }
 }
@@ -78,11 +92,11 @@ fn record_source(
     sampling: Sampling,
     mut command: RunningCommand,
     signals: &Signals,
-    destination: Destination,
+    destinations: Destinations,
 ) -> anyhow::Result<u8> {
     let recording = Recording::of(plan, source, sampling, signals, Some(&mut command));
     let stop = recording.stop;
-    let written = recording.write(plan, destination);
+    let written = recording.write(plan, destinations);
     let end = end_of_command(&mut command, stop, signals)?;
     status_of(end, written)
 }
@@ -186,12 +200,15 @@ impl Recording {
     }
 
     /// Writes the view and tells how the recording went.
-    fn write(self, plan: &RecordPlan, destination: Destination) -> anyhow::Result<()> {
+    fn write(self, plan: &RecordPlan, destinations: Destinations) -> anyhow::Result<()> {
         say(format_args!("stopped: {}", self.stop));
-        let written = self.write_view(plan, destination);
+        let written = self.write_view(plan, destinations.view);
+        let ledger = self.profile.ledger();
         // A stderr that cannot be written is no reason to fail.
-        let _ = write_ledger(self.profile.ledger(), &mut io::stderr());
-        written
+        let _ = write_ledger(ledger, &mut io::stderr());
+        let ledger_written = destinations.ledger.map(|file| file.write(|out| write_ledger_json(ledger, out)));
+        written?;
+        Ok(ledger_written.transpose()?.unwrap_or(()))
     }
 
     fn write_view(&self, plan: &RecordPlan, destination: Destination) -> anyhow::Result<()> {

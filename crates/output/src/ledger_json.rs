@@ -1,9 +1,14 @@
-//! The counts of the ledger as JSON, for scripts: the same in every JSON format of a profile.
+//! The ledger as JSON, for scripts: its counts, which every JSON format of a profile carries, and the whole of it, which
+//! `record --ledger-json` writes to a file.
 
-use profiler_model::LossReason;
-use profiler_profile::Ledger;
+use std::io::Write;
+
+use profiler_model::{LossReason, Nanos};
+use profiler_profile::{Ledger, ProcessCounts};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
+
+use crate::OutputError;
 
 /// The counts of the ledger.
 #[derive(Serialize)]
@@ -34,6 +39,90 @@ impl<'a> LedgerView<'a> {
     }
 }
 
+/// Writes the whole ledger as one JSON object. Times are in seconds; `asked_hz` is the sample rate that was asked for, and
+/// `processes` is there if a tree of them was sampled.
+///
+/// # Errors
+/// When `out` cannot be written.
+pub fn write_ledger_json(ledger: &Ledger, out: &mut dyn Write) -> Result<(), OutputError> {
+    serde_json::to_writer_pretty(&mut *out, &LedgerFile::new(ledger)).map_err(std::io::Error::from)?;
+    Ok(writeln!(out)?)
+}
+
+/// Counts and costs.
+#[derive(Serialize)]
+struct LedgerFile<'a> {
+    #[serde(flatten)]
+    counts: LedgerView<'a>,
+    duration: f64,
+    before_python: f64,
+    asked_hz: Option<f64>,
+    stops: Times,
+    instants_without_stop: u64,
+    interruptions: Times,
+    target_cpu: f64,
+    own_cpu: f64,
+    /// In bytes.
+    own_memory: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    processes: Option<Processes>,
+}
+
+/// How often something happened, for how long in all and at most.
+#[derive(Serialize)]
+struct Times {
+    count: u64,
+    total: f64,
+    longest: f64,
+}
+
+impl Times {
+    fn new(count: u64, total: Nanos, longest: Nanos) -> Self {
+        Times { count, total: total.as_secs_f64(), longest: longest.as_secs_f64() }
+    }
+}
+
+/// What became of the processes of a tree.
+#[derive(Serialize)]
+struct Processes {
+    found: u64,
+    sampled: u64,
+    without_python: u64,
+    not_permitted: u64,
+    missed: u64,
+}
+
+impl From<ProcessCounts> for Processes {
+    fn from(counts: ProcessCounts) -> Self {
+        let found = counts.found();
+        let ProcessCounts { sampled, without_python, not_permitted, missed } = counts;
+        Processes { found, sampled, without_python, not_permitted, missed }
+    }
+}
+
+impl<'a> LedgerFile<'a> {
+    fn new(ledger: &'a Ledger) -> Self {
+        let interval = ledger.interval.filter(|interval| *interval > Nanos::ZERO);
+        LedgerFile {
+            counts: LedgerView::new(ledger),
+            duration: ledger.duration().as_secs_f64(),
+            before_python: ledger.before_python.as_secs_f64(),
+            asked_hz: interval.map(|interval| 1.0 / interval.as_secs_f64()),
+            stops: Times::new(ledger.stops(), ledger.stopped_total(), ledger.stopped_longest()),
+            instants_without_stop: ledger.without_stop(),
+            interruptions: Times::new(
+                ledger.interruptions(),
+                ledger.interrupted_total(),
+                ledger.interrupted_longest(),
+            ),
+            target_cpu: ledger.target_cpu.as_secs_f64(),
+            own_cpu: ledger.own_cpu.as_secs_f64(),
+            own_memory: ledger.own_memory,
+            processes: ledger.processes.map(Processes::from),
+        }
+    }
+}
+
 /// The losses by reason, those that occurred.
 struct Losses<'a>(&'a Ledger);
 
@@ -45,5 +134,26 @@ impl Serialize for Losses<'_> {
             map.serialize_entry(&reason.to_string(), &times)?;
         }
         map.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_has_counts_and_costs_in_seconds() {
+        let mut ledger = Ledger::default();
+        ledger.count_not_asked_for();
+        ledger.count_lost_times(LossReason::Late, 3);
+        ledger.count_stop(Nanos::from_nanos(85_000));
+        ledger.interval = Some(Nanos::from_nanos(10_000_000));
+        ledger.processes = Some(ProcessCounts { sampled: 2, missed: 1, ..ProcessCounts::default() });
+        let mut text = Vec::new();
+        write_ledger_json(&ledger, &mut text).unwrap();
+        let read: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        assert_eq!((&read["attempts"], &read["lost"]["sampler late"]), (&4.into(), &3.into()));
+        assert_eq!((&read["stops"]["count"], &read["stops"]["longest"]), (&1.into(), &85e-6.into()));
+        assert_eq!((&read["asked_hz"], &read["processes"]["found"]), (&100.0.into(), &3.into()));
     }
 }

@@ -28,6 +28,7 @@ pub use dump_text::write_dump_text;
 pub use escape::{json as escaped_json, plain as escaped_text};
 pub use flamegraph::FlameGraph;
 pub use format::{FORMATS, Format, OutputError, format_named, format_of_ending, format_of_file};
+pub use ledger_json::write_ledger_json;
 pub use ledger_text::{summary, write_ledger};
 pub use options::{Lines, ViewOptions, Weight};
 pub use speedscope::Speedscope;

@@ -42,8 +42,8 @@ pub fn root_has_proc() -> bool {
 /// sampler finds its target there and needs the same root folder as it. The namespace goes with the program,
 /// however that ends, and nothing stays mounted. Returns where that cannot be, or is done already.
 pub fn enter_namespace() -> Result<()> {
-    let root = run::target_folder().join("roots/sid");
-    if root_has_proc() || !is_root() || !root.join(crate::prepare::STAMP).exists() {
+    let root = crate::prepare::roots_folder().join("sid");
+    if root_has_proc() || !is_root() || !root.join(profiler_tests::cache::STAMP).exists() {
         return Ok(());
     }
     if !run::succeeds(Command::new("unshare").args(["--mount", "true"])) {

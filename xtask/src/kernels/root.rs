@@ -39,10 +39,12 @@ const ACCOUNTS: &str = "root:x:0:0::/tmp:/bin/sh\nnobody:x:65534:65534::/tmp:/bi
 
 /// Builds it anew; returns the archive that a kernel unpacks.
 pub fn build(folder: &Path) -> Result<PathBuf> {
-    for (program, package) in NEEDED {
-        if !run::succeeds(Command::new("sh").args(["-c", &format!("command -v {program}")])) {
-            prepare::package(package)?;
-        }
+    let is_there =
+        |program: &str| run::succeeds(Command::new("sh").args(["-c", &format!("command -v {program}")]));
+    let lacking: Vec<&str> =
+        NEEDED.iter().filter(|(program, _)| !is_there(program)).map(|(_, package)| *package).collect();
+    if !lacking.is_empty() {
+        prepare::install(&lacking)?;
     }
     let root = folder.join("root");
     if root.exists() {

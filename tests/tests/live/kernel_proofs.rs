@@ -1,0 +1,249 @@
+//! Which code object a frame had, as the in-kernel program says it: by a hash, or by a proof that it is still the one
+//! whose hash came before. The program walks through frames that this test has made by hand, so that it is known when
+//! one object takes the place of another.
+
+use std::collections::HashMap;
+use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::{Context, Result, ensure};
+use profiler_bpf::{KernelSampler, Layout, NO_OFFSET, Record, StateEntry, ThreadEntry};
+use profiler_model::{Nanos, Pid, RemoteAddr, Tid, Timestamp};
+use profiler_os::clock;
+use profiler_tests::can_load_programs;
+use profiler_tests::suite::Test;
+use profiler_tests::test;
+
+const FRAMES: usize = 10;
+
+/// Words of a thread state, a frame and a code object, and what stands where.
+const THREAD_WORDS: usize = 4;
+const FRAME_WORDS: usize = 4;
+const CODE_WORDS: usize = 24;
+const NAME_AT: u32 = 64;
+
+const INTERPRETER: u64 = 0x1111_0000;
+const THREAD_ID: u64 = 0x2222_0000;
+
+/// Ticks may be missing for as long as another program has the CPU: what was found until then proves nothing any more, so
+/// that a few stacks are seen that could have been proved.
+const STACKS: usize = 200;
+
+const OFTEN: Nanos = Nanos::from_nanos(500_000);
+
+/// As often as the kernel lets a clock tick; so many stacks find no room soon.
+const TOO_OFTEN: Nanos = Nanos::from_nanos(20_000);
+
+/// A thread of this process that looks like one of an interpreter.
+struct Subject {
+    thread: Vec<AtomicU64>,
+    frames: Vec<AtomicU64>,
+    codes: Vec<AtomicU64>,
+    count: Box<AtomicU64>,
+}
+
+fn words(count: usize) -> Vec<AtomicU64> {
+    (0..count).map(|_| AtomicU64::new(0)).collect()
+}
+
+fn address(words: &[AtomicU64]) -> u64 {
+    words.as_ptr().addr() as u64
+}
+
+impl Subject {
+    fn new() -> Self {
+        let subject = Subject {
+            thread: words(THREAD_WORDS),
+            frames: words(FRAMES * FRAME_WORDS),
+            codes: words(FRAMES * CODE_WORDS),
+            count: Box::new(AtomicU64::new(7)),
+        };
+        let set = |word: &AtomicU64, value| word.store(value, Ordering::SeqCst);
+        set(&subject.thread[0], INTERPRETER);
+        set(&subject.thread[1], THREAD_ID);
+        set(&subject.thread[2], address(&subject.frames));
+        for number in 0..FRAMES {
+            let frame = &subject.frames[number * FRAME_WORDS..];
+            if number + 1 < FRAMES {
+                set(&frame[0], address(&frame[FRAME_WORDS..]));
+            }
+            let code = &subject.codes[number * CODE_WORDS..];
+            set(&frame[1], address(code));
+            set(&code[0], number as u64 + 1);
+            // Its name, file and line table: whatever lies there.
+            let names = &code[NAME_AT as usize / 8..];
+            (0..3).for_each(|place| set(&names[place], address(code)));
+        }
+        subject
+    }
+
+    fn layout() -> Layout {
+        Layout {
+            thread_size: THREAD_WORDS as u32 * 8,
+            thread_interpreter: 0,
+            thread_id: 8,
+            thread_frame: 16,
+            cframe_current_frame: NO_OFFSET,
+            thread_base_frame: NO_OFFSET,
+            frame_size: FRAME_WORDS as u32 * 8,
+            frame_previous: 0,
+            frame_code: 8,
+            frame_instruction: 16,
+            frame_owner: NO_OFFSET,
+            frame_is_entry: NO_OFFSET,
+            frame_bytecode_copy: NO_OFFSET,
+            head_start: 0,
+            head_length: 16,
+            code_name: NAME_AT,
+            code_qualname: NO_OFFSET,
+            code_filename: NAME_AT + 8,
+            code_line_table: NAME_AT + 16,
+            bytes_length: 128,
+            code_mask: u64::MAX,
+            code_count_size: 8,
+            ..Layout::default()
+        }
+    }
+
+    /// Has the program know the thread that calls this.
+    fn tell(&self, kernel: &mut KernelSampler) -> Result<()> {
+        let state = StateEntry {
+            state: address(&self.thread),
+            interpreter: INTERPRETER,
+            thread_id: THREAD_ID,
+            gil_last_holder: 0,
+            gil_locked: 0,
+            code_count: std::ptr::from_ref(&*self.count).addr() as u64,
+        };
+        kernel.set_layout(Pid::new(std::process::id()), &Self::layout())?;
+        let thread = Tid::new(nix::unistd::gettid().as_raw().try_into()?);
+        Ok(kernel.set_thread(thread, &ThreadEntry::new(vec![state]))?)
+    }
+
+    /// The program, sampling the thread that calls this.
+    fn sampled(&self, period: Nanos) -> Result<KernelSampler> {
+        let mut kernel = KernelSampler::load(clock::cpus(), false, None)?;
+        self.tell(&mut kernel)?;
+        kernel.tick(period)?;
+        Ok(kernel)
+    }
+
+    /// Puts another code object in the place of the leaf's, as an interpreter does: the old one is freed first.
+    fn replace_leaf(&self) -> Timestamp {
+        self.count.fetch_add(1, Ordering::SeqCst);
+        self.codes[0].fetch_add(1000, Ordering::SeqCst);
+        clock::now()
+    }
+}
+
+/// What has come so far.
+#[derive(Default)]
+struct Told {
+    /// The hash that came last of each code object, by proof.
+    hashes: HashMap<(RemoteAddr, NonZeroU64), NonZeroU64>,
+    stacks: usize,
+    by_proof: usize,
+    /// The hashes of the leaf and when they were met.
+    leaves: Vec<(Timestamp, NonZeroU64)>,
+}
+
+impl Told {
+    /// Takes what has come; each frame has a hash, or a proof under which one came.
+    fn take(&mut self, kernel: &mut KernelSampler) -> Result<()> {
+        let mut result = Ok(());
+        kernel.read(&mut |record| {
+            if let Record::Stack(stack) = record
+                && result.is_ok()
+            {
+                self.stacks += 1;
+                let frames: Vec<_> = stack.frames().collect();
+                for (number, frame) in frames.iter().enumerate() {
+                    match self.hash(frame.code, frame.head_hash, stack.proof()) {
+                        Ok(hash) if number == 0 => self.leaves.push((stack.time(), hash)),
+                        Ok(_) => {}
+                        Err(error) => result = Err(error),
+                    }
+                }
+                if frames.len() != FRAMES {
+                    result = Err(anyhow::anyhow!("{} frames, {:?}", frames.len(), stack.outcome()));
+                }
+            }
+        });
+        result
+    }
+
+    fn hash(
+        &mut self,
+        code: RemoteAddr,
+        hash: Option<NonZeroU64>,
+        proof: Option<NonZeroU64>,
+    ) -> Result<NonZeroU64> {
+        let key = proof.map(|proof| (code, proof));
+        if let Some(hash) = hash {
+            if let Some(key) = key {
+                self.hashes.insert(key, hash);
+            }
+            return Ok(hash);
+        }
+        self.by_proof += 1;
+        let key = key.context("neither a hash nor a proof")?;
+        self.hashes.get(&key).copied().with_context(|| format!("no hash of {code} came under its proof"))
+    }
+}
+
+/// Runs on until `enough`, and takes what comes meanwhile.
+fn run_until(kernel: &mut KernelSampler, told: &mut Told, enough: impl Fn(&Told) -> bool) -> Result<()> {
+    while !enough(told) {
+        told.take(kernel)?;
+    }
+    Ok(())
+}
+
+fn a_proof_stands_for_the_hash_that_came_under_it() -> Result<()> {
+    if !can_load_programs() {
+        return Ok(());
+    }
+    let subject = Subject::new();
+    let mut kernel = subject.sampled(OFTEN)?;
+    let mut told = Told::default();
+    run_until(&mut kernel, &mut told, |told| told.stacks >= STACKS && told.by_proof > 0)?;
+    let before = told.leaves.last().context("nothing came")?.1;
+    let replaced = subject.replace_leaf();
+    let came = told.stacks;
+    run_until(&mut kernel, &mut told, |told| told.stacks >= came + STACKS)?;
+    let after = told.leaves.iter().filter(|(at, _)| *at > replaced);
+    let wrong = after.clone().filter(|(_, hash)| *hash == before).count();
+    ensure!(after.count() > 0, "nothing came after the leaf was replaced");
+    ensure!(wrong == 0, "{wrong} stacks with a code object that was gone");
+    Ok(())
+}
+
+fn what_found_no_room_proves_nothing() -> Result<()> {
+    if !can_load_programs() {
+        return Ok(());
+    }
+    let subject = Subject::new();
+    let mut kernel = subject.sampled(TOO_OFTEN)?;
+    let mut told = Told::default();
+    for _ in 0..2 {
+        let lost = kernel.counters()?.ring_full;
+        while kernel.counters()?.ring_full == lost {
+            std::hint::spin_loop();
+        }
+        // Meanwhile others are met, of which nothing arrives.
+        subject.replace_leaf();
+        let lost = kernel.counters()?.ring_full;
+        while kernel.counters()?.ring_full < lost + 100 {
+            std::hint::spin_loop();
+        }
+        let came = told.stacks;
+        run_until(&mut kernel, &mut told, |told| told.stacks >= came + 10 * STACKS)?;
+    }
+    ensure!(told.by_proof > 0, "nothing was proved");
+    Ok(())
+}
+
+/// The tests of this module.
+pub fn tests() -> Vec<Test> {
+    vec![test!(a_proof_stands_for_the_hash_that_came_under_it), test!(what_found_no_room_proves_nothing)]
+}
