@@ -62,4 +62,4 @@ pub use speedscope::{WeightedSample, read_speedscope, samples_per_second, uninte
 pub use terminal::{Terminal, USUAL_SIZE, count_before};
 pub use timed_recording::TimedRecording;
 pub use trace_events::{Drawn, check_trace_events};
-pub use workload::check_table;
+pub use workload::{Extent, table_tests, topics};

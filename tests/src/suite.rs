@@ -158,6 +158,11 @@ impl Case {
         Case { interpreter, sampler: None }
     }
 
+    /// The same with a sampler.
+    pub fn by(self, sampler: Sampler) -> Self {
+        Case { sampler: Some(sampler), ..self }
+    }
+
     /// The sampler that it names.
     ///
     /// # Panics
@@ -212,8 +217,10 @@ impl<F: Fn() + Send + Sync + 'static> RunCase<WithPanic> for F {
 
 /// A test with the interpreters and samplers of its cases.
 pub struct Test {
-    name: &'static str,
+    name: String,
     on: On,
+    /// In place of all interpreters with all samplers.
+    chosen: Option<Vec<Case>>,
     samplers: &'static [Sampler],
     needs_gil: bool,
     needs_programs: bool,
@@ -228,10 +235,11 @@ impl fmt::Debug for Test {
 
 impl Test {
     /// A test of one case, without an interpreter or sampler in its name.
-    pub fn new<M>(name: &'static str, run: impl RunCase<M>) -> Self {
+    pub fn new<M>(name: impl Into<String>, run: impl RunCase<M>) -> Self {
         Test {
-            name,
+            name: name.into(),
             on: On::One,
+            chosen: None,
             samplers: &[],
             needs_gil: false,
             needs_programs: false,
@@ -249,6 +257,11 @@ impl Test {
         Test { samplers, ..self }
     }
 
+    /// Runs these cases and no others.
+    pub fn only(self, cases: Vec<Case>) -> Self {
+        Test { chosen: Some(cases), ..self }
+    }
+
     /// Says nothing about builds without a GIL, which it leaves out.
     pub fn needs_gil(self) -> Self {
         Test { needs_gil: true, ..self }
@@ -261,23 +274,28 @@ impl Test {
 
     /// Its cases with their names: `name[3.9,pause]`.
     fn cases(&self) -> Vec<(String, Case)> {
-        let interpreters = self.on.interpreters().into_iter();
-        let interpreters = interpreters.filter(|one| !(self.needs_gil && one.free_threaded));
+        let cases = self.chosen.clone().unwrap_or_else(|| self.combinations());
+        let names_version = self.chosen.is_some() || self.on != On::One;
+        let cases = cases.into_iter().filter(|case| !(self.needs_gil && case.interpreter.free_threaded));
+        let named = cases.map(|case| {
+            let version = names_version.then(|| case.interpreter.label());
+            let parts = version.into_iter().chain(case.sampler.map(|sampler| sampler.to_string()));
+            let parts: Vec<String> = parts.collect();
+            let suffix = if parts.is_empty() { String::new() } else { format!("[{}]", parts.join(",")) };
+            (format!("{}{suffix}", self.name), case)
+        });
+        named.collect()
+    }
+
+    /// Each interpreter with each sampler.
+    fn combinations(&self) -> Vec<Case> {
         let samplers: Vec<Option<Sampler>> = match self.samplers {
             [] => vec![None],
             all => all.iter().copied().map(Some).collect(),
         };
-        let mut cases = Vec::new();
-        for interpreter in interpreters {
-            for &sampler in &samplers {
-                let version = (self.on != On::One).then(|| interpreter.label());
-                let parts = version.into_iter().chain(sampler.map(|sampler| sampler.to_string()));
-                let parts: Vec<String> = parts.collect();
-                let suffix = if parts.is_empty() { String::new() } else { format!("[{}]", parts.join(",")) };
-                cases.push((format!("{}{suffix}", self.name), Case { interpreter, sampler }));
-            }
-        }
-        cases
+        let interpreters = self.on.interpreters().into_iter();
+        let with_each = |interpreter| samplers.iter().map(move |&sampler| Case { interpreter, sampler });
+        interpreters.flat_map(with_each).collect()
     }
 
     /// Whether the machine has what the case needs; what is missing is reported, and fails where nothing may be skipped.

@@ -5,11 +5,13 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
+use profiler_tests::statistics::{STATEMENTS_VARIABLE, judge_run};
 use profiler_tests::suite::{TIER_VARIABLE, Tier};
 
 use crate::prepare::{self, Options};
@@ -63,6 +65,9 @@ pub fn run(arguments: &[String]) -> Result<()> {
             failed.push(format!("tier {}", tier.name()));
         }
     }
+    if let Err(error) = runner.judge_statements() {
+        failed.push(format!("{error:#}; the statistical statements"));
+    }
     let skipped = runner.skipped()?;
     ensure!(failed.is_empty(), "{} failed", failed.join(" and "));
     report_skipped(&skipped);
@@ -89,7 +94,8 @@ pub fn prepare_and_build(options: &Options) -> Result<()> {
 pub struct Runner {
     has_nextest: bool,
     environment: Vec<(&'static str, OsString)>,
-    skipped: std::path::PathBuf,
+    skipped: PathBuf,
+    statements: PathBuf,
 }
 
 impl Runner {
@@ -101,10 +107,15 @@ impl Runner {
         let target = run::target_folder();
         let skipped = target.join("tests-skipped.txt");
         fs::write(&skipped, "")?;
+        let statements = target.join("tests-statements.jsonl");
+        fs::write(&statements, "")?;
         let binary = std::env::var_os("PROFILER_BIN");
         let binary = binary.unwrap_or_else(|| target.join(PROFILE).join("profiler").into());
-        let mut environment =
-            vec![("PROFILER_BIN", binary), ("PROFILER_TESTS_SKIPPED", skipped.clone().into())];
+        let mut environment = vec![
+            ("PROFILER_BIN", binary),
+            ("PROFILER_TESTS_SKIPPED", skipped.clone().into()),
+            (STATEMENTS_VARIABLE, statements.clone().into()),
+        ];
         if no_skip {
             environment.push(("PROFILER_TESTS_NO_SKIP", "1".into()));
         }
@@ -112,7 +123,7 @@ impl Runner {
         profiler_tests::write_list(&list)?;
         environment.push((profiler_tests::LIST_VARIABLE, list.into()));
         let has_nextest = run::succeeds(run::cargo().args(["nextest", "--version"]));
-        Ok(Runner { has_nextest, environment, skipped })
+        Ok(Runner { has_nextest, environment, skipped, statements })
     }
 
     /// Runs a tier; returns whether all of it passed.
@@ -122,6 +133,15 @@ impl Runner {
         command.env(TIER_VARIABLE, tier.name());
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         Ok(run::insist(&mut command).is_ok())
+    }
+
+    /// Judges what the statistical statements say together.
+    fn judge_statements(&self) -> Result<()> {
+        let lines = fs::read_to_string(&self.statements)?;
+        for line in judge_run(&lines)? {
+            eprintln!("xtask: {line}");
+        }
+        Ok(())
     }
 
     fn skipped(&self) -> Result<String> {

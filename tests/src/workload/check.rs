@@ -10,14 +10,9 @@ use serde_json::{Map, Value};
 use super::Evidence;
 use super::selector::Selector;
 use crate::WeightedSample;
-use crate::statistics::{bound_of_gaps, deviations, effective_number_of_gaps};
-
-/// How certain it is that chance alone does not break any comparison of one statement: there are more than fifty
-/// statements, all of which must hold in every run of the tests.
-const CONFIDENCE: f64 = 0.999_999;
-
-/// How certain it is that what a statement is about is met by any sample at all.
-const CERTAINLY_MET: f64 = 0.9999;
+use crate::statistics::{
+    Parts, allowed_chance, bound_of_gaps, effective_number_of_gaps, found_difference, state,
+};
 
 /// Fewer samples than this and the bound of a counted share would forgive anything.
 const LEAST_EFFECTIVE_SAMPLES: f64 = 100.0;
@@ -143,14 +138,17 @@ impl Share {
     /// Whether the sampled share is one that chance makes of a true one within the bounds.
     fn check_truth(&self, evidence: &Evidence, part: f64, whole: f64) -> Result<()> {
         let number = effective_number_of_gaps(whole, evidence.samples_per_second);
-        let deviations = deviations(CONFIDENCE, evidence.recordings);
+        let truths = [self.truth_least, self.truth_most];
+        let finds = truths.iter().flatten().map(|truth| found_difference(*truth, number)).fold(0.0, f64::max);
+        let comparisons = truths.iter().flatten().count();
+        let deviations = state(&evidence.about, comparisons, &format!("{:.1} points", 100.0 * finds));
         let least = self.truth_least.map(|truth| truth - bound_of_gaps(truth, number, deviations));
         let most = self.truth_most.map(|truth| truth + bound_of_gaps(truth, number, deviations));
         within("share", part / whole, least, most)?;
         if let Some(truth) = self.truth_least {
             // That none of so many samples meets the part has the probability e^-expected.
             let expected = truth * whole * evidence.asked_per_second;
-            let needed = (evidence.recordings as f64 / (1.0 - CERTAINLY_MET)).ln();
+            let needed = (1.0 / allowed_chance()).ln();
             ensure!(
                 expected >= needed,
                 "only {expected:.1} samples of it are expected, {needed:.1} are needed"
@@ -175,21 +173,16 @@ impl Counted {
 
 /// Whether the sampled weights have the shares of the true ones, within what chance explains: a name, what is true
 /// and what was sampled of each part.
-fn check_parts(parts: &[(&str, f64, f64)], evidence: &Evidence) -> Result<()> {
-    let all: f64 = parts.iter().map(|(_, truth, _)| truth).sum();
-    let sampled: f64 = parts.iter().map(|(_, _, seen)| seen).sum();
+fn check_parts(named: &[(&str, f64, f64)], evidence: &Evidence) -> Result<()> {
+    let sampled: f64 = named.iter().map(|(_, _, seen)| seen).sum();
     let number = effective_number_of_gaps(sampled, evidence.samples_per_second);
     ensure!(number >= LEAST_EFFECTIVE_SAMPLES, "only {number:.0} effective samples");
-    let deviations = deviations(CONFIDENCE, parts.len() * evidence.recordings);
-    for (name, truth, seen) in parts {
-        let (truth, share) = (truth / all, seen / sampled);
-        let bound = bound_of_gaps(truth, number, deviations);
-        ensure!(
-            (share - truth).abs() <= bound,
-            "{name}: {share:.4} sampled, {truth:.4} counted, bound {bound:.4}, {number:.0} effective samples"
-        );
+    let mut parts = Parts::default();
+    parts.add_number(number);
+    for (name, truth, seen) in named {
+        parts.add(name, *truth, *seen);
     }
-    Ok(())
+    parts.judge(&evidence.about, None, 0.0)
 }
 
 /// Whether the threads have the shares that the account gives to a word of their names.
@@ -213,7 +206,9 @@ impl Seconds {
         if let Some(truth) = self.truth_least {
             let number = effective_number_of_gaps(truth * counted, evidence.samples_per_second);
             ensure!(number >= LEAST_EFFECTIVE_SAMPLES, "only {number:.0} effective samples");
-            let chance = truth * deviations(CONFIDENCE, evidence.recordings) / number.sqrt();
+            let part = |deviations: f64| truth * deviations / number.sqrt();
+            let chance =
+                part(state(&evidence.about, 1, &format!("{:.1} % of the seconds", 100.0 * part(7.8))));
             within("part of the seconds", shown, Some(truth - chance), None)?;
         }
         if let Some(truth) = self.truth_most {
@@ -233,7 +228,8 @@ impl Seconds {
     fn surplus_by_chance(&self, evidence: &Evidence, truth: f64) -> Result<f64> {
         let samples = selected(evidence, &self.part)?;
         let heaviest = samples.iter().map(|sample| sample.weight).fold(0.0, f64::max);
-        let unlikely = (evidence.recordings as f64 / (1.0 - CONFIDENCE)).ln();
+        state(&evidence.about, 1, "see Bernstein's inequality");
+        let unlikely = (1.0 / allowed_chance()).ln();
         let third = unlikely * heaviest / 3.0;
         Ok(third + (third * third + 2.0 * unlikely * heaviest * truth).sqrt())
     }
@@ -310,7 +306,7 @@ mod tests {
             lines: super::super::selector::Lines::of("julia/julia.py".to_owned()),
             samples_per_second: 100.0,
             asked_per_second: 100.0,
-            recordings: 1,
+            about: String::new(),
         }
     }
 

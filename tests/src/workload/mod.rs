@@ -5,6 +5,7 @@
 
 mod check;
 mod selector;
+pub mod topics;
 
 use std::collections::BTreeMap;
 
@@ -12,8 +13,9 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::suite::{Case, PAUSE_AND_BPF, Test};
 use crate::{
-    Competitors, Environment, Fixture, Interpreter, Profiler, Scratch, WeightedSample, interpreters, missing,
+    Competitors, Environment, Fixture, Interpreter, Profiler, Scratch, WeightedSample, interpreters,
     read_speedscope, samples_per_second,
 };
 use check::Check;
@@ -130,12 +132,28 @@ struct Evidence {
     samples_per_second: f64,
     /// How many were asked for.
     asked_per_second: f64,
-    /// How many recordings of the kind there are: chance has as many tries.
-    recordings: usize,
+    /// The table, run and case, for the record of statements.
+    about: String,
 }
 
 impl Recorded {
-    /// The interpreters that it is to run on.
+    /// All cases of it: what a soak runs.
+    fn all_cases(&self) -> Vec<Case> {
+        let with_both =
+            |interpreter| PAUSE_AND_BPF.iter().map(move |sampler| Case::of(interpreter).by(*sampler));
+        self.interpreters().into_iter().flat_map(with_both).collect()
+    }
+
+    /// What a run of the tests makes do with: the oldest and the newest of its interpreters, one by each sampler. Which has
+    /// which alternates with the `number` of the run.
+    fn few_cases(&self, number: usize) -> Vec<Case> {
+        let interpreters = self.interpreters();
+        let ends = [interpreters.first(), interpreters.last().filter(|_| interpreters.len() > 1)];
+        let samplers = PAUSE_AND_BPF.iter().cycle().skip(number);
+        ends.into_iter().flatten().zip(samplers).map(|(one, sampler)| Case::of(one).by(*sampler)).collect()
+    }
+
+    /// The interpreters that it can run on, oldest first.
     fn interpreters(&self) -> Vec<&'static Interpreter> {
         if let Some(environment) = self.environment {
             return environment.interpreter().into_iter().collect();
@@ -156,15 +174,15 @@ impl Recorded {
     }
 
     /// Records the program and returns the file's text and the program's account.
-    fn record(&self, interpreter: &Interpreter, program: &str) -> Result<(String, Value)> {
+    fn record(&self, case: &Case, program: &str) -> Result<(String, Value)> {
         let scratch = Scratch::new()?;
         let file = scratch.file("out.json");
         let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
         let record = Profiler::new("record")
-            .words(&format!("-r {} {} -f speedscope -o", self.rate, self.options))
+            .words(&format!("-r {} {} {} -f speedscope -o", self.rate, self.options, case.sampler_words()))
             .arg(&file);
         let competitors = Competitors::start(self.competitors)?;
-        let words = competitors.beside(interpreter.fixture_words(program, &arguments));
+        let words = competitors.beside(case.interpreter.fixture_words(program, &arguments));
         let account = match self.attach {
             None => {
                 let run = record.command(&words).succeed()?;
@@ -198,9 +216,9 @@ impl Recorded {
             .any(|frame| frame.plain_name() == inside && frame.file.as_ref().is_some_and(is_ours))
     }
 
-    fn check(&self, topic: &str, interpreter: &Interpreter, recordings: usize) -> Result<()> {
+    fn check(&self, topic: &str, name: &str, case: &Case) -> Result<()> {
         let program = format!("{topic}/{}", self.program);
-        let (text, account) = self.record(interpreter, &program)?;
+        let (text, account) = self.record(case, &program)?;
         let samples_per_second = samples_per_second(&text, self.rate)?;
         let mut samples = read_speedscope(&text)?;
         for sample in &mut samples {
@@ -209,16 +227,18 @@ impl Recorded {
         samples.retain(|sample| self.is_inside(sample));
         let number = samples_per_second * samples.iter().map(|sample| sample.weight).sum::<f64>();
         ensure!(number >= self.least_samples, "only {number:.0} samples");
-        let evidence = Evidence {
+        let mut evidence = Evidence {
             samples,
             account,
             lines: Lines::of(program),
             samples_per_second,
             asked_per_second: self.rate,
-            recordings,
+            about: String::new(),
         };
         let mut failures = Vec::new();
-        for check in self.checks.iter().filter(|check| check.holds_for(interpreter.minor)) {
+        for check in self.checks.iter().filter(|check| check.holds_for(case.interpreter.minor)) {
+            let (interpreter, sampler) = (&case.interpreter.id, case.sampler());
+            evidence.about = format!("{topic}, {name}: {} on {interpreter} by {sampler}", check.says);
             if let Err(error) = check.check(&evidence) {
                 failures.push(format!("    {}: {error:#}", check.says));
             }
@@ -228,24 +248,26 @@ impl Recorded {
     }
 }
 
-/// Records every run of a fixture's table on its interpreters and checks what the table says.
+/// How much of a table is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Each run on its oldest and newest interpreter, one by each sampler.
+    Few,
+    /// Each run on all its interpreters by both samplers.
+    All,
+}
+
+/// The tests of a fixture's table, one for each of its runs: `any_search::four_ways[3.6,pause]`.
 ///
 /// # Panics
-/// When anything that the table says is not so, with all that failed.
-pub fn check_table(topic: &str) {
+/// When the table cannot be read, or an interpreter is missing and nothing may be skipped.
+pub fn table_tests(topic: &'static str, extent: Extent) -> Vec<Test> {
     let table = crate::expectation(topic).and_then(|value| Ok(serde_json::from_value::<Table>(value)?));
     let table = table.unwrap_or_else(|error| panic!("{topic}/expect.json: {error:#}"));
-    let mut failures = Vec::new();
-    for (name, run) in &table.runs {
-        let interpreters = run.interpreters();
-        if interpreters.is_empty() {
-            missing(&format!("an interpreter for {topic}, {name}"));
-        }
-        for interpreter in &interpreters {
-            if let Err(error) = run.check(topic, interpreter, interpreters.len()) {
-                failures.push(format!("{name} on {}: {error:#}", interpreter.id));
-            }
-        }
-    }
-    assert!(failures.is_empty(), "{topic}: {} failed:\n{}", failures.len(), failures.join("\n"));
+    let test = |(number, (name, run)): (usize, (String, Recorded))| {
+        let cases = if extent == Extent::All { run.all_cases() } else { run.few_cases(number) };
+        let full_name = format!("{topic}::{name}");
+        Test::new(full_name, move |case: &Case| run.check(topic, &name, case)).only(cases)
+    };
+    table.runs.into_iter().enumerate().map(test).collect()
 }

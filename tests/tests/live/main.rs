@@ -8,8 +8,6 @@ use profiler_tests::suite::Tier;
 mod another_python;
 mod asyncio;
 mod bad_input;
-mod book_language;
-mod book_waiting;
 mod completions;
 mod core;
 mod doctor;
@@ -38,10 +36,6 @@ mod own_namespace;
 mod places;
 mod reused_numbers;
 mod rough;
-mod science_gil;
-mod science_tables;
-mod shares;
-mod short_calls;
 mod short_code;
 mod stuck_search;
 mod survival;
@@ -60,8 +54,6 @@ fn main() -> ExitCode {
             another_python,
             asyncio,
             bad_input,
-            book_language,
-            book_waiting,
             completions,
             core,
             doctor,
@@ -89,10 +81,6 @@ fn main() -> ExitCode {
             places,
             reused_numbers,
             rough,
-            science_gil,
-            science_tables,
-            shares,
-            short_calls,
             short_code,
             stuck_search,
             survival,

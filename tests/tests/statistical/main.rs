@@ -1,10 +1,14 @@
 //! Tier 3: tests that judge amounts: times, shares, counts. Each is alone on the machine.
 #![allow(missing_docs)]
 
+mod amounts;
+mod science_gil;
+mod tables;
+
 use std::process::ExitCode;
 
 use profiler_tests::suite::Tier;
 
 fn main() -> ExitCode {
-    profiler_tests::suite::run(Tier::Statistical, profiler_tests::suites![])
+    profiler_tests::suite::run(Tier::Statistical, profiler_tests::suites![amounts, science_gil, tables])
 }
