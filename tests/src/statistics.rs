@@ -78,7 +78,7 @@ pub const FALSE_ALARMS_PER_RUN: f64 = 1e-4;
 
 /// The comparisons among which that is shared out, each the same. There are fewer; `cargo xtask test` adds up those that were
 /// made and fails when there were more.
-pub const COMPARISONS_PER_RUN: usize = 2000;
+pub const COMPARISONS_PER_RUN: usize = 1000;
 
 /// The variable that names the file to which each statement that was made adds a line, for [`judge_run`].
 pub const STATEMENTS_VARIABLE: &str = "PROFILER_TESTS_STATEMENTS";
@@ -300,7 +300,7 @@ mod tests {
     #[test]
     fn shared_budget_leaves_each_comparison_its_part() {
         assert!((deviations_for(0.05) - 1.959_964).abs() < 1e-5);
-        assert!((5.4..5.5).contains(&allowed_deviations()), "{}", allowed_deviations());
+        assert!((5.3..5.4).contains(&allowed_deviations()), "{}", allowed_deviations());
     }
 
     #[test]
@@ -316,7 +316,7 @@ mod tests {
         assert!(parts(1.2).judge("", None, 0.0).is_err());
         assert!(parts(1.2).judge("", None, 0.03).is_ok());
         assert!(Parts::default().judge("", None, 0.0).is_err());
-        // Chance explains 5.45 deviations, and hides 2.33 more.
+        // Chance explains 5.3 deviations, and hides 2.33 more.
         let finds = parts(1.0).finds();
         assert!((0.033..0.036).contains(&finds), "{finds}");
     }

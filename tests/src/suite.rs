@@ -359,7 +359,7 @@ fn trials(suite: Suite) -> Vec<Trial> {
                 if !Test::is_possible(needs_programs, &case) {
                     return Ok(());
                 }
-                run(&case).map_err(|error| Failed::from(format!("{error:?}")))
+                run(&case).map_err(|error| Failed::from(format!("{error:#}")))
             }));
         }
     }

@@ -12,6 +12,7 @@ mod offsets;
 mod prepare;
 mod run;
 mod snapshots;
+mod soak;
 mod test;
 
 use std::process::ExitCode;
@@ -21,10 +22,15 @@ use anyhow::{Result, bail};
 const HELP: &str = "\
 The project's own tasks: cargo xtask TASK
 
-  test [--no-skip] [WORDS]  prepare, build the release binary, run all tests (those named WORDS);
-                            --no-skip (or CI=true): what is missing on this machine is a failure
-  prepare [--no-skip]       set up what the tests need, under target/: interpreters, an environment of packages
-                            with compiled modules
+  test [OPTIONS] [WORDS]    prepare, build and run all tests, or those whose names contain one of WORDS
+      --tier N              only tier 1 (deterministic), 2 (live) or 3 (statistical); may be repeated
+      --no-skip             what is missing on this machine is a failure (also with CI=true)
+      --from-nothing        make anew what is in the cache
+  prepare [--no-skip] [--from-nothing]
+                            set up what the tests need: packages, interpreters, virtual environments (in a cache,
+                            PROFILER_TESTS_CACHE or the user's)
+  soak [--minutes N] [tests] [fuzz] [kernels] [WORDS]
+                            what takes too long for every run of the tests, for N minutes (20) in all
   check-layers              the crates depend on each other only as the design allows, and the pure ones
                             do no I/O
   check-offsets [--no-skip] what we know of CPython's structures is what the headers of the interpreters
@@ -57,6 +63,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
     };
     match task {
         "test" => test::run(rest),
+        "soak" => soak::run(rest),
         "prepare" => prepare::run(rest),
         "check-layers" => layers::run(),
         "check-offsets" => offsets::run(rest),

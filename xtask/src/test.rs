@@ -8,7 +8,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use profiler_tests::statistics::{STATEMENTS_VARIABLE, judge_run};
@@ -59,7 +59,7 @@ pub fn run(arguments: &[String]) -> Result<()> {
     let mut failed = Vec::new();
     for tier in &plan.tiers {
         let start = Instant::now();
-        let passed = runner.run(*tier, &plan.words)?;
+        let passed = runner.run(*tier, &plan.words);
         eprintln!("xtask: tier {}: {:.0} s", tier.name(), start.elapsed().as_secs_f64());
         if !passed {
             failed.push(format!("tier {}", tier.name()));
@@ -126,13 +126,36 @@ impl Runner {
         Ok(Runner { has_nextest, environment, skipped, statements })
     }
 
+    /// Sets one more variable of the test programs.
+    pub fn set(&mut self, name: &'static str, value: impl Into<OsString>) {
+        self.environment.retain(|(other, _)| *other != name);
+        self.environment.push((name, value.into()));
+    }
+
     /// Runs a tier; returns whether all of it passed.
-    pub fn run(&self, tier: Tier, words: &[String]) -> Result<bool> {
-        let command = if self.has_nextest { nextest(tier, words) } else { cargo_test(tier, words) };
-        let mut command = with_usual_signals(&command);
-        command.env(TIER_VARIABLE, tier.name());
+    pub fn run(&self, tier: Tier, words: &[String]) -> bool {
+        run::insist(&mut self.command(&[], tier, words)).is_ok()
+    }
+
+    /// Runs a tier for so long at most; returns whether all that came to its end passed.
+    pub fn run_for(&self, tier: Tier, words: &[String], time: Duration) -> Result<bool> {
+        /// What `timeout` exits with when the time was over.
+        const TIME_IS_OVER: i32 = 124;
+        let seconds = time.as_secs().max(1).to_string();
+        let mut command = self.command(&["timeout", &seconds], tier, words);
+        let status = command.status().context("timeout")?;
+        Ok(status.success() || status.code() == Some(TIME_IS_OVER))
+    }
+
+    /// The command of a tier behind some words, with all signals as they are by default: tests send them, and who is
+    /// started in the background or by `nohup` would have all that they start ignore some.
+    fn command(&self, words_before: &[&str], tier: Tier, words: &[String]) -> Command {
+        let tests = if self.has_nextest { nextest(tier, words) } else { cargo_test(tier, words) };
+        let mut command = Command::new("env");
+        command.arg("--default-signal").args(words_before).arg(tests.get_program()).args(tests.get_args());
+        command.current_dir(run::workspace()).env(TIER_VARIABLE, tier.name());
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        Ok(run::insist(&mut command).is_ok())
+        command
     }
 
     /// Judges what the statistical statements say together.
@@ -177,15 +200,6 @@ fn cargo_test(tier: Tier, words: &[String]) -> Command {
     }
     command.args(words);
     command
-}
-
-/// The same command with all signals as they are by default: tests send them, and who is started in the background or by
-/// `nohup` would have all that they start ignore some.
-fn with_usual_signals(command: &Command) -> Command {
-    let mut usual = Command::new("env");
-    usual.arg("--default-signal").arg(command.get_program()).args(command.get_args());
-    usual.current_dir(run::workspace());
-    usual
 }
 
 /// Reports what the tests could not do on this machine.

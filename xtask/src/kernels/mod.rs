@@ -10,6 +10,8 @@ mod machine;
 mod packages;
 mod root;
 
+use std::time::Instant;
+
 use anyhow::{Result, ensure};
 
 use crate::run;
@@ -22,12 +24,24 @@ const SERIES: [&str; 5] = ["5.10", "6.1", "6.12", "6.18", "7"];
 /// Tries every kernel, prints a table, and fails if anything came out otherwise than it has to.
 pub fn run(arguments: &[String]) -> Result<()> {
     let named: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let series = if named.is_empty() { SERIES.to_vec() } else { named };
+    try_series(if named.is_empty() { &SERIES } else { &named }, |_| false)
+}
+
+/// Tries the kernels, oldest first, and begins with no other once the time is over. At least one is tried.
+pub fn run_until(end: Instant) -> Result<()> {
+    try_series(&SERIES, |tried| tried > 0 && Instant::now() >= end)
+}
+
+/// Tries kernels until `is_enough` says so of the number of those that were tried.
+fn try_series(all: &[&str], is_enough: impl Fn(usize) -> bool) -> Result<()> {
     let folder = run::target_folder().join("kernels");
     let packages = packages::Packages::new(&folder)?;
     let root = root::build(&folder)?;
     let mut columns = Vec::new();
-    for series in series {
+    for series in all {
+        if is_enough(columns.len()) {
+            break;
+        }
         let kernel = packages.kernel(series)?;
         eprintln!("xtask: Linux {}", kernel.release);
         let checks = machine::try_all(&folder, &kernel, &root)?;
