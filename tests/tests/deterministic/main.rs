@@ -5,6 +5,9 @@ use std::process::ExitCode;
 
 use profiler_tests::suite::Tier;
 
+mod completions;
+mod lines;
+
 fn main() -> ExitCode {
-    profiler_tests::suite::run(Tier::Deterministic, profiler_tests::suites![])
+    profiler_tests::suite::run(Tier::Deterministic, profiler_tests::suites![completions, lines])
 }

@@ -10,7 +10,6 @@ mod asyncio;
 mod bad_input;
 mod book_language;
 mod book_waiting;
-mod completions;
 mod core;
 mod doctor;
 mod dump;
@@ -28,7 +27,6 @@ mod kernel_refusals;
 mod kernel_watch;
 mod labyrinth;
 mod launch;
-mod lines;
 mod locals;
 mod modes;
 mod numpy_values;
@@ -62,7 +60,6 @@ fn main() -> ExitCode {
             bad_input,
             book_language,
             book_waiting,
-            completions,
             core,
             doctor,
             dump,
@@ -79,7 +76,6 @@ fn main() -> ExitCode {
             kernel_watch,
             labyrinth,
             launch,
-            lines,
             locals,
             modes,
             numpy_values,
