@@ -121,7 +121,8 @@ impl Comparison {
 
 /// Reads the number of units and their position.
 fn run(numbers: &[u8]) -> PositionRun {
-    let mut numbers = numbers.as_chunks().0.iter().map(|number| u32::try_from(i32::from_le_bytes(*number)).ok());
+    let mut numbers =
+        numbers.as_chunks().0.iter().map(|number| u32::try_from(i32::from_le_bytes(*number)).ok());
     let mut next = || numbers.next().flatten();
     let units = next().unwrap_or(0);
     let position = Position { line: next(), end_line: next(), column: next(), end_column: next() };

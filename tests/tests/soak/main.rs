@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use profiler_tests::suite::Tier;
 
+mod survival;
+
 fn main() -> ExitCode {
-    profiler_tests::suite::run(Tier::Soak, profiler_tests::suites![])
+    profiler_tests::suite::run(Tier::Soak, profiler_tests::suites![survival])
 }

@@ -5,6 +5,9 @@ use std::process::ExitCode;
 
 use profiler_tests::suite::Tier;
 
+mod threads_processes;
+mod waiting;
+
 fn main() -> ExitCode {
-    profiler_tests::suite::run(Tier::Statistical, profiler_tests::suites![])
+    profiler_tests::suite::run(Tier::Statistical, profiler_tests::suites![threads_processes, waiting])
 }
