@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use profiler_tests::labyrinth::{Place, judge};
-use profiler_tests::statistics::{bound, deviations};
+use profiler_tests::statistics::{bound, deviations, effective_number};
 use profiler_tests::suite::{Case, On, PAUSE_AND_BPF, Sampler, Test};
-use profiler_tests::{Collapsed, Fixture, Ledger, Profiler, Scratch, test};
+use profiler_tests::{
+    Collapsed, Fixture, Frame, Ledger, Profiler, Scratch, WeightedSample, read_speedscope, test,
+};
 
 /// The part of its time that the walk spends around the maze, at most. Where rooms get lost it is far more.
 const AROUND: f64 = 0.05;
@@ -23,7 +25,13 @@ const RECORDED: Duration = Duration::from_millis(400);
 const RECORDED_OF_NAPS: Duration = Duration::from_millis(30);
 
 /// Samples of a recording that says something.
-const LEAST_SAMPLES: u64 = 50;
+const LEAST_SAMPLES: f64 = 50.0;
+
+/// The format whose weights are CPU time, unless idle threads are shown.
+const BY_CPU_TIME: &str = "-f speedscope";
+
+/// How a walk is recorded.
+const WALK: &str = "-f speedscope -r 1000";
 
 /// Frames of a maze without a corridor, at least, in the deepest of that many samples.
 const DEEP: usize = 15;
@@ -31,27 +39,45 @@ const DEEP: usize = 15;
 /// What a recording of the labyrinth consists of.
 #[derive(Debug, Default)]
 struct Findings {
-    maze: u64,
-    around: u64,
-    idle: u64,
+    /// The weight of the samples in the maze: CPU time, or their number where idle threads are shown.
+    maze: f64,
+    /// The same of those around it.
+    around: f64,
+    /// The same of threads that only wait.
+    idle: f64,
+    /// How many equal samples say as much as those in the maze and around it.
+    effective_number: f64,
     deepest: usize,
     torn: Vec<String>,
 }
 
 impl Findings {
-    fn of(collapsed: &Collapsed) -> Self {
-        let mut findings = Findings::default();
-        for stack in &collapsed.stacks {
-            match judge(&stack.frames) {
-                Ok(Place::Maze { depth }) => {
-                    findings.maze += stack.count;
-                    findings.deepest = findings.deepest.max(depth);
-                }
-                Ok(Place::Idle) => findings.idle += stack.count,
-                Ok(Place::Around | Place::Before) => findings.around += stack.count,
-                Err(torn) => findings.torn.push(torn.to_string()),
+    fn add(&mut self, frames: &[Frame], weight: f64) {
+        match judge(frames) {
+            Ok(Place::Maze { depth }) => {
+                self.maze += weight;
+                self.deepest = self.deepest.max(depth);
             }
+            Ok(Place::Idle) => self.idle += weight,
+            Ok(Place::Around | Place::Before) => self.around += weight,
+            Err(torn) => self.torn.push(torn.to_string()),
         }
+    }
+
+    /// Weighs samples by their CPU time: their number counts the waits for a CPU as well, most of which begin in the same
+    /// place.
+    fn by_cpu_time(samples: &[WeightedSample]) -> Self {
+        let mut findings = Findings::default();
+        samples.iter().for_each(|sample| findings.add(&sample.frames, sample.weight));
+        let weights: Vec<f64> = samples.iter().map(|sample| sample.weight).collect();
+        findings.effective_number = effective_number(&weights);
+        findings
+    }
+
+    fn by_number(collapsed: &Collapsed) -> Self {
+        let mut findings = Findings::default();
+        collapsed.stacks.iter().for_each(|stack| findings.add(&stack.frames, stack.count as f64));
+        findings.effective_number = findings.maze + findings.around;
         findings
     }
 
@@ -65,15 +91,11 @@ impl Findings {
     /// surroundings of the maze.
     fn must_be_whole(&self) -> Result<()> {
         self.must_not_be_torn()?;
-        ensure!(self.maze >= LEAST_SAMPLES, "only {} samples of the maze", self.maze);
-        let all = (self.maze + self.around) as f64;
-        let most = AROUND * all + bound(AROUND, all, deviations(CONFIDENCE, 1)) * all;
-        ensure!(
-            self.around as f64 <= most,
-            "{} around the maze to {} in it, at most {most:.0} of them by chance",
-            self.around,
-            self.maze
-        );
+        let number = self.effective_number;
+        ensure!(number >= LEAST_SAMPLES, "only {number:.0} effective samples of the walk");
+        let around = self.around / (self.maze + self.around);
+        let most = AROUND + bound(AROUND, number, deviations(CONFIDENCE, 1));
+        ensure!(around <= most, "{around:.3} around the maze, at most {most:.3} of {number:.0} by chance");
         Ok(())
     }
 
@@ -95,8 +117,8 @@ impl Recording {
     fn attach(case: &Case, shape: &[&str], options: &str, cpu: Duration) -> Result<Option<Self>> {
         let scratch = Scratch::new()?;
         let fixture = Fixture::start(case.interpreter, "labyrinth/labyrinth.py", shape)?;
-        let file = scratch.file("out.txt");
-        let words = format!("-f raw {options} {} -o", case.sampler_words());
+        let file = scratch.file("out");
+        let words = format!("{options} {} -o", case.sampler_words());
         let mut record = Profiler::new("record").words(&words).arg(&file).pid(&fixture).spawn()?;
         record.wait_until_sampling()?;
         fixture.work_for(cpu)?;
@@ -109,18 +131,23 @@ impl Recording {
             return Ok(None);
         }
         ensure!(run.code() == Some(0), "{run:?}");
-        let findings = Findings::of(&Collapsed::parse(&std::fs::read_to_string(&file)?)?);
+        let text = std::fs::read_to_string(&file)?;
+        let findings = match options.contains(BY_CPU_TIME) {
+            true => Findings::by_cpu_time(&read_speedscope(&text)?),
+            false => Findings::by_number(&Collapsed::parse(&text)?),
+        };
         Ok(Some(Recording { findings, ledger: run.ledger()?.clone() }))
+    }
+
+    /// The same of a sampler that sees something of any target.
+    fn must_attach(case: &Case, shape: &[&str], options: &str, cpu: Duration) -> Result<Self> {
+        Recording::attach(case, shape, options, cpu)?.context("nothing was seen")
     }
 }
 
 /// What is seen of the labyrinth in one of its shapes, by a sampler that sees everything.
 fn walk(case: &Case, shape: &[&str]) -> Result<Findings> {
-    whole(Recording::attach(case, shape, "-r 1000", RECORDED)?)
-}
-
-fn whole(recording: Option<Recording>) -> Result<Findings> {
-    let Some(Recording { findings, .. }) = recording else { anyhow::bail!("nothing was seen") };
+    let findings = Recording::must_attach(case, shape, WALK, RECORDED)?.findings;
     findings.must_be_whole()?;
     Ok(findings)
 }
@@ -147,16 +174,16 @@ fn three_threads(case: &Case) -> Result<()> {
 
 /// How much of a busy target can be proved without a stop depends on it; that nothing is torn does not.
 fn plain_calls_without_stopping(case: &Case) -> Result<()> {
-    let Some(recording) = Recording::attach(case, &[], "-r 1000", RECORDED)? else { return Ok(()) };
-    ensure!(recording.ledger.attempts >= LEAST_SAMPLES, "{:?}", recording.ledger);
+    let Some(recording) = Recording::attach(case, &[], WALK, RECORDED)? else { return Ok(()) };
+    ensure!(recording.ledger.attempts as f64 >= LEAST_SAMPLES, "{:?}", recording.ledger);
     recording.findings.must_not_be_torn()
 }
 
 /// A thread that sleeps in the maze does not change its stack, so it can be proved without a stop. Of a walk that sleeps
 /// nearly all its time most is shown.
 fn naps_are_proved_without_stopping(case: &Case) -> Result<()> {
-    let recording = Recording::attach(case, &["--naps"], "-r 1000 -i", RECORDED_OF_NAPS)?;
-    let Some(Recording { findings, ledger }) = recording else { anyhow::bail!("nothing could be proved") };
+    let Recording { findings, ledger } =
+        Recording::must_attach(case, &["--naps"], "-f raw -r 1000 -i", RECORDED_OF_NAPS)?;
     findings.must_be_whole()?;
     findings.must_be_deeper_than(DEEP)?;
     ensure!(ledger.shown * 2 >= ledger.attempts, "less than half was proved: {ledger:?}");
@@ -164,8 +191,11 @@ fn naps_are_proved_without_stopping(case: &Case) -> Result<()> {
 }
 
 fn idle_threads_beside_a_busy_one(case: &Case) -> Result<()> {
-    let findings = whole(Recording::attach(case, &["--idle-threads", "160"], "-r 150 -i", RECORDED * 2)?)?;
-    let least = findings.maze * 150;
+    let shape = ["--idle-threads", "160"];
+    let findings = Recording::must_attach(case, &shape, "-f raw -r 150 -i", RECORDED * 2)?.findings;
+    findings.must_not_be_torn()?;
+    ensure!(findings.maze >= LEAST_SAMPLES, "only {} samples of the maze", findings.maze);
+    let least = findings.maze * 150.0;
     ensure!(findings.idle >= least, "{} samples of idle threads, not {least}", findings.idle);
     Ok(())
 }
