@@ -1,40 +1,58 @@
-//! A Python that is not CPython: it is told from CPython, named, and left alone.
+//! A Python that is not CPython is recognized, named and refused, and runs on.
 
 use std::ffi::OsString;
 use std::time::Duration;
 
-use profiler_tests::suite::Test;
-use profiler_tests::test;
-use profiler_tests::{Fixture, Profiler, Scratch, fixture_folder, missing};
+use anyhow::{Result, ensure};
+use profiler_tests::suite::{Case, Sampler, Test};
+use profiler_tests::{Fixture, Profiler, Scratch, fixture_folder, missing, test};
 
 const PYPY: &str = "pypy3";
 
-fn pypy_is_named_and_refused_and_goes_on() {
-    let words: Vec<OsString> = vec![
-        PYPY.into(),
-        fixture_folder().join("julia/julia.py").into(),
-        // A quarter of a minute by PyPy; it is ended before.
-        "--size".into(),
-        "4000".into(),
-    ];
-    if std::process::Command::new(PYPY).arg("--version").output().is_err() {
+/// What the refusal says: what it is, and what could be sampled.
+const REFUSAL: [&str; 2] = ["PyPy", "CPython 3.6 to 3.15"];
+
+/// A program that PyPy runs for a quarter of a minute; it is ended before.
+fn command() -> Vec<OsString> {
+    vec![PYPY.into(), fixture_folder().join("julia/julia.py").into(), "--size".into(), "4000".into()]
+}
+
+/// Whether there is a PyPy; reports when there is none.
+fn has_pypy() -> bool {
+    let is_there = std::process::Command::new(PYPY).arg("--version").output().is_ok();
+    if !is_there {
         missing("PyPy, to be refused");
-        return;
     }
-    let scratch = Scratch::new().unwrap();
+    is_there
+}
+
+fn dump_names_pypy_which_runs_on() -> Result<()> {
+    if !has_pypy() {
+        return Ok(());
+    }
+    let fixture = Fixture::start_words(&command())?;
+    Profiler::new("dump").pid(&fixture).fail(&REFUSAL)?;
+    fixture.work_for(Duration::from_millis(50))
+}
+
+fn record_names_pypy_which_runs_on(case: &Case) -> Result<()> {
+    if !has_pypy() {
+        return Ok(());
+    }
+    let scratch = Scratch::new()?;
     let out = scratch.file("out.svg");
-    let fixture = Fixture::start_words(&words).unwrap();
-    Profiler::new("dump").pid(&fixture).fail(&["PyPy", "CPython 3.6 to 3.15"]).unwrap();
-    for sampler in ["pause", "bpf", "auto"] {
-        let record = Profiler::new("record").words(&format!("-d 1 --sampler {sampler} -o"));
-        record.arg(&out).pid(&fixture).fail(&["PyPy", "CPython 3.6 to 3.15"]).unwrap();
-    }
-    assert!(!out.exists(), "a picture of something that was refused");
-    Profiler::new("record").arg("-o").arg(&out).command(&words).fail(&["PyPy"]).unwrap();
-    fixture.work_for(Duration::from_millis(50)).unwrap();
+    let fixture = Fixture::start_words(&command())?;
+    let record = || Profiler::new("record").words(&case.sampler_words()).arg("-o").arg(&out);
+    record().pid(&fixture).fail(&REFUSAL)?;
+    record().command(&command()).fail(&["PyPy"])?;
+    ensure!(!out.exists(), "a picture of a process that was refused");
+    fixture.work_for(Duration::from_millis(50))
 }
 
 /// The tests of this module.
 pub fn tests() -> Vec<Test> {
-    vec![test!(pypy_is_named_and_refused_and_goes_on)]
+    vec![
+        test!(dump_names_pypy_which_runs_on),
+        test!(record_names_pypy_which_runs_on).by(&[Sampler::Pause, Sampler::Bpf, Sampler::Peek]),
+    ]
 }

@@ -1,192 +1,216 @@
-//! No stack of the labyrinth is ever torn, whatever its shape, on every interpreter.
+//! No stack of the labyrinth is ever torn, whatever its shape, on every interpreter and by every sampler.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use profiler_tests::labyrinth::{Place, judge};
-use profiler_tests::statistics::{bound, deviations};
-use profiler_tests::suite::Test;
-use profiler_tests::test;
+use profiler_tests::statistics::{bound, deviations, effective_number};
+use profiler_tests::suite::{Case, On, PAUSE_AND_BPF, Sampler, Test};
 use profiler_tests::{
-    Collapsed, Fixture, Interpreter, Profiler, Running, Scratch, can_load_programs, every_interpreter,
-    every_interpreter_side_by_side,
+    Collapsed, Fixture, Frame, Ledger, Profiler, Scratch, WeightedSample, read_speedscope, test,
 };
 
-/// The part of its time that the walk spends around the maze, at most; where rooms got lost it would be far more.
+/// The part of its time that the walk spends around the maze, at most. Where rooms get lost it is far more.
 const AROUND: f64 = 0.05;
 
-/// So sure must it be that more than that was seen.
+/// How certain it must be that more than that was seen.
 const CONFIDENCE: f64 = 0.99999;
 
-/// For how long the labyrinth is recorded, in its own CPU time: however long a busy machine takes for it, there are
-/// as many samples.
-const RECORDED: Duration = Duration::from_millis(800);
+/// For how long the labyrinth is recorded, in its own CPU time: however long a busy machine takes for it, the number of
+/// samples is the same.
+const RECORDED: Duration = Duration::from_millis(400);
+
+/// The same for a labyrinth that sleeps most of its time: some thirty walks.
+const RECORDED_OF_NAPS: Duration = Duration::from_millis(30);
+
+/// Samples of a recording that says something.
+const LEAST_SAMPLES: f64 = 50.0;
+
+/// The format whose weights are CPU time, unless idle threads are shown.
+const BY_CPU_TIME: &str = "-f speedscope";
+
+/// How a walk is recorded.
+const WALK: &str = "-f speedscope -r 1000";
+
+/// Frames of a maze without a corridor, at least, in the deepest of that many samples.
+const DEEP: usize = 15;
 
 /// What a recording of the labyrinth consists of.
 #[derive(Debug, Default)]
 struct Findings {
-    maze: u64,
-    around: u64,
-    idle: u64,
+    /// The weight of the samples in the maze: CPU time, or their number where idle threads are shown.
+    maze: f64,
+    /// The same of those around it.
+    around: f64,
+    /// The same of threads that only wait.
+    idle: f64,
+    /// How many equal samples say as much as those in the maze and around it.
+    effective_number: f64,
     deepest: usize,
     torn: Vec<String>,
 }
 
-fn judge_all(collapsed: &Collapsed) -> Findings {
-    let mut findings = Findings::default();
-    for stack in &collapsed.stacks {
-        match judge(&stack.frames) {
+impl Findings {
+    fn add(&mut self, frames: &[Frame], weight: f64) {
+        match judge(frames) {
             Ok(Place::Maze { depth }) => {
-                findings.maze += stack.count;
-                findings.deepest = findings.deepest.max(depth);
+                self.maze += weight;
+                self.deepest = self.deepest.max(depth);
             }
-            Ok(Place::Idle) => findings.idle += stack.count,
-            Ok(Place::Around | Place::Before) => findings.around += stack.count,
-            Err(torn) => findings.torn.push(torn.to_string()),
+            Ok(Place::Idle) => self.idle += weight,
+            Ok(Place::Around | Place::Before) => self.around += weight,
+            Err(torn) => self.torn.push(torn.to_string()),
         }
     }
-    findings
-}
 
-/// The samplers that show what they could see of a labyrinth: both at once, as they do not disturb each other.
-fn samplers() -> &'static [&'static str] {
-    match can_load_programs() {
-        true => &["pause", "bpf"],
-        false => &["pause"],
+    /// Weighs samples by their CPU time: their number counts the waits for a CPU as well, most of which begin in the same
+    /// place.
+    fn by_cpu_time(samples: &[WeightedSample]) -> Self {
+        let mut findings = Findings::default();
+        samples.iter().for_each(|sample| findings.add(&sample.frames, sample.weight));
+        let weights: Vec<f64> = samples.iter().map(|sample| sample.weight).collect();
+        findings.effective_number = effective_number(&weights);
+        findings
     }
-}
 
-/// Attaches to the labyrinth in one of its shapes, records with each of the samplers, and insists that nothing is
-/// torn and that (nearly) everything was seen inside the maze: stacks whose rooms got lost would show as its
-/// surroundings.
-fn walk(
-    interpreter: &Interpreter,
-    shape: &[&str],
-    options: &str,
-    samplers: &[&str],
-    expect: impl Fn(&Findings) -> Result<()>,
-) -> Result<()> {
-    let scratch = Scratch::new()?;
-    let fixture = Fixture::start(interpreter, "labyrinth/labyrinth.py", shape)?;
-    let file = |sampler: &str| scratch.file(&format!("{sampler}.txt"));
-    let record = |sampler: &&str| {
-        let words = format!("-f raw {options} --sampler {sampler} -o");
-        Profiler::new("record").words(&words).arg(file(sampler)).pid(&fixture).spawn()
-    };
-    let mut running: Vec<Running> = samplers.iter().map(record).collect::<Result<_>>()?;
-    running.iter_mut().try_for_each(Running::wait_until_sampling)?;
-    fixture.work_for(RECORDED)?;
-    running.iter().try_for_each(|run| run.signal(Signal::SIGINT))?;
-    for (run, sampler) in running.into_iter().zip(samplers) {
-        let run = run.wait()?;
-        ensure!(run.code() == Some(0), "{sampler}: {run:?}");
+    fn by_number(collapsed: &Collapsed) -> Self {
+        let mut findings = Findings::default();
+        collapsed.stacks.iter().for_each(|stack| findings.add(&stack.frames, stack.count as f64));
+        findings.effective_number = findings.maze + findings.around;
+        findings
     }
-    let account = fixture.finish()?;
-    ensure!(account["rounds"].as_u64() > Some(0), "the walk did not go on: {account}");
-    for sampler in samplers {
-        let findings = judge_all(&Collapsed::parse(&std::fs::read_to_string(file(sampler))?)?);
-        must_be_whole(&findings).and_then(|()| expect(&findings)).with_context(|| (*sampler).to_owned())?;
+
+    fn must_not_be_torn(&self) -> Result<()> {
+        let examples = &self.torn[..self.torn.len().min(3)];
+        ensure!(self.torn.is_empty(), "{} torn, such as {examples:?}", self.torn.len());
+        Ok(())
     }
-    Ok(())
-}
 
-fn must_be_whole(findings: &Findings) -> Result<()> {
-    ensure!(
-        findings.torn.is_empty(),
-        "{} torn, such as {:?}",
-        findings.torn.len(),
-        &findings.torn[..findings.torn.len().min(3)]
-    );
-    ensure!(findings.maze >= 50, "only {} samples of the maze", findings.maze);
-    // A twentieth of the time may be spent around the maze; so many samples can show it, by chance.
-    let all = findings.maze + findings.around;
-    let most = AROUND * all as f64 + bound(AROUND, all as f64, deviations(CONFIDENCE, 1)) * all as f64;
-    ensure!(
-        findings.around as f64 <= most,
-        "{} around the maze to {} in it, at most {most:.0} of them by chance",
-        findings.around,
-        findings.maze
-    );
-    Ok(())
-}
+    /// Nothing is torn, and (nearly) everything was seen inside the maze: stacks that lost their rooms would show as the
+    /// surroundings of the maze.
+    fn must_be_whole(&self) -> Result<()> {
+        self.must_not_be_torn()?;
+        let number = self.effective_number;
+        ensure!(number >= LEAST_SAMPLES, "only {number:.0} effective samples of the walk");
+        let around = self.around / (self.maze + self.around);
+        let most = AROUND + bound(AROUND, number, deviations(CONFIDENCE, 1));
+        ensure!(around <= most, "{around:.3} around the maze, at most {most:.3} of {number:.0} by chance");
+        Ok(())
+    }
 
-fn deeper_than(depth: usize) -> impl Fn(&Findings) -> Result<()> {
-    move |findings| {
-        ensure!(findings.deepest > depth, "never deeper than {}", findings.deepest);
+    fn must_be_deeper_than(&self, depth: usize) -> Result<()> {
+        ensure!(self.deepest > depth, "never deeper than {}", self.deepest);
         Ok(())
     }
 }
 
-fn plain_calls() {
-    every_interpreter_side_by_side(|interpreter| {
-        walk(interpreter, &[], "-r 1000", samplers(), deeper_than(15))
-    });
+/// A recording of the labyrinth in one of its shapes.
+struct Recording {
+    findings: Findings,
+    ledger: Ledger,
 }
 
-fn plain_calls_without_stopping() {
-    // How much can be proved without a stop depends on the target; that nothing is torn does not.
-    every_interpreter_side_by_side(|interpreter| {
+impl Recording {
+    /// Attaches to the labyrinth and records until it has used that much CPU time. `None` when no stack could be proved,
+    /// which must be reported with its reason.
+    fn attach(case: &Case, shape: &[&str], options: &str, cpu: Duration) -> Result<Option<Self>> {
         let scratch = Scratch::new()?;
-        let file = scratch.file("out.txt");
-        let fixture = Fixture::start(interpreter, "labyrinth/labyrinth.py", &[])?;
-        let run = Profiler::new("record").words("-f raw -d 1 -r 1000 --nonblocking").pid(&fixture);
-        let run = run.arg("-o").arg(&file).run()?;
+        let fixture = Fixture::start(case.interpreter, "labyrinth/labyrinth.py", shape)?;
+        let file = scratch.file("out");
+        let words = format!("{options} {} -o", case.sampler_words());
+        let mut record = Profiler::new("record").words(&words).arg(&file).pid(&fixture).spawn()?;
+        record.wait_until_sampling()?;
+        fixture.work_for(cpu)?;
+        record.signal(Signal::SIGINT)?;
+        let run = record.wait()?;
+        let account = fixture.finish()?;
+        ensure!(account["rounds"].as_u64() > Some(0), "the walk did not go on: {account}");
         if run.code() == Some(1) && !file.exists() {
-            // Nothing at all could be proved; then the reason must be named.
-            return run.must_say(&["ran while it was read"]);
+            run.must_say(&["ran while it was read"])?;
+            return Ok(None);
         }
         ensure!(run.code() == Some(0), "{run:?}");
-        let findings = judge_all(&Collapsed::parse(&std::fs::read_to_string(&file)?)?);
-        ensure!(findings.torn.is_empty(), "{} torn, such as {}", findings.torn.len(), findings.torn[0]);
-        Ok(())
-    });
+        let text = std::fs::read_to_string(&file)?;
+        let findings = match options.contains(BY_CPU_TIME) {
+            true => Findings::by_cpu_time(&read_speedscope(&text)?),
+            false => Findings::by_number(&Collapsed::parse(&text)?),
+        };
+        Ok(Some(Recording { findings, ledger: run.ledger()?.clone() }))
+    }
+
+    /// The same of a sampler that sees something of any target.
+    fn must_attach(case: &Case, shape: &[&str], options: &str, cpu: Duration) -> Result<Self> {
+        Recording::attach(case, shape, options, cpu)?.context("nothing was seen")
+    }
 }
 
-fn a_stack_five_hundred_deep() {
-    let shape = ["--deep", "500"];
-    every_interpreter_side_by_side(|interpreter| {
-        walk(interpreter, &shape, "-r 1000", samplers(), deeper_than(500))
-    });
+/// What is seen of the labyrinth in one of its shapes, by a sampler that sees everything.
+fn walk(case: &Case, shape: &[&str]) -> Result<Findings> {
+    let findings = Recording::must_attach(case, shape, WALK, RECORDED)?.findings;
+    findings.must_be_whole()?;
+    Ok(findings)
 }
 
-fn generators() {
-    every_interpreter_side_by_side(|interpreter| {
-        walk(interpreter, &["--generators"], "-r 1000", samplers(), |_| Ok(()))
-    });
+fn plain_calls(case: &Case) -> Result<()> {
+    walk(case, &[])?.must_be_deeper_than(DEEP)
 }
 
-fn callbacks_through_c() {
-    every_interpreter_side_by_side(|interpreter| {
-        walk(interpreter, &["--callbacks"], "-r 1000", samplers(), |_| Ok(()))
-    });
+fn stack_five_hundred_deep(case: &Case) -> Result<()> {
+    walk(case, &["--deep", "500"])?.must_be_deeper_than(500)
 }
 
-fn three_threads() {
-    every_interpreter_side_by_side(|interpreter| {
-        walk(interpreter, &["--threads", "3"], "-r 1000", samplers(), |_| Ok(()))
-    });
+fn generators(case: &Case) -> Result<()> {
+    walk(case, &["--generators"]).map(drop)
 }
 
-fn idle_threads_beside_a_busy_one() {
-    every_interpreter(|interpreter| {
-        walk(interpreter, &["--idle-threads", "160"], "-r 150 -i", &["pause"], |findings| {
-            let least = findings.maze * 150;
-            ensure!(findings.idle >= least, "{} samples of idle threads, not {least}", findings.idle);
-            Ok(())
-        })
-    });
+fn callbacks(case: &Case) -> Result<()> {
+    walk(case, &["--callbacks"]).map(drop)
+}
+
+fn three_threads(case: &Case) -> Result<()> {
+    walk(case, &["--threads", "3"]).map(drop)
+}
+
+/// How much of a busy target can be proved without a stop depends on it; that nothing is torn does not.
+fn plain_calls_without_stopping(case: &Case) -> Result<()> {
+    let Some(recording) = Recording::attach(case, &[], WALK, RECORDED)? else { return Ok(()) };
+    ensure!(recording.ledger.attempts as f64 >= LEAST_SAMPLES, "{:?}", recording.ledger);
+    recording.findings.must_not_be_torn()
+}
+
+/// A thread that sleeps in the maze does not change its stack, so it can be proved without a stop. Of a walk that sleeps
+/// nearly all its time most is shown.
+fn naps_are_proved_without_stopping(case: &Case) -> Result<()> {
+    let Recording { findings, ledger } =
+        Recording::must_attach(case, &["--naps"], "-f raw -r 1000 -i", RECORDED_OF_NAPS)?;
+    findings.must_be_whole()?;
+    findings.must_be_deeper_than(DEEP)?;
+    ensure!(ledger.shown * 2 >= ledger.attempts, "less than half was proved: {ledger:?}");
+    Ok(())
+}
+
+fn idle_threads_beside_a_busy_one(case: &Case) -> Result<()> {
+    let shape = ["--idle-threads", "160"];
+    let findings = Recording::must_attach(case, &shape, "-f raw -r 150 -i", RECORDED * 2)?.findings;
+    findings.must_not_be_torn()?;
+    ensure!(findings.maze >= LEAST_SAMPLES, "only {} samples of the maze", findings.maze);
+    let least = findings.maze * 150.0;
+    ensure!(findings.idle >= least, "{} samples of idle threads, not {least}", findings.idle);
+    Ok(())
 }
 
 /// The tests of this module.
 pub fn tests() -> Vec<Test> {
+    let without_stopping = &[Sampler::Peek];
     vec![
-        test!(plain_calls),
-        test!(plain_calls_without_stopping),
-        test!(a_stack_five_hundred_deep),
-        test!(generators),
-        test!(callbacks_through_c),
-        test!(three_threads),
-        test!(idle_threads_beside_a_busy_one),
+        test!(plain_calls).on(On::Every).by(PAUSE_AND_BPF),
+        test!(stack_five_hundred_deep).on(On::Every).by(PAUSE_AND_BPF),
+        test!(generators).on(On::Every).by(PAUSE_AND_BPF),
+        test!(callbacks).on(On::Every).by(PAUSE_AND_BPF),
+        test!(three_threads).on(On::Every).by(PAUSE_AND_BPF),
+        test!(plain_calls_without_stopping).on(On::Every).by(without_stopping),
+        test!(naps_are_proved_without_stopping).on(On::Every).by(without_stopping),
+        test!(idle_threads_beside_a_busy_one).on(On::Layouts).by(PAUSE_AND_BPF),
     ]
 }

@@ -1,14 +1,9 @@
 //! Tier 2: tests on live processes that judge what is seen, not how much of it in what time. They run two at a time.
 #![allow(missing_docs)]
 
-use std::process::ExitCode;
-
-use profiler_tests::suite::Tier;
-
 mod another_python;
 mod asyncio;
 mod bad_input;
-mod completions;
 mod core;
 mod doctor;
 mod dump;
@@ -26,7 +21,6 @@ mod kernel_refusals;
 mod kernel_watch;
 mod labyrinth;
 mod launch;
-mod lines;
 mod locals;
 mod modes;
 mod numpy_values;
@@ -47,6 +41,10 @@ mod users;
 mod waiting;
 mod waits_on;
 
+use std::process::ExitCode;
+
+use profiler_tests::suite::Tier;
+
 fn main() -> ExitCode {
     profiler_tests::suite::run(
         Tier::Live,
@@ -54,7 +52,6 @@ fn main() -> ExitCode {
             another_python,
             asyncio,
             bad_input,
-            completions,
             core,
             doctor,
             dump,
@@ -71,7 +68,6 @@ fn main() -> ExitCode {
             kernel_watch,
             labyrinth,
             launch,
-            lines,
             locals,
             modes,
             numpy_values,
@@ -90,7 +86,7 @@ fn main() -> ExitCode {
             unique_names,
             users,
             waiting,
-            waits_on,
+            waits_on
         ],
     )
 }

@@ -4,10 +4,11 @@
 use std::collections::HashSet;
 
 use anyhow::{Context, Result, ensure};
-use profiler_tests::suite::Test;
-use profiler_tests::test;
-use profiler_tests::{Collapsed, Interpreter, Profiler, Scratch, every_interpreter, expectation};
-use profiler_tests::{Frame, Stack};
+use profiler_tests::suite::{Case, On, PAUSE_AND_BPF, Test};
+use profiler_tests::{Collapsed, Frame, Profiler, Scratch, Stack, expectation, test};
+
+/// Why samples are lost whose code object was gone when it was read.
+const CHANGED: &str = "code object changed";
 
 /// Short-lived functions on a stack, with the frames that called them.
 fn short_lived(stack: &Stack) -> impl Iterator<Item = (&Frame, &Frame, &'static str)> {
@@ -18,6 +19,7 @@ fn short_lived(stack: &Stack) -> impl Iterator<Item = (&Frame, &Frame, &'static 
     })
 }
 
+/// Every short-lived function was called by its caller and has its own file; returns how many samples show one.
 fn check(stack: &Stack, lines: u64) -> Result<u64> {
     let mut met = 0;
     for (caller, callee, kind) in short_lived(stack) {
@@ -34,43 +36,31 @@ fn check(stack: &Stack, lines: u64) -> Result<u64> {
     Ok(met)
 }
 
-fn record(interpreter: &Interpreter, options: &str) -> Result<()> {
+fn thrown_away_code_keeps_its_name(case: &Case) -> Result<()> {
     let expected = expectation("short_code")?;
     let number = |name: &str| expected[name].as_f64().with_context(|| name.to_owned());
     let scratch = Scratch::new()?;
     let file = scratch.file("out.txt");
     let run = Profiler::new("record")
-        .words("-f raw -r 1000 -o")
+        .words(&format!("-f raw -r 1000 {} -o", case.sampler_words()))
         .arg(&file)
-        .words(options)
-        .command(&interpreter.fixture_words("short_code/short_code.py", &["--seconds", "1"]))
+        .command(&case.interpreter.fixture_words("short_code/short_code.py", &["--seconds", "0.5"]))
         .succeed()?;
     let profile = Collapsed::parse(&std::fs::read_to_string(&file)?)?;
     let lines = number("lines")? as u64;
     let met: u64 = profile.stacks.iter().map(|stack| check(stack, lines)).sum::<Result<u64>>()?;
     ensure!(met as f64 >= number("least_samples")?, "only {met} samples of it: {}", run.stderr);
-    // All ten run for the same time. Whoever keeps the name that an address had first shows two or three.
+    // All ten run for the same time. A profiler that keeps the name that an address had first shows two or three.
     let names: HashSet<_> =
         profile.stacks.iter().flat_map(short_lived).map(|(_, callee, _)| &callee.function).collect();
     ensure!(names.len() as f64 >= number("least_names")?, "only {names:?}: {}", run.stderr);
-    let all: u64 = profile.stacks.iter().map(|stack| stack.count).sum();
-    let changed = changed(&run.stderr);
-    ensure!(changed as f64 <= number("most_lost")? * all as f64, "{changed} lost of {all}: {}", run.stderr);
+    let (ledger, all) = (run.ledger()?, profile.total());
+    let changed = ledger.lost_for(CHANGED);
+    ensure!(changed as f64 <= number("most_lost")? * all as f64, "{changed} lost of {all}: {ledger:?}");
     Ok(())
-}
-
-/// How many samples the ledger says were lost because a code object had changed.
-fn changed(ledger: &str) -> u64 {
-    let before = ledger.split(" code object changed").next().filter(|before| before.len() < ledger.len());
-    let number = before.and_then(|before| before.rsplit(' ').next()).map(|digits| digits.replace(',', ""));
-    number.and_then(|digits| digits.parse().ok()).unwrap_or(0)
-}
-
-fn thrown_away_code_keeps_its_name() {
-    every_interpreter(|interpreter| record(interpreter, ""));
 }
 
 /// The tests of this module.
 pub fn tests() -> Vec<Test> {
-    vec![test!(thrown_away_code_keeps_its_name)]
+    vec![test!(thrown_away_code_keeps_its_name).on(On::Every).by(PAUSE_AND_BPF)]
 }

@@ -1,6 +1,7 @@
 //! What takes too long for every run of the tests, or fails by chance once in some hundred runs: `cargo xtask soak`.
 #![allow(missing_docs)]
 
+mod survival;
 mod tables;
 
 use std::process::ExitCode;
@@ -8,5 +9,5 @@ use std::process::ExitCode;
 use profiler_tests::suite::Tier;
 
 fn main() -> ExitCode {
-    profiler_tests::suite::run(Tier::Soak, profiler_tests::suites![tables])
+    profiler_tests::suite::run(Tier::Soak, profiler_tests::suites![survival, tables])
 }
