@@ -3,6 +3,7 @@
 //! judgement whether a stack of the labyrinth is possible. The tests themselves are in `tests/`.
 #![forbid(unsafe_code)]
 
+pub mod account;
 pub mod cache;
 mod collapsed;
 mod competitors;

@@ -34,7 +34,8 @@ The project's own tasks: cargo xtask TASK
   kernels [SERIES]          the in-kernel sampler on other kernels (5.10 6.1 ...), in emulated machines: minutes
   fuzz [--seconds N] [TARGETS]
                             memory, files and tables that lie, for N seconds in all (60)
-  snapshots                 store snapshots of a process of every CPython on this machine, for the tests of
+  snapshots [surveys|accounts]
+                            store snapshots of processes of every CPython on this machine, for the tests of
                             the crate python
   help                      this text
 ";
@@ -61,7 +62,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         "check-layers" => layers::run(),
         "check-offsets" => offsets::run(rest),
         "fuzz" => fuzz::run(rest),
-        "snapshots" => snapshots::run(),
+        "snapshots" => snapshots::run(rest),
         "bench" => bench::run(rest),
         "bpf" => bpf::run(rest),
         "kernels" => kernels::run(rest),
