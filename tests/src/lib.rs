@@ -14,6 +14,7 @@ mod dump;
 mod environment;
 mod expectation;
 mod fixture;
+pub mod fuzzing;
 mod interpreter;
 mod json_schema;
 mod kernel_programs;

@@ -32,8 +32,9 @@ The project's own tasks: cargo xtask TASK
   bench [--help]            what we and our peers cost and give, as ratios
   bpf [--check]             build the in-kernel program with clang; --check: it is the one that is checked in
   kernels [SERIES]          the in-kernel sampler on other kernels (5.10 6.1 ...), in emulated machines: minutes
-  fuzz [--seconds N] [TARGETS]
-                            memory, files and tables that lie, for N seconds in all (60)
+  fuzz [--seconds N] [--store] [TARGETS]
+                            memory, files and tables that lie, for N seconds in all (60); --store: what was
+                            learnt becomes the corpus that the tests replay
   snapshots [surveys|accounts]
                             store snapshots of processes of every CPython on this machine, for the tests of
                             the crate python
