@@ -225,6 +225,8 @@ impl<F: Fn() + Send + Sync + 'static> RunCase<WithPanic> for F {
     }
 }
 
+type BoxedTest = Box<dyn Fn(&PlannedCase) -> Result<()> + Send + Sync>;
+
 /// A test with the interpreters and samplers of its cases.
 pub struct Test {
     name: String,
@@ -232,7 +234,7 @@ pub struct Test {
     samplers: &'static [Sampler],
     needs_gil: bool,
     needs_programs: bool,
-    run: Box<dyn Fn(&PlannedCase) -> Result<()> + Send + Sync>,
+    run: BoxedTest,
 }
 
 impl fmt::Debug for Test {

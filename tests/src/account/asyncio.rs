@@ -127,21 +127,34 @@ impl AsyncioTree {
         ensure!(tasks.len() == ALL_TASKS, "{} tasks", tasks.len());
         Ok(tasks)
     }
+
+    /// The threads with their tasks.
+    ///
+    /// # Errors
+    /// When a task cannot be read.
+    pub fn seen(&self, memory: &impl ReadMemory) -> Result<Vec<(String, Vec<SeenTask>)>> {
+        let (asyncio, offsets) = (self.asyncio()?, self.offsets(memory)?);
+        let thread = |(name, thread): &(String, u64)| {
+            let tasks = asyncio.thread_tasks(memory, RemoteAddr::new(*thread))?.into_iter();
+            let tasks = tasks.map(|at| seen(memory, &offsets, &asyncio, at));
+            Ok((name.clone(), tasks.collect::<Result<_>>()?))
+        };
+        self.anchors.threads.iter().map(thread).collect()
+    }
 }
 
 impl Account for AsyncioTree {
     const TOPIC: &'static str = "asyncio";
 
     fn check(&self, memory: &impl ReadMemory, _: &impl ReadMemory) -> Result<()> {
-        let (asyncio, offsets) = (self.asyncio()?, self.offsets(memory)?);
+        let asyncio = self.asyncio()?;
         ensure!(self.tasks(memory)?.len() == ALL_TASKS && self.anchors.threads.len() == 2, "too few");
         for (name, thread) in &self.anchors.threads {
-            let thread = RemoteAddr::new(*thread);
-            let running = running_task(memory, &asyncio, thread)?;
+            let running = running_task(memory, &asyncio, RemoteAddr::new(*thread))?;
             ensure!(running.is_null(), "a task runs in {name}");
-            let tasks = asyncio.thread_tasks(memory, thread)?.into_iter();
-            let tasks: Result<Vec<_>> = tasks.map(|at| seen(memory, &offsets, &asyncio, at)).collect();
-            tree_agrees(name, &tasks?).with_context(|| name.clone())?;
+        }
+        for (name, tasks) in self.seen(memory)? {
+            tree_agrees(&name, &tasks).with_context(|| name)?;
         }
         Ok(())
     }

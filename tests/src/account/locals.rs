@@ -102,6 +102,19 @@ impl Locals {
         read.collect::<Result<_, _>>().context("the variables of a frame")
     }
 
+    /// The functions of the stack with their variables, innermost first.
+    ///
+    /// # Errors
+    /// When they cannot be read, or the stack is not the one that is reported.
+    pub fn frames(
+        &self,
+        memory: &impl ReadMemory,
+        characters: usize,
+    ) -> Result<Vec<(String, Vec<Variable>)>> {
+        let functions = self.frames.iter().map(|frame| frame.function.clone());
+        Ok(functions.zip(self.read(memory, memory, characters)?).collect())
+    }
+
     /// All variables of the reported frames as text, as far as they can be read.
     ///
     /// # Panics

@@ -21,7 +21,7 @@ use profiler_python::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::snapshot::StoredProcess;
+use crate::snapshot::{StoredId, StoredProcess, ids_in};
 
 /// What a program reports of itself.
 pub trait Account: Serialize + DeserializeOwned {
@@ -121,28 +121,20 @@ impl<A: Account> StoredAccount<A> {
     ///
     /// # Panics
     /// When there are none.
-    pub fn all() -> Vec<(String, String)> {
-        let files = fs::read_dir(Self::folder()).into_iter().flatten().flatten();
-        let ids = files.filter_map(|file| {
-            let path = file.path();
-            let stored = path.extension().is_some_and(|ending| ending == "pmem");
-            stored.then(|| path.file_stem().unwrap_or_default().to_string_lossy().into_owned())
-        });
-        let all: Vec<_> = ids.map(|id| (label(&id), id)).collect();
-        assert!(!all.is_empty(), "no account of {}: `cargo xtask snapshots` makes them", A::TOPIC);
-        all
+    pub fn ids() -> Vec<(String, StoredId)> {
+        ids_in(&Self::folder())
     }
 
     /// Opens the one with this id.
     ///
     /// # Errors
     /// When it is damaged or missing.
-    pub fn open(id: &str) -> Result<Self> {
-        let path = Self::folder().join(format!("{id}.json"));
+    pub fn open(id: &StoredId) -> Result<Self> {
+        let path = Self::folder().join(format!("{}.json", id.as_str()));
         let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         let memory = fs::read(path.with_extension("pmem"))?;
         Ok(StoredAccount {
-            id: id.to_owned(),
+            id: id.as_str().to_owned(),
             memory: Snapshot::from_bytes(&memory)?,
             account: serde_json::from_str(&text).with_context(|| path.display().to_string())?,
         })
@@ -172,24 +164,16 @@ impl<A: Account> StoredAccount<A> {
     }
 }
 
-/// `3.9` of `3.9.18`; what has a place in its name (`3.11-debian`) keeps it.
-fn label(id: &str) -> String {
-    match id.splitn(3, '.').collect::<Vec<_>>()[..] {
-        [major, minor, _] => format!("{major}.{minor}"),
-        _ => id.to_owned(),
-    }
-}
-
 /// The minor versions of the stored accounts of a topic, from the labels of their cases.
 ///
 /// # Errors
 /// When a label is no version.
 pub fn minors<A: Account>() -> Result<Vec<u32>> {
-    let minor = |(label, _): (String, String)| {
+    let minor = |(label, _): (String, StoredId)| {
         let number = label.split(['.', '-']).nth(1).unwrap_or_default();
         number.parse().with_context(|| format!("{label}: expected a version"))
     };
-    let minors: Result<Vec<u32>> = StoredAccount::<A>::all().into_iter().map(minor).collect();
+    let minors: Result<Vec<u32>> = StoredAccount::<A>::ids().into_iter().map(minor).collect();
     let mut minors = minors?;
     minors.sort_unstable();
     minors.dedup();

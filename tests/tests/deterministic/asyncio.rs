@@ -5,6 +5,7 @@ use anyhow::Result;
 use profiler_tests::account::StoredAccount;
 use profiler_tests::account::asyncio::{AsyncioTree, read_what_there_is};
 use profiler_tests::damage::DamagePlan;
+use profiler_tests::snapshot::StoredId;
 use profiler_tests::suite::Test;
 
 use crate::every_version_is_stored;
@@ -15,11 +16,11 @@ const FIRST_MINOR: u32 = 14;
 /// How the stored memory is damaged; the seed is the minor version.
 const DAMAGE: DamagePlan = DamagePlan { rounds: 1000, most_changes: 24, seed: 0 };
 
-fn the_tree_is_what_the_program_made(id: &String) -> Result<()> {
+fn the_tree_is_what_the_program_made(id: &StoredId) -> Result<()> {
     StoredAccount::<AsyncioTree>::open(id)?.check()
 }
 
-fn damaged_memory_is_survived(id: &String) -> Result<()> {
+fn damaged_memory_is_survived(id: &StoredId) -> Result<()> {
     let stored = StoredAccount::<AsyncioTree>::open(id)?;
     let memory = stored.memory.with_whole_pages();
     let (asyncio, offsets) = (stored.account.asyncio()?, stored.account.offsets(&memory)?);
@@ -34,7 +35,7 @@ fn damaged_memory_is_survived(id: &String) -> Result<()> {
 
 /// The tests of this module.
 pub fn tests() -> Vec<Test> {
-    let each = StoredAccount::<AsyncioTree>::all();
+    let each = StoredAccount::<AsyncioTree>::ids();
     let mut tests =
         vec![Test::new("every_version_is_stored", || every_version_is_stored::<AsyncioTree>(FIRST_MINOR))];
     tests.extend(Test::of_each(

@@ -5,6 +5,7 @@ use anyhow::{Result, ensure};
 use profiler_tests::account::locals::Locals;
 use profiler_tests::account::{Account, StoredAccount};
 use profiler_tests::damage::DamagePlan;
+use profiler_tests::snapshot::StoredId;
 use profiler_tests::suite::Test;
 
 use crate::every_version_is_stored;
@@ -15,19 +16,19 @@ const DAMAGE: DamagePlan = DamagePlan { rounds: 300, most_changes: 48, seed: 0 }
 /// Fewer variables than the program has.
 const MANY: usize = 60;
 
-fn values(id: &String) -> Result<()> {
+fn values(id: &StoredId) -> Result<()> {
     let stored = StoredAccount::<Locals>::open(id)?;
     let memory = stored.memory.with_whole_pages();
     stored.account.values_agree(&memory, &memory)
 }
 
-fn parameters_are_marked(id: &String) -> Result<()> {
+fn parameters_are_marked(id: &StoredId) -> Result<()> {
     let stored = StoredAccount::<Locals>::open(id)?;
     let memory = stored.memory.with_whole_pages();
     stored.account.parameters_are_marked(&memory, &memory)
 }
 
-fn damaged_memory_is_survived(id: &String) -> Result<()> {
+fn damaged_memory_is_survived(id: &StoredId) -> Result<()> {
     let stored = StoredAccount::<Locals>::open(id)?;
     let memory = stored.memory.with_whole_pages();
     let anchors = stored.account.walked().expect("an account with a stack");
@@ -40,7 +41,7 @@ fn damaged_memory_is_survived(id: &String) -> Result<()> {
 
 /// The tests of this module.
 pub fn tests() -> Vec<Test> {
-    let each = StoredAccount::<Locals>::all();
+    let each = StoredAccount::<Locals>::ids();
     let mut tests = vec![Test::new("every_version_is_stored", || every_version_is_stored::<Locals>(6))];
     tests.extend(Test::of_each("values", each.clone(), values));
     tests.extend(Test::of_each("parameters_are_marked", each.clone(), parameters_are_marked));

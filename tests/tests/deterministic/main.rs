@@ -8,6 +8,8 @@ use profiler_tests::account::{Account, minors};
 use profiler_tests::suite::Tier;
 
 mod asyncio;
+mod damage;
+mod dump_layouts;
 mod fuzz_corpora;
 mod locals;
 mod numpy_values;
@@ -26,6 +28,6 @@ fn every_version_is_stored<A: Account>(first: u32) -> Result<()> {
 fn main() -> ExitCode {
     profiler_tests::suite::run(
         Tier::Deterministic,
-        profiler_tests::suites![asyncio, fuzz_corpora, locals, numpy_values, objects],
+        profiler_tests::suites![asyncio, damage, dump_layouts, fuzz_corpora, locals, numpy_values, objects],
     )
 }

@@ -4,17 +4,18 @@
 use anyhow::{Result, ensure};
 use profiler_tests::account::StoredAccount;
 use profiler_tests::account::numpy_values::NumpyValues;
+use profiler_tests::snapshot::StoredId;
 use profiler_tests::suite::Test;
 use profiler_tests::test;
 
-fn values(id: &String) -> Result<()> {
+fn values(id: &StoredId) -> Result<()> {
     StoredAccount::<NumpyValues>::open(id)?.check()
 }
 
 fn both_majors_are_stored() -> Result<()> {
-    let all = StoredAccount::<NumpyValues>::all();
+    let all = StoredAccount::<NumpyValues>::ids();
     for major in ["1.", "2."] {
-        ensure!(all.iter().any(|(_, id)| id.starts_with(major)), "no NumPy {major}x in {all:?}");
+        ensure!(all.iter().any(|(_, id)| id.as_str().starts_with(major)), "no NumPy {major}x in {all:?}");
     }
     Ok(())
 }
@@ -22,6 +23,6 @@ fn both_majors_are_stored() -> Result<()> {
 /// The tests of this module.
 pub fn tests() -> Vec<Test> {
     let mut tests = vec![test!(both_majors_are_stored)];
-    tests.extend(Test::of_each("values", StoredAccount::<NumpyValues>::all(), values));
+    tests.extend(Test::of_each("values", StoredAccount::<NumpyValues>::ids(), values));
     tests
 }

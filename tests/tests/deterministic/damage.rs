@@ -2,16 +2,15 @@
 //! panic, nothing may read or allocate without limit (`Limited` sees to that), and whatever comes out is
 //! within the limits that are promised.
 
+use anyhow::Result;
 use profiler_python::{MAX_FRAMES, MAX_INTERPRETERS, MAX_STRING_CODE_POINTS, MAX_THREAD_STATES};
 use profiler_tests::damage::DamagePlan;
-use profiler_tests::snapshot::{LoadedModule, StoredProcess};
+use profiler_tests::snapshot::{LoadedModule, StoredId, StoredProcess};
+use profiler_tests::suite::Test;
 use profiler_tests::survey::{Survey, survey};
 
-/// How often each stored process is damaged.
-const ROUNDS: u64 = 1000;
-
-/// How many words are damaged at most in a round.
-const MAX_CHANGES: u64 = 24;
+/// How each stored process is damaged; the seed is the id of its first thread.
+const DAMAGE: DamagePlan = DamagePlan { rounds: 1000, most_changes: 24, seed: 0 };
 
 fn check(survey: &Survey) {
     assert!(survey.interpreters.len() <= MAX_INTERPRETERS);
@@ -28,19 +27,20 @@ fn check(survey: &Survey) {
     }
 }
 
-#[test]
-fn damaged_processes_are_survived() {
-    for process in StoredProcess::all().unwrap() {
-        let modules = process.modules().unwrap();
-        let modules: Vec<_> = modules.iter().map(LoadedModule::as_module).collect();
-        let alive = process.alive();
-        let plan =
-            DamagePlan { rounds: ROUNDS, most_changes: MAX_CHANGES, seed: process.about.alive[0].into() };
-        plan.carry_out(&process.memory, |memory, _| {
-            let seen = survey(&modules, memory, &alive).ok();
-            seen.iter().for_each(check);
-            seen
-        })
-        .unwrap();
-    }
+fn damaged_processes_are_survived(id: &StoredId) -> Result<()> {
+    let process = StoredProcess::of_id(id)?;
+    let modules = process.modules()?;
+    let modules: Vec<_> = modules.iter().map(LoadedModule::as_module).collect();
+    let alive = process.alive();
+    let plan = DamagePlan { seed: process.about.alive[0].into(), ..DAMAGE };
+    plan.carry_out(&process.memory, |memory, _| {
+        let seen = survey(&modules, memory, &alive).ok();
+        seen.iter().for_each(check);
+        seen
+    })
+}
+
+/// The tests of this module.
+pub fn tests() -> Vec<Test> {
+    Test::of_each("damaged_processes_are_survived", StoredProcess::ids(), damaged_processes_are_survived)
 }
