@@ -1,10 +1,13 @@
-"""Says where some of its own objects are and what they hold, one JSON object a line, for a test that reads
-them from outside. Works on CPython 3.6 to 3.15. Goes on at each line on stdin: the first situation is what
-programs are like, the second what they may be like.
+"""Reports where some of its own objects are and what they hold, for tests that read them from outside. Works on
+CPython 3.6 to 3.15.
+
+The first line of output is `ready PID`. Each line on stdin is answered with the objects, as JSON: an empty one
+with what programs are like, a number with what they may be like, with as many more modules.
 """
 
 import ctypes
 import json
+import os
 import sys
 import threading
 import types
@@ -29,17 +32,14 @@ class Outer:
         return lambda: None
 
 
-def größe_функция():
-    pass
-
-
 namespace = {}
+exec("def gr\u00f6\u00dfe_\u0444\u0443\u043d\u043a\u0446\u0438\u044f(): pass", namespace)
 exec(compile("\n" * 70000 + "def far():\n    pass", "/tmp/\u65e5\u672c/\U0001f40d.py", "exec"), namespace)
 codes = [
     interpreter.__code__,
     Outer.method.__code__,
     [constant for constant in Outer.method.__code__.co_consts if isinstance(constant, types.CodeType)][0],
-    größe_функция.__code__,
+    namespace["gr\u00f6\u00dfe_\u0444\u0443\u043d\u043a\u0446\u0438\u044f"].__code__,
     namespace["far"].__code__,
 ]
 strings = ["", "a", "plain", "na\u00efve", "\u0142\u00f3d\u017a", "\U0001f40d snake", "x" * 4096, "\u0142" * 4096]
@@ -74,7 +74,7 @@ def usual_threads():
         start(threading.Thread(target=leave.wait, name="pool-%d" % number))
 
 
-def unusual_threads():
+def unusual_threads(modules):
     for number in range(3):
         start(Wide("wide-%d" % number))
     start(threading.Thread(target=leave.wait, name="asked")).__dict__
@@ -97,10 +97,10 @@ def unusual_threads():
 
     _thread.start_new_thread(foreign, ())
     known.wait()
-    # Tables large enough for wider index slots, and with keys that are no strings.
-    for number in range(70000):
+    # Tables with deleted entries, with wider index slots if they are large enough, and with keys that are no strings.
+    for number in range(modules):
         sys.modules["module_%d" % number] = sys
-    for number in range(0, 70000, 3):
+    for number in range(0, modules, 3):
         del sys.modules["module_%d" % number]
     vars(threading)[1] = 2
     vars(threading)["\u0142"] = 2
@@ -123,8 +123,8 @@ def say():
 
 
 usual_threads()
-say()
-sys.stdin.readline()
-unusual_threads()
-say()
-sys.stdin.readline()
+print("ready", os.getpid(), flush=True)
+for line in sys.stdin:
+    if line.strip():
+        unusual_threads(int(line))
+    say()

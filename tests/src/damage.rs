@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 
+use anyhow::{Result, ensure};
 use profiler_memory::{ReadError, ReadMemory, Snapshot};
 use profiler_model::RemoteAddr;
 
@@ -120,5 +121,68 @@ impl<M: ReadMemory> ReadMemory for Limited<M> {
         assert!(self.reads.get() <= MAX_READS, "more than {MAX_READS} reads");
         assert!(self.bytes.get() <= MAX_BYTES, "more than {MAX_BYTES} bytes");
         self.memory.read(at, into)
+    }
+}
+
+/// SplitMix64: random numbers that are the same in every run.
+#[derive(Clone, Debug)]
+pub struct Random(u64);
+
+impl Random {
+    /// The numbers that follow from `seed`.
+    pub fn new(seed: u64) -> Self {
+        Random(seed)
+    }
+
+    /// The next number.
+    pub fn number(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ mixed >> 31
+    }
+
+    /// Up to `most` changes for [`Damage::by`].
+    fn changes(&mut self, most: u64) -> Vec<u8> {
+        let count = 1 + self.number() % most;
+        let bytes = std::iter::repeat_with(|| self.number().to_le_bytes()).flatten();
+        bytes.take(count as usize * CHANGE_BYTES).collect()
+    }
+}
+
+/// How stored memory is damaged.
+#[derive(Clone, Copy, Debug)]
+pub struct DamagePlan {
+    /// How often.
+    pub rounds: u64,
+    /// How many words at most in a round.
+    pub most_changes: u64,
+    /// Where the random numbers start.
+    pub seed: u64,
+}
+
+impl DamagePlan {
+    /// Reads damaged memory again and again; `read` gets a random number, too. What is read must be something else most of
+    /// the time: otherwise the damage would not hit what is read.
+    ///
+    /// # Errors
+    /// When it mostly is the same.
+    ///
+    /// # Panics
+    /// When memory is read without end, or `read` panics.
+    pub fn carry_out<T: PartialEq>(
+        &self,
+        stored: &Snapshot,
+        read: impl Fn(&Limited<Snapshot>, u64) -> T,
+    ) -> Result<()> {
+        let damage = Damage::of(stored);
+        let whole = read(&Limited::new(damage.by(&[])), 0);
+        let (mut random, mut unlike) = (Random::new(self.seed), 0);
+        for _ in 0..self.rounds {
+            let memory = Limited::new(damage.by(&random.changes(self.most_changes)));
+            unlike += u64::from(read(&memory, random.number()) != whole);
+        }
+        ensure!(unlike > self.rounds / 2, "only {unlike} of {} are different", self.rounds);
+        Ok(())
     }
 }

@@ -118,6 +118,11 @@ impl Fixture {
         Ok(serde_json::from_str(&last)?)
     }
 
+    /// Waits until it has ended by itself.
+    pub fn wait(&mut self) -> Result<ExitStatus> {
+        Ok(self.child.wait()?)
+    }
+
     /// Sends it a signal that ends it, and waits until it has.
     pub fn end_by(&mut self, signal: Signal) -> Result<ExitStatus> {
         kill(Pid::from_raw(self.child.id() as i32), signal)?;

@@ -3,6 +3,7 @@
 //! judgement whether a stack of the labyrinth is possible. The tests themselves are in `tests/`.
 #![forbid(unsafe_code)]
 
+pub mod account;
 pub mod cache;
 mod collapsed;
 mod competitors;
@@ -13,6 +14,7 @@ mod dump;
 mod environment;
 mod expectation;
 mod fixture;
+pub mod fuzzing;
 mod interpreter;
 mod json_schema;
 mod kernel_programs;

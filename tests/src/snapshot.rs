@@ -14,6 +14,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::survey::Survey;
 
+/// What the files of a stored thing are called: `3.6.15`, `3.11-debian`.
+#[derive(Clone, Debug)]
+pub struct StoredId(String);
+
+impl StoredId {
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// A stored process.
 #[derive(Clone, Debug)]
 pub struct StoredProcess {
@@ -53,6 +64,30 @@ pub struct LoadedModule {
     path: String,
     file: Vec<u8>,
     mappings: Vec<ModuleMapping>,
+}
+
+/// What is stored in a folder, as labels of test cases and ids.
+///
+/// # Panics
+/// When nothing is.
+pub(crate) fn ids_in(folder: &Path) -> Vec<(String, StoredId)> {
+    let files = fs::read_dir(folder).into_iter().flatten().flatten();
+    let ids = files.filter_map(|file| {
+        let path = file.path();
+        let stored = path.extension().is_some_and(|ending| ending == "pmem");
+        stored.then(|| path.file_stem().unwrap_or_default().to_string_lossy().into_owned())
+    });
+    let all: Vec<_> = ids.map(|id| (label(&id), StoredId(id))).collect();
+    assert!(!all.is_empty(), "nothing in {}: `cargo xtask snapshots` stores it", folder.display());
+    all
+}
+
+/// `3.9` of `3.9.18`; what has a place in its name (`3.11-debian`) keeps it.
+fn label(id: &str) -> String {
+    match id.splitn(3, '.').collect::<Vec<_>>()[..] {
+        [major, minor, _] => format!("{major}.{minor}"),
+        _ => id.to_owned(),
+    }
 }
 
 impl LoadedModule {
@@ -115,6 +150,22 @@ impl StoredProcess {
         paths.sort();
         ensure!(!paths.is_empty(), "no snapshots are stored: `cargo xtask snapshots` makes them");
         paths.iter().map(|path| StoredProcess::open(path)).collect()
+    }
+
+    /// Those that are stored, as labels of test cases (`3.6`, `3.11-debian`) and ids.
+    ///
+    /// # Panics
+    /// When there are none.
+    pub fn ids() -> Vec<(String, StoredId)> {
+        ids_in(&StoredProcess::folder())
+    }
+
+    /// The one with this id.
+    ///
+    /// # Errors
+    /// When it is damaged or missing.
+    pub fn of_id(id: &StoredId) -> Result<Self> {
+        StoredProcess::open(&StoredProcess::folder().join(format!("{}.pmem", id.0)))
     }
 
     fn open(path: &Path) -> Result<Self> {

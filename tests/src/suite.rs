@@ -177,13 +177,32 @@ impl Case {
     }
 }
 
+/// A case before it runs. Interpreters are looked for only where a test needs one: that takes longer than most tests
+/// of stored data.
+#[derive(Clone, Copy, Debug)]
+pub struct PlannedCase {
+    /// None: the one for tests whose outcome does not depend on its version.
+    interpreter: Option<&'static Interpreter>,
+    sampler: Option<Sampler>,
+}
+
+impl PlannedCase {
+    fn of(case: Case) -> Self {
+        PlannedCase { interpreter: Some(case.interpreter), sampler: case.sampler }
+    }
+
+    fn case(&self) -> Case {
+        Case { interpreter: self.interpreter.unwrap_or_else(one_interpreter), sampler: self.sampler }
+    }
+}
+
 /// A test, which may take its [`Case`] and may return an error: `M` tells the four kinds apart.
 pub trait RunCase<M>: Send + Sync + 'static {
     /// Runs the test once.
     ///
     /// # Errors
     /// When it fails (it may panic as well).
-    fn run_case(&self, case: &Case) -> Result<()>;
+    fn run_case(&self, planned: &PlannedCase) -> Result<()>;
 }
 
 /// Marks a test that takes its case.
@@ -197,23 +216,25 @@ pub struct WithResult;
 pub struct WithPanic;
 
 impl<F: Fn(&Case) -> Result<()> + Send + Sync + 'static> RunCase<WithCase> for F {
-    fn run_case(&self, case: &Case) -> Result<()> {
-        self(case)
+    fn run_case(&self, planned: &PlannedCase) -> Result<()> {
+        self(&planned.case())
     }
 }
 
 impl<F: Fn() -> Result<()> + Send + Sync + 'static> RunCase<WithResult> for F {
-    fn run_case(&self, _: &Case) -> Result<()> {
+    fn run_case(&self, _: &PlannedCase) -> Result<()> {
         self()
     }
 }
 
 impl<F: Fn() + Send + Sync + 'static> RunCase<WithPanic> for F {
-    fn run_case(&self, _: &Case) -> Result<()> {
+    fn run_case(&self, _: &PlannedCase) -> Result<()> {
         self();
         Ok(())
     }
 }
+
+type BoxedTest = Box<dyn Fn(&PlannedCase) -> Result<()> + Send + Sync>;
 
 /// A test with the interpreters and samplers of its cases.
 pub struct Test {
@@ -224,7 +245,7 @@ pub struct Test {
     samplers: &'static [Sampler],
     needs_gil: bool,
     needs_programs: bool,
-    run: Box<dyn Fn(&Case) -> Result<()> + Send + Sync>,
+    run: BoxedTest,
 }
 
 impl fmt::Debug for Test {
@@ -243,8 +264,19 @@ impl Test {
             samplers: &[],
             needs_gil: false,
             needs_programs: false,
-            run: Box::new(move |case| run.run_case(case)),
+            run: Box::new(move |planned| run.run_case(planned)),
         }
+    }
+
+    /// A test of each of these stored things: the cases have their labels in their names, `name[3.9]`, and need no
+    /// interpreter.
+    pub fn of_each<T: Send + Sync + 'static>(
+        name: &str,
+        stored: impl IntoIterator<Item = (String, T)>,
+        run: fn(&T) -> Result<()>,
+    ) -> Vec<Test> {
+        let test = |(label, one): (String, T)| Test::new(format!("{name}[{label}]"), move || run(&one));
+        stored.into_iter().map(test).collect()
     }
 
     /// Runs on these interpreters, each a case.
@@ -273,12 +305,12 @@ impl Test {
     }
 
     /// Its cases with their names: `name[3.9,pause]`.
-    fn cases(&self) -> Vec<(String, Case)> {
-        let cases = self.chosen.clone().unwrap_or_else(|| self.combinations());
+    fn cases(&self) -> Vec<(String, PlannedCase)> {
+        let chosen = |cases: &Vec<Case>| cases.iter().copied().map(PlannedCase::of).collect();
+        let planned: Vec<PlannedCase> = self.chosen.as_ref().map_or_else(|| self.combinations(), chosen);
         let names_version = self.chosen.is_some() || self.on != On::One;
-        let cases = cases.into_iter().filter(|case| !(self.needs_gil && case.interpreter.free_threaded));
-        let named = cases.map(|case| {
-            let version = names_version.then(|| case.interpreter.label());
+        let named = planned.into_iter().map(|case| {
+            let version = case.interpreter.filter(|_| names_version).map(Interpreter::label);
             let parts = version.into_iter().chain(case.sampler.map(|sampler| sampler.to_string()));
             let parts: Vec<String> = parts.collect();
             let suffix = if parts.is_empty() { String::new() } else { format!("[{}]", parts.join(",")) };
@@ -288,18 +320,26 @@ impl Test {
     }
 
     /// Each interpreter with each sampler.
-    fn combinations(&self) -> Vec<Case> {
+    fn combinations(&self) -> Vec<PlannedCase> {
+        let interpreters: Vec<Option<&Interpreter>> = match self.on {
+            On::One if !self.needs_gil => vec![None],
+            on => on.interpreters().into_iter().map(Some).collect(),
+        };
+        let lacks_gil = |one: &Option<&Interpreter>| one.is_some_and(|one| one.free_threaded);
+        let interpreters = interpreters.into_iter().filter(|one| !(self.needs_gil && lacks_gil(one)));
         let samplers: Vec<Option<Sampler>> = match self.samplers {
             [] => vec![None],
             all => all.iter().copied().map(Some).collect(),
         };
-        let interpreters = self.on.interpreters().into_iter();
-        let with_each = |interpreter| samplers.iter().map(move |&sampler| Case { interpreter, sampler });
+        let with_each = |interpreter| {
+            let of_one = samplers.iter().map(move |&sampler| PlannedCase { interpreter, sampler });
+            of_one.collect::<Vec<PlannedCase>>()
+        };
         interpreters.flat_map(with_each).collect()
     }
 
     /// Whether the machine has what the case needs; what is missing is reported, and fails where nothing may be skipped.
-    fn is_possible(needs_programs: bool, case: &Case) -> bool {
+    fn is_possible(needs_programs: bool, case: &PlannedCase) -> bool {
         !(needs_programs || case.sampler == Some(Sampler::Bpf)) || can_load_programs()
     }
 }
@@ -351,7 +391,7 @@ pub fn run(tier: Tier, suites: Vec<Suite>) -> ExitCode {
 fn trials(suite: Suite) -> Vec<Trial> {
     let mut trials = Vec::new();
     for test in suite.tests {
-        let cases: BTreeMap<String, Case> = test.cases().into_iter().collect();
+        let cases: BTreeMap<String, PlannedCase> = test.cases().into_iter().collect();
         let (run, needs_programs) = (std::sync::Arc::new(test.run), test.needs_programs);
         for (name, case) in cases {
             let run = run.clone();

@@ -38,9 +38,11 @@ The project's own tasks: cargo xtask TASK
   bench [--help]            what we and our peers cost and give, as ratios
   bpf [--check]             build the in-kernel program with clang; --check: it is the one that is checked in
   kernels [SERIES]          the in-kernel sampler on other kernels (5.10 6.1 ...), in emulated machines: minutes
-  fuzz [--seconds N] [TARGETS]
-                            memory, files and tables that lie, for N seconds in all (60)
-  snapshots                 store snapshots of a process of every CPython on this machine, for the tests of
+  fuzz [--seconds N] [--store] [TARGETS]
+                            memory, files and tables that lie, for N seconds in all (60); --store: what was
+                            learnt becomes the corpus that the tests replay
+  snapshots [surveys|accounts]
+                            store snapshots of processes of every CPython on this machine, for the tests of
                             the crate python
   help                      this text
 ";
@@ -68,7 +70,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         "check-layers" => layers::run(),
         "check-offsets" => offsets::run(rest),
         "fuzz" => fuzz::run(rest),
-        "snapshots" => snapshots::run(),
+        "snapshots" => snapshots::run(rest),
         "bench" => bench::run(rest),
         "bpf" => bpf::run(rest),
         "kernels" => kernels::run(rest),

@@ -26,8 +26,10 @@ const MAX_AWAITING: usize = 64;
 /// The longest name of a task that is read whole.
 const MAX_NAME: usize = 255;
 
-/// The section in which asyncio describes itself, and how many numbers there are in it.
-const SECTION: &[u8] = b".AsyncioDebug";
+/// The section in which asyncio describes itself.
+pub const ASYNCIO_SECTION: &[u8] = b".AsyncioDebug";
+
+/// How many numbers there are in it.
 const NUMBERS: usize = 13;
 
 /// Sizes of structures that can be: tasks measure under 200 bytes, thread states under 8 KB, interpreters some
@@ -57,12 +59,13 @@ impl AsyncioOffsets {
     /// What the file says that holds the C part of asyncio; `None` of any other file.
     pub fn of_file(file: &[u8]) -> Option<Self> {
         let elf = ElfFile64::<LittleEndian>::parse(file).ok()?;
-        let (_, section) = elf.elf_section_table().section_by_name(LittleEndian, SECTION)?;
+        let (_, section) = elf.elf_section_table().section_by_name(LittleEndian, ASYNCIO_SECTION)?;
         Self::parse(section.data(LittleEndian, file).ok()?)
     }
 
-    /// From the numbers: size and fields of a task, of an interpreter, of a thread state.
-    fn parse(section: &[u8]) -> Option<Self> {
+    /// From the numbers of that section: size and fields of a task, of an interpreter, of a thread state; `None` where they
+    /// cannot be right.
+    pub fn parse(section: &[u8]) -> Option<Self> {
         let numbers: [u64; NUMBERS] =
             std::array::from_fn(|index| Field::at(index as u32 * 8).get(section).unwrap_or(u64::MAX));
         let [task, name, awaited_by, is_task, is_set, coroutine, node, rest @ ..] = numbers;

@@ -31,8 +31,8 @@ mod value_offsets;
 mod versions;
 
 pub use asyncio::{
-    AsyncioOffsets, CoroutineState, GeneratorOffsets, MAX_COROUTINES, MAX_TASKS, RawTask, read_task,
-    running_task,
+    ASYNCIO_SECTION, AsyncioOffsets, CoroutineState, GeneratorOffsets, MAX_COROUTINES, MAX_TASKS, RawTask,
+    read_task, running_task,
 };
 pub use code::{CodeError, CodeHead, CodeObject, MAX_CODE_HEAD_BYTES, MAX_LINE_TABLE_BYTES, code_type};
 pub use debug_offsets::{COOKIE, MAX_DEBUG_OFFSETS_BYTES, parse as parse_debug_offsets};

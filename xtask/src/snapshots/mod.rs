@@ -4,8 +4,10 @@
 //! For each interpreter, `program.py` is started and stands still; a survey of it is taken, compared with
 //! what the program says of itself, and repeated on what was recorded of its memory. Stored is only memory
 //! that the survey needs: nothing else of this machine gets into the repository, and where its interpreters
-//! lie is replaced by as many letters.
+//! lie is replaced by as many letters. Accounts of objects, variables and tasks are stored beside them: see
+//! [`accounts`].
 
+mod accounts;
 mod distil;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -47,8 +49,17 @@ struct Account {
     interpreters: usize,
 }
 
-/// Makes all snapshots anew.
-pub fn run() -> Result<()> {
+/// Makes all snapshots and accounts anew, or only one kind: `surveys` or `accounts`.
+pub fn run(arguments: &[String]) -> Result<()> {
+    match arguments {
+        [] => surveys().and_then(|()| accounts::run()),
+        [kind] if kind == "surveys" => surveys(),
+        [kind] if kind == "accounts" => accounts::run(),
+        _ => anyhow::bail!("expected `surveys`, `accounts` or nothing"),
+    }
+}
+
+fn surveys() -> Result<()> {
     for interpreter in interpreters() {
         let bytes = make(interpreter).with_context(|| interpreter.id.clone())?;
         println!("{}: {bytes} bytes", interpreter.id);
@@ -186,12 +197,21 @@ fn neutralise(stored: &mut StoredProcess, root: &str, prefix: &str) -> Result<()
     if prefix == "/usr" {
         return Ok(());
     }
-    let neutral = format!("/{}", "x".repeat(prefix.len() - 1));
     let about = serde_json::to_string(&stored.about)?;
-    stored.about = serde_json::from_str(&about.replace(prefix, &neutral))?;
-    let found: Vec<RemoteAddr> = places(&stored.memory, prefix.as_bytes());
-    found.iter().for_each(|at| stored.memory.overwrite(*at, neutral.as_bytes()));
+    stored.about = serde_json::from_str(&about.replace(prefix, &neutral(prefix)))?;
+    overwrite_all(&mut stored.memory, prefix);
     Ok(())
+}
+
+/// As many letters as the name of a folder has.
+fn neutral(folder: &str) -> String {
+    format!("/{}", "x".repeat(folder.len() - 1))
+}
+
+fn overwrite_all(memory: &mut Snapshot, folder: &str) {
+    for at in places(memory, folder.as_bytes()) {
+        memory.overwrite(at, neutral(folder).as_bytes());
+    }
 }
 
 fn places(memory: &Snapshot, text: &[u8]) -> Vec<RemoteAddr> {
