@@ -15,7 +15,6 @@ mod core;
 mod doctor;
 mod dump;
 mod formats;
-mod full_ring;
 mod hostile;
 mod in_kernel;
 mod in_the_way;
@@ -67,7 +66,6 @@ fn main() -> ExitCode {
             doctor,
             dump,
             formats,
-            full_ring,
             hostile,
             in_kernel,
             in_the_way,

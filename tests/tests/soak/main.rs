@@ -5,6 +5,11 @@ use std::process::ExitCode;
 
 use profiler_tests::suite::Tier;
 
+mod in_kernel;
+mod in_the_way;
+#[path = "../live/kernel_programs/mod.rs"]
+mod kernel_programs;
+
 fn main() -> ExitCode {
-    profiler_tests::suite::run(Tier::Soak, profiler_tests::suites![])
+    profiler_tests::suite::run(Tier::Soak, profiler_tests::suites![in_kernel, in_the_way])
 }
