@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
@@ -9,7 +10,10 @@ use nix::unistd::Pid;
 use profiler_model::LossReason;
 
 use crate::place::{self, within};
-use crate::{Collapsed, Fixture, Interpreter, Profiler, Run, Running, Scratch};
+use crate::{Collapsed, Fixture, Interpreter, Profiler, Run, Running, Scratch, cpu_nanos};
+
+/// A process that does not work for this long does not work at all.
+const LONGEST_WORK: Duration = Duration::from_secs(60);
 
 /// What was lost for these reasons may have been another's. Not that the thread was not found: its own first tick may come
 /// before the program knows its thread, and the only thread of a sibling has the same number.
@@ -77,6 +81,21 @@ pub fn end_profiler(running: Running) -> Result<Run> {
     let run = running.wait()?;
     ensure!(run.code() == Some(0), "{run:?}");
     Ok(run)
+}
+
+/// Ends a recording when the process `pid` has used this much CPU time since it was being sampled.
+///
+/// # Errors
+/// When it does not succeed.
+pub fn end_after_cpu_time(mut running: Running, pid: u32, cpu: Duration) -> Result<Run> {
+    running.wait_until_sampling()?;
+    let limit = Instant::now() + LONGEST_WORK;
+    let enough = cpu_nanos(pid)? + u64::try_from(cpu.as_nanos())?;
+    while cpu_nanos(pid)? < enough {
+        ensure!(Instant::now() < limit, "process {pid} does not work");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    end_profiler(running)
 }
 
 /// What a recording there has written.

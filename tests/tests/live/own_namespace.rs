@@ -5,15 +5,16 @@
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use profiler_tests::inside::{Inside, Twins, profile_of};
+use profiler_tests::inside::{Inside, Twins, end_after_cpu_time, profile_of};
 use profiler_tests::labyrinth::{Place, judge};
 use profiler_tests::place::{self, within};
 use profiler_tests::suite::{Case, On, Sampler, Test};
 use profiler_tests::times::leaf;
 use profiler_tests::{
-    Collapsed, Profiler, Scratch, Stack, Terminal, WORK, one_interpreter, profiler_path, test,
+    Collapsed, Profiler, Run, Scratch, Stack, Terminal, WORK, one_interpreter, profiler_path, test,
     wait_until_still, waits,
 };
 
@@ -32,20 +33,25 @@ fn must_be_the_maze(profile: &Collapsed) -> Result<()> {
     Ok(())
 }
 
-fn labyrinth_is_not_torn_in_namespace(case: &Case) -> Result<()> {
-    let target = Inside::start(case.interpreter.fixture_words(LABYRINTH, &["--threads", "2"]))?;
+/// Records a target for a part of its CPU time, however long that takes on a busy machine.
+fn record_work(target: &Inside, record: Profiler) -> Result<Run> {
+    end_after_cpu_time(record.spawn()?, target.outside, Duration::from_millis(250))
+}
+
+fn must_show_the_maze(case: &Case, start: impl Fn(Vec<OsString>) -> Result<Inside>) -> Result<()> {
+    let target = start(case.interpreter.fixture_words(LABYRINTH, &["--threads", "2"]))?;
     let scratch = Scratch::new()?;
-    let words = format!("{} -r 2000 -d 0.4", case.sampler_words());
-    target.record(&words, &scratch).succeed()?;
+    let words = format!("{} -r 2000", case.sampler_words());
+    record_work(&target, target.record(&words, &scratch))?;
     must_be_the_maze(&profile_of(&scratch)?)
 }
 
+fn labyrinth_is_not_torn_in_namespace(case: &Case) -> Result<()> {
+    must_show_the_maze(case, Inside::start)
+}
+
 fn labyrinth_is_not_torn_in_nested_namespace(case: &Case) -> Result<()> {
-    let target = Inside::start_nested(case.interpreter.fixture_words(LABYRINTH, &["--threads", "2"]))?;
-    let scratch = Scratch::new()?;
-    let words = format!("{} -r 2000 -d 0.4", case.sampler_words());
-    target.record(&words, &scratch).succeed()?;
-    must_be_the_maze(&profile_of(&scratch)?)
+    must_show_the_maze(case, Inside::start_nested)
 }
 
 fn waits_in_namespace_have_their_reasons(case: &Case) -> Result<()> {
@@ -88,14 +94,14 @@ time.sleep(1000)
 fn must_be_seen_from_outside(target: &Inside, scratch: &Scratch) -> Result<()> {
     let sleep = |stack: &Stack| stack.contains("sleeps");
     let spin = |stack: &Stack| stack.contains("spins");
-    let run = target.record("-t --sampler bpf --idle -r 1000 -d 0.5", scratch).succeed()?;
+    let run = record_work(target, target.record("-t --sampler bpf --idle -r 1000", scratch))?;
     ensure!(run.ledger()?.stops.count == 0, "{:?}", run.ledger());
     let all = profile_of(scratch)?;
     ensure!(all.count(sleep) > 50 && all.count(spin) > 100, "{all:?}");
-    let run = target.record("-t --sampler bpf --gil -r 1000 -d 0.3", scratch).succeed()?;
+    let run = record_work(target, target.record("-t --sampler bpf --gil -r 1000", scratch))?;
     ensure!(run.ledger()?.stops.count == 0, "{:?}", run.ledger());
     let held = profile_of(scratch)?;
-    ensure!(held.count(sleep) == 0 && held.count(spin) > 30, "{held:?}");
+    ensure!(held.count(sleep) == 0 && held.count(spin) > 50, "{held:?}");
     Ok(())
 }
 
@@ -126,11 +132,12 @@ fn live_view_shows_threads_off_cpu_in_namespaces() -> Result<()> {
 /// Records the busy twin by its CPU time and by all of its time: it is the only one that is shown, and never sleeps.
 fn must_be_told_apart(twins: &Twins) -> Result<()> {
     let scratch = Scratch::new()?;
-    let run = twins.busy.record("--sampler bpf -r 2000 -d 0.4", &scratch).succeed()?;
+    let run = record_work(&twins.busy, twins.busy.record("--sampler bpf -r 2000", &scratch))?;
     let profile = profile_of(&scratch)?;
     twins.must_be_alone(&profile, &run)?;
     ensure!(profile.total() > 100, "{profile:?}");
-    let run = twins.busy.record("-t --sampler bpf --mode wall -r 2000 -d 0.4", &scratch).succeed()?;
+    let record = twins.busy.record("-t --sampler bpf --mode wall -r 2000", &scratch);
+    let run = record_work(&twins.busy, record)?;
     let profile = profile_of(&scratch)?;
     twins.must_be_alone(&profile, &run)?;
     let sleeps = profile.count(|stack| leaf(stack) == "<waiting: sleep>");
@@ -143,7 +150,8 @@ fn process_with_same_number_outside_is_another() -> Result<()> {
     must_be_told_apart(&twins)?;
     // The helper, too, knows which namespace is meant.
     let (scratch, by_helper) = (Scratch::new()?, within(twins.busy.place.clone(), place::without_types()));
-    let run = twins.busy.record_in(&by_helper, "--sampler bpf -r 2000 -d 0.4", &scratch).succeed()?;
+    let record = twins.busy.record_in(&by_helper, "--sampler bpf -r 2000", &scratch);
+    let run = record_work(&twins.busy, record)?;
     twins.must_be_alone(&profile_of(&scratch)?, &run)
 }
 
@@ -175,12 +183,12 @@ fn nested_target_without_kernel_types_is_refused() -> Result<()> {
     let without_types = |target: &Inside, words: &str| {
         target.record_in(&within(target.place.clone(), place::without_types()), words, &scratch)
     };
-    without_types(&beside, "--sampler bpf -r 2000 -d 0.4").succeed()?;
+    record_work(&beside, without_types(&beside, "--sampler bpf -r 2000"))?;
     must_be_the_maze(&profile_of(&scratch)?)?;
     let nested = Inside::start_nested(words())?;
     without_types(&nested, "--sampler bpf -d 0.2").fail(&[REASON])?;
     // Left to itself, it takes another one.
-    let run = without_types(&nested, "-r 1000 -d 0.4").succeed()?;
+    let run = record_work(&nested, without_types(&nested, "-r 1000"))?;
     run.must_say(&["sampler: pause"])?;
     run.must_say(&[REASON])?;
     must_be_the_maze(&profile_of(&scratch)?)
