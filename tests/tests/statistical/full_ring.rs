@@ -121,9 +121,10 @@ fn full_ring_costs_stacks_and_no_time() -> Result<()> {
     ensure!(run.ledger()?.lost_for(&LossReason::BufferFull.to_string()) > 0, "{:?}", run.ledger());
     for thread in ["shallow", "deep"] {
         let lost = |reason| waited_without_stack(&profile, thread, reason);
-        ensure!(lost(LossReason::BufferFull) > 0.0, "{thread}: its lost waits have no reason: {profile:?}");
-        // A stack that found no room was not late.
-        ensure!(lost(LossReason::Late) == 0.0, "{thread}: {profile:?}");
+        ensure!(lost(LossReason::BufferFull) > 0.0, "{thread}: no waits without room: {:?}", profile.ledger);
+        // A stack that found no room was not late. Only before the program knew the thread may one have been.
+        let (late, full) = (lost(LossReason::Late), lost(LossReason::BufferFull));
+        ensure!(late <= BOUND * full, "{thread}: {late} s late, {full} s without room");
     }
     Ok(())
 }
