@@ -15,6 +15,7 @@ mod environment;
 mod expectation;
 mod fixture;
 pub mod fuzzing;
+pub mod inside;
 mod interpreter;
 mod json_schema;
 mod kernel_programs;
@@ -37,7 +38,9 @@ pub mod survey;
 pub mod survival;
 mod terminal;
 mod timed_recording;
+pub mod times;
 mod trace_events;
+pub mod waits;
 mod workload;
 
 pub use collapsed::{Collapsed, Frame, Stack};

@@ -16,18 +16,5 @@ use std::process::ExitCode;
 use profiler_tests::suite::Tier;
 
 fn main() -> ExitCode {
-    profiler_tests::suite::run(
-        Tier::Deterministic,
-        profiler_tests::suites![
-            asyncio,
-            completions,
-            damage,
-            dump_layouts,
-            fuzz_corpora,
-            lines,
-            locals,
-            numpy_values,
-            objects
-        ],
-    )
+    profiler_tests::suite::run(Tier::Deterministic, profiler_tests::suites![asyncio, completions, damage, dump_layouts, fuzz_corpora, lines, locals, numpy_values, objects])
 }

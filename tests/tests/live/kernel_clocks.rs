@@ -1,17 +1,16 @@
-//! The clocks of CPUs by which the in-kernel program runs, asked directly: what one tells of itself when it takes the place
-//! of another, and whether a tick knows what was told last. What becomes of it in a recording is for `in_kernel` and
-//! `in_the_way`.
+//! The clocks of CPUs by which the in-kernel program runs, asked directly: what one reports when it takes the place of another,
+//! and whether a tick knows what was set last. What becomes of it in a recording is for `in_kernel` and `in_the_way`.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::gettid;
 use profiler_bpf::{KernelSampler, Layout, Outcome, Record, StackRecord, ThreadEntry};
 use profiler_model::{Nanos, Pid, Tid, Timestamp};
 use profiler_os::clock;
-use profiler_tests::can_load_programs;
-use profiler_tests::suite::Test;
+use profiler_tests::suite::{Sampler, Test};
 use profiler_tests::test;
 
 /// The period of the first clock; the second one has twice as much, so that it has counted more at its first tick than the
@@ -21,7 +20,10 @@ const PERIOD: Nanos = Nanos::from_nanos(5_000_000);
 /// No clock rests for longer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a tick tells of its clock.
+/// The number of ticks whose time is added up.
+const TICKS: usize = 500;
+
+/// What a tick reports of its clock.
 #[derive(Clone, Copy, Debug)]
 struct Tick {
     time: Timestamp,
@@ -56,14 +58,18 @@ fn next_tick(kernel: &mut KernelSampler) -> Result<Tick> {
     next_ticks(kernel, 1)?.first().copied().context("no tick")
 }
 
-/// Has all ticks that meet this thread be of one CPU.
-fn stay_on_first_cpu() -> Result<()> {
-    let mut first_cpu = CpuSet::new();
-    first_cpu.set(0)?;
-    Ok(sched_setaffinity(gettid(), &first_cpu)?)
+/// Runs a test on a thread whose ticks are all of one CPU. It is a thread of its own, as others run on after the test.
+fn on_first_cpu(test: impl FnOnce() -> Result<()> + Send) -> Result<()> {
+    let pinned = || -> Result<()> {
+        let mut first_cpu = CpuSet::new();
+        first_cpu.set(0)?;
+        sched_setaffinity(gettid(), &first_cpu)?;
+        test()
+    };
+    thread::scope(|scope| scope.spawn(pinned).join().unwrap_or_else(|_| bail!("the test panicked")))
 }
 
-/// How the first tick ends that comes from now on.
+/// The outcome of the first tick that comes from now on.
 fn outcome_from_now_on(kernel: &mut KernelSampler) -> Result<Outcome> {
     let now = clock::now();
     loop {
@@ -74,19 +80,19 @@ fn outcome_from_now_on(kernel: &mut KernelSampler) -> Result<Outcome> {
     }
 }
 
-fn what_was_told_last_is_known_to_the_next_tick() -> Result<()> {
-    if !can_load_programs() {
-        return Ok(());
-    }
-    stay_on_first_cpu()?;
+fn next_tick_knows_what_was_set_last() -> Result<()> {
+    on_first_cpu(changes_reach_the_next_tick)
+}
+
+fn changes_reach_the_next_tick() -> Result<()> {
     let (process, thread) = (Pid::new(std::process::id()), Tid::new(gettid().as_raw().cast_unsigned()));
     let mut kernel = KernelSampler::load(clock::cpus(), false, None)?;
     kernel.set_layout(process, &Layout::default())?;
     kernel.tick(Nanos::from_nanos(200_000))?;
     for _ in 0..20 {
-        ensure!(outcome_from_now_on(&mut kernel)? == Outcome::UnknownThread, "nobody told of the thread");
+        ensure!(outcome_from_now_on(&mut kernel)? == Outcome::UnknownThread, "the thread is not set");
         kernel.set_thread(thread, &ThreadEntry::default())?;
-        ensure!(outcome_from_now_on(&mut kernel)? == Outcome::NoPython, "it was told to run no Python");
+        ensure!(outcome_from_now_on(&mut kernel)? == Outcome::NoPython, "the thread is set to run no Python");
         kernel.forget_thread(thread);
     }
     kernel.forget_layout(process);
@@ -96,44 +102,41 @@ fn what_was_told_last_is_known_to_the_next_tick() -> Result<()> {
     Ok(())
 }
 
-/// Most ticks are punctual and do not ask their clock; those that come too often are let rest.
+/// Most ticks are punctual and do not ask their clock.
 fn ticks_stand_for_the_time_between_them() -> Result<()> {
-    if !can_load_programs() {
-        return Ok(());
-    }
-    stay_on_first_cpu()?;
-    for nanos in [1_000_000, 20_000] {
-        ticks_stand_for_their_time(Nanos::from_nanos(nanos))
-            .with_context(|| format!("period of {nanos} ns"))?;
-    }
-    Ok(())
+    on_first_cpu(|| ticks_stand_for_their_time(Nanos::from_nanos(1_000_000)))
+}
+
+/// Those that come too often are let rest.
+fn frequent_ticks_stand_for_the_time_between_them() -> Result<()> {
+    on_first_cpu(|| ticks_stand_for_their_time(Nanos::from_nanos(20_000)))
 }
 
 fn ticks_stand_for_their_time(period: Nanos) -> Result<()> {
     let mut kernel = KernelSampler::load(clock::cpus(), false, None)?;
     kernel.set_layout(Pid::new(std::process::id()), &Layout::default())?;
     kernel.tick(period)?;
-    let ticks = next_ticks(&mut kernel, 1000)?;
-    let (mut told, mut passed) = (0, 0);
+    let ticks = next_ticks(&mut kernel, TICKS)?;
+    let (mut weighed, mut passed) = (0, 0);
     for pair in ticks.windows(2) {
         let since = pair[1].time.since(pair[0].time).as_nanos();
         ensure!(pair[1].weight.as_nanos() <= since, "stands for more than {since} ns: {:?}", pair[1]);
-        // Otherwise one in between may have met somebody else.
+        // Otherwise one in between may have met another thread.
         if since < period.as_nanos() * 3 / 2 {
             passed += since;
-            told += pair[1].weight.as_nanos();
+            weighed += pair[1].weight.as_nanos();
         }
     }
     ensure!(passed > 100 * period.as_nanos(), "hardly a tick came after another: {passed} ns of {ticks:?}");
-    ensure!(told.abs_diff(passed) < passed / 100, "ticks stand for {told} ns of {passed}");
+    ensure!(weighed.abs_diff(passed) < passed / 100, "ticks stand for {weighed} ns of {passed}");
     Ok(())
 }
 
-fn a_new_clock_knows_nothing_of_the_one_before() -> Result<()> {
-    if !can_load_programs() {
-        return Ok(());
-    }
-    stay_on_first_cpu()?;
+fn new_clock_knows_nothing_of_the_one_before() -> Result<()> {
+    on_first_cpu(clocks_are_replaced)
+}
+
+fn clocks_are_replaced() -> Result<()> {
     let mut kernel = KernelSampler::load(clock::cpus(), false, None)?;
     kernel.set_layout(Pid::new(std::process::id()), &Layout::default())?;
     kernel.tick(PERIOD)?;
@@ -154,9 +157,6 @@ fn a_new_clock_knows_nothing_of_the_one_before() -> Result<()> {
 }
 
 fn samples_that_find_no_room_are_counted() -> Result<()> {
-    if !can_load_programs() {
-        return Ok(());
-    }
     let mut kernel = KernelSampler::load(clock::cpus(), false, None)?;
     kernel.set_layout(Pid::new(std::process::id()), &Layout::default())?;
     kernel.tick(Nanos::from_nanos(50_000))?;
@@ -179,10 +179,12 @@ fn samples_that_find_no_room_are_counted() -> Result<()> {
 
 /// The tests of this module.
 pub fn tests() -> Vec<Test> {
+    const BPF: &[Sampler] = &[Sampler::Bpf];
     vec![
-        test!(what_was_told_last_is_known_to_the_next_tick),
-        test!(ticks_stand_for_the_time_between_them),
-        test!(a_new_clock_knows_nothing_of_the_one_before),
-        test!(samples_that_find_no_room_are_counted),
+        test!(next_tick_knows_what_was_set_last).by(BPF),
+        test!(ticks_stand_for_the_time_between_them).by(BPF),
+        test!(frequent_ticks_stand_for_the_time_between_them).by(BPF),
+        test!(new_clock_knows_nothing_of_the_one_before).by(BPF),
+        test!(samples_that_find_no_room_are_counted).by(BPF),
     ]
 }

@@ -8,7 +8,6 @@ mod core;
 mod doctor;
 mod dump;
 mod formats;
-mod full_ring;
 mod hostile;
 mod in_kernel;
 mod in_the_way;
@@ -46,47 +45,5 @@ use std::process::ExitCode;
 use profiler_tests::suite::Tier;
 
 fn main() -> ExitCode {
-    profiler_tests::suite::run(
-        Tier::Live,
-        profiler_tests::suites![
-            another_python,
-            asyncio,
-            bad_input,
-            core,
-            doctor,
-            dump,
-            formats,
-            full_ring,
-            hostile,
-            in_kernel,
-            in_the_way,
-            julia,
-            kernel_clocks,
-            kernel_frames,
-            kernel_proofs,
-            kernel_refusals,
-            kernel_watch,
-            labyrinth,
-            launch,
-            locals,
-            modes,
-            numpy_values,
-            objects,
-            off_cpu,
-            own_namespace,
-            places,
-            reused_numbers,
-            rough,
-            short_code,
-            stuck_search,
-            survival,
-            threads_processes,
-            top,
-            tree,
-            unique_names,
-            users,
-            waiting,
-            waits_on
-        ],
-    )
+    profiler_tests::suite::run(Tier::Live, profiler_tests::suites![another_python, asyncio, bad_input, core, doctor, dump, formats, hostile, in_kernel, in_the_way, julia, kernel_clocks, kernel_frames, kernel_proofs, kernel_refusals, kernel_watch, labyrinth, launch, locals, modes, numpy_values, objects, off_cpu, own_namespace, places, reused_numbers, rough, short_code, stuck_search, survival, threads_processes, top, tree, unique_names, users, waiting, waits_on])
 }

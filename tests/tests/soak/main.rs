@@ -1,6 +1,8 @@
 //! What takes too long for every run of the tests, or fails by chance once in some hundred runs: `cargo xtask soak`.
 #![allow(missing_docs)]
 
+mod in_kernel;
+mod in_the_way;
 mod survival;
 mod tables;
 
@@ -9,5 +11,5 @@ use std::process::ExitCode;
 use profiler_tests::suite::Tier;
 
 fn main() -> ExitCode {
-    profiler_tests::suite::run(Tier::Soak, profiler_tests::suites![survival, tables])
+    profiler_tests::suite::run(Tier::Soak, profiler_tests::suites![in_kernel, in_the_way, survival, tables])
 }

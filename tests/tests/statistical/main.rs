@@ -2,6 +2,13 @@
 #![allow(missing_docs)]
 
 mod amounts;
+mod full_ring;
+mod in_kernel;
+mod in_the_way;
+mod modes;
+mod off_cpu;
+mod own_namespace;
+mod reused_numbers;
 mod science_gil;
 mod tables;
 mod threads_processes;
@@ -12,8 +19,5 @@ use std::process::ExitCode;
 use profiler_tests::suite::Tier;
 
 fn main() -> ExitCode {
-    profiler_tests::suite::run(
-        Tier::Statistical,
-        profiler_tests::suites![amounts, science_gil, tables, threads_processes, waiting],
-    )
+    profiler_tests::suite::run(Tier::Statistical, profiler_tests::suites![amounts, full_ring, in_kernel, in_the_way, modes, off_cpu, own_namespace, reused_numbers, science_gil, tables, threads_processes, waiting])
 }

@@ -1,31 +1,26 @@
-//! A profiler that is held up for so long that the kernel's ring is full: what was lost is told, and the time of what was
+//! A profiler that is held up for so long that the kernel's ring is full: what was lost is reported, and the time of what was
 //! lost is shown all the same.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
+use profiler_model::LossReason;
 use profiler_os::clock;
-use profiler_tests::suite::Test;
-use profiler_tests::test;
-use profiler_tests::{
-    Collapsed, Fixture, Profiler, Run, Running, Scratch, can_load_programs, one_interpreter,
-};
+use profiler_tests::suite::{Sampler, Test};
+use profiler_tests::times::{BOUND, by_thread, seconds};
+use profiler_tests::{Collapsed, Fixture, Profiler, Run, Running, Scratch, Stack, one_interpreter, test};
 
-/// How far the time that is shown may be off.
-const BOUND: f64 = 0.01;
-
-/// So many absences or ticks do not fit the ring of 4 MiB.
+/// This many absences do not fit the ring of 4 MiB.
 const TOO_MANY: u64 = 40_000;
 
 /// A program that does not do so much in this time does not do it at all.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Two threads hand a byte to and fro, one of them below a hundred calls; another waits until it is told to go on,
-/// and one until it is to work for a while and end. Each line from stdin is answered: with how often the byte went, or
-/// between which instants the last one has ended.
+/// Two threads hand a byte to and fro, one of them below a hundred calls; another waits until the line `go on` comes, and one
+/// until the line `end` comes, when it works for a while and ends. Each line from stdin is answered: with how often the byte
+/// went, or between which instants the last thread has ended.
 const SWITCHES: &str = "\
 import os, sys, threading, time
 rounds = [0]
@@ -86,21 +81,13 @@ fn shown(scratch: &Scratch) -> Result<Collapsed> {
     Collapsed::parse(&fs::read_to_string(scratch.file("out.txt"))?)
 }
 
-/// The seconds of each thread.
-fn threads(profile: &Collapsed) -> BTreeMap<&str, f64> {
-    let mut threads = BTreeMap::new();
-    for stack in &profile.stacks {
-        *threads.entry(stack.thread.as_deref().unwrap_or_default()).or_default() += stack.count as f64 / 1e9;
-    }
-    threads
-}
-
-fn seconds(profile: &Collapsed, thread: &str, place: &str, reason: &str) -> f64 {
-    let functions = |stack: &profiler_tests::Stack| -> bool {
+/// The seconds for which a thread waited for a file with a stack that was lost for this reason.
+fn waited_without_stack(profile: &Collapsed, thread: &str, reason: LossReason) -> f64 {
+    let lost = format!("<stack lost: {reason}>");
+    seconds(profile, |stack: &Stack| {
         let has = |function: &str| stack.frames.iter().any(|frame| frame.function == function);
-        stack.thread.as_deref() == Some(thread) && has(place) && has(reason)
-    };
-    profile.count(functions) as f64 / 1e9
+        stack.thread.as_deref() == Some(thread) && has(&lost) && has("<waiting: file>")
+    })
 }
 
 /// Ends a recording; returns it, and between which instants it ended.
@@ -112,32 +99,43 @@ fn end(running: Running) -> Result<(Run, [u64; 2])> {
     Ok((run, [before, clock::now().as_nanos()]))
 }
 
-fn all_of_the_time_is_shown_where_the_ring_was_full() -> Result<()> {
-    if !can_load_programs() {
-        return Ok(());
-    }
+fn full_ring_costs_stacks_and_no_time() -> Result<()> {
     let mut fixture = Fixture::inline(one_interpreter(), SWITCHES)?;
     let scratch = Scratch::new()?;
-    let record = Profiler::new("record").words("--mode wall --min-wait 0 -t -f raw -r 500 -o");
+    let record = Profiler::new("record").words("--mode wall --sampler bpf --min-wait 0 -t -f raw -r 500 -o");
     let mut running = record.arg(scratch.file("out.txt")).pid(&fixture).spawn()?;
     running.wait_until_sampling()?;
-    // What lasts is told once a second: of the long wait a part is told by then.
+    // What lasts is recorded once a second: of the long wait a part is recorded by then.
     std::thread::sleep(Duration::from_millis(1200));
     running.signal(Signal::SIGSTOP)?;
     goes_on(&mut fixture, TOO_MANY)?;
     fixture.ask("go on")?;
     let answer = fixture.ask("end")?;
     let (had_worked, had_ended) = answer.trim().split_once(' ').context("no two instants")?;
-    let (had_worked, had_ended): (u64, u64) = (had_worked.parse()?, had_ended.parse()?);
+    let ended = [had_worked.parse()?, had_ended.parse()?];
     running.signal(Signal::SIGCONT)?;
     goes_on(&mut fixture, 100)?;
-    let (run, [earliest, latest]) = end(running)?;
-    run.must_say(&["buffer full"])?;
-    let (profile, elapsed) = (shown(&scratch)?, run.sampled_for()?);
-    let mut threads = threads(&profile);
+    let (run, over) = end(running)?;
+    let profile = shown(&scratch)?;
+    must_show_all_threads(&profile, run.sampled_for()?, ended, over)?;
+    ensure!(run.ledger()?.lost_for(&LossReason::BufferFull.to_string()) > 0, "{:?}", run.ledger());
+    for thread in ["shallow", "deep"] {
+        let lost = |reason| waited_without_stack(&profile, thread, reason);
+        ensure!(lost(LossReason::BufferFull) > 0.0, "{thread}: no waits without room: {:?}", profile.ledger);
+        // A stack that found no room was not late. Only before the program knew the thread may one have been.
+        let (late, full) = (lost(LossReason::Late), lost(LossReason::BufferFull));
+        ensure!(late <= BOUND * full, "{thread}: {late} s late, {full} s without room");
+    }
+    Ok(())
+}
+
+/// Every thread is shown for as long as it was there: the one that ended did so between two instants, and the recording
+/// between two others.
+fn must_show_all_threads(profile: &Collapsed, elapsed: f64, ended: [u64; 2], over: [u64; 2]) -> Result<()> {
+    let mut threads = by_thread(profile);
     let time = threads.remove("ending").context("no thread that ended")?;
     let lasted = |ended: u64, over: u64| elapsed - over.saturating_sub(ended) as f64 / 1e9;
-    let (least, most) = (lasted(had_worked, latest), lasted(had_ended, earliest));
+    let (least, most) = (lasted(ended[0], over[1]), lasted(ended[1], over[0]));
     ensure!(
         time >= least - BOUND * elapsed && time <= most + BOUND * elapsed,
         "the one that ended: {time} s, {least} to {most} of {elapsed}"
@@ -146,13 +144,10 @@ fn all_of_the_time_is_shown_where_the_ring_was_full() -> Result<()> {
     for (thread, time) in &threads {
         ensure!((time / elapsed - 1.0).abs() <= BOUND, "{thread}: {time} s of {elapsed} s: {threads:?}");
     }
-    let lost = |thread| seconds(&profile, thread, "<stack lost: buffer full>", "<waiting: file>");
-    ensure!(lost("shallow") > 0.0 && lost("deep") > 0.0, "what it waited for is not told: {profile:?}");
-    ensure!(seconds(&profile, "deep", "<stack lost: late>", "<waiting: file>") == 0.0, "{profile:?}");
     Ok(())
 }
 
 /// The tests of this module.
 pub fn tests() -> Vec<Test> {
-    vec![test!(all_of_the_time_is_shown_where_the_ring_was_full)]
+    vec![test!(full_ring_costs_stacks_and_no_time).by(&[Sampler::Bpf])]
 }
