@@ -99,8 +99,7 @@ impl ManyThreads {
     /// # Errors
     /// When the fixture does not start.
     pub fn start(interpreter: &Interpreter, threads: u64) -> Result<Option<Self>> {
-        let mut fixture =
-            Fixture::start(interpreter, "hostile/many_threads.py", &[&threads.to_string()])?;
+        let mut fixture = Fixture::start(interpreter, "hostile/many_threads.py", &[&threads.to_string()])?;
         let started: u64 = fixture.ask("")?.parse()?;
         if started < threads {
             missing(&format!("{threads} threads: only {started} may be started here"));

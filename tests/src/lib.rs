@@ -31,6 +31,7 @@ pub mod snapshot;
 mod soak;
 mod speedscope;
 pub mod statistics;
+pub mod streams;
 pub mod suite;
 pub mod survey;
 mod terminal;

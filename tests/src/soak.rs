@@ -15,7 +15,9 @@ const DEFAULT_SECONDS: u64 = 60;
 /// When a round fails, or the variable holds no number.
 pub fn soak(mut round: impl FnMut() -> Result<()>) -> Result<()> {
     let seconds = match std::env::var(SOAK_VARIABLE) {
-        Ok(text) => text.parse().with_context(|| format!("{SOAK_VARIABLE}: {text:?} is no number of seconds"))?,
+        Ok(text) => {
+            text.parse().with_context(|| format!("{SOAK_VARIABLE}: {text:?} is no number of seconds"))?
+        }
         Err(_) => DEFAULT_SECONDS,
     };
     let end = Instant::now() + Duration::from_secs(seconds);

@@ -5,6 +5,10 @@ use std::process::ExitCode;
 
 use profiler_tests::suite::Tier;
 
+mod bad_input;
+mod hostile;
+mod top;
+
 fn main() -> ExitCode {
-    profiler_tests::suite::run(Tier::Deterministic, profiler_tests::suites![])
+    profiler_tests::suite::run(Tier::Deterministic, profiler_tests::suites![bad_input, hostile, top])
 }

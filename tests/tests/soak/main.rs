@@ -5,6 +5,9 @@ use std::process::ExitCode;
 
 use profiler_tests::suite::Tier;
 
+mod hostile;
+mod tree;
+
 fn main() -> ExitCode {
-    profiler_tests::suite::run(Tier::Soak, profiler_tests::suites![])
+    profiler_tests::suite::run(Tier::Soak, profiler_tests::suites![hostile, tree])
 }

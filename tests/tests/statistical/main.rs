@@ -5,6 +5,10 @@ use std::process::ExitCode;
 
 use profiler_tests::suite::Tier;
 
+mod launch;
+mod top;
+mod tree;
+
 fn main() -> ExitCode {
-    profiler_tests::suite::run(Tier::Statistical, profiler_tests::suites![])
+    profiler_tests::suite::run(Tier::Statistical, profiler_tests::suites![launch, top, tree])
 }
