@@ -25,17 +25,17 @@ pub fn shell(script: &str) -> Result<String> {
 /// # Errors
 /// When it does not.
 pub fn must_need_no_reader(words: &str) -> Result<()> {
-    for trap in ["", "trap '' PIPE; "] {
-        let run = |ending: &str| shell(&format!("{trap}\"$0\" {words} {ending}; echo status $? >&2"));
-        for ending in [">&-", "<&- >&-"] {
-            let errors = run(ending)?;
-            ensure!(errors.contains("status 0"), "{words} {ending}: {errors}");
-        }
-        let piped = shell(&format!("{trap}{{ \"$0\" {words}; echo status $? >&2; }} | head -0"))?;
-        ensure!(piped.contains("status 0"), "{words}: {piped}");
-        let full = run(">/dev/full")?;
-        let is_reported = full.contains("status 1") && full.contains("No space left on device");
-        ensure!(is_reported || words.ends_with("--help") || words == "--version", "{words}: {full}");
+    let run = |ending: &str| shell(&format!("\"$0\" {words} {ending}; echo status $? >&2"));
+    for ending in [">&-", "<&- >&-"] {
+        let errors = run(ending)?;
+        ensure!(errors.contains("status 0"), "{words} {ending}: {errors}");
     }
+    for trap in ["", "trap '' PIPE; "] {
+        let piped = shell(&format!("{trap}{{ \"$0\" {words}; echo status $? >&2; }} | head -0"))?;
+        ensure!(piped.contains("status 0"), "{trap}{words}: {piped}");
+    }
+    let full = run(">/dev/full")?;
+    let is_reported = full.contains("status 1") && full.contains("No space left on device");
+    ensure!(is_reported || words.ends_with("--help") || words == "--version", "{words}: {full}");
     Ok(())
 }

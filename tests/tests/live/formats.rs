@@ -3,10 +3,13 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 use profiler_tests::suite::{Case, PAUSE_AND_BPF, Sampler, Test};
 use profiler_tests::test;
+use profiler_tests::tree::wait_for_work;
 use profiler_tests::{
     Fixture, Ledger, Profiler, Scratch, WORK, check_schema, check_trace_events, missing, wait_until_still,
 };
@@ -280,11 +283,19 @@ fn file_name_chooses_traces(case: &Case) -> Result<()> {
 /// speedscope's own schema of its files, as its package 1.25.0 (MIT license) has it.
 const SPEEDSCOPE_SCHEMA: &str = include_str!("../../data/speedscope_schema.json");
 
-/// What `record` writes of the fixture in this format.
+/// CPU time of each process in which there are far more samples than are needed.
+const ENOUGH_WORK: Duration = Duration::from_millis(100);
+
+/// What `record` writes in this format of the fixture, of which each child works for a while.
 fn recorded(case: &Case, fixture: &Fixture, format: &str, options: &str) -> Result<Value> {
-    let record = Profiler::new("record").words(&case.sampler_words()).words("-r 200 -d 0.3 -o - -f");
-    let text = record.arg(format).words(options).pid(fixture).succeed()?.stdout;
-    serde_json::from_str(&text).context("no JSON")
+    let record = Profiler::new("record").words(&case.sampler_words()).words("-r 200 -o - -f");
+    let mut running = record.arg(format).words(options).pid(fixture).spawn()?;
+    running.wait_until_sampling()?;
+    wait_for_work(fixture.children(), ENOUGH_WORK)?;
+    running.signal(Signal::SIGINT)?;
+    let run = running.wait()?;
+    ensure!(run.code() == Some(0), "{run:?}");
+    serde_json::from_str(&run.stdout).context("no JSON")
 }
 
 /// What the schema cannot ask for, and the viewer of speedscope takes for granted.

@@ -337,7 +337,7 @@ fn thousand_threads_are_sampled(case: &Case) -> Result<()> {
     let Some(target) = ManyThreads::start(case.interpreter, THREADS)? else { return Ok(()) };
     let sampler = case.sampler_words();
     target.must_be_dumped()?;
-    for words in ["-r 100 -d 0.4", "-r 100 -d 0.4 -i"] {
+    for words in ["-r 1000 -d 0.5", "-r 100 -d 0.4 -i"] {
         target.must_be_recorded(&format!("{words} {sampler}"))?;
     }
     target.must_be_shown_by_top(&sampler)
