@@ -1,6 +1,8 @@
 //! Hostile targets for longer than a run of the tests allows: ten thousand threads, and threads and processes that live
 //! a millisecond, without end.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use profiler_tests::hostile::{CHURN, ManyThreads, must_be_free, must_dump_or_fail, must_make_progress};
 use profiler_tests::suite::{Case, On, Sampler, Test};
@@ -11,17 +13,18 @@ const ALL_SAMPLERS: &[Sampler] = &[Sampler::Pause, Sampler::Bpf, Sampler::Peek];
 
 fn ten_thousand_threads_are_sampled(case: &Case) -> Result<()> {
     const THREADS: u64 = 10_000;
+    const WORK: Duration = Duration::from_secs(1);
     let Some(target) = ManyThreads::start(case.interpreter, THREADS)? else { return Ok(()) };
     let sampler = case.sampler_words();
     soak(|| {
         target.must_be_dumped()?;
         // Without a stop, what works is lost now and then, and without `-i` there is nothing else.
         let words: &[&str] = match case.sampler() {
-            Sampler::Peek => &["-r 100 -d 1 -i"],
-            _ => &["-r 100 -d 2", "-r 100 -d 2 -i"],
+            Sampler::Peek => &["-r 100 -i"],
+            _ => &["-r 500", "-r 100 -i"],
         };
         for words in words {
-            target.must_be_recorded(&format!("{words} {sampler}"))?;
+            target.must_be_recorded(&format!("{words} {sampler}"), WORK)?;
         }
         target.must_be_shown_by_top(&sampler)
     })
