@@ -41,6 +41,12 @@ pub struct Ledger {
     /// CPU time of the profiler, in seconds.
     #[serde(default)]
     pub own_cpu: f64,
+    /// Memory of the profiler at its peak, in bytes.
+    #[serde(default)]
+    pub own_memory: u64,
+    /// Instants at which nothing had to be stopped.
+    #[serde(default)]
+    pub instants_without_stop: u64,
     /// Processes of a tree, by what became of them.
     #[serde(default)]
     pub processes: BTreeMap<String, u64>,
@@ -78,6 +84,11 @@ impl Ledger {
     /// Those that are missing for one reason, by its name.
     pub fn lost_for(&self, reason: &str) -> u64 {
         self.lost.get(reason).copied().unwrap_or(0)
+    }
+
+    /// Processes of a tree with this outcome: `found`, `sampled`, `without_python`, `not_permitted`, `missed`.
+    pub fn processes_of(&self, outcome: &str) -> u64 {
+        self.processes.get(outcome).copied().unwrap_or(0)
     }
 
     /// The share of the attempts that is not lost.

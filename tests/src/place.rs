@@ -66,6 +66,16 @@ pub fn without_capability(name: &str) -> Vec<OsString> {
     words(&format!("setpriv --bounding-set=-{name} --inh-caps=-{name}"))
 }
 
+/// With every signal as it is by default, whatever the tests inherited (`nohup`, background jobs of a shell).
+pub fn with_usual_signals() -> Vec<OsString> {
+    words("env --default-signal")
+}
+
+/// With one signal ignored, as `nohup` does with `HUP`, and all others as they are by default.
+pub fn with_ignored_signal(name: &str) -> Vec<OsString> {
+    words(&format!("env --default-signal --ignore-signal={name}"))
+}
+
 /// Where the kernel does not describe its own types.
 pub fn without_types() -> Vec<OsString> {
     let mut place = words("unshare --mount sh -c");

@@ -73,6 +73,12 @@ pub fn most_instants(rate: u32, time: Duration) -> u64 {
     (mean + 5.0 * mean.sqrt()).ceil() as u64
 }
 
+/// Fewer instants than this no stretch of `time` has, but once in millions.
+pub fn least_instants(rate: u32, time: Duration) -> u64 {
+    let mean = f64::from(rate) * time.as_secs_f64();
+    (mean - 5.0 * mean.sqrt()).max(0.0).floor() as u64
+}
+
 /// The probability that a run of the tests, all tiers together, reports a difference where there is none.
 pub const FALSE_ALARMS_PER_RUN: f64 = 1e-4;
 

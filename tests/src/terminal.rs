@@ -80,6 +80,14 @@ impl Terminal {
         Ok(Terminal { child, master, slave, path, written })
     }
 
+    /// Starts an interactive shell in a terminal of the usual size, and waits for its prompt.
+    pub fn shell() -> Result<Self> {
+        let words = ["bash", "--norc", "--noprofile", "-i"].map(OsString::from);
+        let terminal = Terminal::start(&words, USUAL_SIZE)?;
+        terminal.wait_for("a prompt", |screen| screen.contains(['$', '#']))?;
+        Ok(terminal)
+    }
+
     fn written(&self) -> MutexGuard<'_, Written> {
         self.written.0.lock().expect("the reading thread panicked")
     }

@@ -70,6 +70,9 @@ enum Source {
 pub struct Tree {
     /// The members, each with when it started (in the kernel's ticks), once that is known.
     members: HashMap<Pid, Option<u64>>,
+    /// Former members that may still be listed as children, as their parent has not waited for them yet; each with when
+    /// it started.
+    gone: HashMap<Pid, u64>,
     source: Source,
     finder: ChildFinder,
     began: bool,
@@ -79,7 +82,13 @@ impl Tree {
     /// The tree below `root`. Watches it from now on.
     pub fn below(root: Pid) -> Self {
         let source = ProcessEvents::listen().map_or(Source::Looks(Timestamp::default()), Source::Events);
-        Tree { members: HashMap::from([(root, None)]), source, finder: ChildFinder::default(), began: false }
+        Tree {
+            members: HashMap::from([(root, None)]),
+            gone: HashMap::new(),
+            source,
+            finder: ChildFinder::default(),
+            began: false,
+        }
     }
 
     /// Whether every birth, `exec` and end is told.
@@ -122,7 +131,9 @@ impl Tree {
 
     /// Learns from elsewhere that a member has ended.
     pub fn forget(&mut self, pid: Pid) {
-        self.members.remove(&pid);
+        if let Some(Some(start)) = self.members.remove(&pid) {
+            self.gone.insert(pid, start);
+        }
     }
 
     fn follow(&mut self, event: ProcessEvent, changes: &mut Vec<Change>) {
@@ -146,17 +157,28 @@ impl Tree {
     /// Adds the descendants of all members, parents before their children.
     fn find_children(&mut self, born: Option<Timestamp>, changes: &mut Vec<Change>) {
         let mut parents: Vec<Pid> = self.members.keys().copied().collect();
+        let mut still_listed = HashMap::new();
         while !parents.is_empty() {
             let found = self.finder.children_of(&parents);
             parents.clear();
             for (parent, child) in found {
-                if let std::collections::hash_map::Entry::Vacant(entry) = self.members.entry(child) {
-                    entry.insert(Process::new(child).stat().ok().map(|stat| stat.start_time));
-                    changes.push(Change::Born { pid: child, parent, at: born });
-                    parents.push(child);
+                if self.members.contains_key(&child) {
+                    continue;
+                }
+                let start = Process::new(child).stat().ok().map(|stat| stat.start_time);
+                match self.gone.get(&child) {
+                    Some(known) if start.is_none_or(|start| start == *known) => {
+                        still_listed.insert(child, *known);
+                    }
+                    _ => {
+                        self.members.insert(child, start);
+                        changes.push(Change::Born { pid: child, parent, at: born });
+                        parents.push(child);
+                    }
                 }
             }
         }
+        self.gone = still_listed;
     }
 
     /// Some events are missing: finds out by looking.
@@ -222,6 +244,28 @@ mod tests {
         let mut tree = Tree::below(Pid::new(looked_at.id()));
         tree.source = Source::Looks(Timestamp::default());
         follows_a_child(tree, looked_at);
+    }
+
+    #[test]
+    fn an_ended_child_is_not_found_a_second_time() {
+        let mut child = Command::new("sleep").arg("60").stdout(Stdio::piped()).spawn().unwrap();
+        let pid = Pid::new(child.id());
+        let mut tree = Tree::below(Pid::new(std::process::id()));
+        tree.source = Source::Looks(Timestamp::default());
+        let is_birth = |change: &Change| matches!(change, Change::Born { pid: born, .. } if *born == pid);
+        assert!(tree.changes(clock::now()).iter().any(is_birth));
+        child.kill().unwrap();
+        // Its stdout is closed when it has ended; nobody has waited for it yet.
+        std::io::copy(&mut child.stdout.take().unwrap(), &mut std::io::sink()).unwrap();
+        tree.forget(pid);
+        for _ in 0..2 {
+            let mut changes = Vec::new();
+            tree.find_children(Some(clock::now()), &mut changes);
+            assert!(!changes.iter().any(is_birth), "{changes:?}");
+        }
+        child.wait().unwrap();
+        tree.find_children(Some(clock::now()), &mut Vec::new());
+        assert!(!tree.gone.contains_key(&pid));
     }
 
     #[test]

@@ -3,13 +3,15 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use profiler_tests::suite::Test;
+use nix::sys::signal::Signal;
+use profiler_tests::suite::{Case, PAUSE_AND_BPF, Sampler, Test};
 use profiler_tests::test;
+use profiler_tests::tree::wait_for_work;
 use profiler_tests::{
-    Fixture, Profiler, Scratch, can_load_programs, check_schema, check_trace_events, missing,
-    one_interpreter, wait_until_still,
+    Fixture, Ledger, Profiler, Scratch, WORK, check_schema, check_trace_events, missing, wait_until_still,
 };
 use serde_json::Value;
 
@@ -44,38 +46,46 @@ fn is_ledger(line: &str) -> bool {
     line.starts_with("<ledger: ")
 }
 
-fn collapsed_stacks_are_byte_for_byte_those_of_py_spy() {
-    let interpreter = one_interpreter();
-    if interpreter.minor < 11 {
+/// The stacks of a recording of the fixture, with what differs from run to run replaced as in [`OF_PY_SPY`].
+fn stacks_as_of_py_spy(text: &str, fixture: &Fixture, names: &[(&str, &str)]) -> Result<BTreeSet<String>> {
+    let lines = text.lines().filter(|line| !is_ledger(line)).map(|line| {
+        let (stack, weight) = line.rsplit_once(' ').context("a line without a weight")?;
+        ensure!(weight.parse::<u64>()? > 0, "{line}");
+        let stack = without_numbers(&without_numbers(stack, "threading.py:", "LINE"), "thread (", "TID");
+        let pids = [(fixture.pid(), "PID"), (fixture.children()[0], "CHILD")];
+        let stack = pids.iter().fold(stack, |stack, (pid, name)| {
+            stack.replace(&format!("process {pid}:"), &format!("process {name}:"))
+        });
+        Ok(names.iter().fold(stack, |stack, (text, name)| stack.replace(text, name)))
+    });
+    lines.collect()
+}
+
+fn collapsed_stacks_are_those_of_py_spy(case: &Case) -> Result<()> {
+    if case.interpreter.minor < 11 {
         missing("an interpreter with qualified names, 3.11 or later: py-spy's stacks are of one");
-        return;
+        return Ok(());
     }
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/layouts.py");
-    let mut words = interpreter.words();
+    let mut words = case.interpreter.words();
     words.extend([script.clone().into(), "tree".into()]);
-    let fixture = Fixture::start_words(&words).unwrap();
+    let fixture = Fixture::start_words(&words)?;
     for pid in [fixture.pid(), fixture.children()[0]] {
-        wait_until_still(pid).unwrap();
+        wait_until_still(pid)?;
     }
-    let python = words[0].to_string_lossy();
-    let usual = ["", "-t", "-t -F", "-t --nolineno", "-s", "-s -t"].map(|options| ("-d 0.5", options));
-    // So soon nothing is seen but what waits at the end, of which the in-kernel sampler tells.
-    let soon = can_load_programs().then_some(("-d 0.001", "-t"));
+    let (python, script) = (words[0].to_string_lossy(), script.to_string_lossy());
+    let names = [(&*python, "PYTHON"), (&*script, "SCRIPT")];
+    let usual = ["", "-t", "-t -F", "-t --nolineno", "-s", "-s -t"].map(|options| ("-d 0.2", options));
+    // So soon nothing is seen but what waits at the end, which the in-kernel sampler reports.
+    let soon = (case.sampler() == Sampler::Bpf).then_some(("-d 0.001", "-t"));
     for (duration, options) in usual.into_iter().chain(soon) {
-        let run = Profiler::new("record").words("-r 50 -i -f raw -o -").words(duration).words(options);
-        let text = run.pid(&fixture).succeed().unwrap().stdout;
-        let lines = text.lines().filter(|line| !is_ledger(line)).map(|line| {
-            let (stack, weight) = line.rsplit_once(' ').expect("a weight");
-            assert!(weight.parse::<u64>().unwrap() > 0, "{line}");
-            let stack = without_numbers(&without_numbers(stack, "threading.py:", "LINE"), "thread (", "TID");
-            let names = [(fixture.pid(), "PID"), (fixture.children()[0], "CHILD")];
-            let named = names.iter().fold(stack, |stack, (pid, name)| {
-                stack.replace(&format!("process {pid}:"), &format!("process {name}:"))
-            });
-            named.replace(&*python, "PYTHON").replace(&*script.to_string_lossy(), "SCRIPT")
-        });
-        assert_eq!(lines.collect::<BTreeSet<String>>(), expected(options), "[{options}] {duration}");
+        let record = Profiler::new("record").words("-r 100 -i -f raw -o -").words(&case.sampler_words());
+        let text = record.words(duration).words(options).pid(&fixture).succeed()?.stdout;
+        let stacks = stacks_as_of_py_spy(&text, &fixture, &names)?;
+        let expected = expected(options);
+        ensure!(stacks == expected, "[{options}] {duration}: {stacks:#?} instead of {expected:#?}");
     }
+    Ok(())
 }
 
 /// Works when asked to, sleeps and works again.
@@ -86,32 +96,59 @@ def first(until):
 def second(until):
     while time.monotonic() < until: pass
 def rest():
-    time.sleep(0.5)
+    time.sleep(0.3)
 print('ready', os.getpid(), flush=True)
 sys.stdin.readline()
-first(time.monotonic() + 0.3)
+first(time.monotonic() + 0.2)
 rest()
-second(time.monotonic() + 0.3)
+second(time.monotonic() + 0.2)
 print('done', flush=True)
 sys.stdin.readline()
 ";
 
-/// A recording of both bursts in a format.
-fn record_bursts(format: &str, options: &str) -> Result<Value> {
+/// The stretches of a recording of both bursts.
+fn record_bursts(case: &Case, format: Timeline, options: &str) -> Result<Vec<Stretch>> {
     let scratch = Scratch::new()?;
     let file = scratch.file("out");
-    let mut fixture = Fixture::inline(one_interpreter(), TWO_BURSTS)?;
-    let run = Profiler::new("record").words("-r 500 -f").arg(format).words(options).arg("-o").arg(&file);
-    let mut running = run.pid(&fixture).spawn()?;
+    let mut fixture = Fixture::inline(case.interpreter, TWO_BURSTS)?;
+    let record = Profiler::new("record").words(&case.sampler_words()).words(options);
+    let record = record.words("-r 500 -f").arg(format.name()).arg("-o").arg(&file);
+    let mut running = record.pid(&fixture).spawn()?;
     running.wait_until_sampling()?;
     fixture.ask("")?;
     fixture.close_stdin();
     let run = running.wait()?;
     ensure!(run.code() == Some(0), "{run:?}");
-    serde_json::from_str(&std::fs::read_to_string(&file)?).context("the file")
+    format.stretches(&serde_json::from_str(&std::fs::read_to_string(&file)?)?)
 }
 
-/// A stretch of the main thread's time: from when to when (in the file's unit), and the functions.
+/// A format that shows what happened when.
+#[derive(Clone, Copy, Debug)]
+enum Timeline {
+    Speedscope,
+    Chrometrace,
+}
+
+impl Timeline {
+    fn name(self) -> &'static str {
+        match self {
+            Timeline::Speedscope => "speedscope",
+            Timeline::Chrometrace => "chrometrace",
+        }
+    }
+
+    fn stretches(self, file: &Value) -> Result<Vec<Stretch>> {
+        match self {
+            Timeline::Speedscope => speedscope_stretches(file),
+            Timeline::Chrometrace => trace_stretches(file),
+        }
+    }
+}
+
+/// The unit of times in traces, per second.
+const MICROSECONDS: f64 = 1e6;
+
+/// A stretch of the main thread's time: from when to when, in seconds, and the functions.
 type Stretch = (f64, f64, Vec<String>);
 
 /// Draws the stretches of a speedscope file as its viewer does: one sample behind the other.
@@ -139,7 +176,7 @@ fn trace_stretches(file: &Value) -> Result<Vec<Stretch>> {
     let mut now = 0.0;
     let mut stretches = Vec::new();
     for event in file.as_array().context("events")?.iter().filter(|event| event["ph"] != "M") {
-        let at = event["ts"].as_f64().context("a time")?;
+        let at = event["ts"].as_f64().context("a time")? / MICROSECONDS;
         ensure!(at >= now, "{event} goes back in time");
         stretches.push((now, at, open.clone()));
         now = at;
@@ -179,105 +216,143 @@ fn without_ticks(stretches: &[Stretch], function: &str) -> (f64, f64) {
     (longer.first().map_or(0.0, |first| first.0), longer.last().map_or(0.0, |last| last.1))
 }
 
-fn what_happened_later_stands_later_and_nothing_stands_where_nothing_was_seen() {
-    for format in ["chrometrace", "speedscope"] {
-        let read = if format == "speedscope" { speedscope_stretches } else { trace_stretches };
-        // Sleep is not asked for: there is nothing between the bursts.
-        let stretches = read(&record_bursts(format, "").unwrap()).unwrap();
-        let ((first_start, first_end), (second_start, second_end)) =
-            (span(&stretches, "first").unwrap(), span(&stretches, "second").unwrap());
-        assert!(first_start < first_end && first_end < second_start && second_start < second_end, "{format}");
-        let is_gap = |(start, end, names): &Stretch| names.is_empty() && end > start && *start >= first_end;
-        assert!(stretches.iter().any(|stretch| is_gap(stretch) && stretch.1 <= second_start), "{format}");
-
-        // It is asked for: it fills what is between them. What a clock inside the kernel has met stands for one tick at
-        // most, so that there may be less than one of which nothing is known before a sleep, whose length is exact, and
-        // after the last look at it.
-        let sampler = if format == "chrometrace" { "pause" } else { "auto" };
-        let options = format!("-i --sampler {sampler}");
-        let stretches = read(&record_bursts(format, &options).unwrap()).unwrap();
-        let [first, rest, second] = ["first", "rest", "second"].map(|name| span(&stretches, name).unwrap());
-        assert!(first.1 <= rest.0 && rest.1 <= second.0, "{format}: {first:?} {rest:?} {second:?}");
-        let filled = if sampler == "pause" { (first.0, second.1) } else { without_ticks(&stretches, "rest") };
-        let (before, after) = (filled.0 - rest.0, rest.1 - filled.1);
-        // Looks come at random: once in a million the last of a sleep is more than 14 ticks before its end.
-        assert!(
-            sampler == "pause" || before < 2.0 * TICK && after < 15.0 * TICK,
-            "{format}: {before} {after}"
-        );
-        let within = stretches.iter().filter(|(start, end, _)| *start >= filled.0 && *end <= filled.1);
-        assert!(within.clone().all(|(start, end, names)| !names.is_empty() || start == end), "{format}");
-    }
+/// What happened later stands later, and there is nothing where nothing was seen: sleep is not asked for.
+fn sleep_is_a_gap(case: &Case, format: Timeline) -> Result<()> {
+    let stretches = record_bursts(case, format, "")?;
+    let (first, second) = (span(&stretches, "first")?, span(&stretches, "second")?);
+    ensure!(first.0 < first.1 && first.1 < second.0 && second.0 < second.1, "{first:?} {second:?}");
+    let is_between = |(start, end, _): &Stretch| end > start && *start >= first.1 && *end <= second.0;
+    let is_gap = |stretch: &Stretch| stretch.2.is_empty() && is_between(stretch);
+    ensure!(stretches.iter().any(is_gap), "nothing between {first:?} and {second:?}");
+    Ok(())
 }
 
-fn traces_are_chosen_by_their_ending() {
-    let scratch = Scratch::new().unwrap();
+fn sleep_is_a_gap_in_speedscope(case: &Case) -> Result<()> {
+    sleep_is_a_gap(case, Timeline::Speedscope)
+}
+
+fn sleep_is_a_gap_in_trace(case: &Case) -> Result<()> {
+    sleep_is_a_gap(case, Timeline::Chrometrace)
+}
+
+/// Where sleep is asked for, it fills what is between the bursts. What a clock inside the kernel has met stands for one
+/// tick at most, so that there may be less than one of which nothing is known before a sleep, whose length is exact, and
+/// after the last look at it.
+fn sleep_fills_its_time(case: &Case, format: Timeline) -> Result<()> {
+    let stretches = record_bursts(case, format, "-i")?;
+    let [first, rest, second] =
+        [span(&stretches, "first")?, span(&stretches, "rest")?, span(&stretches, "second")?];
+    ensure!(first.1 <= rest.0 && rest.1 <= second.0, "{first:?} {rest:?} {second:?}");
+    let filled = match case.sampler() {
+        Sampler::Bpf => without_ticks(&stretches, "rest"),
+        _ => (first.0, second.1),
+    };
+    if case.sampler() == Sampler::Bpf {
+        // Looks come at random: once in a million the last of a sleep is more than 14 ticks before its end.
+        let (before, after) = (filled.0 - rest.0, rest.1 - filled.1);
+        ensure!(before < 2.0 * TICK && after < 15.0 * TICK, "{before} s before, {after} s after");
+    }
+    let within = stretches.iter().filter(|(start, end, _)| *start >= filled.0 && *end <= filled.1);
+    let is_empty = |(start, end, names): &&Stretch| names.is_empty() && start != end;
+    let empty = within.clone().find(is_empty);
+    ensure!(within.count() > 0 && empty.is_none(), "nothing is known of {empty:?} in {filled:?}");
+    Ok(())
+}
+
+fn sleep_fills_its_time_in_speedscope(case: &Case) -> Result<()> {
+    sleep_fills_its_time(case, Timeline::Speedscope)
+}
+
+fn sleep_fills_its_time_in_trace(case: &Case) -> Result<()> {
+    sleep_fills_its_time(case, Timeline::Chrometrace)
+}
+
+fn file_name_chooses_traces(case: &Case) -> Result<()> {
+    let scratch = Scratch::new()?;
     let file = scratch.file("run.trace.json");
-    let words = one_interpreter().inline_words("for _ in range(3000000): pass");
-    Profiler::new("record").words("-r 500 -o").arg(&file).command(&words).succeed().unwrap();
-    let trace: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
-    assert!(!trace_stretches(&trace).unwrap().is_empty());
-    let ledger = trace.as_array().unwrap().iter().find(|event| event["name"] == "ledger").unwrap();
-    assert!(ledger["args"]["attempts"].as_u64().unwrap() > 0, "{ledger}");
+    let record = Profiler::new("record").words(&case.sampler_words()).words("-r 500 -o").arg(&file);
+    record.command(&case.interpreter.inline_words(WORK)).succeed()?;
+    let trace: Value = serde_json::from_str(&std::fs::read_to_string(&file)?)?;
+    ensure!(!trace_stretches(&trace)?.is_empty(), "nothing seen");
+    let events = trace.as_array().context("events")?;
+    let ledger = events.iter().find(|event| event["name"] == "ledger").context("no ledger")?;
+    ensure!(Ledger::read(&ledger["args"])?.attempts > 0, "{ledger}");
+    Ok(())
 }
 
 /// speedscope's own schema of its files, as its package 1.25.0 (MIT license) has it.
 const SPEEDSCOPE_SCHEMA: &str = include_str!("../../data/speedscope_schema.json");
 
-/// What `record` writes of the fixture in this format.
-fn recorded(fixture: &Fixture, format: &str, options: &str) -> Result<Value> {
-    let run = Profiler::new("record").words("-r 200 -d 0.3 -o - -f").arg(format).words(options);
-    let text = run.pid(fixture).succeed()?.stdout;
-    serde_json::from_str(&text).context("no JSON")
+/// CPU time of each process in which there are far more samples than are needed.
+const ENOUGH_WORK: Duration = Duration::from_millis(100);
+
+/// What `record` writes in this format of the fixture, of which each child works for a while.
+fn recorded(case: &Case, fixture: &Fixture, format: &str, options: &str) -> Result<Value> {
+    let record = Profiler::new("record").words(&case.sampler_words()).words("-r 200 -o - -f");
+    let mut running = record.arg(format).words(options).pid(fixture).spawn()?;
+    running.wait_until_sampling()?;
+    wait_for_work(fixture.children(), ENOUGH_WORK)?;
+    running.signal(Signal::SIGINT)?;
+    let run = running.wait()?;
+    ensure!(run.code() == Some(0), "{run:?}");
+    serde_json::from_str(&run.stdout).context("no JSON")
 }
 
-fn speedscope_files_are_as_speedscope_has_them() {
-    let schema: Value = serde_json::from_str(SPEEDSCOPE_SCHEMA).unwrap();
-    let fixture = Fixture::start(one_interpreter(), "tree/tree.py", &["prefork", "2"]).unwrap();
+/// What the schema cannot ask for, and the viewer of speedscope takes for granted.
+fn must_be_drawable(profile: &Value, frames: u64) -> Result<()> {
+    let samples = profile["samples"].as_array().context("samples")?;
+    let weights = profile["weights"].as_array().context("weights")?;
+    ensure!(!samples.is_empty() && samples.len() == weights.len(), "{} samples", samples.len());
+    let mut indices = samples.iter().flat_map(|sample| sample.as_array().into_iter().flatten());
+    ensure!(indices.all(|index| index.as_u64().is_some_and(|index| index < frames)), "unknown frames");
+    let weights: Vec<f64> = weights.iter().filter_map(Value::as_f64).collect();
+    ensure!(weights.iter().all(|weight| *weight >= 0.0), "negative weights");
+    let [start, end] = ["startValue", "endValue"].map(|name| profile[name].as_f64());
+    let (sum, whole) = (weights.iter().sum::<f64>(), end.context("an end")? - start.context("a start")?);
+    ensure!((sum - whole).abs() < 1e-6, "{sum} of {whole} s");
+    Ok(())
+}
+
+fn speedscope_files_follow_its_schema(case: &Case) -> Result<()> {
+    let schema: Value = serde_json::from_str(SPEEDSCOPE_SCHEMA)?;
+    let fixture = Fixture::start(case.interpreter, "tree/tree.py", &["prefork", "2"])?;
     for options in ["-s", "-s -i", "-s -t", "-s -F --nolineno"] {
-        let file = recorded(&fixture, "speedscope", options).unwrap();
-        check_schema(&schema, &file).with_context(|| options.to_owned()).unwrap();
-        let frames = file["shared"]["frames"].as_array().unwrap().len() as u64;
-        let profiles = file["profiles"].as_array().unwrap();
-        assert!(profiles.len() >= 2, "[{options}] {} threads of two workers", profiles.len());
-        assert!(file["activeProfileIndex"].as_u64().unwrap() < profiles.len() as u64);
-        for profile in profiles {
-            let (samples, weights) = (profile["samples"].as_array(), profile["weights"].as_array());
-            let (samples, weights) = (samples.unwrap(), weights.unwrap());
-            // What the schema cannot ask for, and its viewer takes for granted.
-            assert!(!samples.is_empty() && samples.len() == weights.len(), "[{options}]");
-            let mut indices = samples.iter().flat_map(|sample| sample.as_array().unwrap());
-            assert!(indices.all(|index| index.as_u64().unwrap() < frames), "[{options}]");
-            assert!(weights.iter().all(|weight| weight.as_f64().unwrap() >= 0.0), "[{options}]");
-            let sum: f64 = weights.iter().filter_map(Value::as_f64).sum();
-            let end = profile["endValue"].as_f64().unwrap() - profile["startValue"].as_f64().unwrap();
-            assert!((sum - end).abs() < 1e-6, "[{options}] {sum} of {end} s");
-        }
+        let file = recorded(case, &fixture, "speedscope", options)?;
+        check_schema(&schema, &file).context(options)?;
+        let frames = file["shared"]["frames"].as_array().context("frames")?.len() as u64;
+        let profiles = file["profiles"].as_array().context("profiles")?;
+        ensure!(profiles.len() >= 2, "[{options}] {} threads of two workers", profiles.len());
+        let active = file["activeProfileIndex"].as_u64().context("activeProfileIndex")?;
+        ensure!(active < profiles.len() as u64, "[{options}] profile {active}");
+        profiles.iter().try_for_each(|profile| must_be_drawable(profile, frames)).context(options)?;
     }
-    fixture.finish().unwrap();
+    fixture.finish().map(drop)
 }
 
-fn traces_are_as_their_viewers_have_them() {
-    let fixture = Fixture::start(one_interpreter(), "tree/tree.py", &["prefork", "2"]).unwrap();
+fn traces_follow_their_viewers(case: &Case) -> Result<()> {
+    let fixture = Fixture::start(case.interpreter, "tree/tree.py", &["prefork", "2"])?;
     for options in ["-s", "-s -i", "-s -t -F --nolineno"] {
-        let file = recorded(&fixture, "chrometrace", options).unwrap();
-        let drawn = check_trace_events(&file).with_context(|| options.to_owned()).unwrap();
-        assert!(drawn.slices.len() >= 2, "[{options}] {drawn:?}");
+        let file = recorded(case, &fixture, "chrometrace", options)?;
+        let drawn = check_trace_events(&file).context(options)?;
+        ensure!(drawn.slices.len() >= 2, "[{options}] {drawn:?}");
         for (thread, slices) in &drawn.slices {
-            assert!(*slices > 0 && drawn.named_processes.contains(&thread.0), "[{options}] {drawn:?}");
-            assert!(drawn.named_threads.contains(thread), "[{options}] {drawn:?}");
+            ensure!(*slices > 0 && drawn.named_processes.contains(&thread.0), "[{options}] {drawn:?}");
+            ensure!(drawn.named_threads.contains(thread), "[{options}] {drawn:?}");
         }
     }
-    fixture.finish().unwrap();
+    fixture.finish().map(drop)
 }
 
 /// The tests of this module.
 pub fn tests() -> Vec<Test> {
     vec![
-        test!(collapsed_stacks_are_byte_for_byte_those_of_py_spy),
-        test!(what_happened_later_stands_later_and_nothing_stands_where_nothing_was_seen),
-        test!(traces_are_chosen_by_their_ending),
-        test!(speedscope_files_are_as_speedscope_has_them),
-        test!(traces_are_as_their_viewers_have_them),
+        test!(collapsed_stacks_are_those_of_py_spy).by(PAUSE_AND_BPF),
+        test!(sleep_is_a_gap_in_speedscope).by(PAUSE_AND_BPF),
+        test!(sleep_is_a_gap_in_trace).by(PAUSE_AND_BPF),
+        test!(sleep_fills_its_time_in_speedscope).by(PAUSE_AND_BPF),
+        test!(sleep_fills_its_time_in_trace).by(PAUSE_AND_BPF),
+        test!(file_name_chooses_traces).by(&[Sampler::Pause]),
+        test!(speedscope_files_follow_its_schema).by(PAUSE_AND_BPF),
+        test!(traces_follow_their_viewers).by(PAUSE_AND_BPF),
     ]
 }

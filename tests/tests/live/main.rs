@@ -45,5 +45,46 @@ use std::process::ExitCode;
 use profiler_tests::suite::Tier;
 
 fn main() -> ExitCode {
-    profiler_tests::suite::run(Tier::Live, profiler_tests::suites![another_python, asyncio, bad_input, core, doctor, dump, formats, hostile, in_kernel, in_the_way, julia, kernel_clocks, kernel_frames, kernel_proofs, kernel_refusals, kernel_watch, labyrinth, launch, locals, modes, numpy_values, objects, off_cpu, own_namespace, places, reused_numbers, rough, short_code, stuck_search, survival, threads_processes, top, tree, unique_names, users, waiting, waits_on])
+    profiler_tests::suite::run(
+        Tier::Live,
+        profiler_tests::suites![
+            another_python,
+            asyncio,
+            bad_input,
+            core,
+            doctor,
+            dump,
+            formats,
+            hostile,
+            in_kernel,
+            in_the_way,
+            julia,
+            kernel_clocks,
+            kernel_frames,
+            kernel_proofs,
+            kernel_refusals,
+            kernel_watch,
+            labyrinth,
+            launch,
+            locals,
+            modes,
+            numpy_values,
+            objects,
+            off_cpu,
+            own_namespace,
+            places,
+            reused_numbers,
+            rough,
+            short_code,
+            stuck_search,
+            survival,
+            threads_processes,
+            top,
+            tree,
+            unique_names,
+            users,
+            waiting,
+            waits_on
+        ],
+    )
 }

@@ -1,4 +1,4 @@
-//! Every place a Python can hide: containers seen from outside and from inside, kernels that refuse system
+//! Every place where a Python can be: containers seen from outside and from inside, kernels that refuse system
 //! calls, and what stands before a Python on the command line.
 
 use std::ffi::OsString;
@@ -6,23 +6,27 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use nix::libc::{SYS_process_vm_readv, SYS_ptrace};
 use profiler_tests::labyrinth::{Place, judge};
 use profiler_tests::place::{self, can_put_elsewhere, within};
-use profiler_tests::suite::Test;
+use profiler_tests::suite::{Case, On, PAUSE_AND_BPF, Sampler, Test};
 use profiler_tests::test;
 use profiler_tests::{
-    Collapsed, Fixture, Frame, Interpreter, Profiler, Scratch, WORK, dumped_json, every_interpreter,
-    interpreters, missing, one_interpreter, profiler_path,
+    Collapsed, Fixture, Frame, Interpreter, Profiler, Scratch, WORK, dumped_json, interpreters, missing,
+    profiler_path,
 };
 use serde_json::Value;
 
 const LABYRINTH: &str = "labyrinth/labyrinth.py";
 
-/// Two threads: one that sleeps, and one that works until its stdin closes and says so from within.
+/// CPU time of a target in which there are far more samples than are needed.
+const ENOUGH_WORK: Duration = Duration::from_millis(200);
+
+/// Two threads: one that sleeps, and one that works until its stdin closes, which says `ready` from where it works.
 const WORKER: &str = "\
 import os, select, threading
 def work():
@@ -35,6 +39,14 @@ work()
 
 fn profile_of(scratch: &Scratch) -> Result<Collapsed> {
     Collapsed::parse(&fs::read_to_string(scratch.file("out.txt")).context("no data was written")?)
+}
+
+fn options(record: Profiler, case: &Case) -> Profiler {
+    record.words(&case.sampler_words()).words("-f raw -r 500 -o")
+}
+
+fn record(case: &Case, scratch: &Scratch) -> Profiler {
+    options(Profiler::new("record"), case).arg(scratch.file("out.txt"))
 }
 
 fn must_show_work(profile: &Collapsed) -> Result<()> {
@@ -81,23 +93,33 @@ fn ids_of(pid: u32) -> Result<Vec<String>> {
     Ok(ids.split_whitespace().map(str::to_owned).collect())
 }
 
-fn a_target_in_a_container_is_seen_from_outside() {
+/// A worker in a container, as seen from outside: its fixture and its process id.
+fn contained_worker(case: &Case) -> Result<(Fixture, u32)> {
+    let words = within(place::in_own_namespaces(), case.interpreter.inline_words(WORKER));
+    let fixture = Fixture::command(&words)?;
+    let pid = fixture.only_child()?;
+    ensure!(ids_of(pid)? == [pid.to_string(), "1".to_owned()], "{:?}", ids_of(pid)?);
+    Ok((fixture, pid))
+}
+
+fn container_is_dumped_from_outside(case: &Case) -> Result<()> {
     if !can_put_elsewhere() {
-        return;
+        return Ok(());
     }
-    every_interpreter(|interpreter| {
-        let scratch = Scratch::new()?;
-        let words = within(place::in_own_namespaces(), interpreter.inline_words(WORKER));
-        let fixture = Fixture::command(&words)?;
-        let pid = fixture.only_child()?;
-        ensure!(ids_of(pid)? == [pid.to_string(), "1".to_owned()], "{:?}", ids_of(pid)?);
-        let option = format!("--pid {pid}");
-        let json = Profiler::new("dump").words("--json").words(&option).succeed()?.stdout;
-        must_be_the_worker(&json, &threads_of(pid)?)?;
-        let run = Profiler::new("record").words("-f raw -r 300 -d 0.4").words(&option).arg("-o");
-        run.arg(scratch.file("out.txt")).succeed()?;
-        must_show_work(&profile_of(&scratch)?)
-    });
+    let (_fixture, pid) = contained_worker(case)?;
+    let json = Profiler::new("dump").words(&format!("--json --pid {pid}")).succeed()?.stdout;
+    must_be_the_worker(&json, &threads_of(pid)?)
+}
+
+fn container_is_recorded_from_outside(case: &Case) -> Result<()> {
+    if !can_put_elsewhere() {
+        return Ok(());
+    }
+    let scratch = Scratch::new()?;
+    let (_fixture, pid) = contained_worker(case)?;
+    let running = record(case, &scratch).words(&format!("--pid {pid}")).spawn()?;
+    running.end_after_cpu_time(pid, ENOUGH_WORK)?;
+    must_show_work(&profile_of(&scratch)?)
 }
 
 /// In a mount namespace, the interpreter's folder stands at `/mnt` and nowhere else, and so does a package.
@@ -111,50 +133,47 @@ export PYTHONHOME=/mnt LD_LIBRARY_PATH=/mnt/lib PYTHONPATH=/media
 exec /mnt/bin/\"$2\" -c 'import pack.inner'
 ";
 
-fn libraries_and_sources_are_those_of_the_targets_own_root() {
+fn files_are_those_of_the_targets_root(case: &Case) -> Result<()> {
     if !can_put_elsewhere() {
-        return;
+        return Ok(());
     }
-    let interpreter = one_interpreter();
-    let path = PathBuf::from(&interpreter.words()[0]);
-    let prefix = path.parent().and_then(Path::parent).unwrap();
-    let is_shared = fs::read_dir(prefix.join("lib"))
-        .unwrap()
-        .flatten()
-        .any(|entry| entry.file_name().to_string_lossy().starts_with("libpython") && entry.path().is_file());
-    if !is_shared {
-        return missing("an interpreter with a libpython of its own");
+    let path = PathBuf::from(&case.interpreter.words()[0]);
+    let prefix = path.parent().and_then(Path::parent).context("a prefix")?;
+    let is_library = |entry: fs::DirEntry| {
+        entry.file_name().to_string_lossy().starts_with("libpython") && entry.path().is_file()
+    };
+    if !fs::read_dir(prefix.join("lib"))?.flatten().any(is_library) {
+        missing("an interpreter with a libpython of its own");
+        return Ok(());
     }
-    let script = "unshare --mount sh -ec";
-    let mut words: Vec<OsString> = script.split(' ').map(Into::into).collect();
+    let mut words: Vec<OsString> = "unshare --mount sh -ec".split(' ').map(Into::into).collect();
     words.extend([MOVE_AWAY.into(), "sh".into(), prefix.into()]);
-    words.extend([path.file_name().unwrap().into(), WORKER.into()]);
-    let fixture = Fixture::command(&words).unwrap();
-    let maps = fs::read_to_string(format!("/proc/{}/maps", fixture.pid())).unwrap();
-    assert!(maps.contains(" /mnt/lib/libpython"), "{maps}");
-    assert!(!Path::new("/mnt/lib").exists() && !Path::new("/media/pack").exists());
-    // The package is told by its `__init__.py`, which only the target's root has.
-    let text = Profiler::new("dump").pid(&fixture).succeed().unwrap().stdout;
-    assert!(text.contains("    work (pack/inner.py:"), "{text}");
+    words.extend([path.file_name().context("a name")?.into(), WORKER.into()]);
+    let fixture = Fixture::command(&words)?;
+    let maps = fs::read_to_string(format!("/proc/{}/maps", fixture.pid()))?;
+    ensure!(maps.contains(" /mnt/lib/libpython"), "{maps}");
+    ensure!(!Path::new("/mnt/lib").exists() && !Path::new("/media/pack").exists(), "not hidden");
+    // A package is known by its `__init__.py`, which only the root of the target has.
+    let text = Profiler::new("dump").pid(&fixture).succeed()?.stdout;
+    ensure!(text.contains("    work (pack/inner.py:"), "{text}");
+    Ok(())
 }
 
-fn the_profiler_records_inside_a_container() {
+fn profiler_launches_inside_a_container(case: &Case) -> Result<()> {
     if !can_put_elsewhere() {
-        return;
+        return Ok(());
     }
-    every_interpreter(|interpreter| {
-        let mut command = interpreter.inline_words(WORK);
-        let run = match interpreter.root() {
-            None => Profiler::within(&place::in_own_namespaces(), "record"),
-            Some(root) => {
-                // Behind `chroot` and the folder.
-                command.drain(..2);
-                Profiler::binary_within(&in_root(root), Path::new("/mnt/profiler"), "record")
-            }
-        };
-        let run = run.words("-f raw -r 500 -o -").command(&command).succeed()?;
-        must_show_work(&Collapsed::parse(&run.stdout)?)
-    });
+    let mut command = case.interpreter.inline_words(WORK);
+    let record = match case.interpreter.root() {
+        None => Profiler::within(&place::in_own_namespaces(), "record"),
+        Some(root) => {
+            // Behind `chroot` and the folder.
+            command.drain(..2);
+            Profiler::binary_within(&in_root(root), Path::new("/mnt/profiler"), "record")
+        }
+    };
+    let run = options(record, case).arg("-").command(&command).succeed()?;
+    must_show_work(&Collapsed::parse(&run.stdout)?)
 }
 
 /// Brings the profiler into a root folder without leaving anything there, and goes in.
@@ -162,6 +181,7 @@ const ENTER_ROOT: &str = "\
 mount -t tmpfs tmpfs \"$1\"/mnt
 cp \"$2\" \"$1\"/mnt/profiler
 mount -t proc proc \"$1\"/proc
+mount -t sysfs sysfs \"$1\"/sys
 root=$1
 shift 2
 exec chroot \"$root\" \"$@\"
@@ -173,83 +193,84 @@ fn in_root(root: &Path) -> Vec<OsString> {
     within(place::in_own_namespaces(), [&script[..], &folders].concat())
 }
 
-fn the_profiler_attaches_inside_a_container() {
+fn profiler_attaches_inside_a_container(case: &Case) -> Result<()> {
     if !can_put_elsewhere() {
-        return;
+        return Ok(());
     }
-    let words = within(place::in_own_namespaces(), one_interpreter().inline_words(WORKER));
-    let fixture = Fixture::command(&words).unwrap();
-    let pid = fixture.only_child().unwrap();
+    let (_fixture, pid) = contained_worker(case)?;
     let inside = format!("nsenter --target {pid} --pid --mount");
     let inside: Vec<OsString> = inside.split(' ').map(Into::into).collect();
-    let json = Profiler::within(&inside, "dump").words("--json --pid 1").succeed().unwrap().stdout;
-    let mut ids = Vec::new();
-    for thread in threads_of(pid).unwrap() {
-        ids.push(ids_of(thread).unwrap().last().unwrap().parse().unwrap());
-    }
-    must_be_the_worker(&json, &ids).unwrap();
-    let run = Profiler::within(&inside, "record").words("-f raw -r 300 -d 0.4 --pid 1 -o -").succeed();
-    must_show_work(&Collapsed::parse(&run.unwrap().stdout).unwrap()).unwrap();
+    let json = Profiler::within(&inside, "dump").words("--json --pid 1").succeed()?.stdout;
+    let own_id = |thread: u32| Ok(ids_of(thread)?.last().context("no id")?.parse()?);
+    let ids: Vec<u32> = threads_of(pid)?.into_iter().map(own_id).collect::<Result<_>>()?;
+    must_be_the_worker(&json, &ids)?;
+    let record = options(Profiler::within(&inside, "record"), case).words("- -d 0.3 --pid 1");
+    must_show_work(&Collapsed::parse(&record.succeed()?.stdout)?)
 }
 
-fn a_proc_that_shows_other_processes_is_noticed_before_anything_is_started() {
+fn foreign_proc_is_noticed_before_start(case: &Case) -> Result<()> {
     if !can_put_elsewhere() {
-        return;
+        return Ok(());
     }
-    let scratch = Scratch::new().unwrap();
+    let scratch = Scratch::new()?;
     let foreign = place::in_own_namespace_with_foreign_proc();
     let without = "unshare --mount sh -c".split(' ').map(Into::into);
     let without: Vec<OsString> =
         without.chain(["umount -l /proc; exec \"$@\"".into(), "sh".into()]).collect();
     for (place, hint) in [(foreign, "pid namespace"), (without, "not mounted")] {
-        let run = Profiler::within(&place, "dump").words("--pid 3").fail(&[hint]).unwrap();
-        run.must_say(&["mount -t proc proc /proc"]).unwrap();
-        let run = Profiler::within(&place, "record").words("-f raw -o").arg(scratch.file("out.txt"));
-        let run = run.command(&["sh", "-c", "echo started"]).fail(&[hint]).unwrap();
-        assert_eq!(run.stdout, "", "the command was started");
-        assert!(!scratch.file("out.txt").exists());
+        let run = Profiler::within(&place, "dump").words("--pid 3").fail(&[hint])?;
+        run.must_say(&["mount -t proc proc /proc"])?;
+        let record = options(Profiler::within(&place, "record"), case).arg(scratch.file("out.txt"));
+        let run = record.command(&["sh", "-c", "echo started"]).fail(&[hint])?;
+        ensure!(run.stdout.is_empty(), "the command was started");
+        ensure!(!scratch.file("out.txt").exists(), "an output file was left behind");
     }
+    Ok(())
 }
 
-fn a_kernel_without_the_call_that_reads_memory() {
+fn memory_is_read_without_its_system_call(case: &Case) -> Result<()> {
     let place = place::without_calls(&[(SYS_process_vm_readv, Errno::ENOSYS)]);
-    every_interpreter(|interpreter| {
-        let scratch = Scratch::new()?;
-        let fixture = Fixture::start(interpreter, LABYRINTH, &["--threads", "2"])?;
-        let json = Profiler::within(&place, "dump").words("--json").pid(&fixture).succeed()?.stdout;
-        for thread in dumped_json(&json)?.iter().filter(|thread| !thread.frames.is_empty()) {
-            judge(&thread.root_first())?;
-        }
-        let run = Profiler::within(&place, "record").words("-f raw -r 300 -d 0.4 -o");
-        run.arg(scratch.file("out.txt")).pid(&fixture).succeed()?;
-        must_be_the_maze(&profile_of(&scratch)?)
-    });
+    let scratch = Scratch::new()?;
+    let fixture = Fixture::start(case.interpreter, LABYRINTH, &["--threads", "2"])?;
+    let json = Profiler::within(&place, "dump").words("--json").pid(&fixture).succeed()?.stdout;
+    for thread in dumped_json(&json)?.iter().filter(|thread| !thread.frames.is_empty()) {
+        judge(&thread.root_first())?;
+    }
+    let record = options(Profiler::within(&place, "record"), case).arg(scratch.file("out.txt"));
+    record.pid(&fixture).spawn()?.end_after_cpu_time(fixture.pid(), ENOUGH_WORK)?;
+    must_be_the_maze(&profile_of(&scratch)?)
 }
 
-fn a_container_that_forbids_to_read_and_to_trace() {
+/// Waits in a function that says `ready`.
+const SLEEPER: &str = "\
+import os, sys
+def sleep():
+    print('ready', os.getpid(), flush=True)
+    sys.stdin.readline()
+sleep()
+";
+
+fn forbidden_reading_and_tracing_are_named(case: &Case) -> Result<()> {
     let refused = [(SYS_process_vm_readv, Errno::EPERM), (SYS_ptrace, Errno::EPERM)];
     let place = place::without_calls(&refused);
-    let scratch = Scratch::new().unwrap();
-    let source = "import os, sys\ndef sleep():\n    print('ready', os.getpid(), flush=True)\n    \
-                  sys.stdin.readline()\nsleep()";
-    let fixture = Fixture::inline(one_interpreter(), source).unwrap();
-    profiler_tests::wait_until_still(fixture.pid()).unwrap();
-    let hints = ["--nonblocking", "SYS_PTRACE", "seccomp"];
-    let dump = Profiler::within(&place, "dump").pid(&fixture).fail(&[]).unwrap();
+    let scratch = Scratch::new()?;
+    let fixture = Fixture::inline(case.interpreter, SLEEPER)?;
+    profiler_tests::wait_until_still(fixture.pid())?;
+    let dump = Profiler::within(&place, "dump").pid(&fixture).fail(&[])?;
     // Left to itself it takes the sampler that neither traces nor reads, where the machine allows that.
-    let record = Profiler::within(&place, "record").words("--sampler pause -f raw -o");
-    let record = record.arg(scratch.file("out.txt"));
-    let record = record.command(&["sh", "-c", "echo started"]).fail(&[]).unwrap();
-    for hint in hints {
-        dump.must_say(&[hint]).unwrap();
-        record.must_say(&[hint]).unwrap();
+    let record = options(Profiler::within(&place, "record"), case).arg(scratch.file("out.txt"));
+    let record = record.command(&["sh", "-c", "echo started"]).fail(&[])?;
+    for hint in ["--nonblocking", "SYS_PTRACE", "seccomp"] {
+        dump.must_say(&[hint])?;
+        record.must_say(&[hint])?;
     }
-    assert_eq!(record.stdout, "", "the command was started");
-    assert!(!scratch.file("out.txt").exists());
+    ensure!(record.stdout.is_empty(), "the command was started");
+    ensure!(!scratch.file("out.txt").exists(), "an output file was left behind");
     // What needs no stop works: the memory is read as a file.
-    let run = Profiler::within(&place, "dump").words("--json --nonblocking").pid(&fixture).succeed();
-    let threads = dumped_json(&run.unwrap().stdout).unwrap();
-    assert!(threads.len() == 1 && threads[0].leaf() == "sleep", "{threads:?}");
+    let run = Profiler::within(&place, "dump").words("--json --nonblocking").pid(&fixture).succeed()?;
+    let threads = dumped_json(&run.stdout)?;
+    ensure!(threads.len() == 1 && threads[0].leaf() == "sleep", "{threads:?}");
+    Ok(())
 }
 
 /// Makes an executable file.
@@ -261,8 +282,8 @@ fn script(path: &Path, text: &str) -> Result<OsString> {
 
 /// The ways in which people start a Python other than by its name, each with the words that it takes before
 /// `-c SOURCE`. In each of them the process that is started becomes the Python.
-fn wrappers(scratch: &Scratch) -> Result<Vec<(&'static str, Vec<OsString>)>> {
-    let python = one_interpreter().words().remove(0);
+fn wrappers(case: &Case, scratch: &Scratch) -> Result<Vec<(&'static str, Vec<OsString>)>> {
+    let python = case.interpreter.words().remove(0);
     let shown = python.to_string_lossy();
     let venv = scratch.file("venv");
     let made = Command::new(&python).args(["-m", "venv", "--without-pip"]).arg(&venv).status()?;
@@ -295,96 +316,121 @@ fn wrappers(scratch: &Scratch) -> Result<Vec<(&'static str, Vec<OsString>)>> {
     ])
 }
 
-fn wrappers_that_become_python_are_recorded_and_attached_to() {
-    let scratch = Scratch::new().unwrap();
-    for (name, words) in wrappers(&scratch).unwrap() {
-        let command = |source: &str| [&words[..], &["-c".into(), source.into()]].concat();
-        let run = Profiler::new("record").words("-f raw -r 500 -o").arg(scratch.file("out.txt"));
-        run.command(&command(WORK)).succeed().context(name).unwrap();
-        must_show_work(&profile_of(&scratch).unwrap()).context(name).unwrap();
-        let fixture = Fixture::command(&command(WORKER)).context(name).unwrap();
-        let text = Profiler::new("dump").pid(&fixture).succeed().context(name).unwrap().stdout;
-        assert!(text.contains("work ("), "{name}: {text}");
+fn wrappers_that_become_python_are_recorded(case: &Case) -> Result<()> {
+    let scratch = Scratch::new()?;
+    for (name, words) in wrappers(case, &scratch)? {
+        let command = [&words[..], &["-c".into(), WORK.into()]].concat();
+        record(case, &scratch).command(&command).succeed().context(name)?;
+        must_show_work(&profile_of(&scratch)?).context(name)?;
     }
+    Ok(())
+}
+
+fn wrappers_that_become_python_are_attached_to(case: &Case) -> Result<()> {
+    let scratch = Scratch::new()?;
+    for (name, words) in wrappers(case, &scratch)? {
+        let fixture =
+            Fixture::command(&[&words[..], &["-c".into(), WORKER.into()]].concat()).context(name)?;
+        let text = Profiler::new("dump").pid(&fixture).succeed().context(name)?.stdout;
+        ensure!(text.contains("work ("), "{name}: {text}");
+    }
+    Ok(())
 }
 
 /// Commands that start a Python as another process and wait for it, as `uv run` and the like do.
-fn parents() -> Vec<(&'static str, Vec<OsString>)> {
-    let python = one_interpreter().words().remove(0);
+fn parents(case: &Case) -> Vec<(&'static str, Vec<OsString>)> {
+    let python = case.interpreter.words().remove(0);
     vec![
         ("a shell", vec!["sh".into(), "-c".into(), "\"$0\" \"$@\"; exit $?".into(), python.clone()]),
         ("timeout", vec!["timeout".into(), "60".into(), python]),
     ]
 }
 
-fn a_wrapper_that_waits_for_its_python_says_what_to_do() {
-    let scratch = Scratch::new().unwrap();
-    for (name, words) in parents() {
-        let command = |source: &str| [&words[..], &["-c".into(), source.into()]].concat();
-        let record = || Profiler::new("record").words("-f raw -r 500 -o").arg(scratch.file("out.txt"));
-        let run = record().command(&command(WORK)).fail(&["--subprocesses"]).context(name).unwrap();
-        run.must_say(&["has started python"]).context(name).unwrap();
-        assert!(!scratch.file("out.txt").exists(), "{name}");
-        record().words("-s").command(&command(WORK)).succeed().context(name).unwrap();
-        must_show_work(&profile_of(&scratch).unwrap()).context(name).unwrap();
-        fs::remove_file(scratch.file("out.txt")).unwrap();
-        let fixture = Fixture::command(&command(WORKER)).context(name).unwrap();
-        let child = format!("--pid {}", fixture.only_child().unwrap());
-        let run = Profiler::new("dump").pid(&fixture).fail(&[&child]).context(name).unwrap();
-        run.must_say(&["--subprocesses"]).context(name).unwrap();
-        Profiler::new("dump").words(&child).succeed().context(name).unwrap();
+fn waiting_wrapper_is_refused_with_advice(case: &Case) -> Result<()> {
+    for (name, words) in parents(case) {
+        let scratch = Scratch::new()?;
+        let command = [&words[..], &["-c".into(), WORK.into()]].concat();
+        let run = record(case, &scratch).command(&command).fail(&["--subprocesses"]).context(name)?;
+        run.must_say(&["has started python"]).context(name)?;
+        ensure!(!scratch.file("out.txt").exists(), "{name}: an output file was left behind");
+        record(case, &scratch).words("-s").command(&command).succeed().context(name)?;
+        must_show_work(&profile_of(&scratch)?).context(name)?;
     }
+    Ok(())
 }
 
-fn one_process_that_is_each_interpreter_in_turn() {
+fn waiting_wrapper_names_its_python_in_dump(case: &Case) -> Result<()> {
+    for (name, words) in parents(case) {
+        let fixture =
+            Fixture::command(&[&words[..], &["-c".into(), WORKER.into()]].concat()).context(name)?;
+        let child = format!("--pid {}", fixture.only_child()?);
+        let run = Profiler::new("dump").pid(&fixture).fail(&[&child]).context(name)?;
+        run.must_say(&["--subprocesses"]).context(name)?;
+        Profiler::new("dump").words(&child).succeed().context(name)?;
+    }
+    Ok(())
+}
+
+/// Each interpreter takes the name of its work from its version, and becomes the next one.
+const TURN: &str = "\
+import os, sys, time
+name, end = 'work_%d' % sys.version_info[1], time.process_time() + 0.2
+work = 'def %s():\\n    while time.process_time() < end: pass\\n%s()' % (name, name)
+exec(compile(work, 'x', 'exec'))
+if len(sys.argv) > 1:
+    os.execv(sys.argv[1], [sys.argv[1], __file__] + sys.argv[2:])
+";
+
+fn one_process_becomes_each_interpreter(case: &Case) -> Result<()> {
     let here: Vec<&Interpreter> = interpreters().iter().filter(|one| one.root().is_none()).collect();
-    let scratch = Scratch::new().unwrap();
+    let scratch = Scratch::new()?;
     let source = scratch.file("turn.py");
-    // Each takes its work's name from its version and becomes the next one.
-    let text = "import os, sys, time\n\
-                name, end = 'work_%d' % sys.version_info[1], time.process_time() + 0.2\n\
-                work = 'def %s():\\n    while time.process_time() < end: pass\\n%s()' % (name, name)\n\
-                exec(compile(work, 'x', 'exec'))\n\
-                if len(sys.argv) > 1:\n    os.execv(sys.argv[1], [sys.argv[1], __file__] + sys.argv[2:])\n";
-    fs::write(&source, text).unwrap();
+    fs::write(&source, TURN)?;
     let paths: Vec<OsString> = here.iter().map(|one| one.words().remove(0)).collect();
     let words = [&paths[..1], &[source.into()], &paths[1..]].concat();
-    let run = Profiler::new("record").words("-f raw -r 500 -o").arg(scratch.file("out.txt"));
-    run.command(&words).succeed().unwrap();
-    let profile = profile_of(&scratch).unwrap();
+    record(case, &scratch).command(&words).succeed()?;
+    let profile = profile_of(&scratch)?;
     for one in here {
         let name = format!("work_{}", one.minor);
-        assert!(profile.count(|stack| stack.contains(&name)) > 0, "{name} was not seen in {profile:?}");
+        ensure!(profile.count(|stack| stack.contains(&name)) > 0, "{name} was not seen in {profile:?}");
     }
+    Ok(())
 }
 
-fn a_pyenv_shim_is_recorded() {
-    let interpreter = one_interpreter();
-    let python = PathBuf::from(&interpreter.words()[0]);
+fn pyenv_shim_is_recorded(case: &Case) -> Result<()> {
+    let python = PathBuf::from(&case.interpreter.words()[0]);
     // `ROOT/versions/VERSION/bin/python`
     let folders: Vec<&Path> = python.ancestors().skip(1).take(4).collect();
     let shim = folders.get(3).map(|root| root.join("shims/python")).filter(|shim| shim.exists());
-    let Some(shim) = shim else { return missing("a shim of pyenv") };
-    let scratch = Scratch::new().unwrap();
-    let run = Profiler::new("record").env("PYENV_VERSION", folders[1].file_name().unwrap());
-    let run = run.words("-f raw -r 500 -o").arg(scratch.file("out.txt"));
-    run.command(&[shim.as_os_str(), "-c".as_ref(), WORK.as_ref()]).succeed().unwrap();
-    must_show_work(&profile_of(&scratch).unwrap()).unwrap();
+    let Some(shim) = shim else {
+        missing("a shim of pyenv");
+        return Ok(());
+    };
+    let scratch = Scratch::new()?;
+    let version = folders[1].file_name().context("a version")?;
+    let command = [shim.as_os_str(), "-c".as_ref(), WORK.as_ref()];
+    record(case, &scratch).env("PYENV_VERSION", version).command(&command).succeed()?;
+    must_show_work(&profile_of(&scratch)?)
 }
 
 /// The tests of this module.
 pub fn tests() -> Vec<Test> {
+    const PAUSE: &[Sampler] = &[Sampler::Pause];
     vec![
-        test!(a_target_in_a_container_is_seen_from_outside),
-        test!(libraries_and_sources_are_those_of_the_targets_own_root),
-        test!(the_profiler_records_inside_a_container),
-        test!(the_profiler_attaches_inside_a_container),
-        test!(a_proc_that_shows_other_processes_is_noticed_before_anything_is_started),
-        test!(a_kernel_without_the_call_that_reads_memory),
-        test!(a_container_that_forbids_to_read_and_to_trace),
-        test!(wrappers_that_become_python_are_recorded_and_attached_to),
-        test!(a_wrapper_that_waits_for_its_python_says_what_to_do),
-        test!(one_process_that_is_each_interpreter_in_turn),
-        test!(a_pyenv_shim_is_recorded),
+        test!(container_is_dumped_from_outside).on(On::Every),
+        test!(container_is_recorded_from_outside).on(On::Layouts).by(PAUSE_AND_BPF),
+        test!(files_are_those_of_the_targets_root),
+        test!(profiler_launches_inside_a_container).on(On::Every).by(PAUSE),
+        test!(profiler_launches_inside_a_container).on(On::Layouts).by(&[Sampler::Bpf]),
+        test!(profiler_attaches_inside_a_container).by(PAUSE_AND_BPF),
+        test!(foreign_proc_is_noticed_before_start).by(PAUSE),
+        test!(memory_is_read_without_its_system_call).on(On::Layouts).by(PAUSE_AND_BPF),
+        test!(forbidden_reading_and_tracing_are_named).by(PAUSE),
+        test!(wrappers_that_become_python_are_recorded).by(PAUSE_AND_BPF),
+        test!(wrappers_that_become_python_are_attached_to),
+        test!(waiting_wrapper_is_refused_with_advice).by(PAUSE_AND_BPF),
+        test!(waiting_wrapper_names_its_python_in_dump),
+        test!(one_process_becomes_each_interpreter).by(PAUSE_AND_BPF),
+        test!(pyenv_shim_is_recorded).by(PAUSE),
     ]
 }

@@ -2,14 +2,13 @@
 
 use std::fs;
 use std::io::pipe;
-use std::process::Stdio;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use profiler_tests::suite::Test;
+use profiler_tests::suite::{Case, On, PAUSE_AND_BPF, Test};
 use profiler_tests::test;
-use profiler_tests::{
-    Collapsed, Fixture, Profiler, Scratch, dumped_json, every_interpreter, one_interpreter, profiler_path,
-};
+use profiler_tests::{Collapsed, Fixture, Profiler, Scratch, WORK, dumped_json, profiler_path};
 
 /// Maps and unmaps memory, starts threads and loads and unloads libraries, and recurses in between; each
 /// function may be called by one other only. A line on stdin is answered by the number of rounds so far.
@@ -74,32 +73,46 @@ fn must_be_legal(names: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn a_target_that_changes_its_memory_map_all_the_time() {
-    every_interpreter(|interpreter| {
-        let scratch = Scratch::new()?;
-        let mut fixture = Fixture::inline(interpreter, STORM)?;
-        for _ in 0..5 {
-            let run = Profiler::new("dump").words("--json").pid(&fixture).run()?;
-            ensure!(!run.stderr.contains("panicked"), "{run:?}");
-            ensure!(matches!(run.code(), Some(0 | 1)), "{run:?}");
-            for thread in dumped_json(&run.stdout).unwrap_or_default() {
-                let names: Vec<&str> = thread.frames.iter().rev().map(|frame| frame.plain_name()).collect();
-                must_be_legal(&names)?;
-            }
-        }
-        let before: u64 = fixture.ask("")?.parse()?;
-        let run = Profiler::new("record").words("-f raw -r 500 -d 0.4 -o").arg(scratch.file("out.txt"));
-        run.pid(&fixture).succeed()?;
-        let after: u64 = fixture.ask("")?.parse()?;
-        ensure!(after > before, "the target does not get on");
-        let profile = Collapsed::parse(&fs::read_to_string(scratch.file("out.txt"))?)?;
-        for stack in &profile.stacks {
-            let names: Vec<&str> = stack.frames.iter().map(|frame| frame.plain_name()).collect();
+/// CPU time of the target in a recording.
+const ENOUGH_WORK: Duration = Duration::from_millis(300);
+
+fn record(case: &Case, record: Profiler, scratch: &Scratch) -> Profiler {
+    record.words(&case.sampler_words()).words("-f raw -r 500 -o").arg(scratch.file("out.txt"))
+}
+
+fn profile_of(scratch: &Scratch) -> Result<Collapsed> {
+    Collapsed::parse(&fs::read_to_string(scratch.file("out.txt")).context("no data was written")?)
+}
+
+fn changing_memory_map_tears_no_dump(case: &Case) -> Result<()> {
+    let fixture = Fixture::inline(case.interpreter, STORM)?;
+    for _ in 0..5 {
+        let run = Profiler::new("dump").words("--json").pid(&fixture).run()?;
+        ensure!(!run.stderr.contains("panicked"), "{run:?}");
+        ensure!(matches!(run.code(), Some(0 | 1)), "{run:?}");
+        for thread in dumped_json(&run.stdout).unwrap_or_default() {
+            let names: Vec<&str> = thread.frames.iter().rev().map(|frame| frame.plain_name()).collect();
             must_be_legal(&names)?;
         }
-        ensure!(profile.count(|stack| stack.contains("storm")) >= 20, "{profile:?}");
-        Ok(())
-    });
+    }
+    Ok(())
+}
+
+fn changing_memory_map_tears_no_recording(case: &Case) -> Result<()> {
+    let scratch = Scratch::new()?;
+    let mut fixture = Fixture::inline(case.interpreter, STORM)?;
+    let before: u64 = fixture.ask("")?.parse()?;
+    let record = record(case, Profiler::new("record"), &scratch);
+    record.pid(&fixture).spawn()?.end_after_cpu_time(fixture.pid(), ENOUGH_WORK)?;
+    let after: u64 = fixture.ask("")?.parse()?;
+    ensure!(after > before, "the target makes no progress");
+    let profile = profile_of(&scratch)?;
+    for stack in &profile.stacks {
+        let names: Vec<&str> = stack.frames.iter().map(|frame| frame.plain_name()).collect();
+        must_be_legal(&names)?;
+    }
+    ensure!(profile.count(|stack| stack.contains("storm")) >= 20, "{profile:?}");
+    Ok(())
 }
 
 /// Works until a line arrives.
@@ -118,24 +131,36 @@ fn without_streams(closing: &str) -> Vec<std::ffi::OsString> {
     vec!["sh".into(), "-c".into(), script.into(), "sh".into()]
 }
 
-fn streams_that_are_closed_from_the_start() {
-    let scratch = Scratch::new().unwrap();
-    let fixture = Fixture::inline(one_interpreter(), WORKER).unwrap();
-    for closing in ["<&-", "<&- >&-", "<&- 2>&-", "<&- >&- 2>&-"] {
-        let place = without_streams(closing);
-        let file = scratch.file("out.txt");
-        let record = || Profiler::within(&place, "record").words("-f raw -r 300 -o").arg(&file);
-        let shown = || Collapsed::parse(&fs::read_to_string(&file)?).map(|profile| profile.total());
-        record().words("-d 0.3").pid(&fixture).succeed().context(closing).unwrap();
-        assert!(shown().unwrap() > 0, "{closing}");
-        fs::remove_file(&file).unwrap();
+const CLOSINGS: [&str; 4] = ["<&-", "<&- >&-", "<&- 2>&-", "<&- >&- 2>&-"];
+
+fn closed_streams_spoil_no_recording(case: &Case) -> Result<()> {
+    let fixture = Fixture::inline(case.interpreter, WORKER)?;
+    for closing in CLOSINGS {
+        let scratch = Scratch::new()?;
+        let record = || record(case, Profiler::within(&without_streams(closing), "record"), &scratch);
+        let must_have_samples = || -> Result<()> {
+            ensure!(profile_of(&scratch)?.total() > 0, "{closing}: no samples");
+            Ok(())
+        };
+        record().words("-d 0.3").pid(&fixture).succeed().context(closing)?;
+        must_have_samples()?;
+        fs::remove_file(scratch.file("out.txt"))?;
         // The command has a stdin all the same, which is at its end.
-        let source = "import sys\nassert sys.stdin.read() == ''\nfor _ in range(4000000): pass";
-        record().command(&one_interpreter().inline_words(source)).succeed().context(closing).unwrap();
-        assert!(shown().unwrap() > 0, "{closing}");
-        let dump = Profiler::within(&place, "dump").pid(&fixture).succeed().context(closing).unwrap();
-        assert_eq!(dump.stdout.contains("work ("), !closing.contains(" >&-"), "{closing}");
+        let source = format!("import sys\nassert sys.stdin.read() == ''\n{WORK}");
+        record().command(&case.interpreter.inline_words(&source)).succeed().context(closing)?;
+        must_have_samples()?;
     }
+    Ok(())
+}
+
+fn closed_streams_spoil_no_dump(case: &Case) -> Result<()> {
+    let fixture = Fixture::inline(case.interpreter, WORKER)?;
+    for closing in CLOSINGS {
+        let dump = Profiler::within(&without_streams(closing), "dump").pid(&fixture);
+        let dump = dump.succeed().context(closing)?;
+        ensure!(dump.stdout.contains("work (") != closing.contains(" >&-"), "{closing}: {}", dump.stdout);
+    }
+    Ok(())
 }
 
 /// A pipe that nobody reads any more.
@@ -145,54 +170,58 @@ fn broken_pipe() -> Result<Stdio> {
     Ok(writer.into())
 }
 
-fn pipes_that_nobody_reads_any_more() {
-    let scratch = Scratch::new().unwrap();
-    let fixture = Fixture::inline(one_interpreter(), WORKER).unwrap();
-    let pid = fixture.pid().to_string();
-    let run = |words: &str, stdout: Stdio, stderr: Stdio| {
-        let words = words.split_whitespace();
-        let mut command = std::process::Command::new(profiler_path());
-        let child =
-            command.args(words).arg("--pid").arg(&pid).stdin(Stdio::null()).stdout(stdout).stderr(stderr);
-        child.spawn().unwrap().wait_with_output().unwrap()
-    };
-    let file = scratch.file("out.txt");
-    let to_file = format!("record -f raw -r 300 -d 0.3 -o {}", file.display());
-    // A reader that has enough is no error.
-    for words in ["dump", "dump --json", "record -f raw -r 300 -d 0.3 -o -"] {
-        let output = run(words, broken_pipe().unwrap(), Stdio::piped());
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success() && !said.contains("panicked") && !said.contains("error"), "{said}");
-    }
-    // Nobody to be told of progress and ledger is no reason to fail either, nor to lose the recording.
-    for words in ["dump", "record -f raw -r 300 -d 0.3 -o -", &to_file] {
-        let output = run(words, Stdio::piped(), broken_pipe().unwrap());
-        assert!(output.status.success(), "{words}: {output:?}");
-    }
-    assert!(Collapsed::parse(&fs::read_to_string(&file).unwrap()).unwrap().total() > 0);
-    // An error keeps its status when nobody hears of it.
-    for words in ["dump --core", "record -r 0"] {
-        let output = run(words, broken_pipe().unwrap(), broken_pipe().unwrap());
-        assert_eq!(output.status.code(), Some(2), "{words}: {output:?}");
-    }
+/// Runs the profiler on a target with these streams.
+fn run(words: &str, fixture: &Fixture, stdout: Stdio, stderr: Stdio) -> Result<Output> {
+    let mut command = Command::new(profiler_path());
+    command.args(words.split_whitespace()).arg("--pid").arg(fixture.pid().to_string());
+    let child = command.stdin(Stdio::null()).stdout(stdout).stderr(stderr).spawn()?;
+    Ok(child.wait_with_output()?)
 }
 
-fn a_full_device_is_an_error_that_says_so() {
-    let fixture = Fixture::inline(one_interpreter(), WORKER).unwrap();
-    for words in ["dump", "dump --json", "record -f raw -r 300 -d 0.3 -o -"] {
-        let place = without_streams(">/dev/full");
-        let (subcommand, rest) = words.split_once(' ').unwrap_or((words, ""));
-        let run = Profiler::within(&place, subcommand).words(rest).pid(&fixture);
-        run.fail(&["No space left on device"]).context(words).unwrap();
+fn broken_pipes_are_no_errors(case: &Case) -> Result<()> {
+    let scratch = Scratch::new()?;
+    let fixture = Fixture::inline(case.interpreter, WORKER)?;
+    let to = |place: &str| format!("record {} -f raw -r 300 -d 0.3 -o {place}", case.sampler_words());
+    let (to_stdout, to_file) = (to("-"), to(&scratch.file("out.txt").display().to_string()));
+    // A reader that has enough is no error.
+    for words in ["dump", "dump --json", &to_stdout] {
+        let output = run(words, &fixture, broken_pipe()?, Stdio::piped())?;
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        let is_clean = !errors.contains("panicked") && !errors.contains("error");
+        ensure!(output.status.success() && is_clean, "{words}: {errors}");
     }
+    // That nobody reads progress and ledger is no reason to fail either, nor to lose the recording.
+    for words in ["dump", &to_stdout, &to_file] {
+        let output = run(words, &fixture, Stdio::piped(), broken_pipe()?)?;
+        ensure!(output.status.success(), "{words}: {output:?}");
+    }
+    ensure!(profile_of(&scratch)?.total() > 0, "no samples");
+    // An error keeps its status if nobody reads it.
+    for words in ["dump --core", "record -r 0"] {
+        let output = run(words, &fixture, broken_pipe()?, broken_pipe()?)?;
+        ensure!(output.status.code() == Some(2), "{words}: {output:?}");
+    }
+    Ok(())
+}
+
+fn full_device_is_reported(case: &Case) -> Result<()> {
+    let fixture = Fixture::inline(case.interpreter, WORKER)?;
+    let record = format!("{} -f raw -r 300 -d 0.3 -o -", case.sampler_words());
+    for (subcommand, words) in [("dump", ""), ("dump", "--json"), ("record", &record)] {
+        let run = Profiler::within(&without_streams(">/dev/full"), subcommand).words(words).pid(&fixture);
+        run.fail(&["No space left on device"]).with_context(|| format!("{subcommand} {words}"))?;
+    }
+    Ok(())
 }
 
 /// The tests of this module.
 pub fn tests() -> Vec<Test> {
     vec![
-        test!(a_target_that_changes_its_memory_map_all_the_time),
-        test!(streams_that_are_closed_from_the_start),
-        test!(pipes_that_nobody_reads_any_more),
-        test!(a_full_device_is_an_error_that_says_so),
+        test!(changing_memory_map_tears_no_dump).on(On::Layouts),
+        test!(changing_memory_map_tears_no_recording).on(On::Layouts).by(PAUSE_AND_BPF),
+        test!(closed_streams_spoil_no_recording).by(PAUSE_AND_BPF),
+        test!(closed_streams_spoil_no_dump),
+        test!(broken_pipes_are_no_errors).by(PAUSE_AND_BPF),
+        test!(full_device_is_reported).by(PAUSE_AND_BPF),
     ]
 }

@@ -5,6 +5,7 @@ mod amounts;
 mod full_ring;
 mod in_kernel;
 mod in_the_way;
+mod launch;
 mod modes;
 mod off_cpu;
 mod own_namespace;
@@ -12,6 +13,8 @@ mod reused_numbers;
 mod science_gil;
 mod tables;
 mod threads_processes;
+mod top;
+mod tree;
 mod waiting;
 
 use std::process::ExitCode;
@@ -19,5 +22,24 @@ use std::process::ExitCode;
 use profiler_tests::suite::Tier;
 
 fn main() -> ExitCode {
-    profiler_tests::suite::run(Tier::Statistical, profiler_tests::suites![amounts, full_ring, in_kernel, in_the_way, modes, off_cpu, own_namespace, reused_numbers, science_gil, tables, threads_processes, waiting])
+    profiler_tests::suite::run(
+        Tier::Statistical,
+        profiler_tests::suites![
+            amounts,
+            full_ring,
+            in_kernel,
+            in_the_way,
+            launch,
+            modes,
+            off_cpu,
+            own_namespace,
+            reused_numbers,
+            science_gil,
+            tables,
+            threads_processes,
+            top,
+            tree,
+            waiting
+        ],
+    )
 }

@@ -1,0 +1,114 @@
+//! How many samples there are of a tree of processes, and how many are late.
+
+use std::ffi::OsString;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use profiler_tests::suite::{Case, PAUSE_AND_BPF, Sampler, Test};
+use profiler_tests::test;
+use profiler_tests::tree::{PROGRAM, record};
+use profiler_tests::{Fixture, Ledger, Run, Scratch};
+
+/// A program that has no Python for a while, gets one without `exec`, and then works at once. It prints for how long, in
+/// seconds of wall time and of CPU time.
+const LATE_PYTHON: &str = r#"
+#include <dlfcn.h>
+#include <time.h>
+int main(int count, char **words)
+{
+    nanosleep(&(struct timespec){.tv_nsec = 330000000}, 0);
+    void *python = dlopen(words[1], RTLD_NOW | RTLD_GLOBAL);
+    if (!python)
+        return 2;
+    ((void (*)(void))dlsym(python, "Py_Initialize"))();
+    return ((int (*)(const char *))dlsym(python, "PyRun_SimpleString"))(words[2]);
+}
+"#;
+
+const WORK_AT_ONCE: &str = "\
+import time
+began, cpu = time.monotonic(), time.process_time()
+while time.monotonic() < began + 0.8: pass
+print(time.monotonic() - began, time.process_time() - cpu)
+";
+
+/// The command of such a program.
+fn late_python(case: &Case, scratch: &Scratch) -> Result<Vec<OsString>> {
+    let find = "import os, sys, sysconfig; value = sysconfig.get_config_var; \
+                print(os.path.join(value('LIBDIR'), value('INSTSONAME'))); print(sys.prefix)";
+    let words = case.interpreter.inline_words(find);
+    let answer = Command::new(&words[0]).args(&words[1..]).output()?;
+    let answer = String::from_utf8(answer.stdout)?;
+    let (library, prefix) = answer.trim().split_once('\n').context("no library")?;
+    let (source, program) = (scratch.file("late.c"), scratch.file("late"));
+    std::fs::write(&source, LATE_PYTHON)?;
+    let compiled = Command::new("gcc").arg(&source).arg("-o").arg(&program).arg("-ldl").status()?;
+    ensure!(compiled.success(), "gcc failed");
+    let home = OsString::from(format!("PYTHONHOME={prefix}"));
+    Ok(vec!["env".into(), home, program.into(), library.into(), WORK_AT_ONCE.into()])
+}
+
+/// Every instant at which the program worked is in the ledger, and none is that never was.
+fn must_count_all(case: &Case, run: &Run) -> Result<()> {
+    const RATE: f64 = 1000.0;
+    let by_pause = case.sampler() == Sampler::Pause;
+    let worked: Vec<f64> = run.stdout.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+    let [wall, cpu] = worked[..] else { anyhow::bail!("{run:?}") };
+    let ledger = run.ledger()?;
+    let with_python = (ledger.shown + ledger.not_asked_for + ledger.lost_for("sampler late")) as f64;
+    // Five deviations of a number of instants that are spaced at random.
+    let margin = |seconds: f64| 5.0 * (seconds * RATE).sqrt();
+    // The in-kernel clocks run with the CPU time of the target, those of the other sampler with wall time.
+    let expected = if by_pause { wall } else { cpu };
+    let least = expected * RATE - margin(expected);
+    ensure!(with_python >= least, "{with_python} of {expected} s\n{}", run.stderr);
+    let (all, whole) = (with_python + ledger.lost_for("no Python runtime") as f64, ledger.duration);
+    let most = whole * RATE + margin(whole);
+    ensure!(all <= most || !by_pause, "{all} of {whole} s\n{}", run.stderr);
+    ensure!(wall <= whole, "{wall} of {whole} s\n{}", run.stderr);
+    Ok(())
+}
+
+/// What a tree did before its Pythons were found is counted.
+fn work_before_python_is_found_is_counted(case: &Case) -> Result<()> {
+    let scratch = Scratch::new()?;
+    let root = late_python(case, &scratch)?;
+    let mut child: Vec<OsString> = ["sh", "-c", "\"$@\"; true", "sh"].map(OsString::from).to_vec();
+    child.extend(root.iter().cloned());
+    if case.sampler() == Sampler::Pause {
+        let run = record(&scratch, &case.sampler_words()).command(&root).succeed()?;
+        must_count_all(case, &run).context("as the root")?;
+    }
+    let run = record(&scratch, &case.sampler_words()).command(&child).succeed()?;
+    must_count_all(case, &run).context("as a child")
+}
+
+/// The share of the samples, shown and late, that came late.
+fn late_share(ledger: &Ledger) -> f64 {
+    let late = ledger.lost_for("sampler late");
+    late as f64 / (late + ledger.shown).max(1) as f64
+}
+
+/// The in-kernel program samples only processes that it knows, and two hundred busy threads leave the profiler two CPUs
+/// only now and then.
+fn busy_fleet_is_known_from_the_start(case: &Case) -> Result<()> {
+    const PROCESSES: u64 = 50;
+    const MOST_LATE: f64 = 0.05;
+    let scratch = Scratch::new()?;
+    let number = PROCESSES.to_string();
+    let fixture = Fixture::start(case.interpreter, PROGRAM, &["fleet", &number, "--threads", "4"])?;
+    let run = record(&scratch, &case.sampler_words()).words("-d 0.5").pid(&fixture).succeed()?;
+    let ledger = run.ledger()?;
+    let counts = ["found", "sampled"].map(|outcome| ledger.processes_of(outcome));
+    ensure!(counts == [PROCESSES + 1; 2], "{}", run.stderr);
+    ensure!(ledger.shown > 0 && late_share(ledger) <= MOST_LATE, "{}", run.stderr);
+    Ok(())
+}
+
+/// The tests of this module.
+pub fn tests() -> Vec<Test> {
+    vec![
+        test!(work_before_python_is_found_is_counted).by(PAUSE_AND_BPF),
+        test!(busy_fleet_is_known_from_the_start).by(&[Sampler::Bpf]),
+    ]
+}
