@@ -164,11 +164,21 @@ impl<A: Account> StoredAccount<A> {
     }
 }
 
-/// The minor versions of the stored accounts of a topic, from the labels of their cases.
+/// The newest minor version of CPython 3 that is supported.
+const NEWEST_MINOR: u32 = 15;
+
+/// Whether accounts of all minor versions from the first one on are stored.
 ///
 /// # Errors
-/// When a label is no version.
-pub fn minors<A: Account>() -> Result<Vec<u32>> {
+/// When one is not, or a label is no version.
+pub fn every_version_is_stored<A: Account>(first: u32) -> Result<()> {
+    let stored = minors::<A>()?;
+    ensure!(stored == (first..=NEWEST_MINOR).collect::<Vec<_>>(), "stored are 3.x with x in {stored:?}");
+    Ok(())
+}
+
+/// The minor versions of the stored accounts of a topic, from the labels of their cases.
+fn minors<A: Account>() -> Result<Vec<u32>> {
     let minor = |(label, _): (String, StoredId)| {
         let number = label.split(['.', '-']).nth(1).unwrap_or_default();
         number.parse().with_context(|| format!("{label}: expected a version"))

@@ -8,7 +8,7 @@ use profiler_tests::damage::DamagePlan;
 use profiler_tests::snapshot::StoredId;
 use profiler_tests::suite::Test;
 
-use crate::every_version_is_stored;
+use profiler_tests::account::every_version_is_stored;
 
 /// The first minor version whose tasks can be read from outside.
 const FIRST_MINOR: u32 = 14;

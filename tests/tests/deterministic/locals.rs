@@ -8,7 +8,7 @@ use profiler_tests::damage::DamagePlan;
 use profiler_tests::snapshot::StoredId;
 use profiler_tests::suite::Test;
 
-use crate::every_version_is_stored;
+use profiler_tests::account::every_version_is_stored;
 
 /// How the stored memory is damaged; the seed is the minor version.
 const DAMAGE: DamagePlan = DamagePlan { rounds: 300, most_changes: 48, seed: 0 };

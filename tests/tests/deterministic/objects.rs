@@ -7,7 +7,7 @@ use profiler_tests::account::objects::Objects;
 use profiler_tests::snapshot::StoredId;
 use profiler_tests::suite::Test;
 
-use crate::every_version_is_stored;
+use profiler_tests::account::every_version_is_stored;
 
 fn strings_code_objects_and_thread_names(id: &StoredId) -> Result<()> {
     StoredAccount::<Objects>::open(id)?.check()

@@ -4,6 +4,8 @@
 mod hostile;
 mod in_kernel;
 mod in_the_way;
+#[path = "../live/kernel_programs/mod.rs"]
+mod kernel_programs;
 mod survival;
 mod tables;
 mod tree;
