@@ -7,8 +7,7 @@ use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, OnceLock};
-use std::thread;
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -272,45 +271,4 @@ pub fn one_interpreter() -> &'static Interpreter {
     let all = interpreters();
     let usual = all.iter().filter(|interpreter| interpreter.root.is_none()).max_by_key(|found| found.minor);
     usual.or(all.first()).expect("no interpreter found")
-}
-
-/// Runs a test on every interpreter, as many at a time as there are CPUs, and reports all that fail together: for
-/// tests that judge what is seen, not how much of it in what time.
-///
-/// # Panics
-/// When the test failed on any, or there is none.
-pub fn every_interpreter_side_by_side(test: impl Fn(&Interpreter) -> Result<()> + Sync) {
-    assert!(!interpreters().is_empty(), "no interpreter found");
-    let waiting = Mutex::new(interpreters().iter());
-    let next = || waiting.lock().expect("nobody panics while choosing").next();
-    let failures = Mutex::new(Vec::new());
-    thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(|| {
-                while let Some(interpreter) = next() {
-                    if let Err(error) = test(interpreter) {
-                        let failure = format!("{}: {error:#}", interpreter.id);
-                        failures.lock().expect("nobody panics while adding").push(failure);
-                    }
-                }
-            });
-        }
-    });
-    let failures = failures.into_inner().expect("nobody panicked");
-    assert!(failures.is_empty(), "{} failed:\n{}", failures.len(), failures.join("\n"));
-}
-
-/// Runs a test on every interpreter, and reports all that fail together.
-///
-/// # Panics
-/// When the test failed on any, or there is none.
-pub fn every_interpreter(test: impl Fn(&Interpreter) -> Result<()>) {
-    assert!(!interpreters().is_empty(), "no interpreter found");
-    let mut failures = Vec::new();
-    for interpreter in interpreters() {
-        if let Err(error) = test(interpreter) {
-            failures.push(format!("{}: {error:#}", interpreter.id));
-        }
-    }
-    assert!(failures.is_empty(), "{} failed:\n{}", failures.len(), failures.join("\n"));
 }

@@ -53,10 +53,7 @@ pub use dump::{DumpedFrame, DumpedThread, dumped_json, dumped_text};
 pub use environment::Environment;
 pub use expectation::{expectation, fixture_folder, line_numbers};
 pub use fixture::Fixture;
-pub use interpreter::{
-    Interpreter, LIST_VARIABLE, WORK, every_interpreter, every_interpreter_side_by_side, interpreters,
-    one_interpreter, write_list,
-};
+pub use interpreter::{Interpreter, LIST_VARIABLE, WORK, interpreters, one_interpreter, write_list};
 pub use json_schema::check_schema;
 pub use kernel_programs::{can_load_programs, programs_of};
 pub use ledger::{Ledger, Times};

@@ -35,12 +35,6 @@ fn density(x: f64) -> f64 {
     (-x * x / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt()
 }
 
-/// How many standard deviations a normal variable stays within with probability `confidence`, both sides,
-/// when `comparisons` of them must all do so.
-pub fn deviations(confidence: f64, comparisons: usize) -> f64 {
-    deviations_for((1.0 - confidence) / comparisons.max(1) as f64)
-}
-
 /// The number of equally weighted samples that say as much as these: (sum w)^2 / sum w^2.
 pub fn effective_number(weights: &[f64]) -> f64 {
     let sum: f64 = weights.iter().sum();
@@ -66,17 +60,25 @@ pub fn bound_of_gaps(share: f64, effective_number: f64, deviations: f64) -> f64 
     bound(share, effective_number, deviations) + deviations * deviations / (4.0 * effective_number)
 }
 
-/// More instants than this of a recording at `rate` no stretch of `time` has, but once in millions: they come at random, and
-/// those of the in-kernel sampler a little earlier than was asked for.
-pub fn most_instants(rate: u32, time: Duration) -> u64 {
-    let mean = f64::from(rate) * time.as_secs_f64() * 32.0 / 31.0;
-    (mean + 5.0 * mean.sqrt()).ceil() as u64
+/// How many instants of a recording at `rate` chance may add to, or leave out of, those that are expected in `time`: they come
+/// at random.
+pub fn instants_by_chance(rate: u32, time: Duration) -> f64 {
+    let deviation = (f64::from(rate) * time.as_secs_f64()).sqrt();
+    let finds = format!("{:.0} instants of {:.0}", 7.7 * deviation, deviation * deviation);
+    state("number of instants", 1, &finds) * deviation
 }
 
-/// Fewer instants than this no stretch of `time` has, but once in millions.
+/// The most instants of a recording at `rate` that `time` has: those of the in-kernel sampler come a little earlier than was
+/// asked for.
+pub fn most_instants(rate: u32, time: Duration) -> u64 {
+    let mean = f64::from(rate) * time.as_secs_f64() * 32.0 / 31.0;
+    (mean + instants_by_chance(rate, time)).ceil() as u64
+}
+
+/// The fewest instants of a recording at `rate` that `time` has.
 pub fn least_instants(rate: u32, time: Duration) -> u64 {
     let mean = f64::from(rate) * time.as_secs_f64();
-    (mean - 5.0 * mean.sqrt()).max(0.0).floor() as u64
+    (mean - instants_by_chance(rate, time)).max(0.0).floor() as u64
 }
 
 /// The probability that a run of the tests, all tiers together, reports a difference where there is none.
@@ -292,9 +294,8 @@ mod tests {
 
     #[test]
     fn known_quantiles() {
-        assert!((deviations(0.95, 1) - 1.959_964).abs() < 1e-5);
-        assert!((deviations(0.99, 1) - 2.575_829).abs() < 1e-5);
-        assert!((deviations(0.99, 100) - 3.890_592).abs() < 1e-5);
+        assert!((deviations_for(0.01) - 2.575_829).abs() < 1e-5);
+        assert!((deviations_for(0.0001) - 3.890_592).abs() < 1e-5);
     }
 
     #[test]

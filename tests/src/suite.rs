@@ -177,6 +177,13 @@ impl Case {
     }
 }
 
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.interpreter.id)?;
+        self.sampler.map_or(Ok(()), |sampler| write!(f, " by {sampler}"))
+    }
+}
+
 /// A case before it runs. Interpreters are looked for only where a test needs one: that takes longer than most tests
 /// of stored data.
 #[derive(Clone, Copy, Debug)]

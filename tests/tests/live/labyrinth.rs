@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use profiler_tests::labyrinth::{Place, judge};
-use profiler_tests::statistics::{bound, deviations, effective_number};
+use profiler_tests::statistics::{bound, effective_number, found_difference, state};
 use profiler_tests::suite::{Case, On, PAUSE_AND_BPF, Sampler, Test};
 use profiler_tests::{
     Collapsed, Fixture, Frame, Ledger, Profiler, Scratch, WeightedSample, read_speedscope, test,
@@ -13,9 +13,6 @@ use profiler_tests::{
 
 /// The part of its time that the walk spends around the maze, at most. Where rooms get lost it is far more.
 const AROUND: f64 = 0.05;
-
-/// How certain it must be that more than that was seen.
-const CONFIDENCE: f64 = 0.99999;
 
 /// For how long the labyrinth is recorded, in its own CPU time: however long a busy machine takes for it, the number of
 /// samples is the same.
@@ -94,7 +91,9 @@ impl Findings {
         let number = self.effective_number;
         ensure!(number >= LEAST_SAMPLES, "only {number:.0} effective samples of the walk");
         let around = self.around / (self.maze + self.around);
-        let most = AROUND + bound(AROUND, number, deviations(CONFIDENCE, 1));
+        let finds = format!("{:.1} points", 100.0 * found_difference(AROUND, number));
+        let allowed = state("surroundings of the labyrinth", 1, &finds);
+        let most = AROUND + bound(AROUND, number, allowed);
         ensure!(around <= most, "{around:.3} around the maze, at most {most:.3} of {number:.0} by chance");
         Ok(())
     }

@@ -5,16 +5,13 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use profiler_tests::statistics::{bound, deviations};
+use profiler_tests::statistics::{Parts, state};
 use profiler_tests::suite::{Case, On, Sampler, Test};
 use profiler_tests::{
     Fixture, Interpreter, LoweredLimit, Profiler, Run, Scratch, WeightedSample, one_interpreter,
     read_speedscope, test,
 };
 use serde_json::Value;
-
-/// How certain it is that chance alone breaks none of the comparisons with what a program says of itself.
-const CONFIDENCE: f64 = 0.999_999;
 
 fn samples_of(scratch: &Scratch) -> Result<Vec<WeightedSample>> {
     read_speedscope(&fs::read_to_string(scratch.file("out.json"))?)
@@ -136,7 +133,9 @@ fn idle_time_is_not_counted_as_cpu_time() -> Result<()> {
     let burnt = account_of(&run)?["burnt"].as_f64().context("burnt")?;
     let shown = sum(&samples_of(&scratch)?, |sample| sample.has("work"));
     // How many ticks meet a burst is decided by where it begins: at most half a tick off, in the mean of the squares.
-    let chance = deviations(CONFIDENCE, 1) * 0.5 / RATE * BURSTS_OF_IT.sqrt();
+    let deviation = 0.5 / RATE * BURSTS_OF_IT.sqrt();
+    let finds = format!("{:.1} % of the time", 100.0 * (0.05 + 7.7 * deviation / burnt));
+    let chance = state("bursts after idle time by bpf", 1, &finds) * deviation;
     ensure!(
         (shown - burnt).abs() <= chance + 0.05 * burnt,
         "{shown} s shown of {burnt} s burnt, {chance} s by chance: {}",
@@ -173,16 +172,16 @@ fn periodic_program_is_seen_in_all_its_parts() -> Result<()> {
     let running = record(&format!("-r {RATE}"), &scratch).pid(&fixture).spawn()?;
     let run = running.end_after_cpu_time(fixture.pid(), Duration::from_secs(2))?;
     let account = fixture.finish()?;
-    let burnt = |half: &str| account[half].as_f64().with_context(|| half.to_owned());
-    let truth = burnt("first_half")? / (burnt("first_half")? + burnt("second_half")?);
     let samples = samples_of(&scratch)?;
-    let shown = |half: &str| sum(&samples, |sample| sample.has(half));
-    let all = shown("first_half") + shown("second_half");
-    let (share, number) = (shown("first_half") / all, all * RATE);
-    ensure!(number > 500.0, "{number} samples: {}", run.stderr);
-    let chance = bound(truth, number, deviations(CONFIDENCE, 1));
-    ensure!((share - truth).abs() <= chance, "{share} shown, {truth} true, {chance} by chance");
-    Ok(())
+    let (mut parts, mut all) = (Parts::default(), 0.0);
+    for half in ["first_half", "second_half"] {
+        let shown = sum(&samples, |sample| sample.has(half));
+        parts.add(half, account[half].as_f64().with_context(|| half.to_owned())?, shown);
+        all += shown;
+    }
+    ensure!(all * RATE > 500.0, "{} samples: {}", all * RATE, run.stderr);
+    parts.add_number(all * RATE);
+    parts.judge("halves of a period of 2 ms by bpf", None, 0.0)
 }
 
 /// The tests of this module.

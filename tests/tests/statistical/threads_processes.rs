@@ -1,18 +1,12 @@
 //! Threads share the GIL, each for its share of the work.
 
 use anyhow::{Context, Result, ensure};
-use profiler_tests::statistics::{bound, deviations, effective_number};
+use profiler_tests::statistics::{Parts, effective_number};
 use profiler_tests::suite::{Case, On, PAUSE_AND_BPF, Test};
 use profiler_tests::{Profiler, Scratch, expectation, test, uninterrupted};
 use serde_json::Value;
 
 const PROGRAM: &str = "threads_processes/threads_processes.py";
-
-/// How certain it is that chance alone does not break the comparison, in all cases together.
-const CONFIDENCE: f64 = 0.999_999;
-
-/// More cases than there are: interpreters by samplers.
-const CASES: usize = 24;
 
 fn each_thread_holds_the_gil_for_its_share_of_the_work(case: &Case) -> Result<()> {
     let scratch = Scratch::new()?;
@@ -30,21 +24,16 @@ fn each_thread_holds_the_gil_for_its_share_of_the_work(case: &Case) -> Result<()
     let turns = uninterrupted(&std::fs::read_to_string(&file)?)?;
     let turns: Vec<_> = turns.iter().filter(|(thread, _)| thread.contains(named)).collect();
     let all: Vec<f64> = turns.iter().map(|(_, weight)| *weight).collect();
-    let (total, number) = (all.iter().sum::<f64>(), effective_number(&all));
+    let number = effective_number(&all);
     ensure!(number >= 30.0, "only {number:.0} effective turns with the GIL");
-    let deviations = deviations(CONFIDENCE, batches.len() * CASES);
+    let mut parts = Parts::default();
+    parts.add_number(number);
     for (index, done) in batches.iter().enumerate() {
         let name = format!("{named}{index}");
         let of_it = turns.iter().filter(|(thread, _)| thread.contains(&name));
-        let held = of_it.map(|(_, weight)| weight).sum::<f64>() / total;
-        let worked = done / batches.iter().sum::<f64>();
-        let bound = bound(worked, number, deviations);
-        ensure!(
-            (held - worked).abs() <= bound,
-            "{name}: held the GIL {held:.3}, did {worked:.3} of the work, bound {bound:.3}, {number:.0} turns"
-        );
+        parts.add(&name, *done, of_it.map(|(_, weight)| weight).sum());
     }
-    Ok(())
+    parts.judge(&format!("turns with the GIL on {case}"), None, 0.0)
 }
 
 /// The tests of this module.

@@ -2,8 +2,10 @@
 
 use std::ffi::OsString;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use profiler_tests::statistics::instants_by_chance;
 use profiler_tests::suite::{Case, PAUSE_AND_BPF, Sampler, Test};
 use profiler_tests::test;
 use profiler_tests::tree::{PROGRAM, record};
@@ -50,20 +52,20 @@ fn late_python(case: &Case, scratch: &Scratch) -> Result<Vec<OsString>> {
 
 /// Every instant at which the program worked is in the ledger, and none is that never was.
 fn must_count_all(case: &Case, run: &Run) -> Result<()> {
-    const RATE: f64 = 1000.0;
+    const RATE: u32 = 1000;
     let by_pause = case.sampler() == Sampler::Pause;
     let worked: Vec<f64> = run.stdout.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
     let [wall, cpu] = worked[..] else { anyhow::bail!("{run:?}") };
     let ledger = run.ledger()?;
     let with_python = (ledger.shown + ledger.not_asked_for + ledger.lost_for("sampler late")) as f64;
-    // Five deviations of a number of instants that are spaced at random.
-    let margin = |seconds: f64| 5.0 * (seconds * RATE).sqrt();
+    let margin = |seconds: f64| instants_by_chance(RATE, Duration::from_secs_f64(seconds));
+    let rate = f64::from(RATE);
     // The in-kernel clocks run with the CPU time of the target, those of the other sampler with wall time.
     let expected = if by_pause { wall } else { cpu };
-    let least = expected * RATE - margin(expected);
+    let least = expected * rate - margin(expected);
     ensure!(with_python >= least, "{with_python} of {expected} s\n{}", run.stderr);
     let (all, whole) = (with_python + ledger.lost_for("no Python runtime") as f64, ledger.duration);
-    let most = whole * RATE + margin(whole);
+    let most = whole * rate + margin(whole);
     ensure!(all <= most || !by_pause, "{all} of {whole} s\n{}", run.stderr);
     ensure!(wall <= whole, "{wall} of {whole} s\n{}", run.stderr);
     Ok(())

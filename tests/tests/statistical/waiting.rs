@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
-use profiler_tests::statistics::{bound_of_gaps, deviations, effective_number_of_gaps};
+use profiler_tests::statistics::{Parts, effective_number_of_gaps};
 use profiler_tests::suite::{Case, On, PAUSE_AND_BPF, Test};
 use profiler_tests::{
     Fixture, Profiler, Scratch, WeightedSample, one_interpreter, read_speedscope, samples_per_second, test,
@@ -17,12 +17,6 @@ const IDLE_RATE: f64 = 1000.0;
 
 /// Processes that want the CPUs all the time: several times as many as there are CPUs.
 const BUSY: &str = "6";
-
-/// How certain it is that chance alone does not break the comparison, in all cases together.
-const CONFIDENCE: f64 = 0.9999;
-
-/// More cases than there are: interpreters by samplers.
-const CASES: usize = 8;
 
 /// What else wants the CPUs.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -73,18 +67,16 @@ impl Alternation {
     }
 
     /// It rests for as much of its time as its own clock says, within what chance explains.
-    fn must_be_true(&self) -> Result<()> {
-        let (rests, works) = (self.of("rests"), self.of("works"));
-        let spent = |name: &str| self.account["spent"][name].as_f64().with_context(|| name.to_owned());
-        let truth = spent("rests")? / (spent("rests")? + spent("works")?);
-        let number = effective_number_of_gaps(rests + works, samples_per_second(&self.text, IDLE_RATE)?);
-        let share = rests / (rests + works);
-        let chance = bound_of_gaps(truth, number, deviations(CONFIDENCE, CASES));
-        ensure!(
-            (share - truth).abs() <= chance,
-            "rests: {share:.3} sampled, {truth:.3} by its own clock, chance {chance:.3}"
-        );
-        Ok(())
+    fn must_be_true(&self, about: &str) -> Result<()> {
+        let mut parts = Parts::default();
+        let mut all = 0.0;
+        for name in ["rests", "works"] {
+            let counted = self.account["spent"][name].as_f64().with_context(|| name.to_owned())?;
+            parts.add(name, counted, self.of(name));
+            all += self.of(name);
+        }
+        parts.add_number(effective_number_of_gaps(all, samples_per_second(&self.text, IDLE_RATE)?));
+        parts.judge(about, None, 0.0)
     }
 }
 
@@ -96,11 +88,12 @@ fn idle_threads_are_shown_all_the_time(case: &Case) -> Result<()> {
         let time = shown.of(name);
         ensure!((time - sleeps).abs() * 20.0 <= sleeps, "{name}: {time} s, but {sleeps} s of sleeps");
     }
-    shown.must_be_true()
+    shown.must_be_true(&format!("rest and work on {case}"))
 }
 
 fn woken_thread_without_a_cpu_stays_where_it_slept(case: &Case) -> Result<()> {
-    Alternation::record(case, Duration::from_millis(40), Beside::BusyProcesses)?.must_be_true()
+    Alternation::record(case, Duration::from_millis(40), Beside::BusyProcesses)?
+        .must_be_true(&format!("rest and work beside busy processes on {case}"))
 }
 
 /// The tests of this module.
