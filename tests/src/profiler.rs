@@ -5,6 +5,7 @@ use std::io::Read;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -19,8 +20,14 @@ use crate::{Fixture, Ledger, LoweredLimit, Scratch, UsualLimit, cache};
 /// A run that takes longer hangs. The longest one of the tests takes some seconds.
 const LONGEST_RUN: Duration = Duration::from_secs(90);
 
-/// The sleeps between samples after which a run is taken to be well under way: start-up has far fewer.
-const SLEEPS_WHEN_SAMPLING: u64 = 60;
+/// What a recording writes when its start-up is over. A busy machine may take seconds for that, most of them asleep.
+const BEGINNING: &str = "Sampling process ";
+
+/// The sleeps between samples, counted since start-up was over, after which samples were taken for certain.
+const SLEEPS_WHEN_SAMPLING: u64 = 20;
+
+/// The same where nothing says when start-up is over, which has far fewer itself on a machine that is not busy.
+const SLEEPS_WITH_START: u64 = 60;
 
 /// The file of a recording's ledger, in a folder of its own.
 const LEDGER_FILE: &str = "ledger.json";
@@ -28,8 +35,7 @@ const LEDGER_FILE: &str = "ledger.json";
 /// What the binary is called.
 const NAME: &str = "profiler";
 
-/// The same where samples are taken in the kernel and read twenty times a second: counted since its clocks are
-/// there.
+/// The same where samples are taken in the kernel and read twenty times a second: counted since its clocks are there, too.
 const SLEEPS_WHEN_KERNEL_SAMPLES: u64 = 4;
 
 /// The binary: `PROFILER_BIN`, which `cargo xtask test` sets, or the release build.
@@ -49,6 +55,8 @@ pub struct Profiler {
     command: Command,
     /// Whether it is to run while the kernel's limit to the rate of samples is lowered.
     lowered: bool,
+    /// Whether it writes when its start-up is over.
+    is_recording: bool,
     /// Where a recording writes its ledger.
     ledger: Option<Scratch>,
 }
@@ -98,7 +106,7 @@ impl Profiler {
 
     fn of(mut command: Command, subcommand: &str) -> Self {
         command.arg(subcommand).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Profiler { command, lowered: false, ledger: None }
+        Profiler { command, lowered: false, is_recording: subcommand == RECORD, ledger: None }
     }
 
     /// Changes its environment.
@@ -147,13 +155,13 @@ impl Profiler {
         let limit = if self.lowered { None } else { Some(UsualLimit::hold()?) };
         let mut child = self.command.spawn().with_context(|| format!("{:?}", self.command))?;
         let stdin = child.stdin.take();
-        let stdout = reader(child.stdout.take().context("no stdout")?);
-        let stderr = reader(child.stderr.take().context("no stderr")?);
+        let stdout = Output::of(child.stdout.take().context("no stdout")?);
+        let stderr = Output::of(child.stderr.take().context("no stderr")?);
         Ok(Running {
             child,
             stdin,
-            stdout: Some(stdout),
-            stderr: Some(stderr),
+            outputs: Some((stdout, stderr)),
+            is_recording: self.is_recording,
             ledger: self.ledger,
             _limit: limit,
         })
@@ -190,13 +198,37 @@ impl Profiler {
     }
 }
 
-/// Reads a pipe to its end in a thread.
-fn reader(mut pipe: impl Read + Send + 'static) -> JoinHandle<String> {
-    thread::spawn(move || {
-        let mut bytes = Vec::new();
-        let _ = pipe.read_to_end(&mut bytes);
-        String::from_utf8_lossy(&bytes).into_owned()
-    })
+/// What comes out of a pipe, read by a thread of its own.
+#[derive(Debug)]
+struct Output {
+    so_far: Arc<Mutex<Vec<u8>>>,
+    reader: JoinHandle<()>,
+}
+
+impl Output {
+    fn of(mut pipe: impl Read + Send + 'static) -> Self {
+        let so_far = Arc::new(Mutex::new(Vec::new()));
+        let read = so_far.clone();
+        let reader = thread::spawn(move || {
+            let mut part = [0; 4096];
+            while let Ok(length @ 1..) = pipe.read(&mut part) {
+                read.lock().expect("no thread panics with it").extend(&part[..length]);
+            }
+        });
+        Output { so_far, reader }
+    }
+
+    fn so_far(&self) -> String {
+        String::from_utf8_lossy(&self.so_far.lock().expect("no thread panics with it")).into_owned()
+    }
+
+    /// All of it, once the pipe is closed.
+    fn whole(self) -> Result<String> {
+        let Output { so_far, reader } = self;
+        reader.join().ok().context("a reading thread panicked")?;
+        let bytes = so_far.lock().expect("no thread panics with it");
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
 }
 
 /// Whether a process has the kernel tick for it: events alone are not enough, as looks from outside need some too.
@@ -214,8 +246,9 @@ pub struct Running {
     child: Child,
     /// Its stdin, if it was asked for.
     pub stdin: Option<ChildStdin>,
-    stdout: Option<JoinHandle<String>>,
-    stderr: Option<JoinHandle<String>>,
+    /// Its stdout and stderr, until its end.
+    outputs: Option<(Output, Output)>,
+    is_recording: bool,
     ledger: Option<Scratch>,
     /// Nobody lowers it while this runs.
     _limit: Option<UsualLimit>,
@@ -246,22 +279,42 @@ impl Running {
         pid
     }
 
-    /// Returns when it has slept between samples often enough to be sampling for certain. Needs a rate of
-    /// 100 Hz or more.
+    /// Returns when samples have been taken for certain: its start-up is over, and it has slept between samples since. Needs
+    /// a rate of 100 Hz or more.
     pub fn wait_until_sampling(&mut self) -> Result<()> {
         let limit = Instant::now() + LONGEST_RUN;
-        let mut enough = SLEEPS_WHEN_SAMPLING;
-        while voluntary_switches(self.profiler_pid()).unwrap_or(0) < enough {
-            if enough == SLEEPS_WHEN_SAMPLING && has_kernel_clocks(self.profiler_pid()) {
-                enough = voluntary_switches(self.profiler_pid()).unwrap_or(0) + SLEEPS_WHEN_KERNEL_SAMPLES;
+        let mut enough = if self.is_recording { None } else { Some(SLEEPS_WITH_START) };
+        let mut has_clocks = false;
+        loop {
+            if enough.is_none() && self.stderr_so_far().contains(BEGINNING) {
+                enough = Some(self.sleeps() + SLEEPS_WHEN_SAMPLING);
+            }
+            if enough.is_some() && !has_clocks && has_kernel_clocks(self.profiler_pid()) {
+                has_clocks = true;
+                enough = Some(self.sleeps() + SLEEPS_WHEN_KERNEL_SAMPLES);
+            }
+            if enough.is_some_and(|enough| self.sleeps() >= enough) {
+                return Ok(());
             }
             if let Some(status) = self.child.try_wait()? {
-                bail!("the profiler ended before it sampled: {status:?}");
+                bail!("the profiler ended before it sampled: {status:?}\n{}", self.stderr_so_far());
             }
-            ensure!(Instant::now() < limit, "the profiler does not begin to sample");
+            ensure!(
+                Instant::now() < limit,
+                "the profiler does not begin to sample: {}",
+                self.stderr_so_far()
+            );
             thread::sleep(Duration::from_millis(1));
         }
-        Ok(())
+    }
+
+    /// How often it has gone to sleep.
+    fn sleeps(&self) -> u64 {
+        voluntary_switches(self.profiler_pid()).unwrap_or(0)
+    }
+
+    fn stderr_so_far(&self) -> String {
+        self.outputs.as_ref().map(|(_, stderr)| stderr.so_far()).unwrap_or_default()
     }
 
     /// Ends it as Ctrl-C does when the process `pid` has used so much CPU time since it was being sampled: on a busy
@@ -298,12 +351,10 @@ impl Running {
             ensure!(Instant::now() < limit, "the profiler does not end");
             thread::sleep(Duration::from_millis(1));
         };
-        let text = |thread: Option<JoinHandle<String>>| {
-            thread.and_then(|thread| thread.join().ok()).context("a reading thread panicked")
-        };
+        let (stdout, stderr) = self.outputs.take().context("waited for twice")?;
         let ledger = self.ledger.take().and_then(|folder| std::fs::read(folder.file(LEDGER_FILE)).ok());
         let ledger = ledger.map(|json| Ledger::read(&serde_json::from_slice(&json)?)).transpose()?;
-        Ok(Run { status, stdout: text(self.stdout.take())?, stderr: text(self.stderr.take())?, ledger })
+        Ok(Run { status, stdout: stdout.whole()?, stderr: stderr.whole()?, ledger })
     }
 }
 

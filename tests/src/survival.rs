@@ -17,7 +17,7 @@ const LATEST_AT_START: Duration = Duration::from_millis(250);
 /// A kill of a profiler that samples comes before this, counted since samples were taken.
 const LATEST_WHILE_SAMPLING: Duration = Duration::from_millis(100);
 
-/// CPU time of the target while it is sampled, in which it has some twenty samples: they were taken then for certain.
+/// CPU time of the target while it is sampled: some twenty samples by `bpf`, which takes none of a target that does not run.
 const SAMPLED: Duration = Duration::from_millis(10);
 
 /// A target that has not finished one more walk after this time hangs.
