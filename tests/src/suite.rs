@@ -210,6 +210,9 @@ impl<F: Fn() + Send + Sync + 'static> RunCase<WithPanic> for F {
     }
 }
 
+/// What a test does with a case.
+type RunTest = dyn Fn(&Case) -> Result<()> + Send + Sync;
+
 /// A test with the interpreters and samplers of its cases.
 pub struct Test {
     name: &'static str,
@@ -217,7 +220,7 @@ pub struct Test {
     samplers: &'static [Sampler],
     needs_gil: bool,
     needs_programs: bool,
-    run: Box<dyn Fn(&Case) -> Result<()> + Send + Sync>,
+    run: Box<RunTest>,
 }
 
 impl fmt::Debug for Test {
