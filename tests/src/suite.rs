@@ -241,6 +241,7 @@ impl<F: Fn() + Send + Sync + 'static> RunCase<WithPanic> for F {
     }
 }
 
+/// What a test does with a case.
 type BoxedTest = Box<dyn Fn(&PlannedCase) -> Result<()> + Send + Sync>;
 
 /// A test with the interpreters and samplers of its cases.
