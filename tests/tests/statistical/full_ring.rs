@@ -63,6 +63,8 @@ for line in sys.stdin:
     if line == 'end\\n':
         may_end.set()
         ending.join()
+        # It may still wait for a CPU to end on.
+        while os.path.exists('/proc/self/task/%d' % ending.native_id): time.sleep(0.001)
         print(ended[0], now(), flush=True)
     else: print(rounds[0], flush=True)
 ";
@@ -122,13 +124,16 @@ fn full_ring_costs_stacks_and_no_time() -> Result<()> {
     goes_on(&mut fixture, 100)?;
     let (run, over) = end(running)?;
     let profile = shown(&scratch)?;
-    must_show_all_threads(&profile, run.sampled_for()?, ended, over)?;
+    let elapsed = run.sampled_for()?;
+    must_show_all_threads(&profile, elapsed, ended, over)?;
     ensure!(run.ledger()?.lost_for(&LossReason::BufferFull.to_string()) > 0, "{:?}", run.ledger());
     for thread in ["shallow", "deep"] {
         let lost = |reason| waited_without_stack(&profile, thread, reason);
         ensure!(lost(LossReason::BufferFull) > 0.0, "{thread}: no waits without room: {:?}", profile.ledger);
-        // A stack that found no room was not late.
-        ensure!(lost(LossReason::Late) == 0.0, "{thread}: {} s late", lost(LossReason::Late));
+        // A stack that found no room was not late. What is: once a second a wait that lasts is looked at, whose stack may still be
+        // unread in the ring.
+        let late = lost(LossReason::Late);
+        ensure!(late <= BOUND * elapsed, "{thread}: {late} s late of {elapsed} s");
     }
     Ok(())
 }
@@ -137,7 +142,7 @@ fn full_ring_costs_stacks_and_no_time() -> Result<()> {
 /// between two others.
 fn must_show_all_threads(profile: &Collapsed, elapsed: f64, ended: [u64; 2], over: [u64; 2]) -> Result<()> {
     let mut threads = by_thread(profile);
-    let time = threads.remove("ending").context("no thread that ended")?;
+    let time = threads.remove("ending").with_context(|| format!("no thread that ended: {threads:?}"))?;
     let lasted = |ended: u64, over: u64| elapsed - over.saturating_sub(ended) as f64 / 1e9;
     let (least, most) = (lasted(ended[0], over[1]), lasted(ended[1], over[0]));
     ensure!(

@@ -51,18 +51,16 @@ fn waits_add_up(fixture: &mut Fixture) -> Result<()> {
     let of = |name: &str| shown.get(name).copied().with_context(|| format!("no {name}: {shown:?}"));
     let whole = of("sleeps")?;
     // All but what it took to begin.
-    ensure!(whole > LEAST_IDLE * lasted && whole < 1.01 * lasted, "{whole} s of {lasted}");
+    ensure!(whole > 0.95 * lasted && whole < 1.01 * lasted, "{whole} s of {lasted}");
     for name in ["waits_for_lock", "waits_for_socket", "waits_for_pipe"] {
         let time = of(name)?;
         ensure!((time - whole).abs() < 0.01 * whole, "{name}: {time} s beside {whole}");
     }
     // It works for a quarter of the time at most; how long it then waited for a CPU is known if it was met waiting.
     let time = of("alternates")?;
-    ensure!(time > 0.3 * whole && time < 1.4 * whole, "alternates: {time} s beside {whole}");
+    ensure!(time > 0.6 * whole && time < 1.2 * whole, "alternates: {time} s beside {whole}");
     Ok(())
 }
-
-const LEAST_IDLE: f64 = 0.4;
 
 /// With `--gil`, only the thread that holds it is shown.
 fn gil_is_held_by_one(fixture: &mut Fixture) -> Result<()> {
@@ -73,9 +71,9 @@ fn gil_is_held_by_one(fixture: &mut Fixture) -> Result<()> {
     let hashes = shown.get("hashes").copied().unwrap_or_default();
     // One that got the GIL only at the end has no name yet.
     let others: f64 = ["hashes", "alternates"].iter().filter_map(|name| shown.get(*name)).sum();
-    ensure!(whole < 1.4 * lasted, "one GIL was held for {whole} s of {lasted}: {shown:?}");
+    ensure!((0.5..1.1).contains(&(whole / lasted)), "one GIL was held for {whole} s of {lasted}: {shown:?}");
     ensure!(hashes < 0.2 * whole, "{hashes} s of {whole} in C code without the GIL");
-    ensure!(others < 0.5 * whole && whole > 0.05 * lasted, "{others} s of {whole}: {shown:?}");
+    ensure!(others < 0.5 * whole, "{others} s of {whole}: {shown:?}");
     Ok(())
 }
 

@@ -87,12 +87,11 @@ fn limit_lowered_meanwhile_costs_samples_and_no_time() -> Result<()> {
     run.must_say(&["kernel limits the rate"])?;
     run.must_say(&["kernel.perf_event_max_sample_rate"])?;
     let account: serde_json::Value = serde_json::from_str(run.stdout.lines().last().context("no output")?)?;
-    let (burnt, all) = (account["cpu"].as_f64().context("cpu")?, run.ledger()?.target_cpu);
+    let burnt = account["cpu"].as_f64().context("cpu")?;
     let samples = read_speedscope(&fs::read_to_string(scratch.file("out.json"))?)?;
     let shown: f64 = samples.iter().map(|sample| sample.weight).sum();
     // Beside what it burns it starts up and ends.
-    ensure!(shown >= 0.95 * burnt, "{shown} s shown of {burnt} s burnt: {}", run.stderr);
-    ensure!((0.95..=1.05).contains(&(shown / all)), "{shown} s shown of {all} s used: {}", run.stderr);
+    ensure!((0.95..1.15).contains(&(shown / burnt)), "{shown} s shown of {burnt} s burnt: {}", run.stderr);
     Ok(())
 }
 
