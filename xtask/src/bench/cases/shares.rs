@@ -6,7 +6,7 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use profiler_tests::statistics::{bound, deviations, effective_number};
+use profiler_tests::statistics::{bound, deviations_for, effective_number};
 use profiler_tests::{Interpreter, Scratch, expectation, read_speedscope};
 use serde_json::Value;
 
@@ -50,7 +50,8 @@ fn compare(interpreter: &Interpreter, tool: Tool, seconds: u32) -> Result<Vec<Ve
     let all: Vec<f64> = sampled.values().flatten().copied().collect();
     let (number, total) = (effective_number(&all), all.iter().sum::<f64>());
     ensure!(number > 100.0, "only {number:.0} effective samples");
-    let deviations = deviations(expected["confidence"].as_f64().context("confidence")?, functions.len());
+    let confidence = expected["confidence"].as_f64().context("confidence")?;
+    let deviations = deviations_for((1.0 - confidence) / functions.len() as f64);
     let burnt: f64 = functions.iter().filter_map(|name| spent[*name].as_f64()).sum();
     let row = |name: &&str| {
         let truth = spent[*name].as_f64().with_context(|| (*name).to_owned())? / burnt;
