@@ -21,8 +21,11 @@ const RECORDED: Duration = Duration::from_millis(400);
 /// The same for a labyrinth that sleeps most of its time: some thirty walks.
 const RECORDED_OF_NAPS: Duration = Duration::from_millis(30);
 
-/// Samples of a recording that says something.
+/// Samples that say something.
 const LEAST_SAMPLES: f64 = 50.0;
+
+/// A walk that has fewer samples after this number of recordings is not sampled.
+const MOST_RECORDINGS: u32 = 10;
 
 /// The format whose weights are CPU time, unless idle threads are shown.
 const BY_CPU_TIME: &str = "-f speedscope";
@@ -42,6 +45,7 @@ struct Findings {
     around: f64,
     /// The same of threads that only wait.
     idle: f64,
+    weights: Vec<f64>,
     /// How many equal samples say as much as those in the maze and around it.
     effective_number: f64,
     deepest: usize,
@@ -61,21 +65,17 @@ impl Findings {
         }
     }
 
-    /// Weighs samples by their CPU time: their number counts the waits for a CPU as well, most of which begin in the same
+    /// Adds samples with their CPU time: their number counts the waits for a CPU as well, most of which begin in the same
     /// place.
-    fn by_cpu_time(samples: &[WeightedSample]) -> Self {
-        let mut findings = Findings::default();
-        samples.iter().for_each(|sample| findings.add(&sample.frames, sample.weight));
-        let weights: Vec<f64> = samples.iter().map(|sample| sample.weight).collect();
-        findings.effective_number = effective_number(&weights);
-        findings
+    fn add_by_cpu_time(&mut self, samples: &[WeightedSample]) {
+        samples.iter().for_each(|sample| self.add(&sample.frames, sample.weight));
+        self.weights.extend(samples.iter().map(|sample| sample.weight));
+        self.effective_number = effective_number(&self.weights);
     }
 
-    fn by_number(collapsed: &Collapsed) -> Self {
-        let mut findings = Findings::default();
-        collapsed.stacks.iter().for_each(|stack| findings.add(&stack.frames, stack.count as f64));
-        findings.effective_number = findings.maze + findings.around;
-        findings
+    fn add_by_number(&mut self, collapsed: &Collapsed) {
+        collapsed.stacks.iter().for_each(|stack| self.add(&stack.frames, stack.count as f64));
+        self.effective_number = self.maze + self.around;
     }
 
     fn must_not_be_torn(&self) -> Result<()> {
@@ -104,49 +104,50 @@ impl Findings {
     }
 }
 
-/// A recording of the labyrinth in one of its shapes.
-struct Recording {
-    findings: Findings,
-    ledger: Ledger,
+/// Attaches to the labyrinth in one of its shapes, records until it has used that much CPU time, and adds what was found.
+/// `None` when no stack could be proved, which must be reported with its reason.
+fn record(
+    case: &Case,
+    shape: &[&str],
+    options: &str,
+    cpu: Duration,
+    findings: &mut Findings,
+) -> Result<Option<Ledger>> {
+    let scratch = Scratch::new()?;
+    let fixture = Fixture::start(case.interpreter, "labyrinth/labyrinth.py", shape)?;
+    let file = scratch.file("out");
+    let words = format!("{options} {} -o", case.sampler_words());
+    let mut record = Profiler::new("record").words(&words).arg(&file).pid(&fixture).spawn()?;
+    record.wait_until_sampling()?;
+    fixture.work_for(cpu)?;
+    record.signal(Signal::SIGINT)?;
+    let run = record.wait()?;
+    let account = fixture.finish()?;
+    ensure!(account["rounds"].as_u64() > Some(0), "the walk did not go on: {account}");
+    if run.code() == Some(1) && !file.exists() {
+        run.must_say(&["ran while it was read"])?;
+        return Ok(None);
+    }
+    ensure!(run.code() == Some(0), "{run:?}");
+    let text = std::fs::read_to_string(&file)?;
+    match options.contains(BY_CPU_TIME) {
+        true => findings.add_by_cpu_time(&read_speedscope(&text)?),
+        false => findings.add_by_number(&Collapsed::parse(&text)?),
+    }
+    Ok(Some(run.ledger()?.clone()))
 }
 
-impl Recording {
-    /// Attaches to the labyrinth and records until it has used that much CPU time. `None` when no stack could be proved,
-    /// which must be reported with its reason.
-    fn attach(case: &Case, shape: &[&str], options: &str, cpu: Duration) -> Result<Option<Self>> {
-        let scratch = Scratch::new()?;
-        let fixture = Fixture::start(case.interpreter, "labyrinth/labyrinth.py", shape)?;
-        let file = scratch.file("out");
-        let words = format!("{options} {} -o", case.sampler_words());
-        let mut record = Profiler::new("record").words(&words).arg(&file).pid(&fixture).spawn()?;
-        record.wait_until_sampling()?;
-        fixture.work_for(cpu)?;
-        record.signal(Signal::SIGINT)?;
-        let run = record.wait()?;
-        let account = fixture.finish()?;
-        ensure!(account["rounds"].as_u64() > Some(0), "the walk did not go on: {account}");
-        if run.code() == Some(1) && !file.exists() {
-            run.must_say(&["ran while it was read"])?;
-            return Ok(None);
-        }
-        ensure!(run.code() == Some(0), "{run:?}");
-        let text = std::fs::read_to_string(&file)?;
-        let findings = match options.contains(BY_CPU_TIME) {
-            true => Findings::by_cpu_time(&read_speedscope(&text)?),
-            false => Findings::by_number(&Collapsed::parse(&text)?),
-        };
-        Ok(Some(Recording { findings, ledger: run.ledger()?.clone() }))
-    }
-
-    /// The same of a sampler that sees something of any target.
-    fn must_attach(case: &Case, shape: &[&str], options: &str, cpu: Duration) -> Result<Self> {
-        Recording::attach(case, shape, options, cpu)?.context("nothing was seen")
-    }
-}
-
-/// What is seen of the labyrinth in one of its shapes, by a sampler that sees everything.
+/// What is seen of the labyrinth in one of its shapes, by a sampler that sees everything. A profiler that seldom gets a CPU
+/// has few samples: then more of it is recorded, and all is judged together.
 fn walk(case: &Case, shape: &[&str]) -> Result<Findings> {
-    let findings = Recording::must_attach(case, shape, WALK, RECORDED)?.findings;
+    let mut findings = Findings::default();
+    for _ in 0..MOST_RECORDINGS {
+        record(case, shape, WALK, RECORDED, &mut findings)?.context("nothing was seen")?;
+        findings.must_not_be_torn()?;
+        if findings.effective_number >= LEAST_SAMPLES {
+            break;
+        }
+    }
     findings.must_be_whole()?;
     Ok(findings)
 }
@@ -173,16 +174,18 @@ fn three_threads(case: &Case) -> Result<()> {
 
 /// How much of a busy target can be proved without a stop depends on it; that nothing is torn does not.
 fn plain_calls_without_stopping(case: &Case) -> Result<()> {
-    let Some(recording) = Recording::attach(case, &[], WALK, RECORDED)? else { return Ok(()) };
-    ensure!(recording.ledger.attempts as f64 >= LEAST_SAMPLES, "{:?}", recording.ledger);
-    recording.findings.must_not_be_torn()
+    let mut findings = Findings::default();
+    let Some(ledger) = record(case, &[], WALK, RECORDED, &mut findings)? else { return Ok(()) };
+    ensure!(ledger.attempts as f64 >= LEAST_SAMPLES, "{ledger:?}");
+    findings.must_not_be_torn()
 }
 
 /// A thread that sleeps in the maze does not change its stack, so it can be proved without a stop. Of a walk that sleeps
 /// nearly all its time most is shown.
 fn naps_are_proved_without_stopping(case: &Case) -> Result<()> {
-    let Recording { findings, ledger } =
-        Recording::must_attach(case, &["--naps"], "-f raw -r 1000 -i", RECORDED_OF_NAPS)?;
+    let mut findings = Findings::default();
+    let ledger = record(case, &["--naps"], "-f raw -r 1000 -i", RECORDED_OF_NAPS, &mut findings)?
+        .context("nothing could be proved")?;
     findings.must_be_whole()?;
     findings.must_be_deeper_than(DEEP)?;
     ensure!(ledger.shown * 2 >= ledger.attempts, "less than half was proved: {ledger:?}");
@@ -190,8 +193,9 @@ fn naps_are_proved_without_stopping(case: &Case) -> Result<()> {
 }
 
 fn idle_threads_beside_a_busy_one(case: &Case) -> Result<()> {
+    let mut findings = Findings::default();
     let shape = ["--idle-threads", "160"];
-    let findings = Recording::must_attach(case, &shape, "-f raw -r 150 -i", RECORDED * 2)?.findings;
+    record(case, &shape, "-f raw -r 150 -i", RECORDED * 2, &mut findings)?.context("nothing was seen")?;
     findings.must_not_be_torn()?;
     ensure!(findings.maze >= LEAST_SAMPLES, "only {} samples of the maze", findings.maze);
     let least = findings.maze * 150.0;
