@@ -49,9 +49,9 @@ pub struct TimedWait {
     pub function: String,
     /// The mark of what it waited for.
     pub state: String,
-    /// For at least so many seconds.
+    /// The seconds that it waited at least.
     pub least: f64,
-    /// For at most so many seconds.
+    /// The seconds that it waited at most.
     pub most: f64,
 }
 

@@ -35,8 +35,9 @@ outer(40)
 
 /// The stacks in which a process is shown.
 fn stacks(fixture: &Fixture, sampler: Sampler) -> Result<BTreeSet<String>> {
-    let words = format!("--sampler {sampler} --full-filenames -f raw -r 500 -d 0.2 -o -");
-    let run = Profiler::new("record").words(&words).pid(fixture).succeed()?;
+    let words = format!("--sampler {sampler} --full-filenames -f raw -r 500 -o -");
+    let running = Profiler::new("record").words(&words).pid(fixture).spawn()?;
+    let run = running.end_after_cpu_time(fixture.pid(), Duration::from_millis(50))?;
     Ok(run.stdout.lines().filter_map(|line| Some(line.rsplit_once(' ')?.0.to_owned())).collect())
 }
 
@@ -137,7 +138,7 @@ fn nothing_stays_in_kernel_after_kill() -> Result<()> {
     Ok(())
 }
 
-/// A copy of the profiler that every user may run, as nobody with these capabilities.
+/// A copy of the profiler that every user may run, as the user nobody with these capabilities.
 fn as_nobody_with(capabilities: &str, scratch: &Scratch) -> Result<Profiler> {
     let binary = scratch.file("profiler");
     if !binary.exists() {

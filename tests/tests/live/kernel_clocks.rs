@@ -38,7 +38,7 @@ impl Tick {
     }
 }
 
-/// Works until so many ticks have met this thread.
+/// Works until this number of ticks has met this thread.
 fn next_ticks(kernel: &mut KernelSampler, count: usize) -> Result<Vec<Tick>> {
     let own = gettid().as_raw().cast_unsigned();
     let limit = Instant::now() + PATIENCE;

@@ -170,7 +170,7 @@ fn setting(name: &str) -> Result<i32> {
     fs::read_to_string(&path)?.trim().parse().with_context(|| path)
 }
 
-/// The profiler as nobody with these capabilities.
+/// The profiler as the user nobody with these capabilities.
 fn by_nobody(capabilities: &str, subcommand: &str, scratch: &Scratch) -> Result<Profiler> {
     let binary = scratch.file("profiler");
     if !binary.exists() {
@@ -181,7 +181,7 @@ fn by_nobody(capabilities: &str, subcommand: &str, scratch: &Scratch) -> Result<
     Ok(Profiler::binary_within(&nobody, &binary, subcommand))
 }
 
-/// Records the reader as nobody with these capabilities.
+/// Records the reader as the user nobody with these capabilities.
 fn as_nobody(capabilities: &str, scratch: &Scratch) -> Result<Profiler> {
     let profiler =
         by_nobody(capabilities, "record", scratch)?.words("--kernel --sampler bpf -f raw -r 500 -o");

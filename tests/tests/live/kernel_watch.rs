@@ -218,7 +218,7 @@ fn several_unseen_returns_are_marked_and_cost_no_time() -> Result<()> {
     Ok(())
 }
 
-/// The watch over threads of this process that nobody reads the ring of, until it is full.
+/// The watch over threads of this process, whose ring is not read until it is full.
 struct Unread {
     kernel: KernelSampler,
     watch: OffCpu,

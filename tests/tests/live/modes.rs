@@ -1,6 +1,7 @@
 //! `record --mode`: which time of a thread is shown, and what it waited for. For how long it did is for the statistical tests.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use profiler_tests::suite::{Case, On, PAUSE_AND_BPF, Sampler, Test};
@@ -23,8 +24,9 @@ fn of_counters(interpreter: &Interpreter, words: &str) -> Result<(Collapsed, f64
     let fixture = Fixture::start(interpreter, program, &["--threads", "4"])?;
     let scratch = Scratch::new()?;
     let file = scratch.file("out.txt");
-    let record = Profiler::new("record").words("-t -r 1000 -d 0.3 -f raw --min-wait 0").words(words);
-    let run = record.arg("-o").arg(&file).pid(&fixture).succeed()?;
+    let record = Profiler::new("record").words("-t -r 1000 -f raw --min-wait 0").words(words);
+    let running = record.arg("-o").arg(&file).pid(&fixture).spawn()?;
+    let run = running.end_after_cpu_time(fixture.pid(), Duration::from_millis(100))?;
     fixture.finish()?;
     Ok((Collapsed::parse(&fs::read_to_string(&file)?)?, run.sampled_for()?))
 }

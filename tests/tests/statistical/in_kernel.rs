@@ -84,8 +84,12 @@ fn idle_threads_and_gil_add_up_without_stops(case: &Case) -> Result<()> {
 }
 
 /// Records a program that burns about a second, and compares what is shown with what it burnt by its own account, and with
-/// the CPU time of the whole process.
-fn must_show_what_is_burnt(interpreter: &Interpreter, under: impl Fn(Profiler) -> Profiler) -> Result<Run> {
+/// the CPU time of the whole process, of which at most `most` is shown.
+fn must_show_what_is_burnt(
+    interpreter: &Interpreter,
+    under: impl Fn(Profiler) -> Profiler,
+    most: f64,
+) -> Result<Run> {
     let scratch = Scratch::new()?;
     let words = interpreter.fixture_words("shares/shares.py", &["--seconds", "1"]);
     let run = under(record("-r 1000", &scratch)).command(&words).succeed()?;
@@ -93,17 +97,18 @@ fn must_show_what_is_burnt(interpreter: &Interpreter, under: impl Fn(Profiler) -
     let (shown, all) = (sum(&samples_of(&scratch)?, |_| true), run.ledger()?.target_cpu);
     // Beside what it burns it starts up and ends. The first ticks may come before it is known.
     ensure!(shown >= 0.95 * burnt, "{shown} s shown of {burnt} s burnt: {}", run.stderr);
-    ensure!((0.95..=1.05).contains(&(shown / all)), "{shown} s shown of {all} s used: {}", run.stderr);
+    ensure!((0.95..=most).contains(&(shown / all)), "{shown} s shown of {all} s used: {}", run.stderr);
     Ok(run)
 }
 
 fn every_tick_of_the_target_is_counted(case: &Case) -> Result<()> {
-    must_show_what_is_burnt(case.interpreter, |record| record).map(drop)
+    must_show_what_is_burnt(case.interpreter, |record| record, 1.05).map(drop)
 }
 
+/// Each of the few ticks stands for the time since the last one, whichever thread ran meanwhile.
 fn lowered_limit_costs_samples_and_no_time() -> Result<()> {
     let limit = LoweredLimit::to(100)?;
-    let run = must_show_what_is_burnt(one_interpreter(), |record| record.under(&limit))?;
+    let run = must_show_what_is_burnt(one_interpreter(), |record| record.under(&limit), 1.15)?;
     run.must_say(&["kernel limits the rate"])?;
     run.must_say(&["kernel.perf_event_max_sample_rate"])
 }
