@@ -94,7 +94,7 @@ pub struct ManyThreads {
 }
 
 impl ManyThreads {
-    /// Starts so many waiting threads; `None` where the machine does not allow that many, which is reported.
+    /// Starts this many waiting threads; `None` where the machine does not allow that many, which is reported.
     ///
     /// # Errors
     /// When the fixture does not start.
