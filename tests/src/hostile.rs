@@ -85,6 +85,9 @@ pub fn top(fixture: &Fixture, options: &str, size: (u16, u16)) -> Result<Termina
     Terminal::start(&words, size)
 }
 
+/// The reason of samples for which a busy machine had no time.
+pub const LATE: &str = "sampler late";
+
 /// A target with very many threads that wait, and a main thread that works.
 #[derive(Debug)]
 pub struct ManyThreads {
@@ -94,7 +97,7 @@ pub struct ManyThreads {
 }
 
 impl ManyThreads {
-    /// Starts so many waiting threads; `None` where the machine does not allow that many, which is reported.
+    /// Starts this many waiting threads; `None` where the machine does not allow that many, which is reported.
     ///
     /// # Errors
     /// When the fixture does not start.
@@ -121,18 +124,18 @@ impl ManyThreads {
         must_be_free(self.fixture.pid())
     }
 
-    /// A recording with these options, of this much CPU time, loses less than one sample in a hundred, takes little memory
-    /// and leaves all of them free. With `-i`
+    /// A recording with these options, of this much CPU time, loses less than one sample in a hundred for other reasons
+    /// than these, takes little memory and leaves all of them free. With `-i`
     /// and the sampler `pause` the first look, at which every thread is new, is not one long stop.
     ///
     /// # Errors
     /// When it does not.
-    pub fn must_be_recorded(&self, words: &str, work: Duration) -> Result<()> {
+    pub fn must_be_recorded(&self, words: &str, work: Duration, excused: &[&str]) -> Result<()> {
         let record = Profiler::new("record").words("-f speedscope -o -").words(words);
         let run = record.pid(&self.fixture).spawn()?.end_after_cpu_time(self.fixture.pid(), work)?;
         let ledger = run.ledger()?;
-        // Late samples are those for which a busy machine had no time.
-        let lost = ledger.lost() - ledger.lost_for("sampler late");
+        let excused: u64 = excused.iter().map(|reason| ledger.lost_for(reason)).sum();
+        let lost = ledger.lost() - excused;
         ensure!(ledger.shown > 0 && lost * 100 < ledger.attempts, "{words}: {}", run.stderr);
         must_be_free(self.fixture.pid())?;
         self.must_take_little_memory(&run, words)?;

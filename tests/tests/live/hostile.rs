@@ -13,7 +13,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use profiler_tests::hostile::{CHURN, ManyThreads, must_be_free, must_dump_or_fail, must_make_progress, top};
+use profiler_tests::hostile::{
+    CHURN, LATE, ManyThreads, must_be_free, must_dump_or_fail, must_make_progress, top,
+};
 use profiler_tests::streams::must_need_no_reader;
 use profiler_tests::suite::{Case, On, PAUSE_AND_BPF, Sampler, Test};
 use profiler_tests::test;
@@ -337,9 +339,14 @@ fn thousand_threads_are_sampled(case: &Case) -> Result<()> {
     const WORK: Duration = Duration::from_millis(300);
     let Some(target) = ManyThreads::start(case.interpreter, THREADS)? else { return Ok(()) };
     let sampler = case.sampler_words();
+    // The in-kernel program knows no thread at first. How much it loses meanwhile is judged by the soak tests.
+    let excused: &[&str] = match case.sampler() {
+        Sampler::Bpf => &[LATE, "thread not found"],
+        _ => &[LATE],
+    };
     target.must_be_dumped()?;
     for words in ["-r 1000", "-r 100 -i"] {
-        target.must_be_recorded(&format!("{words} {sampler}"), WORK)?;
+        target.must_be_recorded(&format!("{words} {sampler}"), WORK, excused)?;
     }
     target.must_be_shown_by_top(&sampler)
 }

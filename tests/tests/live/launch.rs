@@ -93,7 +93,7 @@ fn profiler_niceness_is_restored_after_load(case: &Case) -> Result<()> {
     let mut running = record(case, &scratch).pid(&fixture).spawn()?;
     running.wait_until_sampling()?;
     let (own, ours) = (niceness(running.profiler_pid())?, niceness(std::process::id())?);
-    ensure!(own == ours, "the profiler has niceness {own}, whoever started it {ours}");
+    ensure!(own == ours, "the profiler has niceness {own}, its parent {ours}");
     fixture.progress()?;
     running.signal(Signal::SIGINT)?;
     let run = running.wait()?;

@@ -214,7 +214,7 @@ fn command_that_gains_rights_is_refused(case: &Case) -> Result<()> {
         return Ok(());
     }
     let scratch = Scratch::new()?;
-    // What `sudo` is: a program that runs as its owner, whoever starts it.
+    // What `sudo` is: a program that runs as its owner for every user.
     let gaining = scratch.file("gaining");
     fs::copy("/usr/bin/env", &gaining)?;
     fs::set_permissions(&gaining, fs::Permissions::from_mode(0o4755))?;
@@ -304,7 +304,7 @@ fn rootless_container_is_seen_from_both_sides(case: &Case) -> Result<()> {
     let container = place::within(fake_root.clone(), inside);
     let fixture = Fixture::command(&place::within(container.clone(), system_words(&ready_worker())))?;
     let option = format!("--json --pid {}", fixture.only_child()?);
-    // By root, and by the user who made it.
+    // By root, and by the user that made it.
     for profiler in [Profiler::new("dump"), Profiler::as_nobody("dump", &scratch)?] {
         let json = profiler.words(&option).succeed()?.stdout;
         ensure!(dumped_json(&json)?.iter().any(|thread| thread.leaf() == "work"), "{json}");
