@@ -206,9 +206,12 @@ impl Recording {
         let ledger = self.profile.ledger();
         // A stderr that cannot be written is no reason to fail.
         let _ = write_ledger(ledger, &mut io::stderr());
-        let ledger_written = destinations.ledger.map(|file| file.write(|out| write_ledger_json(ledger, out)));
+        let ledger_written = match destinations.ledger {
+            Some(file) => file.write(|out| write_ledger_json(ledger, out)),
+            None => Ok(()),
+        };
         written?;
-        Ok(ledger_written.transpose()?.unwrap_or(()))
+        Ok(ledger_written?)
     }
 
     fn write_view(&self, plan: &RecordPlan, destination: Destination) -> anyhow::Result<()> {
