@@ -12,6 +12,9 @@ pub const CPU: &str = "<waiting: CPU>";
 /// The mark of a thread that waits for the GIL.
 pub const GIL: &str = "<waiting for the GIL>";
 
+/// The mark of a thread that waits for a page of its memory.
+pub const PAGE: &str = "<waiting: page fault>";
+
 /// How far the sum of a thread's times may be from the time of the recording.
 pub const BOUND: f64 = 0.01;
 

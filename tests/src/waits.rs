@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::times::{BOUND, CPU, GIL, leaf, seconds};
+use crate::times::{BOUND, CPU, GIL, PAGE, leaf, seconds};
 use crate::{Collapsed, Fixture, Interpreter, Profiler, Scratch, Stack, expectation};
 
 /// What the threads of the fixture `waiting` are shown to wait for from its start on, by their functions.
@@ -56,9 +56,10 @@ pub struct TimedWait {
 }
 
 impl TimedWait {
-    /// Whether it is about to go on: it was woken, but others are on the CPUs, or the thread that woke it still has the GIL.
+    /// Whether it is about to go on: it was woken, but others are on the CPUs, the thread that woke it still has the GIL, or
+    /// the kernel fetches a page that it has taken from the program.
     fn is_delay(stack: &Stack) -> bool {
-        [CPU, GIL].contains(&leaf(stack))
+        [CPU, GIL, PAGE].contains(&leaf(stack))
     }
 
     /// The stacks `within` are shown to have waited for what they are meant to, and for nothing else.
@@ -67,7 +68,8 @@ impl TimedWait {
     /// When they are not.
     pub fn must_have_reason(&self, profile: &Collapsed, within: impl Fn(&Stack) -> bool) -> Result<()> {
         let waits = profile.stacks.iter().filter(|stack| within(stack) && crate::times::is_wait(stack));
-        let reasons: Vec<_> = waits.filter(|stack| !Self::is_delay(stack)).map(leaf).collect();
+        let is_other = |stack: &&Stack| leaf(stack) == self.state || !Self::is_delay(stack);
+        let reasons: Vec<_> = waits.filter(is_other).map(leaf).collect();
         let is_right = !reasons.is_empty() && reasons.iter().all(|reason| *reason == self.state);
         ensure!(is_right, "{} instead of {}: {reasons:?}", self.function, self.state);
         Ok(())
@@ -85,7 +87,8 @@ impl TimedWait {
     ) -> Result<()> {
         let named = seconds(profile, |stack| within(stack) && leaf(stack) == self.state);
         // Delays can also happen in the moment before it looks at its clock.
-        let delayed = seconds(profile, |stack| within(stack) && Self::is_delay(stack));
+        let is_delay = |stack: &Stack| leaf(stack) != self.state && Self::is_delay(stack);
+        let delayed = seconds(profile, |stack| within(stack) && is_delay(stack));
         let TimedWait { function, state, least, most } = self;
         ensure!(
             named > 0.0 && named <= most * (1.0 + bound) && named + delayed >= least * (1.0 - bound),
