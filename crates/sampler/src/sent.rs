@@ -10,7 +10,7 @@ use std::num::NonZeroU64;
 use profiler_bpf::{FrameRecord, NamesRecord, Outcome, StackRecord, head_hash};
 use profiler_memory::CopiedPages;
 use profiler_model::{Frame, LossReason, RemoteAddr};
-use profiler_python::{CodeHead, CopiedFrame, Offsets, RawStack};
+use profiler_python::{CodeHead, CodeObject, CopiedFrame, Offsets, RawStack};
 use profiler_stack::MAX_CODE_OBJECTS;
 use rustc_hash::FxHashMap;
 
@@ -34,6 +34,8 @@ struct Named {
     identity: Identity,
     head: CodeHead,
     memory: CopiedPages,
+    /// Whether all of its line table is there; of a long one only a part is sent.
+    has_all_lines: bool,
     /// Whether some frame got its name from them: they are in the resolver now.
     is_resolved: bool,
 }
@@ -97,7 +99,9 @@ impl<Id: Copy> SentNames<Id> {
         let was_another = before.is_some_and(|before| before.head != head);
         let proofs = before.filter(|_| !was_another).map(|before| before.identity.proofs);
         let identity = Identity { hash, proofs: proofs.unwrap_or_default() };
-        self.known.insert(code, Named { identity, head, memory, is_resolved: false });
+        let object = CodeObject::read(&memory, offsets, code);
+        let has_all_lines = object.is_ok_and(|object| object.line_table.is_some());
+        self.known.insert(code, Named { identity, head, memory, has_all_lines, is_resolved: false });
         match was_another && !head.is_unique(offsets) {
             true => Sent::ReusedAddress,
             false => Sent::Names,
@@ -162,9 +166,15 @@ impl<Id: Copy> SentNames<Id> {
             };
             let hash = named.identity.hash;
             let was_resolved = std::mem::replace(&mut named.is_resolved, true);
-            let by_sent = names.sent(target, &named.memory, frame, &named.head, intern);
-            // What was too long to be sent is read from the process, if the code object is still the same one.
-            let id = by_sent.or_else(|_| names.sent(target, target.memory(), frame, &named.head, intern));
+            let (copied, head) = (&named.memory, &named.head);
+            // What was too long to be sent is read from the process, if the code object is still the same one. Where it is
+            // not, or the process has ended, a function without lines is better than none.
+            let id = match named.has_all_lines {
+                true => names.sent(target, copied, frame, head, intern).map_err(drop),
+                false => Err(()),
+            };
+            let id = id.or_else(|_| names.sent(target, target.memory(), frame, head, intern).map_err(drop));
+            let id = id.or_else(|_| names.sent(target, copied, frame, head, intern).map_err(drop));
             match id {
                 Ok(id) => {
                     if !was_resolved {

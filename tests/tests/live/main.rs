@@ -21,6 +21,7 @@ mod kernel_watch;
 mod labyrinth;
 mod launch;
 mod locals;
+mod long_scripts;
 mod modes;
 mod numpy_values;
 mod objects;
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
             labyrinth,
             launch,
             locals,
+            long_scripts,
             modes,
             numpy_values,
             objects,
