@@ -120,7 +120,7 @@ impl Made {
     }
 }
 
-/// Takes the part of the error budget for a statement that makes so many comparisons, all of which must hold; returns how
+/// Takes the part of the error budget for a statement of `comparisons` comparisons, all of which must hold; returns how
 /// many standard deviations chance explains in each. `finds` is the difference that it would find with a probability of
 /// 99 %, with its unit. Nothing else hands out any of the budget.
 ///
@@ -218,7 +218,7 @@ pub fn deviations_for(chance: f64) -> f64 {
     high
 }
 
-/// The difference from a share that so many effective samples find with a probability of [`POWER`]: what chance explains,
+/// The difference from a share that `effective_number` samples find with a probability of [`POWER`]: what chance explains,
 /// and as much again as chance may hide.
 pub fn found_difference(share: f64, effective_number: f64) -> f64 {
     // One side only: the difference is in one direction.

@@ -52,7 +52,7 @@ impl TimedRecording {
         self.samples.iter().filter(|sample| is_meant(sample)).map(|sample| sample.weight).sum()
     }
 
-    /// How many equal samples say as much as those that stand for so many seconds.
+    /// The effective number of the samples that stand for `seconds` of CPU time.
     pub fn effective_number(&self, seconds: f64) -> f64 {
         effective_number_of_gaps(seconds, self.samples_per_second)
     }

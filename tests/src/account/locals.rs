@@ -73,7 +73,7 @@ impl Locals {
         Ok(())
     }
 
-    /// Whether parameters are told apart from other variables.
+    /// Checks that parameters are marked and other variables are not.
     ///
     /// # Errors
     /// When they are not.

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use profiler_tests::suite::{Case, On, PAUSE_AND_BPF, Test};
 use profiler_tests::{Profiler, Scratch, read_speedscope, test};
 
-/// In every version of CPython the line table of so many is longer than the in-kernel program sends.
+/// Enough that the line table is longer than the in-kernel program sends, in every version of CPython.
 const STATEMENTS: usize = 5000;
 
 /// The statements, and behind them two lines that work, the second one for twice as long.

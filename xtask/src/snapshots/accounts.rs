@@ -33,7 +33,7 @@ const MAX_STORED_BYTES: usize = 110 << 10;
 const FIRST_WITH_TASKS: u32 = 14;
 
 /// How many modules the program `known_objects.py` has more than usual: enough for deleted entries and for wider index slots
-/// than the smallest. The live test has so many that they are wider still.
+/// than the smallest. The live test makes more, so that they are wider still.
 const MORE_MODULES: &str = "200";
 
 /// An interpreter as it describes itself.
