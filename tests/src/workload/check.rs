@@ -96,6 +96,12 @@ struct Threads {
     counted: bool,
 }
 
+/// How many samples of a part must be expected for their absence to tell something: that none of so many meets the part
+/// has the probability e^-expected.
+fn samples_that_tell() -> f64 {
+    (1.0 / allowed_chance()).ln()
+}
+
 fn selected<'a>(evidence: &'a Evidence, selector: &Selector) -> Result<Vec<&'a WeightedSample>> {
     let mut chosen = Vec::new();
     for sample in &evidence.samples {
@@ -145,10 +151,8 @@ impl Share {
         let least = self.truth_least.map(|truth| truth - bound_of_gaps(truth, number, deviations));
         let most = self.truth_most.map(|truth| truth + bound_of_gaps(truth, number, deviations));
         within("share", part / whole, least, most)?;
-        if let Some(truth) = self.truth_least {
-            // That none of so many samples meets the part has the probability e^-expected.
-            let expected = truth * whole * evidence.asked_per_second;
-            let needed = (1.0 / allowed_chance()).ln();
+        if self.truth_least.is_some() {
+            let (expected, needed) = (self.expected_samples(evidence)?, samples_that_tell());
             ensure!(
                 expected >= needed,
                 "only {expected:.1} samples of it are expected, {needed:.1} are needed"
@@ -156,6 +160,11 @@ impl Share {
             ensure!(part > 0.0, "not one of {expected:.1} expected samples");
         }
         Ok(())
+    }
+
+    /// How many samples of the part there are at least, as far as its true share goes.
+    fn expected_samples(&self, evidence: &Evidence) -> Result<f64> {
+        Ok(self.truth_least.unwrap_or(0.0) * weight(evidence, &self.of)? * evidence.asked_per_second)
     }
 }
 
@@ -258,6 +267,20 @@ impl Check {
         minor >= self.from && self.before.is_none_or(|before| minor < before)
     }
 
+    /// Whether it judges a share, for which samples of several recordings may be pooled.
+    pub(super) fn judges_a_share(&self) -> bool {
+        self.share.is_some()
+    }
+
+    /// Whether there are too few samples to tell whether a share has its true value: a fast machine is soon done with a
+    /// fixed amount of work.
+    pub(super) fn is_undecided(&self, evidence: &Evidence) -> Result<bool> {
+        let Some(share) = self.share.as_ref().filter(|share| share.truth_least.is_some()) else {
+            return Ok(false);
+        };
+        Ok(share.expected_samples(evidence)? < samples_that_tell())
+    }
+
     /// Checks all that it says; it must say something.
     pub(super) fn check(&self, evidence: &Evidence) -> Result<()> {
         let mut said = 0;
@@ -335,6 +358,21 @@ mod tests {
         let unseen = |least| json!({"says": "", "share": {"part": {"leaf": ["c"]}, "truth_least": least}});
         assert!(!holds(unseen(0.03), json!({})), "12 samples are expected");
         assert!(!holds(unseen(0.01), json!({})), "4 do not suffice to tell");
+    }
+
+    #[test]
+    fn shares_of_too_few_samples_are_undecided() {
+        let share = |least: f64| -> Check {
+            serde_json::from_value(
+                json!({"says": "", "share": {"part": {"leaf": ["b"]}, "truth_least": least}}),
+            )
+            .unwrap()
+        };
+        assert!(
+            share(0.04).is_undecided(&evidence(json!({}))).unwrap(),
+            "16.0 samples are expected, 16.1 needed"
+        );
+        assert!(!share(0.05).is_undecided(&evidence(json!({}))).unwrap());
     }
 
     #[test]

@@ -24,6 +24,9 @@ use selector::Lines;
 /// The driver that many of the programs share.
 const DRIVER: &str = "turns/turns.py";
 
+/// So many recordings are made of a program at most for the samples that its statements need.
+const MOST_RECORDINGS: usize = 6;
+
 /// The table of a fixture.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -121,6 +124,7 @@ enum Attach {
 }
 
 /// What a check looks at.
+#[derive(Clone)]
 struct Evidence {
     /// The samples inside the work, `<gc>` marks taken off.
     samples: Vec<WeightedSample>,
@@ -216,7 +220,8 @@ impl Recorded {
             .any(|frame| frame.plain_name() == inside && frame.file.as_ref().is_some_and(is_ours))
     }
 
-    fn check(&self, topic: &str, name: &str, case: &Case) -> Result<()> {
+    /// A recording and what it shows.
+    fn evidence(&self, topic: &str, case: &Case) -> Result<Evidence> {
         let program = format!("{topic}/{}", self.program);
         let (text, account) = self.record(case, &program)?;
         let samples_per_second = samples_per_second(&text, self.rate)?;
@@ -227,19 +232,44 @@ impl Recorded {
         samples.retain(|sample| self.is_inside(sample));
         let number = samples_per_second * samples.iter().map(|sample| sample.weight).sum::<f64>();
         ensure!(number >= self.least_samples, "only {number:.0} samples");
-        let mut evidence = Evidence {
+        Ok(Evidence {
             samples,
             account,
             lines: Lines::of(program),
             samples_per_second,
             asked_per_second: self.rate,
             about: String::new(),
-        };
+        })
+    }
+
+    /// The same with the samples of more recordings, until every share can be judged. Whether more are needed depends on how
+    /// much time was sampled, not on what was found in it.
+    fn pooled(&self, first: &Evidence, checks: &[&Check], topic: &str, case: &Case) -> Result<Evidence> {
+        let mut pooled = first.clone();
+        for _ in 1..MOST_RECORDINGS {
+            let undecided =
+                checks.iter().map(|check| check.is_undecided(&pooled)).collect::<Result<Vec<_>>>()?;
+            if !undecided.contains(&true) {
+                break;
+            }
+            let next = self.evidence(topic, case)?;
+            pooled.samples.extend(next.samples);
+            pooled.samples_per_second = pooled.samples_per_second.min(next.samples_per_second);
+        }
+        Ok(pooled)
+    }
+
+    fn check(&self, topic: &str, name: &str, case: &Case) -> Result<()> {
+        let checks: Vec<&Check> =
+            self.checks.iter().filter(|check| check.holds_for(case.interpreter.minor)).collect();
+        let mut first = self.evidence(topic, case)?;
+        let mut pooled = self.pooled(&first, &checks, topic, case)?;
         let mut failures = Vec::new();
-        for check in self.checks.iter().filter(|check| check.holds_for(case.interpreter.minor)) {
+        for check in checks {
+            let evidence = if check.judges_a_share() { &mut pooled } else { &mut first };
             let (interpreter, sampler) = (&case.interpreter.id, case.sampler());
             evidence.about = format!("{topic}, {name}: {} on {interpreter} by {sampler}", check.says);
-            if let Err(error) = check.check(&evidence) {
+            if let Err(error) = check.check(evidence) {
                 failures.push(format!("    {}: {error:#}", check.says));
             }
         }

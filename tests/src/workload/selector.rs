@@ -38,7 +38,7 @@ pub(super) struct Selector {
 }
 
 /// The numbers of a program's lines by their text, looked up once.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Lines {
     program: String,
     known: RefCell<BTreeMap<String, Vec<u32>>>,
