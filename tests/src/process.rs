@@ -47,15 +47,11 @@ pub fn cpu_nanos(pid: u32) -> Result<u64> {
     Ok(u64::try_from(time.tv_sec())? * 1_000_000_000 + u64::try_from(time.tv_nsec())?)
 }
 
-/// How often the threads of the process went to sleep of their own accord.
+/// How often the main thread of the process went to sleep of its own accord.
 pub(crate) fn voluntary_switches(pid: u32) -> Result<u64> {
-    let mut sum = 0;
-    for tid in threads_of(pid)? {
-        let Ok(status) = fs::read_to_string(format!("/proc/{pid}/task/{tid}/status")) else { continue };
-        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-        sum += line.context("no switches in status")?.trim().parse::<u64>()?;
-    }
-    Ok(sum)
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    Ok(line.context("no switches in status")?.trim().parse()?)
 }
 
 /// Returns when every thread of the process sleeps and none has run for a while. A thread that has announced

@@ -237,7 +237,7 @@ fn has_kernel_clocks(pid: u32) -> bool {
     let open: Vec<PathBuf> =
         descriptors.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok()).collect();
     let has = |what: &str| open.iter().any(|path| path.as_os_str() == what);
-    has("anon_inode:bpf_link") || has("anon_inode:[perf_event]") && has("anon_inode:bpf-prog")
+    has("anon_inode:[perf_event]") && has("anon_inode:bpf-prog")
 }
 
 /// A run that is under way.

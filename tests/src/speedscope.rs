@@ -84,7 +84,9 @@ pub fn read_speedscope(text: &str) -> Result<Vec<WeightedSample>> {
         for (sample, weight) in shown {
             let frames = sample.iter().map(|&index| {
                 let frame = file.shared.frames.get(index).context("a frame that is not in the table")?;
-                Ok(Frame { function: frame.name.clone(), file: frame.file.clone(), line: frame.line })
+                // What is not known is empty or 0 there.
+                let file = frame.file.clone().filter(|file| !file.is_empty());
+                Ok(Frame { function: frame.name.clone(), file, line: frame.line.filter(|line| *line > 0) })
             });
             let frames = frames.collect::<Result<_>>()?;
             all.push(WeightedSample { profile: profile.name.clone(), frames, weight });

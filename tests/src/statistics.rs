@@ -68,10 +68,9 @@ pub fn instants_by_chance(rate: u32, time: Duration) -> f64 {
     state("number of instants", 1, &finds) * deviation
 }
 
-/// The most instants of a recording at `rate` that `time` has: those of the in-kernel sampler come a little earlier than was
-/// asked for.
+/// The most instants of a recording at `rate` that `time` has. The rate of the in-kernel sampler is that within 2 %.
 pub fn most_instants(rate: u32, time: Duration) -> u64 {
-    let mean = f64::from(rate) * time.as_secs_f64() * 32.0 / 31.0;
+    let mean = f64::from(rate) * time.as_secs_f64() * 1.02;
     (mean + instants_by_chance(rate, time)).ceil() as u64
 }
 

@@ -1,19 +1,16 @@
 //! Loads the program, tells it what it needs to know, and hands on what it sends.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::error::Error;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aya::maps::{Array, HashMap, MapData, MapError, RingBuf};
-use aya::programs::perf_event::{
-    PerfEventConfig, PerfEventLinkId, PerfEventScope, SamplePolicy, SoftwareEvent,
-};
 use aya::programs::{PerfEvent, ProgramError};
 use aya::util::online_cpus;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use profiler_model::{Nanos, Pid, RemoteAddr, Tid};
 
+use crate::beats::Beats;
 use crate::causes::Causes;
 use crate::ids::{Ids, PidNamespace};
 use crate::layout::{Layout, Look, ThreadEntry, code_key};
@@ -37,6 +34,9 @@ pub enum BpfError {
     /// The program was refused by the verifier, or the event could not be opened.
     #[error("the kernel does not run the program: {}", Causes(.0))]
     Program(#[from] ProgramError),
+    /// The kernel refused a clock by which the program is run, in this call.
+    #[error("the kernel does not run the program: `{0}` failed: {1}")]
+    Event(&'static str, #[source] std::io::Error),
     /// A map could not be read or written.
     #[error("the program's map: {}", Causes(.0))]
     Map(#[from] MapError),
@@ -82,8 +82,7 @@ impl BpfError {
 
     /// Whether it is about a clock by which the program is run, and not about the program.
     pub fn is_of_event(&self) -> bool {
-        let BpfError::Program(ProgramError::SyscallError(error)) = self else { return false };
-        error.call == "perf_event_open"
+        matches!(self, BpfError::Event("perf_event_open", _))
     }
 
     /// Whether this process may not open as many files as it takes.
@@ -111,8 +110,6 @@ pub struct Counters {
 /// The loaded program. Everything of it is gone when this is dropped, or when this process ends.
 pub struct KernelSampler {
     pub(crate) ebpf: Ebpf,
-    /// The one of `PROGRAMS` that is loaded.
-    program: &'static str,
     ids: Ids,
     ring: RingBuf<MapData>,
     layouts: HashMap<MapData, u32, Layout>,
@@ -125,9 +122,7 @@ pub struct KernelSampler {
     edition: u64,
     codes: Array<MapData, KnownCode>,
     counters: Array<MapData, u64>,
-    clocks: Array<MapData, Clock>,
-    /// The clocks by which it is run, by CPU.
-    ticking: BTreeMap<u32, PerfEventLinkId>,
+    beats: Arc<Mutex<Beats>>,
 }
 
 /// How many code objects the program remembers (`CODE_SLOTS`).
@@ -138,12 +133,6 @@ const MAX_PROCESSES: usize = 1024;
 
 /// So much fits the ring (`ring`).
 const RING_BYTES: usize = 4 << 20;
-
-/// What the program keeps of a CPU's clock (`clock`); zeros before its first tick.
-type Clock = [u64; 8];
-
-/// Which number of that is the count of ticks that found a process.
-const EVENTS_OF_CLOCK: usize = 4;
 
 /// What it remembers of one: its hash, that its names were sent, and a proof of the hash.
 type KnownCode = [u64; 3];
@@ -195,10 +184,14 @@ impl KernelSampler {
             .map_max_entries("names", cpus.max(1))
             .map_max_entries("clocks", cpus.max(1))
             .map_max_entries("sent_codes", cpus.max(1))
+            .map_max_entries("beats", cpus.max(1))
             .load(OBJECT)?;
         ids.find_namespace(&mut ebpf)?;
+        let program = load_program(&mut ebpf)?;
+        let (beats, clocks) = (take(&mut ebpf, "beats")?, take(&mut ebpf, "clocks")?);
+        let descriptor = program_descriptor(&mut ebpf, program)?;
+        let beats = Beats::new(descriptor, Array::try_from(beats)?, Array::try_from(clocks)?);
         Ok(KernelSampler {
-            program: load_program(&mut ebpf)?,
             ids,
             ring: RingBuf::try_from(take(&mut ebpf, "ring")?)?,
             layouts: HashMap::try_from(take(&mut ebpf, "layouts")?)?,
@@ -209,9 +202,8 @@ impl KernelSampler {
             edition: 0,
             codes: Array::try_from(take(&mut ebpf, "codes")?)?,
             counters: Array::try_from(take(&mut ebpf, "counters")?)?,
-            clocks: Array::try_from(take(&mut ebpf, "clocks")?)?,
             ebpf,
-            ticking: BTreeMap::new(),
+            beats: Arc::new(Mutex::new(beats)),
         })
     }
 
@@ -283,37 +275,24 @@ impl KernelSampler {
     /// When an event is refused.
     pub fn tick(&mut self, period: Nanos) -> Result<(), BpfError> {
         let online = online_cpus().map_err(|(_, error)| BpfError::Cpus(error))?;
-        let program: &mut PerfEvent =
-            self.ebpf.program_mut(self.program).ok_or(BpfError::Missing(self.program))?.try_into()?;
+        let mut beats = lock(&self.beats);
+        let ticking = beats.cpus();
         // An event does not come back with its CPU.
-        let gone: Vec<u32> = self.ticking.keys().copied().filter(|cpu| !online.contains(cpu)).collect();
-        for link in gone.iter().filter_map(|cpu| self.ticking.remove(cpu)) {
-            program.detach(link)?;
-        }
-        let event = PerfEventConfig::Software(SoftwareEvent::CpuClock);
-        for cpu in online {
-            if let Entry::Vacant(place) = self.ticking.entry(cpu) {
-                // What is known of the clock that this CPU had before says nothing of the new one. A CPU that was not
-                // thought possible has no place there, nor anywhere else in the program.
-                let mut clock = Clock::default();
-                clock[EVENTS_OF_CLOCK] = self.clocks.get(&cpu, 0).map_or(0, |last| last[EVENTS_OF_CLOCK]);
-                let _ = self.clocks.set(cpu, clock, 0);
-                let scope = PerfEventScope::AllProcessesOneCpu { cpu };
-                let policy = SamplePolicy::Period(period.as_nanos());
-                place.insert(program.attach(event, scope, policy, false)?);
-            }
+        ticking.iter().filter(|cpu| !online.contains(cpu)).for_each(|cpu| beats.end(*cpu));
+        for cpu in online.into_iter().filter(|cpu| !ticking.contains(cpu)) {
+            beats.begin(cpu, period)?;
         }
         Ok(())
     }
 
+    /// The events by which it is run, whose periods can be changed while this is used.
+    pub fn beats(&self) -> Arc<Mutex<Beats>> {
+        self.beats.clone()
+    }
+
     /// Lets the program rest.
     pub fn stop_ticking(&mut self) {
-        if let Some(Ok(program)) = self.ebpf.program_mut(self.program).map(<&mut PerfEvent>::try_from) {
-            for link in std::mem::take(&mut self.ticking).into_values() {
-                // An event that is gone does not tick either.
-                let _ = program.detach(link);
-            }
-        }
+        lock(&self.beats).end_all();
     }
 
     /// Hands what has been sent since the last time to `take`; of what comes meanwhile no more than fits the ring once, so
@@ -344,7 +323,7 @@ impl KernelSampler {
     /// # Errors
     /// When its map cannot be read.
     pub fn events(&self) -> Result<u64, BpfError> {
-        self.clocks.iter().map(|clock| Ok(clock?[EVENTS_OF_CLOCK])).sum()
+        lock(&self.beats).found()
     }
 
     /// The descriptor that can be waited on: it is ready when much has been sent.
@@ -374,6 +353,17 @@ fn load_program(ebpf: &mut Ebpf) -> Result<&'static str, BpfError> {
         }
     }
     Err(refusal.unwrap_or(BpfError::Missing(PROGRAMS[0])))
+}
+
+/// The descriptor of a program that is loaded, to attach it by.
+fn program_descriptor(ebpf: &mut Ebpf, name: &'static str) -> Result<std::os::fd::OwnedFd, BpfError> {
+    let program: &mut PerfEvent = ebpf.program_mut(name).ok_or(BpfError::Missing(name))?.try_into()?;
+    program.fd()?.as_fd().try_clone_to_owned().map_err(|error| BpfError::Event("dup", error))
+}
+
+/// Whoever panicked with it left it whole: each event is there or not.
+fn lock(beats: &Mutex<Beats>) -> MutexGuard<'_, Beats> {
+    beats.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 pub(crate) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, BpfError> {

@@ -7,7 +7,7 @@ use profiler_model::{Nanos, Pid, RemoteAddr, Tid, Timestamp};
 
 use crate::off_cpu::AbsenceRecord;
 
-pub(crate) const STACK_HEAD_BYTES: usize = 88;
+pub(crate) const STACK_HEAD_BYTES: usize = 96;
 pub(crate) const THREAD_BYTES: usize = 384;
 pub(crate) const FRAME_RECORD_BYTES: usize = 40;
 /// What a stack is called that was taken by the scheduler (`RECORD_DEEP_STACK`).
@@ -183,6 +183,11 @@ impl<'a> StackRecord<'a> {
     /// By how much this tick came after its time.
     pub fn behind(&self) -> Nanos {
         Nanos::from_nanos(self.narrow(76).into())
+    }
+
+    /// The period of this CPU's clock, which changes every few ticks.
+    pub fn period(&self) -> Nanos {
+        Nanos::from_nanos(self.narrow(88).into())
     }
 
     /// Stands for a time in which no code object was replaced by another: those that are met under one proof have the same

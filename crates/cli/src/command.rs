@@ -4,12 +4,16 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
-use profiler_model::Timestamp;
+use profiler_model::{Nanos, Timestamp};
+use profiler_os::clock;
 use profiler_os::launch::{CommandEnd, Launched};
 use profiler_os::signals::{Received, Sender, Signals, UserSignal};
 
 /// Between two looks whether a command has ended when there is nothing else to do.
 const NAP: Duration = Duration::from_millis(10);
+
+/// How long a command that is asked to end has until it is killed.
+const PATIENCE: Nanos = Nanos::from_nanos(2_000_000_000);
 
 /// A command with the name by which messages call it.
 #[derive(Debug)]
@@ -74,6 +78,26 @@ impl RunningCommand {
                 None => thread::sleep(NAP),
             }
         }
+    }
+
+    /// Ends it: asks it to, and kills it where it has not ended after [`PATIENCE`]. Signals are passed on meanwhile.
+    ///
+    /// # Errors
+    /// When the kernel does not tell how it ended.
+    pub fn stop(&mut self, signals: &Signals) -> anyhow::Result<CommandEnd> {
+        self.launched.send(UserSignal::Terminate);
+        let limit = clock::now() + PATIENCE;
+        while clock::now() < limit {
+            if let Some(end) = self.end()? {
+                return Ok(end);
+            }
+            match signals.take() {
+                Some(received) => self.pass_on(received),
+                None => thread::sleep(NAP),
+            }
+        }
+        self.launched.kill();
+        self.wait(signals)
     }
 
     /// Asks it to end, and waits until it has.

@@ -110,6 +110,9 @@ pub struct RecordFlags {
     /// How long to sample, in seconds (fractions too) or `unlimited`
     #[arg(short, long, value_name = "SECONDS", default_value = "unlimited", allow_negative_numbers = true)]
     pub duration: String,
+    /// Leave a command that `record` has started running when the duration is over, instead of ending it
+    #[arg(long)]
+    pub keep_running: bool,
     /// Samples per second
     #[arg(short, long, default_value = "100", allow_negative_numbers = true)]
     pub rate: String,

@@ -58,6 +58,8 @@ pub struct RecordPlan {
     pub ledger_json: Option<Output>,
     /// How long to sample; `None` until something else ends it.
     pub duration: Option<Duration>,
+    /// Whether a command runs on when the duration is over.
+    pub keep_running: bool,
     /// Whether its descendants are sampled as well.
     pub subprocesses: bool,
     /// The sampler that was asked for; `None`: the best one.
@@ -278,6 +280,7 @@ fn record_plan(flags: RecordFlags, now: SystemTime) -> Result<RecordPlan, UsageE
         format,
         ledger_json: flags.ledger_json.map(Output::File),
         duration,
+        keep_running: flags.keep_running,
         subprocesses,
         choice,
         sampler,

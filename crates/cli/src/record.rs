@@ -97,24 +97,33 @@ fn record_source(
     let recording = Recording::of(plan, source, sampling, signals, Some(&mut command));
     let stop = recording.stop;
     let written = recording.write(plan, destinations);
-    let end = end_of_command(&mut command, stop, signals)?;
+    let end = end_of_command(&mut command, stop, plan.keep_running, signals)?;
     status_of(end, written)
 }
 
-/// How the command ended, or `None` when it is left running: after a time that the user has set.
+/// How the command ended, or `None` when the time that the user has set was over before: then it is ended, as by py-spy, or
+/// left running.
 fn end_of_command(
     command: &mut RunningCommand,
     stop: Stop,
+    keep_running: bool,
     signals: &Signals,
 ) -> anyhow::Result<Option<CommandEnd>> {
     match stop {
         Stop::TargetEnded | Stop::Signal(_) => command.wait(signals).map(Some),
         Stop::TimeOver(_) => {
             let end = command.end()?;
-            if end.is_none() {
-                say(format_args!("{} runs on", command.title()));
+            if end.is_some() {
+                return Ok(end);
             }
-            Ok(end)
+            match keep_running {
+                true => say(format_args!("{} runs on", command.title())),
+                false => {
+                    command.stop(signals)?;
+                    say(format_args!("ended {}; --keep-running would leave it running", command.title()));
+                }
+            }
+            Ok(None)
         }
     }
 }
@@ -245,8 +254,19 @@ fn beginning(source: &Source, plan: &RecordPlan) -> String {
     )
 }
 
+/// Whether the target hardly ran in a recording that was long enough for some samples.
+fn used_no_cpu(ledger: &Ledger) -> bool {
+    const SOME_INSTANTS: u64 = 5;
+    let Some(interval) = ledger.interval.filter(|interval| *interval > Nanos::ZERO) else { return false };
+    let expected = Nanos::from_nanos(SOME_INSTANTS * interval.as_nanos());
+    ledger.duration() > expected
+        && ledger.target_cpu.as_nanos() * SOME_INSTANTS < ledger.duration().as_nanos()
+}
+
 /// A view of nothing helps nobody: says why there is nothing instead.
 fn no_samples(ledger: &Ledger, options: &SamplerOptions) -> Failure {
+    // The in-kernel sampler does not see threads that sleep, so that it leaves none of them out.
+    let slept = ledger.not_asked_for() == 0 && !options.gil_only && used_no_cpu(ledger);
     if ledger.lost() > 0 {
         let reasons: Vec<String> =
             ledger.losses().iter().map(|(reason, times)| format!("{times} {reason}")).collect();
@@ -254,7 +274,7 @@ fn no_samples(ledger: &Ledger, options: &SamplerOptions) -> Failure {
     } else if ledger.processes.is_some_and(|processes| processes.sampled == 0) {
         Failure::new("no samples, so nothing was written: none of the processes had a Python that was up")
             .with_advice("a longer recording, if one is still to come up")
-    } else if ledger.not_asked_for() == 0 {
+    } else if ledger.not_asked_for() == 0 && !slept {
         Failure::new("no samples, so nothing was written: the recording ended before the first one")
             .with_advice("a higher --rate, or a longer --duration")
     } else if options.gil_only {

@@ -250,7 +250,7 @@ fn obstacle(error: BpfError) -> Obstacle {
     let by_another = || match error {
         _ if error.is_of_event() => is_refused.then(ProgramObstacle::of_events).flatten(),
         // What is locked down is not told as a missing right.
-        BpfError::Load(_) | BpfError::Program(_) => {
+        BpfError::Load(_) | BpfError::Program(_) | BpfError::Event(..) => {
             ProgramObstacle::of_programs().filter(|rule| is_refused || *rule == ProgramObstacle::Lockdown)
         }
         _ => None,

@@ -189,10 +189,19 @@ impl Launched {
 
     /// Sends the command a signal, unless it has ended.
     pub fn send(&mut self, signal: UserSignal) {
+        self.send_number(signal.number());
+    }
+
+    /// Kills the command, unless it has ended.
+    pub fn kill(&mut self) {
+        self.send_number(libc::SIGKILL);
+    }
+
+    fn send_number(&mut self, signal: i32) {
         if matches!(self.end(), Ok(None)) {
             // SAFETY: kill takes numbers only. The process is a child whose end nobody has taken, so the
             // number cannot have passed to another process.
-            unsafe { libc::kill(self.pid.as_u32().cast_signed(), signal.number()) };
+            unsafe { libc::kill(self.pid.as_u32().cast_signed(), signal) };
         }
     }
 }

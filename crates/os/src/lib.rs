@@ -23,6 +23,7 @@ pub mod proc;
 pub mod process_events;
 pub mod program_obstacle;
 pub mod ptrace;
+pub mod quiet_thread;
 pub mod readiness;
 pub mod rehearsal;
 pub mod signals;

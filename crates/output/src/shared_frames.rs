@@ -5,24 +5,20 @@ use std::collections::HashMap;
 
 use profiler_model::{Frame, FrameKind};
 use profiler_profile::{Profile, StackId, ThreadId};
-use serde::Serialize;
 
 use crate::ViewOptions;
 use crate::label::{KERNEL_MARK, NO_FRAMES, frame_name, line_shown, root_labels};
 
 /// A frame as it is shown.
-#[derive(Clone, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) struct SharedFrame {
     pub(crate) name: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) file: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) line: Option<u32>,
 }
 
 impl SharedFrame {
-    /// The whole file name, as py-spy has it in these formats: their viewers show it only when asked. No
-    /// column: it would split a line into as many boxes as it has expressions.
+    /// The whole file name, as py-spy has it in these formats: their viewers show it only when asked.
     fn new(frame: &Frame, options: &ViewOptions) -> Self {
         let file = [&*frame.file, frame.module.as_deref().unwrap_or_default()];
         let mark = if frame.kind == FrameKind::Kernel { KERNEL_MARK } else { "" };

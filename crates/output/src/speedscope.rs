@@ -49,7 +49,8 @@ impl Format for Speedscope {
             exporter: concat!("profiler@", env!("CARGO_PKG_VERSION")),
             active_profile_index: heaviest(&profiles),
             profiles,
-            shared: Shared { frames: &view.frames.all },
+            shared: Shared { frames: view.frames.all.iter().map(ListedFrame::new).collect() },
+            equal_neighbours_merged: !view.is_one_entry_per_sample,
             ledger: LedgerView::new(profile.ledger()),
         };
         let mut writer = serde_json::Serializer::with_formatter(&mut *out, SafeStrings);
@@ -76,13 +77,19 @@ struct View<'a> {
     frames: SharedFrames,
     beginning: Timestamp,
     duration: Nanos,
+    /// Otherwise equal neighbours are one entry.
+    is_one_entry_per_sample: bool,
 }
+
+/// A file of more samples than this has equal neighbours in one entry: its viewer would not open it otherwise.
+const MOST_ENTRIES: u64 = 1_000_000;
 
 impl<'a> View<'a> {
     fn new(profile: &'a Profile, options: &'a ViewOptions) -> Self {
         let frames = SharedFrames::new(profile, options);
         let (beginning, duration) = (beginning(profile), duration(profile));
-        View { profile, options, frames, beginning, duration }
+        let is_one_entry_per_sample = profile.ledger().shown() <= MOST_ENTRIES;
+        View { profile, options, frames, beginning, duration, is_one_entry_per_sample }
     }
 
     /// What the file says of a thread, in order.
@@ -96,7 +103,7 @@ impl<'a> View<'a> {
         let stretches = stretches(self.profile, thread, self.beginning);
         let parts = stretches.flat_map(move |stretch| {
             let weight = self.options.weight.of(&stretch.run.weights);
-            parts(stretch, weight, least_gap)
+            parts(stretch, weight, least_gap, self.is_one_entry_per_sample)
         });
         Pieces { parts, next: None, position: 0, least_gap, end: self.duration.as_nanos() }
     }
@@ -148,12 +155,22 @@ struct Part {
     weight: u64,
 }
 
-/// A stretch in as many equal parts as it has gaps of that length in it: nothing is known of when in between
-/// a thread had no CPU.
-fn parts(stretch: Stretch, weight: u64, least_gap: u64) -> impl Iterator<Item = Part> {
+/// A stretch in equal parts, one per sample, or as many as it has gaps of that length in it: nothing is known of when in
+/// between a thread had no CPU.
+fn parts(
+    stretch: Stretch,
+    weight: u64,
+    least_gap: u64,
+    is_one_per_sample: bool,
+) -> impl Iterator<Item = Part> {
     let length = stretch.end.saturating_sub(stretch.start).as_nanos();
-    let gaps = length.saturating_sub(weight) / least_gap.max(1);
-    let count = if weight == 0 { 0 } else { gaps.clamp(1, stretch.run.weights.samples.max(1)) };
+    let (gaps, samples) =
+        (length.saturating_sub(weight) / least_gap.max(1), stretch.run.weights.samples.max(1));
+    let count = match (weight, is_one_per_sample) {
+        (0, _) => 0,
+        (_, true) => samples,
+        (_, false) => gaps.clamp(1, samples),
+    };
     let share = move |of: u64, parts: u64| (u128::from(of) * u128::from(parts) / u128::from(count)) as u64;
     (0..count).map(move |before| Part {
         stack: stretch.run.stack,
@@ -222,11 +239,30 @@ struct File<'a> {
     profiles: Vec<ThreadView<'a>>,
     shared: Shared<'a>,
     ledger: LedgerView<'a>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    equal_neighbours_merged: bool,
 }
 
 #[derive(Serialize)]
 struct Shared<'a> {
-    frames: &'a [SharedFrame],
+    frames: Vec<ListedFrame<'a>>,
+}
+
+/// A frame of the file: py-spy's users read all four properties of each. What is not known is empty or 0.
+#[derive(Serialize)]
+struct ListedFrame<'a> {
+    name: &'a str,
+    file: &'a str,
+    line: u32,
+    /// Always 0: columns would split a line into as many boxes as it has expressions.
+    col: u32,
+}
+
+impl<'a> ListedFrame<'a> {
+    fn new(frame: &'a SharedFrame) -> Self {
+        let file = frame.file.as_deref().unwrap_or_default();
+        ListedFrame { name: &frame.name, file, line: frame.line.unwrap_or(0), col: 0 }
+    }
 }
 
 /// One thread's profile.

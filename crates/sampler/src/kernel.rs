@@ -15,6 +15,8 @@ use profiler_profile::Ledger;
 use profiler_python::{CodeCount, CodeHead, FrameLayout, Offsets};
 use rustc_hash::FxHashMap;
 
+use crate::beat::Beat;
+use crate::beat_changer::BeatChanger;
 use crate::kernel_frames::KernelFrames;
 use crate::kernel_names::KernelNames;
 use crate::off_cpu_reason;
@@ -23,12 +25,6 @@ use crate::roster::{Roster, Thread};
 /// The CPUs that are online are looked at so often: one that comes back has no clock of ours until then. A look costs
 /// some ten microseconds.
 const CPU_LOOK_GAP: Nanos = Nanos::from_nanos(50_000_000);
-
-/// By what part of it a tick comes later than was asked for. The scheduler and whatever else is on a CPU work to
-/// the beat of whole milliseconds: ticks on the same beat always meet the one and never the other, and a thread that
-/// shared its CPU with a program of a period of 2 ms was shown, at 500 Hz, for 0.84 to 1.35 of its time. Out of step
-/// by this, a tick has been at every place of such a beat after 64 of them.
-const LATER_BY: u64 = 64;
 
 /// Frames of one thread lie one after the other, the callers first (3.11+): with one of the usual size this gets some
 /// 15 more. A reading of a whole page takes hardly longer, but drives more of the target's own memory from the caches.
@@ -45,10 +41,10 @@ pub struct Kernel {
     pub(crate) off_cpu: Option<OffCpu>,
     /// What the kernel's functions are called, if what threads do in it is asked for.
     names: Option<KernelNames>,
-    /// What was asked for.
+    /// The mean period of its ticks; 0 where it does not tick.
     asked: Nanos,
-    /// What it is.
-    period: Nanos,
+    /// Changes the period all the time.
+    changer: Option<BeatChanger>,
     next_cpu_look: Timestamp,
     /// When it was let rest for good.
     end: Option<Timestamp>,
@@ -82,20 +78,22 @@ impl Kernel {
 
     fn of(sampler: KernelSampler, off_cpu: Option<OffCpu>, names: Option<KernelNames>) -> Self {
         let next_cpu_look = Timestamp::default();
-        let (asked, period) = (Nanos::ZERO, Nanos::ZERO);
         let counted = Counters::default();
-        Kernel { sampler, off_cpu, names, asked, period, next_cpu_look, end: None, counted }
+        let (asked, changer) = (Nanos::ZERO, None);
+        Kernel { sampler, off_cpu, names, asked, changer, next_cpu_look, end: None, counted }
     }
 
-    /// Has it run on every CPU, a little less often than after each `asked`, out of step with everything.
+    /// Has it run on every CPU, after each `asked` on average, at random so that nothing is in step with it.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn start(&mut self, asked: Nanos) -> Result<(), BpfError> {
         self.asked = asked;
-        self.period = Nanos::from_nanos(asked.as_nanos() + asked.as_nanos() / LATER_BY);
         self.next_cpu_look = clock::now() + CPU_LOOK_GAP;
-        self.sampler.tick(self.period)
+        self.sampler.tick(asked)?;
+        let beats = self.sampler.beats();
+        self.changer = Some(BeatChanger::start(beats, Beat::of(asked, clock::cpus() as usize)));
+        Ok(())
     }
 
     /// Lets it rest for good; returns since when it takes note of nothing. Its clocks take their time to stop, on a virtual
@@ -107,6 +105,7 @@ impl Kernel {
         }
         let end = clock::now();
         self.end = Some(end);
+        self.changer = None;
         self.sampler.stop_ticking();
         end
     }
@@ -122,22 +121,17 @@ impl Kernel {
         self.names.clone().map_or_else(KernelFrames::default, KernelFrames::new)
     }
 
-    /// The period that was asked for; 0 where it does not tick.
-    pub fn asked(&self) -> Nanos {
-        self.asked
-    }
-
-    /// The period of its ticks; 0 where it does not tick.
+    /// The mean period of its ticks; 0 where it does not tick.
     pub fn period(&self) -> Nanos {
-        self.period
+        self.asked
     }
 
     /// Takes note of CPUs that have come or gone, and goes on after a rest.
     pub fn follow_cpus(&mut self, now: Timestamp) {
-        if self.period != Nanos::ZERO && now >= self.next_cpu_look {
+        if self.asked != Nanos::ZERO && now >= self.next_cpu_look {
             self.next_cpu_look = now + CPU_LOOK_GAP;
             // A CPU that goes this very moment is found gone the next time.
-            let _ = self.sampler.tick(self.period);
+            let _ = self.sampler.tick(self.asked);
         }
     }
 

@@ -8,6 +8,8 @@
 
 mod absences;
 mod attach;
+mod beat;
+mod beat_changer;
 mod beginning;
 mod capture;
 mod code_names;

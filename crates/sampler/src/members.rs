@@ -496,7 +496,7 @@ impl Members {
             match (record, sampler) {
                 (Record::Stack(stack), Some(sampler)) => {
                     let Tick { weight, late } =
-                        Tick::after(stack.weight(), stack.missed(), stack.behind(), period);
+                        Tick::after(stack.weight(), stack.missed(), stack.behind(), stack.period());
                     let ledger = profile.ledger_mut();
                     ledger.count_lost_times(LossReason::Late, late);
                     ledger.count_lost_times(LossReason::RateLimited, ticks(stack.rested(), period));

@@ -297,7 +297,7 @@ impl Session {
             self.note_beginning(beginning, missed, profile.ledger_mut(), &mut costs);
         }
         profile.ledger_mut().interval =
-            self.members.kernel().map(|kernel| kernel.asked()).filter(|period| *period != Nanos::ZERO);
+            self.members.kernel().map(|kernel| kernel.period()).filter(|period| *period != Nanos::ZERO);
         costs
     }
 

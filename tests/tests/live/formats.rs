@@ -319,7 +319,9 @@ fn speedscope_files_follow_its_schema(case: &Case) -> Result<()> {
     for options in ["-s", "-s -i", "-s -t", "-s -F --nolineno"] {
         let file = recorded(case, &fixture, "speedscope", options)?;
         check_schema(&schema, &file).context(options)?;
-        let frames = file["shared"]["frames"].as_array().context("frames")?.len() as u64;
+        let listed = file["shared"]["frames"].as_array().context("frames")?;
+        listed.iter().try_for_each(must_have_four_properties).context(options)?;
+        let frames = listed.len() as u64;
         let profiles = file["profiles"].as_array().context("profiles")?;
         ensure!(profiles.len() >= 2, "[{options}] {} threads of two workers", profiles.len());
         let active = file["activeProfileIndex"].as_u64().context("activeProfileIndex")?;
@@ -327,6 +329,32 @@ fn speedscope_files_follow_its_schema(case: &Case) -> Result<()> {
         profiles.iter().try_for_each(|profile| must_be_drawable(profile, frames)).context(options)?;
     }
     fixture.finish().map(drop)
+}
+
+/// What the readers of py-spy's files take for granted of each frame, those of processes and threads included.
+fn must_have_four_properties(frame: &Value) -> Result<()> {
+    let properties: BTreeSet<&str> =
+        frame.as_object().context("a frame")?.keys().map(String::as_str).collect();
+    ensure!(properties == BTreeSet::from(["name", "file", "line", "col"]), "{frame}");
+    ensure!(frame["line"].is_u64() && frame["col"].is_u64() && frame["file"].is_string(), "{frame}");
+    Ok(())
+}
+
+/// Each sample is an entry of its own, so that entries can be counted.
+fn speedscope_has_one_entry_per_sample(case: &Case) -> Result<()> {
+    let fixture = Fixture::start(case.interpreter, "labyrinth/labyrinth.py", &[])?;
+    let record =
+        Profiler::new("record").words(&case.sampler_words()).words("-r 200 -d 0.5 -i -f speedscope -o -");
+    let file: Value = serde_json::from_str(&record.pid(&fixture).succeed()?.stdout)?;
+    let profiles = file["profiles"].as_array().context("profiles")?;
+    let samples = profiles.iter().filter_map(|profile| profile["samples"].as_array()).flatten();
+    let entries =
+        samples.filter(|sample| sample.as_array().is_some_and(|stack| !stack.is_empty())).count() as u64;
+    let shown = Ledger::read(&file["ledger"])?.shown;
+    // What weighs nothing is no entry: a thread that was met twice at the same instant.
+    ensure!(entries <= shown && entries * 20 >= shown * 19, "{entries} entries of {shown} samples");
+    ensure!(file["equal_neighbours_merged"].is_null(), "so few samples need no merging");
+    Ok(())
 }
 
 fn traces_follow_their_viewers(case: &Case) -> Result<()> {
@@ -351,6 +379,7 @@ pub fn tests() -> Vec<Test> {
         test!(sleep_is_a_gap_in_trace).by(PAUSE_AND_BPF),
         test!(sleep_fills_its_time_in_speedscope).by(PAUSE_AND_BPF),
         test!(sleep_fills_its_time_in_trace).by(PAUSE_AND_BPF),
+        test!(speedscope_has_one_entry_per_sample).by(PAUSE_AND_BPF),
         test!(file_name_chooses_traces).by(&[Sampler::Pause]),
         test!(speedscope_files_follow_its_schema).by(PAUSE_AND_BPF),
         test!(traces_follow_their_viewers).by(PAUSE_AND_BPF),

@@ -281,7 +281,7 @@ fn clocks_of_child(parent: u32) -> Result<usize> {
     let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"))?;
     let files = std::fs::read_dir(format!("/proc/{}/fd", children.trim()))?;
     let links = files.filter_map(|file| std::fs::read_link(file.ok()?.path()).ok());
-    Ok(links.filter(|link| link.to_string_lossy().contains("bpf_link")).count())
+    Ok(links.filter(|link| link.to_string_lossy().contains("perf_event")).count())
 }
 
 /// That suspended time is no loss is in the statistical tests.
@@ -306,7 +306,9 @@ fn suspended_recording_leaves_target_alone(case: &Case) -> Result<()> {
             terminal.wait_for("clocks", |_| clocks_of_child(shell).is_ok_and(|clocks| clocks > 0))?;
         }
         terminal.press_for("\x1a", "Stopped")?;
-        ensure!(clocks_of_child(shell)? == 0, "it interrupts the target while it is suspended");
+        // The other sampler keeps events that count and interrupt nothing.
+        let is_quiet = case.sampler() != Sampler::Bpf || clocks_of_child(shell)? == 0;
+        ensure!(is_quiet, "it interrupts the target while it is suspended");
         // A thread that was held would not answer.
         fixture.progress()?;
         terminal.press("clear; fg\r")?;
@@ -316,9 +318,40 @@ fn suspended_recording_leaves_target_alone(case: &Case) -> Result<()> {
     must_have_samples(&scratch)
 }
 
+/// Works for a while, reports that it is asked to end, and ends late or never.
+const WORKS_ON: &str = "\
+import signal, time
+def asked(*_): print('asked to end', flush=True)
+signal.signal(signal.SIGTERM, asked)
+end = time.monotonic() + 1.5
+while HANGS or time.monotonic() < end: pass
+print('ended by itself', flush=True)";
+
+/// What a command of this source printed, of which a part of a second is recorded.
+fn printed_beside_recording(case: &Case, source: &str, words: &str) -> Result<String> {
+    let scratch = Scratch::new()?;
+    let record = record(case, &scratch).words("-d 0.3").words(words);
+    let run = record.command(&case.interpreter.inline_words(source)).succeed()?;
+    must_have_samples(&scratch)?;
+    Ok(run.stdout)
+}
+
+fn command_is_ended_when_its_time_is_over(case: &Case) -> Result<()> {
+    let polite = "while True: pass";
+    ensure!(printed_beside_recording(case, polite, "")?.is_empty(), "it runs on");
+    let stubborn = WORKS_ON.replace("HANGS", "True");
+    let printed = printed_beside_recording(case, &stubborn, "")?;
+    ensure!(printed == "asked to end\n", "it is killed without being asked, or not at all: {printed:?}");
+    let late = WORKS_ON.replace("HANGS", "False");
+    let printed = printed_beside_recording(case, &late, "--keep-running")?;
+    ensure!(printed == "ended by itself\n", "it does not run on: {printed:?}");
+    Ok(())
+}
+
 /// The tests of this module.
 pub fn tests() -> Vec<Test> {
     vec![
+        test!(command_is_ended_when_its_time_is_over).by(PAUSE_AND_BPF),
         test!(command_keeps_its_own_pipes).by(PAUSE_AND_BPF),
         test!(command_keeps_its_own_priority_and_cpus).by(PAUSE_AND_BPF),
         test!(profiler_niceness_is_restored_after_load).by(&[Sampler::Bpf]),

@@ -122,21 +122,22 @@ def work(seconds):
     return time.clock_gettime(time.CLOCK_THREAD_CPUTIME_ID) - start
 time.sleep(0.1)
 burnt = 0
-for burst in range(160):
+for burst in range(320):
     burnt += work(0.0025)
     time.sleep(0.0175)
 print(json.dumps({'burnt': burnt}), flush=True)";
 
 fn idle_time_is_not_counted_as_cpu_time() -> Result<()> {
-    const BURSTS_OF_IT: f64 = 160.0;
+    const BURSTS_OF_IT: f64 = 320.0;
     const RATE: f64 = 250.0;
     let scratch = Scratch::new()?;
     let run = record(&format!("-r {RATE}"), &scratch).command(&one_interpreter().inline_words(BURSTS));
     let run = run.succeed()?;
     let burnt = account_of(&run)?["burnt"].as_f64().context("burnt")?;
     let shown = sum(&samples_of(&scratch)?, |sample| sample.has("work"));
-    // How many ticks meet a burst is decided by where it begins: at most half a tick off, in the mean of the squares.
-    let deviation = 0.5 / RATE * BURSTS_OF_IT.sqrt();
+    // How many ticks meet a burst is decided by where it begins: at most half a tick off, in the mean of the squares. The
+    // longest period is one and a half times the mean.
+    let deviation = 0.5 * 1.5 / RATE * BURSTS_OF_IT.sqrt();
     let finds = format!("{:.1} % of the time", 100.0 * (0.05 + 7.7 * deviation / burnt));
     let chance = state("bursts after idle time by bpf", 1, &finds) * deviation;
     ensure!(

@@ -101,8 +101,25 @@ struct clock {
     u64 due;
     u64 came;
     u64 events;
-    u64 padding[3];
+    /* The period of its last tick, and the change that had set it. */
+    u64 period;
+    u64 change;
+    u64 padding;
 };
+
+/* The period of a CPU's clock, and the instant at which the change to it was done: 0 while user space does it. Between two
+ * changes the ticks keep a beat. */
+struct beat {
+    u64 period;
+    u64 change;
+};
+
+struct {
+    MAP_NUMBER(type, BPF_MAP_TYPE_ARRAY);
+    MAP_NUMBER(max_entries, MAX_CPUS);
+    MAP_TYPE(key, u32);
+    MAP_TYPE(value, struct beat);
+} beats SECTION(".maps");
 
 struct {
     MAP_NUMBER(type, BPF_MAP_TYPE_ARRAY);
@@ -738,6 +755,28 @@ static ALWAYS_INLINE int is_punctual(u64 since, u64 period) {
     return since + play >= period && since <= period + play;
 }
 
+/* The same of the first tick of another beat, `since` the last one of a beat of period `before`. The timer began anew with the
+ * change, so that the next tick was due one period later; of the beat before, no tick was due for longer than `before`. Where
+ * more time than that had passed before the change, the CPU was idle then and did not tick: what counts of it is what passes
+ * between a tick and a change on average, half a period. */
+static ALWAYS_INLINE void begin_beat(struct clock *clock, struct stack_record *record, u64 before, u64 since, u64 now) {
+    u64 period = clock->period;
+    u64 changed = clock->change;
+    u64 after = changed && changed <= now && now - changed < since ? now - changed : since < period ? since : period;
+    u64 earlier = since - after;
+    u64 weight = KEEP(record->weight);
+    u64 beats = period ? (after + period / EARLY_PART) / period : 0;
+    u64 idle = earlier > before + before / EARLY_PART ? earlier - before / 2 : 0;
+    /* Then the tick before was due after the change. */
+    if (beats > 1)
+        idle = earlier;
+    u64 due = beats * period;
+    record->weight = weight > idle ? weight - idle : 0;
+    record->missed = beats > 1 ? (u32)(beats - 1) : 0;
+    record->behind = beats && after > due ? (u32)(after - due) : 0;
+    clock->due = now - record->behind;
+}
+
 /* For how long this tick stands where it does not come at its time: the time since the one before, less that for which the
  * clock was not let tick. Only the clock tells the latter. */
 static ALWAYS_INLINE void weigh_by_clock(struct perf_event_context *context, struct clock *clock,
@@ -754,23 +793,32 @@ static ALWAYS_INLINE void weigh_by_clock(struct perf_event_context *context, str
     clock->counter = value.counter;
     clock->rest = rest;
     /* After a rest it starts anew. */
-    if (clock->due == 0 || rested > context->sample_period / 2)
-        clock->due = now - context->sample_period;
+    if (clock->due == 0 || rested > clock->period / 2)
+        clock->due = now - clock->period;
 }
 
 /* For how long this tick stands: the time since the last one of its CPU's clock, whatever ran. To ask the clock takes 0.4 us,
  * and it counts by another clock of the kernel, so that counts and times do not add up. */
-static ALWAYS_INLINE void weigh(struct perf_event_context *context, struct clock *clock, struct stack_record *record,
-                                u64 now) {
+static ALWAYS_INLINE void weigh(struct perf_event_context *context, struct clock *clock, const struct beat *beat,
+                                struct stack_record *record, u64 now) {
     u64 since = now - clock->came;
-    if (clock->due && is_punctual(since, context->sample_period)) {
+    u64 before = clock->period;
+    u64 change = beat->change;
+    int goes_on = change && change == clock->change;
+    clock->period = beat->period;
+    clock->change = change;
+    record->period = (u32)clock->period;
+    if (clock->due && goes_on && is_punctual(since, clock->period)) {
         record->weight = since;
         record->rested = 0;
     } else {
         weigh_by_clock(context, clock, record, since, now);
     }
     clock->came = now;
-    keep_beat(clock, record, context->sample_period, now);
+    if (goes_on || !before)
+        keep_beat(clock, record, clock->period, now);
+    else
+        begin_beat(clock, record, before, since, now);
 }
 
 static ALWAYS_INLINE u64 time_on_cpu(u32 thread, u64 now);
@@ -781,10 +829,11 @@ static ALWAYS_INLINE int tick(struct perf_event_context *context, enum way way) 
     u32 cpu = bpf_get_smp_processor_id();
     struct workspace *workspace = bpf_map_lookup_elem(&workspaces, &cpu);
     struct clock *clock = bpf_map_lookup_elem(&clocks, &cpu);
-    if (!workspace || !clock)
+    struct beat *beat = bpf_map_lookup_elem(&beats, &cpu);
+    if (!workspace || !clock || !beat)
         return 0;
     struct stack_record *record = &workspace->record;
-    weigh(context, clock, record, start);
+    weigh(context, clock, beat, record, start);
     struct look *look = recognise(workspace, ids);
     if (!look)
         return 0;

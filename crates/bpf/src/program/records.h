@@ -169,6 +169,9 @@ struct stack_record {
     u32 behind;
     /* What all code objects were met under that have one hash as long as it stands; 0 where nothing proves that. */
     u64 proof;
+    /* The period of this CPU's clock, in nanoseconds. */
+    u32 period;
+    u32 spare;
     u8 thread_copy[THREAD_BYTES];
     struct frame_copy frames[MAX_FRAMES];
     /* Room for those of the kernel where all of these are used: program counters, leaf first. */

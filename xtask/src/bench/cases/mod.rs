@@ -2,6 +2,7 @@
 
 mod dump;
 mod in_kernel;
+mod lockstep;
 mod matrix;
 mod memory;
 mod phases;
@@ -42,6 +43,8 @@ pub enum Case {
     Memory,
     /// Shares of CPU time.
     Shares,
+    /// Programs of even intervals.
+    Lockstep,
     /// The live view.
     Top,
     /// The time that the in-kernel program takes, by depth.
@@ -50,7 +53,7 @@ pub enum Case {
 
 impl Case {
     /// All cases.
-    pub const ALL: [Case; 13] = [
+    pub const ALL: [Case; 14] = [
         Case::Labyrinth,
         Case::Phases,
         Case::Matrix,
@@ -62,6 +65,7 @@ impl Case {
         Case::Dump,
         Case::Memory,
         Case::Shares,
+        Case::Lockstep,
         Case::Top,
         Case::InKernel,
     ];
@@ -80,6 +84,7 @@ impl Case {
             Case::Dump => "dump",
             Case::Memory => "memory",
             Case::Shares => "shares",
+            Case::Lockstep => "lockstep",
             Case::Top => "top",
             Case::InKernel => "in_kernel",
         }
@@ -99,6 +104,7 @@ impl Case {
             Case::Dump => dump::run(options),
             Case::Memory => memory::run(options),
             Case::Shares => shares::run(options),
+            Case::Lockstep => lockstep::run(options),
             Case::Top => top::run(options),
             Case::InKernel => in_kernel::run(options),
         }
