@@ -4,8 +4,8 @@
 //! The program is C (`src/program/`), built by `cargo xtask bpf` to the object that is checked in beside it. It
 //! copies addresses and bytes; what they mean is for the crates above: this one knows no version of CPython.
 
-mod beats;
 mod causes;
+mod clock_events;
 mod ids;
 mod layout;
 mod loader;
@@ -15,7 +15,7 @@ mod records;
 mod stack_depth;
 mod task_layout;
 
-pub use beats::Beats;
+pub use clock_events::ClockEvents;
 pub use ids::PidNamespace;
 pub use layout::{Layout, MAX_STATES, NO_OFFSET, StateEntry, ThreadEntry, head_hash};
 pub use loader::{BpfError, Counters, KernelSampler};

@@ -10,8 +10,8 @@ use aya::util::online_cpus;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use profiler_model::{Nanos, Pid, RemoteAddr, Tid};
 
-use crate::beats::Beats;
 use crate::causes::Causes;
+use crate::clock_events::ClockEvents;
 use crate::ids::{Ids, PidNamespace};
 use crate::layout::{Layout, Look, ThreadEntry, code_key};
 use crate::off_cpu::DescriptorCalls;
@@ -122,7 +122,7 @@ pub struct KernelSampler {
     edition: u64,
     codes: Array<MapData, KnownCode>,
     counters: Array<MapData, u64>,
-    beats: Arc<Mutex<Beats>>,
+    clock_events: Arc<Mutex<ClockEvents>>,
 }
 
 /// How many code objects the program remembers (`CODE_SLOTS`).
@@ -184,13 +184,13 @@ impl KernelSampler {
             .map_max_entries("names", cpus.max(1))
             .map_max_entries("clocks", cpus.max(1))
             .map_max_entries("sent_codes", cpus.max(1))
-            .map_max_entries("beats", cpus.max(1))
+            .map_max_entries("periods", cpus.max(1))
             .load(OBJECT)?;
         ids.find_namespace(&mut ebpf)?;
         let program = load_program(&mut ebpf)?;
-        let (beats, clocks) = (take(&mut ebpf, "beats")?, take(&mut ebpf, "clocks")?);
+        let (periods, clocks) = (take(&mut ebpf, "periods")?, take(&mut ebpf, "clocks")?);
         let descriptor = program_descriptor(&mut ebpf, program)?;
-        let beats = Beats::new(descriptor, Array::try_from(beats)?, Array::try_from(clocks)?);
+        let events = ClockEvents::new(descriptor, Array::try_from(periods)?, Array::try_from(clocks)?);
         Ok(KernelSampler {
             ids,
             ring: RingBuf::try_from(take(&mut ebpf, "ring")?)?,
@@ -203,7 +203,7 @@ impl KernelSampler {
             codes: Array::try_from(take(&mut ebpf, "codes")?)?,
             counters: Array::try_from(take(&mut ebpf, "counters")?)?,
             ebpf,
-            beats: Arc::new(Mutex::new(beats)),
+            clock_events: Arc::new(Mutex::new(events)),
         })
     }
 
@@ -275,24 +275,24 @@ impl KernelSampler {
     /// When an event is refused.
     pub fn tick(&mut self, period: Nanos) -> Result<(), BpfError> {
         let online = online_cpus().map_err(|(_, error)| BpfError::Cpus(error))?;
-        let mut beats = lock(&self.beats);
-        let ticking = beats.cpus();
+        let mut events = lock(&self.clock_events);
+        let ticking = events.cpus();
         // An event does not come back with its CPU.
-        ticking.iter().filter(|cpu| !online.contains(cpu)).for_each(|cpu| beats.end(*cpu));
+        ticking.iter().filter(|cpu| !online.contains(cpu)).for_each(|cpu| events.stop(*cpu));
         for cpu in online.into_iter().filter(|cpu| !ticking.contains(cpu)) {
-            beats.begin(cpu, period)?;
+            events.start(cpu, period)?;
         }
         Ok(())
     }
 
     /// The events by which it is run, whose periods can be changed while this is used.
-    pub fn beats(&self) -> Arc<Mutex<Beats>> {
-        self.beats.clone()
+    pub fn clock_events(&self) -> Arc<Mutex<ClockEvents>> {
+        self.clock_events.clone()
     }
 
     /// Lets the program rest.
     pub fn stop_ticking(&mut self) {
-        lock(&self.beats).end_all();
+        lock(&self.clock_events).stop_all();
     }
 
     /// Hands what has been sent since the last time to `take`; of what comes meanwhile no more than fits the ring once, so
@@ -323,7 +323,7 @@ impl KernelSampler {
     /// # Errors
     /// When its map cannot be read.
     pub fn events(&self) -> Result<u64, BpfError> {
-        lock(&self.beats).found()
+        lock(&self.clock_events).found()
     }
 
     /// The descriptor that can be waited on: it is ready when much has been sent.
@@ -362,8 +362,8 @@ fn program_descriptor(ebpf: &mut Ebpf, name: &'static str) -> Result<std::os::fd
 }
 
 /// Whoever panicked with it left it whole: each event is there or not.
-fn lock(beats: &Mutex<Beats>) -> MutexGuard<'_, Beats> {
-    beats.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(events: &Mutex<ClockEvents>) -> MutexGuard<'_, ClockEvents> {
+    events.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 pub(crate) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, BpfError> {

@@ -15,11 +15,11 @@ use profiler_profile::Ledger;
 use profiler_python::{CodeCount, CodeHead, FrameLayout, Offsets};
 use rustc_hash::FxHashMap;
 
-use crate::beat::Beat;
-use crate::beat_changer::BeatChanger;
 use crate::kernel_frames::KernelFrames;
 use crate::kernel_names::KernelNames;
 use crate::off_cpu_reason;
+use crate::period_changer::PeriodChanger;
+use crate::random_period::RandomPeriod;
 use crate::roster::{Roster, Thread};
 
 /// The CPUs that are online are looked at so often: one that comes back has no clock of ours until then. A look costs
@@ -44,7 +44,7 @@ pub struct Kernel {
     /// The mean period of its ticks; 0 where it does not tick.
     asked: Nanos,
     /// Changes the period all the time.
-    changer: Option<BeatChanger>,
+    changer: Option<PeriodChanger>,
     next_cpu_look: Timestamp,
     /// When it was let rest for good.
     end: Option<Timestamp>,
@@ -91,8 +91,8 @@ impl Kernel {
         self.asked = asked;
         self.next_cpu_look = clock::now() + CPU_LOOK_GAP;
         self.sampler.tick(asked)?;
-        let beats = self.sampler.beats();
-        self.changer = Some(BeatChanger::start(beats, Beat::of(asked, clock::cpus() as usize)));
+        let events = self.sampler.clock_events();
+        self.changer = Some(PeriodChanger::start(events, RandomPeriod::of(asked, clock::cpus() as usize)));
         Ok(())
     }
 

@@ -8,8 +8,6 @@
 
 mod absences;
 mod attach;
-mod beat;
-mod beat_changer;
 mod beginning;
 mod capture;
 mod code_names;
@@ -33,9 +31,11 @@ mod off_cpu_reason;
 mod opened;
 mod pause;
 mod peek;
+mod period_changer;
 mod probe;
 mod process_sampler;
 mod random;
+mod random_period;
 mod roster;
 mod schedule;
 mod sent;

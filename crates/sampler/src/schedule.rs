@@ -1,6 +1,6 @@
 //! When samples are taken: at random instants, exponentially spaced.
 //!
-//! Evenly spaced samples would beat against a program that does things at even intervals, and show one of
+//! Evenly spaced samples would be in step with a program that does things at even intervals, and show one of
 //! them too often. Exponential gaps make every instant equally likely, whatever came before.
 
 use profiler_model::{Nanos, Timestamp};

@@ -26,12 +26,12 @@ pub struct Tick {
 
 impl Tick {
     /// Of what the clock has counted since the tick before, with so many that were due meanwhile and did not come, and
-    /// of how late this one is itself: the clock keeps its beat, so one that is late puts off none.
+    /// of how late this one is itself: the clock is periodic, so one that is late puts off none.
     ///
     /// Where a CPU was idle its ticks may not come: some virtual machines deliver none (one of them half of those that
     /// were due). Nobody was missed there, and who runs afterwards has not run all the time. Such a gap ends with a
     /// tick at its time. A tick that could not come, because interrupts were held off or the machine did not get its
-    /// CPU, comes as soon as it can, between two beats.
+    /// CPU, comes as soon as it can, between two due times.
     pub fn after(counted: Nanos, missed: u64, behind: Nanos, period: Nanos) -> Self {
         let punctual = PUNCTUAL.min(period.as_nanos() / PUNCTUAL_PART);
         if missed > 0 && behind.as_nanos() <= punctual {

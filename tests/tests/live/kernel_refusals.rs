@@ -122,7 +122,7 @@ fn file_limit_is_raised_as_far_as_possible() -> Result<()> {
 fn verifier_takes_the_program_for_older_kernels() -> Result<()> {
     let object = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/bpf/src/program/python.bpf.o");
     let mut loader = aya::EbpfLoader::new();
-    for one_for_each_cpu in ["workspaces", "names", "clocks", "sent_codes", "beats"] {
+    for one_for_each_cpu in ["workspaces", "names", "clocks", "sent_codes", "periods"] {
         loader.map_max_entries(one_for_each_cpu, 1);
     }
     let mut loaded = loader.btf(None).load(&fs::read(object)?)?;

@@ -108,8 +108,8 @@ struct clock {
 };
 
 /* The period of a CPU's clock, and the instant at which the change to it was done: 0 while user space does it. Between two
- * changes the ticks keep a beat. */
-struct beat {
+ * changes the ticks are evenly spaced. */
+struct tick_period {
     u64 period;
     u64 change;
 };
@@ -118,8 +118,8 @@ struct {
     MAP_NUMBER(type, BPF_MAP_TYPE_ARRAY);
     MAP_NUMBER(max_entries, MAX_CPUS);
     MAP_TYPE(key, u32);
-    MAP_TYPE(value, struct beat);
-} beats SECTION(".maps");
+    MAP_TYPE(value, struct tick_period);
+} periods SECTION(".maps");
 
 struct {
     MAP_NUMBER(type, BPF_MAP_TYPE_ARRAY);
@@ -735,17 +735,17 @@ static ALWAYS_INLINE u64 wakeup(u32 outcome) {
 
 /* How many ticks were due and did not come before this one at `now`, and how late this one is.
  *
- * The kernel's timer keeps its beat: a tick that comes late does not put off the next, and of those that are due
+ * The kernel's timer is periodic: a tick that comes late does not put off the next, and of those that are due
  * meanwhile none comes later (`hrtimer_forward`). When it is due is not told; it is as early as ticks ever come. */
-static ALWAYS_INLINE void keep_beat(struct clock *clock, struct stack_record *record, u64 period, u64 now) {
+static ALWAYS_INLINE void count_missed(struct clock *clock, struct stack_record *record, u64 period, u64 now) {
     s64 since = now - clock->due;
-    u64 beats = since > 0 && period ? ((u64)since + period / EARLY_PART) / period : 0;
-    u64 due = clock->due + beats * period;
-    /* Before the next one could be due, so that it has another beat since; or earlier than ever. */
-    if (beats == 0 || now < due)
+    u64 due_ticks = since > 0 && period ? ((u64)since + period / EARLY_PART) / period : 0;
+    u64 due = clock->due + due_ticks * period;
+    /* Before the next one could be due, so that it was restarted since; or earlier than ever. */
+    if (due_ticks == 0 || now < due)
         due = now;
     clock->due = due;
-    record->missed = beats > 1 ? (u32)(beats - 1) : 0;
+    record->missed = due_ticks > 1 ? (u32)(due_ticks - 1) : 0;
     record->behind = (u32)(now - due);
 }
 
@@ -755,25 +755,26 @@ static ALWAYS_INLINE int is_punctual(u64 since, u64 period) {
     return since + play >= period && since <= period + play;
 }
 
-/* The same of the first tick of another beat, `since` the last one of a beat of period `before`. The timer began anew with the
- * change, so that the next tick was due one period later; of the beat before, no tick was due for longer than `before`. Where
- * more time than that had passed before the change, the CPU was idle then and did not tick: what counts of it is what passes
- * between a tick and a change on average, half a period. */
-static ALWAYS_INLINE void begin_beat(struct clock *clock, struct stack_record *record, u64 before, u64 since, u64 now) {
+/* The same for the first tick after a change of the period, `since` the last tick of a clock of period `before`. The change
+ * restarted the timer, so the next tick was due one period later. A rest (throttling) came before the change, which ends it.
+ * Where more than one period of the old clock had passed before the change besides, the CPU was idle then and did not tick:
+ * what counts of that time is what passes between a tick and a change on average, half a period. */
+static ALWAYS_INLINE void count_missed_after_change(struct clock *clock, struct stack_record *record, u64 before,
+                                                    u64 since, u64 now) {
     u64 period = clock->period;
     u64 changed = clock->change;
     u64 after = changed && changed <= now && now - changed < since ? now - changed : since < period ? since : period;
-    u64 earlier = since - after;
+    u64 earlier = since - after > record->rested ? since - after - record->rested : 0;
     u64 weight = KEEP(record->weight);
-    u64 beats = period ? (after + period / EARLY_PART) / period : 0;
+    u64 due_ticks = period ? (after + period / EARLY_PART) / period : 0;
     u64 idle = earlier > before + before / EARLY_PART ? earlier - before / 2 : 0;
     /* Then the tick before was due after the change. */
-    if (beats > 1)
+    if (due_ticks > 1)
         idle = earlier;
-    u64 due = beats * period;
+    u64 due = due_ticks * period;
     record->weight = weight > idle ? weight - idle : 0;
-    record->missed = beats > 1 ? (u32)(beats - 1) : 0;
-    record->behind = beats && after > due ? (u32)(after - due) : 0;
+    record->missed = due_ticks > 1 ? (u32)(due_ticks - 1) : 0;
+    record->behind = due_ticks && after > due ? (u32)(after - due) : 0;
     clock->due = now - record->behind;
 }
 
@@ -799,13 +800,13 @@ static ALWAYS_INLINE void weigh_by_clock(struct perf_event_context *context, str
 
 /* For how long this tick stands: the time since the last one of its CPU's clock, whatever ran. To ask the clock takes 0.4 us,
  * and it counts by another clock of the kernel, so that counts and times do not add up. */
-static ALWAYS_INLINE void weigh(struct perf_event_context *context, struct clock *clock, const struct beat *beat,
+static ALWAYS_INLINE void weigh(struct perf_event_context *context, struct clock *clock, const struct tick_period *set,
                                 struct stack_record *record, u64 now) {
     u64 since = now - clock->came;
     u64 before = clock->period;
-    u64 change = beat->change;
+    u64 change = set->change;
     int goes_on = change && change == clock->change;
-    clock->period = beat->period;
+    clock->period = set->period;
     clock->change = change;
     record->period = (u32)clock->period;
     if (clock->due && goes_on && is_punctual(since, clock->period)) {
@@ -816,9 +817,9 @@ static ALWAYS_INLINE void weigh(struct perf_event_context *context, struct clock
     }
     clock->came = now;
     if (goes_on || !before)
-        keep_beat(clock, record, clock->period, now);
+        count_missed(clock, record, clock->period, now);
     else
-        begin_beat(clock, record, before, since, now);
+        count_missed_after_change(clock, record, before, since, now);
 }
 
 static ALWAYS_INLINE u64 time_on_cpu(u32 thread, u64 now);
@@ -829,11 +830,11 @@ static ALWAYS_INLINE int tick(struct perf_event_context *context, enum way way) 
     u32 cpu = bpf_get_smp_processor_id();
     struct workspace *workspace = bpf_map_lookup_elem(&workspaces, &cpu);
     struct clock *clock = bpf_map_lookup_elem(&clocks, &cpu);
-    struct beat *beat = bpf_map_lookup_elem(&beats, &cpu);
-    if (!workspace || !clock || !beat)
+    struct tick_period *period = bpf_map_lookup_elem(&periods, &cpu);
+    if (!workspace || !clock || !period)
         return 0;
     struct stack_record *record = &workspace->record;
-    weigh(context, clock, beat, record, start);
+    weigh(context, clock, period, record, start);
     struct look *look = recognise(workspace, ids);
     if (!look)
         return 0;

@@ -22,14 +22,14 @@ const SHORTEST_BETWEEN_CPUS: f64 = 5e6;
 
 /// The periods of the clocks of all CPUs, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Beat {
+pub struct RandomPeriod {
     shortest: f64,
     longest: f64,
     draw: f64,
 }
 
-impl Beat {
-    /// Periods with which ticks come after each `asked` on average, on so many CPUs.
+impl RandomPeriod {
+    /// PeriodSequence with which ticks come after each `asked` on average, on so many CPUs.
     ///
     /// A change starts the timer anew, which costs half a tick on average; and ticks come with the mean of the reciprocals
     /// of the periods. Both is made up for.
@@ -39,9 +39,9 @@ impl Beat {
         let rate = 1.0 / asked + 0.5 / draw;
         let mean = 3f64.ln() / rate;
         if mean / 2.0 >= SHORTEST {
-            return Beat { shortest: mean / 2.0, longest: mean * 1.5, draw };
+            return RandomPeriod { shortest: mean / 2.0, longest: mean * 1.5, draw };
         }
-        Beat { shortest: SHORTEST, longest: longest_for(rate), draw }
+        RandomPeriod { shortest: SHORTEST, longest: longest_for(rate), draw }
     }
 
     /// For how long a period is kept: at random as well.
@@ -56,20 +56,20 @@ const STRATA: u8 = 8;
 /// The periods of one CPU, one after the other: each part of their range once, in random order, and then again, so that their
 /// rate hardly differs from one second to the next.
 #[derive(Clone, Debug, Default)]
-pub struct Periods {
+pub struct PeriodSequence {
     left: Vec<u8>,
 }
 
-impl Periods {
+impl PeriodSequence {
     /// The next one.
-    pub fn next(&mut self, beat: &Beat, random: &mut Random) -> Nanos {
+    pub fn next(&mut self, range: &RandomPeriod, random: &mut Random) -> Nanos {
         if self.left.is_empty() {
             self.left.extend(0..STRATA);
         }
         let place = (random.uniform() * self.left.len() as f64) as usize;
         let stratum = self.left.swap_remove(place.min(self.left.len() - 1));
         let part = (f64::from(stratum) + random.uniform()) / f64::from(STRATA);
-        Nanos::from_nanos((beat.shortest + part * (beat.longest - beat.shortest)) as u64)
+        Nanos::from_nanos((range.shortest + part * (range.longest - range.shortest)) as u64)
     }
 }
 
@@ -97,11 +97,11 @@ mod tests {
     const RATES: [f64; 6] = [100.0, 200.0, 500.0, 1000.0, 2000.0, 10_000.0];
 
     /// The instants of ticks in so many nanoseconds, as the kernel's timer has them: a change starts it anew.
-    fn ticks(beat: &Beat, time: f64, random: &mut Random) -> Vec<f64> {
-        let (mut ticks, mut now, mut periods) = (Vec::new(), 0.0, Periods::default());
+    fn ticks(range: &RandomPeriod, time: f64, random: &mut Random) -> Vec<f64> {
+        let (mut ticks, mut now, mut periods) = (Vec::new(), 0.0, PeriodSequence::default());
         while now < time {
-            let period = periods.next(beat, random).as_nanos() as f64;
-            let end = now + beat.kept_for(random).as_nanos() as f64;
+            let period = periods.next(range, random).as_nanos() as f64;
+            let end = now + range.kept_for(random).as_nanos() as f64;
             let mut tick = now + period;
             while tick <= end {
                 ticks.push(tick);
@@ -140,8 +140,8 @@ mod tests {
     fn no_cycle_is_in_step_with_random_periods() {
         let mut random = Random::new(16);
         for rate in RATES {
-            let beat = Beat::of(Nanos::from_nanos((1e9 / rate) as u64), 2);
-            let ticks = ticks(&beat, 20_000.0 * 1e9 / rate, &mut random);
+            let range = RandomPeriod::of(Nanos::from_nanos((1e9 / rate) as u64), 2);
+            let ticks = ticks(&range, 20_000.0 * 1e9 / rate, &mut random);
             for cycle in CYCLES {
                 let worst = worst(&ticks, cycle * 1e6);
                 assert!(worst < 6.0, "{rate} Hz, {cycle} ms: {worst:.1} deviations");
@@ -160,10 +160,10 @@ mod tests {
     fn ticks_come_at_the_rate_that_was_asked_for() {
         let mut random = Random::new(1);
         for rate in [100.0, 1000.0, 10_000.0, 60_000.0] {
-            let beat = Beat::of(Nanos::from_nanos((1e9 / rate) as u64), 2);
+            let range = RandomPeriod::of(Nanos::from_nanos((1e9 / rate) as u64), 2);
             // Each draw has its own number of ticks.
-            let time = 4000.0 * beat.draw;
-            let ticks = ticks(&beat, time, &mut random).len() as f64;
+            let time = 4000.0 * range.draw;
+            let ticks = ticks(&range, time, &mut random).len() as f64;
             let expected = rate * time / 1e9;
             assert!((ticks / expected - 1.0).abs() < 0.02, "{rate} Hz: {ticks} of {expected}");
         }
@@ -173,10 +173,10 @@ mod tests {
     fn periods_are_none_that_the_kernel_does_not_have() {
         let mut random = Random::new(2);
         for asked in [1, 10_000, 12_000, 1_000_000] {
-            let beat = Beat::of(Nanos::from_nanos(asked), 2);
-            let mut periods = Periods::default();
-            let mut is_had = || periods.next(&beat, &mut random) >= Nanos::from_nanos(SHORTEST as u64);
-            assert!((0..100).all(|_| is_had()), "{beat:?}");
+            let range = RandomPeriod::of(Nanos::from_nanos(asked), 2);
+            let mut periods = PeriodSequence::default();
+            let mut is_had = || periods.next(&range, &mut random) >= Nanos::from_nanos(SHORTEST as u64);
+            assert!((0..100).all(|_| is_had()), "{range:?}");
         }
     }
 }

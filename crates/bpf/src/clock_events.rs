@@ -3,7 +3,7 @@
 //! We open the events ourselves and attach the program by `PERF_EVENT_IOC_SET_BPF`: aya closes the descriptor of an event once
 //! it has a link (Linux 5.15 and later), and without it the period cannot be changed. A change restarts the kernel's
 //! timer: the next tick comes one new period after it (`_perf_event_period`, `cpu_clock_event_start`;
-//! kernel/events/core.c). So that the program does not take that for a late tick, its map `beats` says for each CPU which
+//! kernel/events/core.c). So that the program does not take that for a late tick, its map `periods` says for each CPU which
 //! period it has, and since when.
 
 use std::collections::BTreeMap;
@@ -15,14 +15,14 @@ use profiler_model::{Nanos, Timestamp};
 
 use crate::loader::BpfError;
 
-/// What the program knows of a CPU's period (`beat`): the period in nanoseconds, and the instant at which it was set, by the
-/// kernel's monotonic clock; 0 while it is being set.
-type Beat = [u64; 2];
+/// What the program knows of the clock of a CPU (`struct tick_period`): its period in nanoseconds, and the instant at which it was
+/// set, by the monotonic clock; 0 while it is being set.
+type TickPeriod = [u64; 2];
 
 /// The perf events that run the program, by CPU. They are closed, and tick no longer, when this is dropped.
-pub struct Beats {
+pub struct ClockEvents {
     program: OwnedFd,
-    map: Array<MapData, Beat>,
+    periods: Array<MapData, TickPeriod>,
     clocks: Array<MapData, Clock>,
     ticking: BTreeMap<u32, OwnedFd>,
 }
@@ -33,10 +33,14 @@ type Clock = [u64; 8];
 /// Which number of that is the count of ticks that found a process.
 const FOUND: usize = 4;
 
-impl Beats {
-    /// No event yet. The maps are the program's: `beats` and `clocks`.
-    pub(crate) fn new(program: OwnedFd, map: Array<MapData, Beat>, clocks: Array<MapData, Clock>) -> Self {
-        Beats { program, map, clocks, ticking: BTreeMap::new() }
+impl ClockEvents {
+    /// No event yet. The maps are the program's: `periods` and `clocks`.
+    pub(crate) fn new(
+        program: OwnedFd,
+        periods: Array<MapData, TickPeriod>,
+        clocks: Array<MapData, Clock>,
+    ) -> Self {
+        ClockEvents { program, periods, clocks, ticking: BTreeMap::new() }
     }
 
     /// The CPUs that tick.
@@ -48,14 +52,14 @@ impl Beats {
     ///
     /// # Errors
     /// When the kernel refuses the event.
-    pub(crate) fn begin(&mut self, cpu: u32, period: Nanos) -> Result<(), BpfError> {
+    pub(crate) fn start(&mut self, cpu: u32, period: Nanos) -> Result<(), BpfError> {
         // What is known of the clock that this CPU had before says nothing of the new one. A CPU that was not thought
         // possible has no place there, nor anywhere else in the program.
         let found = self.found_by(cpu);
         let mut clock = Clock::default();
         clock[FOUND] = found;
         let _ = self.clocks.set(cpu, clock, 0);
-        let _ = self.map.set(cpu, [period.as_nanos(), 1], 0);
+        let _ = self.periods.set(cpu, [period.as_nanos(), 1], 0);
         let event = open_cpu_clock(cpu, period).map_err(|error| BpfError::Event("perf_event_open", error))?;
         let program = self.program.as_raw_fd();
         request(&event, SET_BPF, program.cast_unsigned().into())
@@ -68,20 +72,20 @@ impl Beats {
     /// Changes the period of a CPU that ticks; one that does not, or has gone, is left alone. `now` reads the monotonic clock.
     pub fn change(&mut self, cpu: u32, period: Nanos, now: impl FnOnce() -> Timestamp) {
         let Some(event) = self.ticking.get(&cpu) else { return };
-        let _ = self.map.set(cpu, [period.as_nanos(), 0], 0);
+        let _ = self.periods.set(cpu, [period.as_nanos(), 0], 0);
         let mut nanos = period.as_nanos();
         // Should it be refused, the CPU ticks on after its old period, and its ticks may be reported as late.
         let _ = request(event, PERIOD, &raw mut nanos as u64);
-        let _ = self.map.set(cpu, [period.as_nanos(), now().as_nanos()], 0);
+        let _ = self.periods.set(cpu, [period.as_nanos(), now().as_nanos()], 0);
     }
 
     /// Has a CPU tick no longer.
-    pub(crate) fn end(&mut self, cpu: u32) {
+    pub(crate) fn stop(&mut self, cpu: u32) {
         self.ticking.remove(&cpu);
     }
 
     /// Has no CPU tick any longer.
-    pub(crate) fn end_all(&mut self) {
+    pub(crate) fn stop_all(&mut self) {
         self.ticking.clear();
     }
 
@@ -98,9 +102,9 @@ impl Beats {
     }
 }
 
-impl std::fmt::Debug for Beats {
+impl std::fmt::Debug for ClockEvents {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Beats").field("cpus", &self.cpus()).finish_non_exhaustive()
+        f.debug_struct("ClockEvents").field("cpus", &self.cpus()).finish_non_exhaustive()
     }
 }
 
