@@ -4,39 +4,20 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Deref;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use memmap2::Mmap;
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::linkat;
 
-/// The bytes of a file.
+use crate::file_faults::Guarded;
+
+/// The bytes of a file. Where it is cut short while it is mapped, the rest reads as zeros.
 #[derive(Debug)]
-pub struct MappedFile(Option<Mmap>);
+pub struct MappedFile(Option<(Guarded, Mmap)>);
 
 impl MappedFile {
-    /// Maps the file at `path`.
-    ///
-    /// # Errors
-    /// When it cannot be opened or mapped.
-    pub fn open(path: &Path) -> io::Result<Self> {
-        MappedFile::map(&File::open(path)?)
-    }
-
-    /// Maps the file at `path` if it has this inode number: of several paths that may lead to a file, the
-    /// one that does.
-    ///
-    /// # Errors
-    /// When it cannot be opened or mapped, or is another file.
-    pub fn open_inode(path: &Path, inode: u64) -> io::Result<Self> {
-        let file = File::open(path)?;
-        match file.metadata()?.ino() == inode {
-            true => MappedFile::map(&file),
-            false => Err(io::Error::from(io::ErrorKind::NotFound)),
-        }
-    }
-
     /// Maps the file at `path` if it is a regular one. Nothing else is even waited for: a name that comes from
     /// elsewhere may lead to a pipe.
     ///
@@ -51,16 +32,17 @@ impl MappedFile {
         }
     }
 
-    fn map(file: &File) -> io::Result<Self> {
+    pub(crate) fn map(file: &File) -> io::Result<Self> {
         if file.metadata()?.len() == 0 {
             return Ok(MappedFile(None));
         }
-        // SAFETY: the mapping is private and read-only. Executables and libraries are replaced by renaming,
-        // never rewritten in place (writing to one that runs fails with ETXTBSY, and package managers
-        // rename), and core files are written once, so the bytes do not change underneath; the mapping is
-        // dropped after the look.
+        // SAFETY: the mapping is private and read-only. Whoever may write the file can change the bytes underneath, or cut
+        // the file short. Then the readers see other bytes or zeros: they parse bytes of files that they do not trust, check
+        // each offset and length, and rely on no byte being the same when it is read again. The guard keeps SIGBUS away.
         let map = unsafe { Mmap::map(file) }?;
-        Ok(MappedFile(Some(map)))
+        let guard = Guarded::new(map.as_ptr(), map.len())
+            .ok_or_else(|| io::Error::other("too many files are mapped at a time"))?;
+        Ok(MappedFile(Some((guard, map))))
     }
 }
 
@@ -68,7 +50,7 @@ impl Deref for MappedFile {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        self.0.as_deref().unwrap_or_default()
+        self.0.as_ref().map(|(_, map)| &**map).unwrap_or_default()
     }
 }
 
@@ -87,4 +69,20 @@ pub fn unnamed_file(folder: &Path) -> io::Result<File> {
 pub fn name_file(file: &File, path: &Path) -> io::Result<()> {
     let open = format!("/proc/self/fd/{}", file.as_raw_fd());
     Ok(linkat(AT_FDCWD, open.as_str(), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_that_is_cut_short_reads_as_zeros() {
+        let file = unnamed_file(&std::env::temp_dir()).unwrap();
+        file.set_len(3 * 4096).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &[7; 3 * 4096], 0).unwrap();
+        let mapped = MappedFile::map(&file).unwrap();
+        assert_eq!(mapped[2 * 4096], 7);
+        file.set_len(4096).unwrap();
+        assert_eq!((mapped[0], mapped[4096], mapped[3 * 4096 - 1]), (7, 0, 0));
+    }
 }

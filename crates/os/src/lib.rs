@@ -8,6 +8,7 @@ pub mod children;
 pub mod clock;
 pub mod cpu_turns;
 pub mod file;
+mod file_faults;
 pub mod first_event;
 pub mod heap;
 pub mod host;
@@ -27,6 +28,7 @@ pub mod quiet_thread;
 pub mod readiness;
 pub mod rehearsal;
 pub mod signals;
+pub mod target_files;
 pub mod thread_clock;
 
 pub use affinity::Affinity;

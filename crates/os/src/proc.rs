@@ -78,7 +78,7 @@ impl Process {
         self.pid
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/{name}", self.pid))
     }
 
@@ -119,11 +119,6 @@ impl Process {
     pub fn opened(&self, descriptor: u32) -> Option<String> {
         let link = fs::read_link(self.path(&format!("fd/{descriptor}"))).ok()?;
         Some(link.to_string_lossy().into_owned())
-    }
-
-    /// A relative path of the process's, from the folder it runs in, to be opened from here.
-    pub fn in_its_working_directory(&self, path: &str) -> PathBuf {
-        self.path("cwd").join(path)
     }
 
     /// Its command line, arguments joined by blanks.

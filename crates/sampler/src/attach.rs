@@ -4,12 +4,11 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use profiler_memory::ReadError;
 use profiler_model::{Nanos, Pid, RemoteAddr};
-use profiler_os::{MappedFile, Mapping, Process, ProcessMemory, clock};
+use profiler_os::{MappedFile, Mapping, Process, ProcessMemory, clock, target_files};
 use profiler_python::{
     AsyncioOffsets, FindError, Module, ModuleMapping, NotPython, Offsets, Runtime, Version, find,
     interpreters, thread_states,
@@ -344,16 +343,10 @@ fn module_mapping(mapping: &Mapping) -> ModuleMapping {
     }
 }
 
-/// Opens a mapped file: below the target's root folder, at the path itself (a target in a `chroot` is
-/// shown to us with our own paths), or, where it was deleted or replaced since, the very file that is mapped.
+/// Opens a mapped file. The executable is the one that runs, even if it was replaced since.
 fn open_module(process: &Process, executable: &str, mapped: &Mapping) -> Option<MappedFile> {
-    let folder = PathBuf::from(format!("/proc/{}", process.pid()));
     if mapped.path == executable {
-        return MappedFile::open(&folder.join("exe")).ok();
+        return target_files::open_executable(process).ok();
     }
-    let range = format!("{:x}-{:x}", mapped.start.as_u64(), mapped.end.as_u64());
-    MappedFile::open_inode(&process.in_its_root(&mapped.path), mapped.inode)
-        .or_else(|_| MappedFile::open_inode(Path::new(&mapped.path), mapped.inode))
-        .or_else(|_| MappedFile::open(&folder.join("map_files").join(range)))
-        .ok()
+    target_files::open_mapped(process, mapped).ok()
 }

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use profiler_model::{Frame, Nanos};
-use profiler_os::Process;
+use profiler_os::{Process, target_files};
 
 /// The largest source file that is read. The largest of the standard library has 300 KB; generated ones some
 /// megabytes.
@@ -77,17 +77,8 @@ impl Sources {
     }
 
     fn read(&self, file: &str) -> Option<String> {
-        let path = match (&self.root, file.strip_prefix('/')) {
-            (Root::Of(process), Some(_)) => process.in_its_root(file),
-            (Root::At(root), Some(below)) => root.join(below),
-            _ if file.starts_with('<') || file.is_empty() => return None,
-            // Where it was when it named the file so, unless it has gone elsewhere.
-            (Root::Of(process), None) => process.in_its_working_directory(file),
-            // A core does not tell its working directory.
-            (Root::At(_), None) => return None,
-        };
-        // Not a device or a pipe: opening these can wait or do something.
-        let about = std::fs::metadata(&path).ok().filter(|about| about.is_file())?;
+        let opened = self.open(file)?;
+        let about = opened.metadata().ok()?;
         let changed = (about.mtime(), about.mtime_nsec()).max((about.ctime(), about.ctime_nsec()));
         let latest = self.latest?.as_nanos() / 1_000_000;
         let changed = u64::try_from(changed.0).ok()? * 1000 + u64::try_from(changed.1).ok()? / 1_000_000;
@@ -95,8 +86,25 @@ impl Sources {
             return None;
         }
         let mut text = Vec::new();
-        File::open(&path).ok()?.take(MAX_SOURCE_BYTES).read_to_end(&mut text).ok()?;
+        opened.take(MAX_SOURCE_BYTES).read_to_end(&mut text).ok()?;
         String::from_utf8(text).ok()
+    }
+
+    /// Opens a source file, if it is a regular file: opening a device or a pipe can wait or do something.
+    fn open(&self, file: &str) -> Option<File> {
+        match (&self.root, file.strip_prefix('/')) {
+            (Root::Of(process), Some(_)) => target_files::open_in_its_root(process, file).ok(),
+            (Root::At(root), Some(below)) => {
+                let path = root.join(below);
+                std::fs::metadata(&path).ok().filter(|about| about.is_file())?;
+                File::open(&path).ok()
+            }
+            _ if file.starts_with('<') || file.is_empty() => None,
+            // Where it was when it named the file so, unless it has gone elsewhere.
+            (Root::Of(process), None) => target_files::open_in_its_working_directory(process, file).ok(),
+            // A core does not tell its working directory.
+            (Root::At(_), None) => None,
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod doctor;
 mod dump;
 mod formats;
 mod hostile;
+mod hostile_files;
 mod in_kernel;
 mod in_the_way;
 mod julia;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
             dump,
             formats,
             hostile,
+            hostile_files,
             in_kernel,
             in_the_way,
             julia,
