@@ -36,6 +36,21 @@ enum Away {
     Summed,
 }
 
+/// What stands for a stack that is not there.
+const INSTEAD: Instead<Away> =
+    Instead { missing: Away::Lost(LossReason::NotTaken), unsent: Away::Unsent, summed: Away::Summed };
+
+impl Away {
+    /// What a wait with such a stack is in the ledger.
+    fn counted(self) -> Counted {
+        match self {
+            Away::Taken(_) | Away::Summed => Counted::Shown,
+            Away::Lost(reason) => Counted::Lost(reason),
+            Away::Unsent => Counted::Elsewhere,
+        }
+    }
+}
+
 /// What is known of threads that are off the CPU.
 #[derive(Debug)]
 pub struct OffCpuTimes {
@@ -53,11 +68,7 @@ pub struct OffCpuTimes {
 impl Default for OffCpuTimes {
     fn default() -> Self {
         OffCpuTimes {
-            absences: Absences::new(Instead {
-                missing: Away::Lost(LossReason::NotTaken),
-                unsent: Away::Unsent,
-                summed: Away::Summed,
-            }),
+            absences: Absences::new(INSTEAD),
             gils: Vec::new(),
             threads: FxHashMap::default(),
             reasons: BTreeMap::new(),
@@ -215,13 +226,13 @@ impl ProcessSampler {
         if absence.state.is_running() {
             return self.record_unsampled(profile, thread, absence);
         }
-        let (below, counted) = match absence.stack {
-            Away::Taken(Some(stack)) => (stack, Counted::Shown),
+        let below = match absence.stack {
+            Away::Taken(Some(stack)) => stack,
             Away::Taken(None) => return profile.ledger_mut().count_not_asked_for(),
             // For how long and for what it waited is known all the same.
-            Away::Lost(reason) => (push_lost(profile, reason), Counted::Lost(reason)),
-            Away::Unsent => (push_lost(profile, LossReason::BufferFull), Counted::Elsewhere),
-            Away::Summed => (push_mark(profile, "short waits".to_owned()), Counted::Shown),
+            Away::Lost(reason) => push_lost(profile, reason),
+            Away::Unsent => push_lost(profile, LossReason::BufferFull),
+            Away::Summed => push_mark(profile, "short waits".to_owned()),
         };
         let reasons = &mut self.off_cpu.reasons;
         let reason =
@@ -229,7 +240,7 @@ impl ProcessSampler {
         let stack = Some(profile.push(Some(below), reason));
         let &Absence { at, state, holds_gil, duration: wall, since, .. } = absence;
         let sample = Sample { at, thread, stack, state, holds_gil, cpu: Nanos::ZERO, wall };
-        profile.record_as(sample, since, counted);
+        profile.record_as(sample, since, absence.stack.counted());
     }
 
     /// Records for how long a thread ran since its last sample.
@@ -274,5 +285,23 @@ fn stack_of(
     match walked.and_then(|raw| in_kernel.named(target, record, &raw, codes, profile)) {
         Ok(stack) => Away::Taken(stack),
         Err(reason) => Away::Lost(reason),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lost_stack_is_counted_once_and_not_as_shown() {
+        assert_eq!(Away::Taken(None).counted(), Counted::Shown);
+        assert_eq!(Away::Summed.counted(), Counted::Shown);
+        assert_eq!(Away::Lost(LossReason::Moved).counted(), Counted::Lost(LossReason::Moved));
+        assert_eq!(INSTEAD.missing.counted(), Counted::Lost(LossReason::NotTaken));
+        assert_eq!(
+            INSTEAD.unsent.counted(),
+            Counted::Elsewhere,
+            "the kernel's counter of the full ring has it"
+        );
     }
 }
