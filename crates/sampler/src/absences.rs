@@ -7,7 +7,7 @@ use profiler_bpf::{AbsenceRecord, Cause, OffCpu, StackRecord, SummedAbsences};
 use profiler_model::{Nanos, ThreadState, Tid, Timestamp, WaitReason};
 use profiler_os::{Process, Schedule, ThreadFiles, clock};
 use profiler_python::GilAddresses;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::known_stacks::{KnownStack, KnownStacks};
 use crate::off_cpu_reason;
@@ -230,7 +230,7 @@ impl<S: Clone> Absences<S> {
     }
 
     /// The threads that were asleep when they were first watched and whose stacks were not asked for yet.
-    pub fn take_sleepers(&mut self) -> Vec<Tid> {
+    pub fn take_sleepers(&mut self) -> FxHashSet<Tid> {
         let lacking = self.threads.iter_mut().filter(|(_, account)| account.lacks_first_stack);
         lacking
             .map(|(tid, account)| {

@@ -88,8 +88,8 @@ def starts_late():
 def waits_long(): return sys.stdin.readline()
 print('ready', os.getpid(), flush=True)
 sys.stdin.readline()
-os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 _thread.start_new_thread(starts_late, ())
 end = now() + 0.1
 while now() < end: pass

@@ -9,7 +9,7 @@ use profiler_memory::ReadError;
 use profiler_model::{Frame, FrameKind, LossReason, Nanos, ThreadState, Tid, Timestamp};
 use profiler_profile::{Counted, FrameId, Profile, Sample, StackId, ThreadId};
 use profiler_python::GilAddresses;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::ProcessSampler;
 use super::in_kernel::InKernel;
@@ -114,7 +114,7 @@ impl ProcessSampler {
         &mut self,
         off_cpu: &OffCpu,
         profile: &mut Profile,
-        sleepers: &[Tid],
+        sleepers: &FxHashSet<Tid>,
     ) -> Result<(), ReadError> {
         let suspended = self.probe.suspended()?;
         for group in GilGroup::all(&self.probe.roster) {
