@@ -37,11 +37,13 @@ pub enum LossReason {
     NamesMissing,
     /// The kernel limits how often samples may be taken.
     RateLimited,
+    /// The thread left its CPU when nobody took its stack: it was not watched yet, or its switches were not reported.
+    NotTaken,
 }
 
 impl LossReason {
     /// All reasons, in the order in which they are shown.
-    pub const ALL: [LossReason; 16] = [
+    pub const ALL: [LossReason; 17] = [
         LossReason::Late,
         LossReason::Moved,
         LossReason::GilMoved,
@@ -58,6 +60,7 @@ impl LossReason {
         LossReason::BufferFull,
         LossReason::NamesMissing,
         LossReason::RateLimited,
+        LossReason::NotTaken,
     ];
 }
 
@@ -80,6 +83,7 @@ impl fmt::Display for LossReason {
             LossReason::BufferFull => "buffer full",
             LossReason::NamesMissing => "name of a function not received",
             LossReason::RateLimited => "kernel limits the rate (sysctl kernel.perf_event_max_sample_rate)",
+            LossReason::NotTaken => "stack not taken",
         })
     }
 }

@@ -2,9 +2,12 @@
 //!
 //! What lies between two stretches was not shown: the thread slept while only running ones were asked for,
 //! or had not started. Viewers must leave it empty.
+//!
+//! Of a sum of times it is only known between which instants they were: it is laid into what is free there, from the
+//! beginning on, and never over what is known to have been elsewhere.
 
-use profiler_model::{Nanos, Timestamp};
-use profiler_profile::{Profile, Run, ThreadId};
+use profiler_model::{Nanos, ThreadState, Timestamp};
+use profiler_profile::{Profile, Run, ThreadId, Weights};
 
 /// A stretch of time in which a thread was seen with one stack.
 #[derive(Clone, Copy, Debug)]
@@ -13,8 +16,14 @@ pub(crate) struct Stretch {
     pub(crate) start: Nanos,
     /// ... to here.
     pub(crate) end: Nanos,
-    /// The samples.
+    /// The samples. What they stand for is what the stretch has of them, in wall time no more than its length.
     pub(crate) run: Run,
+}
+
+impl Stretch {
+    fn length(&self) -> Nanos {
+        self.end.saturating_sub(self.start)
+    }
 }
 
 /// Where the recording begins: what the times of all its threads are counted from.
@@ -37,11 +46,102 @@ pub(crate) fn stretches(
     thread: ThreadId,
     beginning: Timestamp,
 ) -> impl Iterator<Item = Stretch> {
+    let runs = profile.timeline(thread).into_iter().flatten();
+    let (mut sums, mut known): (Vec<Run>, Vec<Run>) = runs.partition(|run| run.is_sum);
+    known.sort_by_key(|run| run.last);
+    let (mut laid, cut) = lay_known(known, beginning);
+    sums.extend(cut);
+    if !sums.is_empty() {
+        lay_sums(&mut laid, sums, beginning);
+    }
+    laid.into_iter()
+}
+
+/// Lays each run where it ended. Returns as sums what running ones have lost to those before them: a sample of a thread that
+/// runs stands for all that it ran since the last one, with waits in between.
+fn lay_known(known: Vec<Run>, beginning: Timestamp) -> (Vec<Stretch>, Vec<Run>) {
+    let (mut laid, mut cut) = (Vec::with_capacity(known.len()), Vec::new());
     let mut before = Nanos::ZERO;
-    profile.timeline(thread).into_iter().flatten().map(move |run| {
+    let mut ran_until = beginning;
+    for mut run in known {
         let start = run.start().since(beginning).max(before);
         let end = run.last.since(beginning).max(start);
+        let lost = run.weights.wall.saturating_sub(end.saturating_sub(start));
+        run.weights.wall = run.weights.wall.saturating_sub(lost);
+        laid.push(Stretch { start, end, run });
+        if run.state == ThreadState::Running {
+            if lost != Nanos::ZERO {
+                let weights = Weights { samples: 0, cpu: Nanos::ZERO, wall: lost };
+                cut.push(Run { first: ran_until, is_sum: true, weights, ..run });
+            }
+            ran_until = run.last;
+        }
         before = end;
-        Stretch { start, end, run }
-    })
+    }
+    (laid, cut)
+}
+
+/// Lays sums into what the stretches leave free.
+fn lay_sums(laid: &mut Vec<Stretch>, mut sums: Vec<Run>, beginning: Timestamp) {
+    // Those that have least choice first.
+    sums.sort_by_key(|sum| (sum.last, std::cmp::Reverse(sum.first)));
+    let latest = sums.last().map_or(Nanos::ZERO, |sum| sum.last.since(beginning));
+    let mut gaps = Gaps::between(laid, latest);
+    for sum in sums {
+        let (from, to) = (sum.first.since(beginning), sum.last.since(beginning));
+        let mut parts = gaps.take(from, to, sum.weights.wall);
+        if parts.is_empty() {
+            // It still counts as a sample.
+            parts.push((to, to));
+        }
+        let Weights { mut samples, mut cpu, .. } = sum.weights;
+        for (start, end) in parts {
+            let wall = end.saturating_sub(start);
+            let weights = Weights { samples: std::mem::take(&mut samples), cpu: cpu.min(wall), wall };
+            cpu = cpu.saturating_sub(wall);
+            laid.push(Stretch { start, end, run: Run { weights, ..sum } });
+        }
+    }
+    laid.sort_by_key(|stretch| (stretch.start, stretch.end));
+}
+
+/// Times of which nothing is known, in order.
+struct Gaps(Vec<(Nanos, Nanos)>);
+
+impl Gaps {
+    /// Those before, between and after the stretches, up to `latest`.
+    fn between(laid: &[Stretch], latest: Nanos) -> Self {
+        let mut before = Nanos::ZERO;
+        let mut gaps = Vec::new();
+        for stretch in laid.iter().filter(|stretch| stretch.length() != Nanos::ZERO) {
+            if stretch.start > before {
+                gaps.push((before, stretch.start));
+            }
+            before = stretch.end;
+        }
+        if latest > before {
+            gaps.push((before, latest));
+        }
+        Gaps(gaps)
+    }
+
+    /// Takes `wanted` of what is free between two instants, or all of it if that is less.
+    fn take(&mut self, from: Nanos, to: Nanos, mut wanted: Nanos) -> Vec<(Nanos, Nanos)> {
+        let first = self.0.partition_point(|(_, end)| *end <= from);
+        let after = first + self.0[first..].iter().take_while(|(start, _)| *start < to).count();
+        let (mut taken, mut left) = (Vec::new(), Vec::new());
+        for &(start, end) in &self.0[first..after] {
+            let begin = start.max(from);
+            let until = end.min(to).min(begin + wanted);
+            if until > begin {
+                wanted = wanted.saturating_sub(until.saturating_sub(begin));
+                taken.push((begin, until));
+                left.extend([(start, begin), (until, end)].into_iter().filter(|(start, end)| start < end));
+            } else {
+                left.push((start, end));
+            }
+        }
+        self.0.splice(first..after, left);
+        taken
+    }
 }

@@ -27,7 +27,7 @@ pub use handle::{FrameId, ProcessId, StackId, ThreadId};
 pub use hot::{Function, Hot, Line};
 pub use ledger::{Ledger, ProcessCounts};
 pub use process::{ProcessInfo, ThreadInfo};
-pub use profile::Profile;
+pub use profile::{Counted, Profile};
 pub use sample::{Sample, Weights};
 pub use stack_table::LeafFirst;
 pub use tally::Tally;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use profiler_model::Frame;
+use profiler_model::{Frame, LossReason, Timestamp};
 
 use crate::frame_table::FrameTable;
 use crate::handle::TallyId;
@@ -13,6 +13,17 @@ use crate::timeline::{Entry, Timeline};
 use crate::{
     FrameId, LeafFirst, Ledger, ProcessId, ProcessInfo, Run, Sample, StackId, Tally, ThreadId, ThreadInfo,
 };
+
+/// What a sample is in the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// Shown.
+    Shown,
+    /// Lost for this reason: its time is known, and its stack is not.
+    Lost(LossReason),
+    /// Counted as lost already, by whoever lost it.
+    Elsewhere,
+}
 
 /// Everything that a run has seen.
 ///
@@ -123,14 +134,27 @@ impl Profile {
 
     /// Adds a sample, and counts it as shown.
     pub fn record(&mut self, sample: Sample) {
+        self.record_as(sample, None, Counted::Shown);
+    }
+
+    /// Adds a sample that stands for time of which not all is known. With `since` its time lies anywhere between that
+    /// instant and the sample's own. `counted` says what it is in the ledger.
+    pub fn record_as(&mut self, sample: Sample, since: Option<Timestamp>, counted: Counted) {
         let tally = self.tallies.add(Tally::of(&sample));
         if let Some(timeline) = &mut self.timeline {
-            timeline.add(&sample, tally);
+            match since {
+                Some(since) => timeline.add_sum(&sample, since, tally),
+                None => timeline.add(&sample, tally),
+            }
         }
         if let Some(recent) = &mut self.recent {
             recent.push(sample);
         }
-        self.ledger.count_shown();
+        match counted {
+            Counted::Shown => self.ledger.count_shown(),
+            Counted::Lost(reason) => self.ledger.count_lost(reason),
+            Counted::Elsewhere => {}
+        }
     }
 
     /// The ledger, to count what became of the other attempts and what they cost.

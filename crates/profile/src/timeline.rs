@@ -27,11 +27,17 @@ pub struct Run {
     pub holds_gil: bool,
     /// What the samples stand for together.
     pub weights: Weights,
+    /// Whether it is a sum: its time lies anywhere between `first` and `last`, in one piece or in several.
+    pub is_sum: bool,
 }
 
 impl Run {
-    /// Where the stretch of time begins that the samples stand for; it ends with the last of them.
+    /// Where the stretch of time begins that the samples stand for; it ends with the last of them. Of a sum: where it may
+    /// begin.
     pub fn start(&self) -> Timestamp {
+        if self.is_sum {
+            return self.first;
+        }
         Timestamp::from_nanos(self.last.as_nanos().saturating_sub(self.weights.wall.as_nanos()))
     }
 }
@@ -45,11 +51,18 @@ pub(crate) struct Entry {
     tally: TallyId,
     /// How many samples; a run that outgrows the number is continued by another entry.
     count: u32,
+    is_sum: bool,
     cpu: Nanos,
     wall: Nanos,
 }
 
 impl Entry {
+    /// The run of one sample.
+    fn of(sample: &Sample, tally: TallyId) -> Self {
+        let Sample { at, cpu, wall, .. } = *sample;
+        Entry { first: at, last: at, tally, count: 1, is_sum: false, cpu, wall }
+    }
+
     /// A run in the words of the profile.
     fn run(&self, rows: &[Tally]) -> Run {
         let tally = rows[self.tally.index()];
@@ -61,6 +74,7 @@ impl Entry {
             state: tally.state,
             holds_gil: tally.holds_gil,
             weights: Weights { samples: u64::from(self.count), cpu: self.cpu, wall: self.wall },
+            is_sum: self.is_sum,
         }
     }
 
@@ -72,6 +86,7 @@ impl Entry {
             last: run.last,
             tally,
             count: u32::try_from(run.weights.samples).ok()?,
+            is_sum: run.is_sum,
             cpu: run.weights.cpu,
             wall: run.weights.wall,
         })
@@ -91,6 +106,7 @@ impl Timeline {
         let entries = self.entries(sample.thread);
         if let Some(last) = entries.last_mut()
             && last.tally == tally
+            && !last.is_sum
             && sample.at.since(last.last) <= sample.wall
             && let Some(count) = last.count.checked_add(1)
         {
@@ -100,8 +116,13 @@ impl Timeline {
             last.wall += sample.wall;
             return;
         }
-        let (first, last) = (sample.at, sample.at);
-        entries.push(Entry { first, last, tally, count: 1, cpu: sample.cpu, wall: sample.wall });
+        entries.push(Entry::of(sample, tally));
+    }
+
+    /// Adds a sample whose time lies anywhere between `since` and its own instant.
+    pub(crate) fn add_sum(&mut self, sample: &Sample, since: Timestamp, tally: TallyId) {
+        let first = since.min(sample.at);
+        self.entries(sample.thread).push(Entry { first, is_sum: true, ..Entry::of(sample, tally) });
     }
 
     /// Adds runs of another profile, keeping the order of time.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use profiler_model::{
     Frame, FrameKind, LossReason, Nanos, Pid, Position, ThreadKey, ThreadState, Tid, Timestamp, WaitReason,
 };
-use profiler_profile::{FrameId, ProcessInfo, Profile, Sample, ThreadId, ThreadInfo, Weights};
+use profiler_profile::{Counted, FrameId, ProcessInfo, Profile, Sample, ThreadId, ThreadInfo, Weights};
 use proptest::prelude::*;
 
 fn frame(function: &str, line: u32) -> Frame {
@@ -33,6 +33,11 @@ struct Seen {
 }
 
 fn record(profile: &mut Profile, at: u64, seen: &Seen) {
+    let sample = sample(profile, at, seen);
+    profile.record(sample);
+}
+
+fn sample(profile: &mut Profile, at: u64, seen: &Seen) -> Sample {
     let thread = thread(profile, seen.thread);
     let frames: Vec<FrameId> = seen
         .stack
@@ -40,7 +45,7 @@ fn record(profile: &mut Profile, at: u64, seen: &Seen) {
         .map(|(function, line)| profile.frame(&frame(&format!("f{function}"), u32::from(*line))))
         .collect();
     let stack = profile.stack(frames);
-    profile.record(Sample {
+    Sample {
         at: Timestamp::from_nanos(at),
         thread,
         stack,
@@ -51,7 +56,7 @@ fn record(profile: &mut Profile, at: u64, seen: &Seen) {
         holds_gil: seen.is_running,
         cpu: Nanos::from_nanos(u64::from(seen.cpu)),
         wall: Nanos::from_nanos(u64::from(seen.wall)),
-    });
+    }
 }
 
 fn recorded(all: &[Seen], with_timeline: bool) -> Profile {
@@ -240,6 +245,25 @@ fn a_run_is_a_stretch_of_time_without_a_gap() {
     let stretches: Vec<_> =
         profile.timeline(thread).unwrap().map(|run| (run.start().as_nanos(), run.last.as_nanos())).collect();
     assert_eq!(stretches, [(100, 120), (150, 175)]);
+}
+
+#[test]
+fn sum_of_times_is_a_run_of_its_own() {
+    let seen = Seen { thread: 1, stack: vec![(0, 1)], is_running: true, cpu: 1, wall: 10 };
+    let mut profile = Profile::with_timeline();
+    record(&mut profile, 110, &seen);
+    let mut sample = sample(&mut profile, 110, &seen);
+    sample.at = Timestamp::from_nanos(200);
+    profile.record_as(sample, Some(Timestamp::from_nanos(115)), Counted::Elsewhere);
+    sample.at = Timestamp::from_nanos(210);
+    profile.record_as(sample, None, Counted::Lost(LossReason::Moved));
+    let (thread, _) = profile.threads().next().unwrap();
+    let runs: Vec<_> = profile.timeline(thread).unwrap().collect();
+    let times = runs.iter().map(|run| (run.is_sum, run.start().as_nanos(), run.last.as_nanos()));
+    assert_eq!(times.collect::<Vec<_>>(), [(false, 100, 110), (true, 115, 200), (false, 200, 210)]);
+    assert_eq!(profile.tallies()[0].weights.wall, Nanos::from_nanos(30));
+    let ledger = profile.ledger();
+    assert_eq!((ledger.shown(), ledger.lost_for(LossReason::Moved), ledger.attempts()), (1, 1, 2));
 }
 
 #[test]

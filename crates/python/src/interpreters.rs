@@ -60,6 +60,25 @@ impl ThreadState {
             },
         })
     }
+
+    /// Whether the thread state has a frame and still belongs to the same thread. A thread that has not started yet has
+    /// none, and up to 3.11 its thread state has the ids of the thread that created it.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn has_frame(&self, memory: &impl ReadMemory, offsets: &Offsets) -> Result<bool, ReadError> {
+        let mut frame: RemoteAddr = memory.field(self.address, offsets.thread.frame)?;
+        if let Some(current_frame) = offsets.thread.cframe_current_frame
+            && !frame.is_null()
+        {
+            frame = memory.field(frame, current_frame)?;
+        }
+        // The ids come last: the thread sets its own before it runs anything.
+        let mut copy = vec![0u8; offsets.thread.size as usize];
+        memory.read(self.address, &mut copy)?;
+        let is_same = ThreadState::from_copy(self.address, &copy, offsets).as_ref() == Some(self);
+        Ok(is_same && !frame.is_null())
+    }
 }
 
 /// The interpreters of the runtime, in the order of its list.

@@ -7,8 +7,9 @@ use profiler_bpf::{AbsenceRecord, Cause, OffCpu, StackRecord, SummedAbsences};
 use profiler_model::{Nanos, ThreadState, Tid, Timestamp, WaitReason};
 use profiler_os::{Process, Schedule, ThreadFiles, clock};
 use profiler_python::GilAddresses;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
+use crate::known_stacks::{KnownStack, KnownStacks};
 use crate::off_cpu_reason;
 use crate::roster::Thread;
 use crate::told_parts::ToldParts;
@@ -27,6 +28,8 @@ pub struct Absence<S> {
     pub state: ThreadState,
     /// How long, exactly: the weight in wall time.
     pub duration: Nanos,
+    /// Of a sum of times: its parts lie anywhere between this instant and `at`. Otherwise it is in one piece.
+    pub since: Option<Timestamp>,
     /// Whether it held the GIL when it left.
     pub holds_gil: bool,
     /// Its stack.
@@ -56,6 +59,8 @@ pub struct Absences<S> {
     threads: FxHashMap<Tid, Account<S>>,
     /// Sums of absences that were told already.
     told: FxHashMap<(Tid, Cause, Option<u32>), SummedAbsences>,
+    /// When they were read last.
+    sums_read: Timestamp,
     instead: Instead<S>,
 }
 
@@ -81,10 +86,16 @@ struct Account<S> {
     told: ToldParts,
     /// How much was told of the absences that the kernel has only counted.
     unsent: Nanos,
-    /// The stack of an absence that may not be over.
-    known: Option<Known<S>>,
+    /// Up to when that was asked for.
+    unsent_until: Timestamp,
+    /// When it was sampled last.
+    sampled_until: Timestamp,
+    /// The stacks of absences that may not be over.
+    known: KnownStacks<S>,
     /// What it waited for when the watch began; `None` if it did not wait.
     first_state: Option<ThreadState>,
+    /// Whether its first stack is still to be read, as it waited then.
+    lacks_first_stack: bool,
     /// Whether its end was told.
     has_ended: bool,
     /// How often the scheduler put it on a CPU stands here.
@@ -93,18 +104,15 @@ struct Account<S> {
     last_arrivals: Option<u64>,
 }
 
-/// What was found when an absence began.
-#[derive(Clone, Debug)]
-struct Known<S> {
-    began: Timestamp,
-    stack: S,
-    holds_gil: bool,
-}
-
 impl<S: Clone> Absences<S> {
     /// Of no thread yet.
     pub fn new(instead: Instead<S>) -> Self {
-        Absences { threads: FxHashMap::default(), told: FxHashMap::default(), instead }
+        Absences {
+            threads: FxHashMap::default(),
+            told: FxHashMap::default(),
+            sums_read: Timestamp::default(),
+            instead,
+        }
     }
 
     /// Since when the first of its threads is watched.
@@ -156,17 +164,11 @@ impl<S: Clone> Absences<S> {
         let first_state = activity
             .map(|activity| off_cpu_reason::of_sleeper(activity, owner))
             .filter(|state| !state.is_running() && is_at_start(off_cpu, thread.tid));
-        Account {
-            since,
-            sampled: Nanos::ZERO,
-            told: ToldParts::default(),
-            unsent: Nanos::ZERO,
-            known: Some(Known { began: since, stack: self.instead.missing.clone(), holds_gil: false }),
-            first_state,
-            has_ended: false,
-            files,
-            last_arrivals: None,
-        }
+        let mut account = Account::new(since, files);
+        (account.first_state, account.lacks_first_stack) = (first_state, first_state.is_some());
+        let stack = self.instead.missing.clone();
+        account.known.keep(KnownStack { began: since, stack, holds_gil: false });
+        account
     }
 
     /// Takes the stack of a thread that was asleep already when the watch began, and still is. It is not the
@@ -174,14 +176,16 @@ impl<S: Clone> Absences<S> {
     pub fn take_first_stack(&mut self, off_cpu: &OffCpu, thread: Tid, stack: S) {
         let Some(account) = self.threads.get_mut(&thread) else { return };
         if account.first_state.is_some() && is_at_start(off_cpu, thread) {
-            account.known = Some(Known { began: account.since, stack, holds_gil: false });
+            account.known.keep(KnownStack { began: account.since, stack, holds_gil: false });
         }
     }
 
     /// Takes the stack of an absence whose record is still to come.
     pub fn take_deep(&mut self, record: &StackRecord<'_>, stack: S) {
         if let Some(account) = self.threads.get_mut(&record.thread()) {
-            account.known = Some(Known { began: record.time(), stack, holds_gil: record.holds_gil() });
+            // The records of earlier absences were sent before.
+            account.known.forget_until(record.time());
+            account.known.keep(KnownStack { began: record.time(), stack, holds_gil: record.holds_gil() });
         }
     }
 
@@ -196,10 +200,11 @@ impl<S: Clone> Absences<S> {
         Some(record.ran()?.saturating_sub(account.sampled))
     }
 
-    /// Takes note of a sample that stands for so much.
-    pub fn count_sample(&mut self, thread: Tid, time: Nanos) {
+    /// Takes note of a sample at the instant `at`, which stands for so much.
+    pub fn count_sample(&mut self, thread: Tid, time: Nanos, at: Timestamp) {
         if let Some(account) = self.threads.get_mut(&thread) {
             account.sampled += time;
+            account.sampled_until = account.sampled_until.max(at);
         }
     }
 
@@ -213,6 +218,7 @@ impl<S: Clone> Absences<S> {
         // What was looked at meanwhile may be a later absence, whose record is still to come.
         if let Some(left) = record.left() {
             account.told.forget_until(left);
+            account.known.forget_until(left);
         }
     }
 
@@ -223,9 +229,15 @@ impl<S: Clone> Absences<S> {
         }
     }
 
-    /// Whether threads were asleep when they were first watched.
-    pub fn has_sleepers(&self) -> bool {
-        self.threads.values().any(|account| account.first_state.is_some())
+    /// The threads that were asleep when they were first watched and whose stacks were not asked for yet.
+    pub fn take_sleepers(&mut self) -> FxHashSet<Tid> {
+        let lacking = self.threads.iter_mut().filter(|(_, account)| account.lacks_first_stack);
+        lacking
+            .map(|(tid, account)| {
+                account.lacks_first_stack = false;
+                *tid
+            })
+            .collect()
     }
 
     /// Has the kernel watch none of them any longer.
@@ -245,9 +257,12 @@ impl<S: Clone> Absences<S> {
         owner: Owner<'_>,
         sink: &mut Sink<'_, S>,
     ) {
+        let began = clock::now();
         // Should the map be out of reach, the sums are told another time.
-        for sum in off_cpu.sums().unwrap_or_default() {
-            self.add_sum(sum, owner, sink);
+        if let Ok(sums) = off_cpu.sums() {
+            let until = end.unwrap_or_else(clock::now);
+            sums.into_iter().for_each(|sum| self.add_sum(sum, until, owner, sink));
+            self.sums_read = began;
         }
         // All that those have sent was read since they were found to have ended.
         self.forget_ended(off_cpu);
@@ -289,6 +304,10 @@ impl<S: Clone> Absences<S> {
             // Of a thread that has not moved yet the first look said whether it ran.
             let ran_from_start = record.is_from_start() && account.first_state.is_none();
             let is_away = record.left().is_some() && !ran_from_start;
+            if is_away && end.is_none() && account.awaits_stack(&record) {
+                // All of it is told once that was read.
+                return;
+            }
             if is_away && account.has_come_back(&record) {
                 match end {
                     Some(end) => return account.lose_rest(&record, end, &self.instead, sink),
@@ -311,11 +330,11 @@ impl<S: Clone> Absences<S> {
         }
     }
 
-    /// Adds absences in sum that have not been told yet.
-    fn add_sum(&mut self, sum: SummedAbsences, owner: Owner<'_>, sink: &mut Sink<'_, S>) {
-        if !self.threads.contains_key(&sum.thread) {
-            return;
-        }
+    /// Adds absences in sum that have not been told yet. They are over by `until` and were between the absences that are told
+    /// one by one.
+    fn add_sum(&mut self, sum: SummedAbsences, until: Timestamp, owner: Owner<'_>, sink: &mut Sink<'_, S>) {
+        let Some(account) = self.threads.get(&sum.thread) else { return };
+        let since = Some(account.since.max(self.sums_read).min(until));
         let before = self.told.insert((sum.thread, sum.cause, sum.lost_in_state), sum);
         let (waited, queued) = before.map_or((Nanos::ZERO, Nanos::ZERO), |old| (old.waited, old.queued));
         let scheduler = sum.lost_in_state.unwrap_or_default();
@@ -326,8 +345,8 @@ impl<S: Clone> Absences<S> {
         ];
         for (state, duration) in parts.into_iter().filter(|(_, duration)| *duration != Nanos::ZERO) {
             let (thread, stack) = (sum.thread, instead.clone());
-            let at = clock::now();
-            (sink.absence)(Absence { thread, at, state, duration, holds_gil: false, stack });
+            let at = until;
+            (sink.absence)(Absence { thread, at, state, duration, since, holds_gil: false, stack });
         }
     }
 
@@ -381,6 +400,24 @@ impl<S: Clone> Instead<S> {
 }
 
 impl<S: Clone> Account<S> {
+    /// Of a thread that is watched since then, of which nothing else is known.
+    fn new(since: Timestamp, files: ThreadFiles) -> Self {
+        Account {
+            since,
+            sampled: Nanos::ZERO,
+            told: ToldParts::default(),
+            unsent: Nanos::ZERO,
+            unsent_until: since,
+            sampled_until: since,
+            known: KnownStacks::default(),
+            first_state: None,
+            lacks_first_stack: false,
+            has_ended: false,
+            files,
+            last_arrivals: None,
+        }
+    }
+
     /// Takes an absence, as far as it has not been told, up to `until`.
     fn take(
         &mut self,
@@ -392,14 +429,14 @@ impl<S: Clone> Account<S> {
     ) {
         let Some(left) = record.left() else { return };
         let told = self.told.of(left);
-        let later = self.known.take_if(|known| known.began > left);
-        let known = self.known.take().filter(|known| known.began == left);
         // Where it was in between is not known.
-        let known = known.filter(|_| !record.is_several());
+        let known = self.known.of(left).filter(|_| !record.is_several());
         let stack = record.stack().filter(|_| !record.is_several());
         let known = known.unwrap_or_else(|| match stack {
-            Some(stack) => Known { began: left, stack: (sink.stack)(&stack), holds_gil: stack.holds_gil() },
-            None => Known { began: left, stack: instead.of(record), holds_gil: false },
+            Some(stack) => {
+                KnownStack { began: left, stack: (sink.stack)(&stack), holds_gil: stack.holds_gil() }
+            }
+            None => KnownStack { began: left, stack: instead.of(record), holds_gil: false },
         });
         // It could go on from here.
         let ready = record.woken().filter(|_| !record.is_several()).unwrap_or(until).clamp(left, until);
@@ -412,10 +449,10 @@ impl<S: Clone> Account<S> {
             let duration = at.since(told.map_or(from, |told| from.max(told)));
             if duration != Nanos::ZERO {
                 let (thread, stack) = (record.thread(), known.stack.clone());
-                (sink.absence)(Absence { thread, at, state, duration, holds_gil, stack });
+                (sink.absence)(Absence { thread, at, state, duration, since: None, holds_gil, stack });
             }
         }
-        self.known = later.or(Some(known));
+        self.known.keep(known);
     }
 
     /// Takes note of its end.
@@ -435,10 +472,11 @@ impl<S: Clone> Account<S> {
     ) {
         let duration = record.unsent().saturating_sub(self.unsent);
         self.unsent += duration;
+        let since = Some(std::mem::replace(&mut self.unsent_until, at).min(at));
         if duration != Nanos::ZERO {
             let (thread, state) = (record.thread(), ThreadState::Waiting(WaitReason::Unknown));
             let stack = instead.unsent.clone();
-            (sink.absence)(Absence { thread, at, state, duration, holds_gil: false, stack });
+            (sink.absence)(Absence { thread, at, state, duration, since, holds_gil: false, stack });
         }
     }
 
@@ -453,9 +491,10 @@ impl<S: Clone> Account<S> {
     ) {
         let duration = ran.saturating_sub(self.sampled);
         self.sampled += duration;
+        let since = Some(std::mem::replace(&mut self.sampled_until, at).min(at));
         let (thread, stack, state) = (record.thread(), instead.missing.clone(), ThreadState::Running);
         if duration != Nanos::ZERO {
-            (sink.absence)(Absence { thread, at, state, duration, holds_gil: false, stack });
+            (sink.absence)(Absence { thread, at, state, duration, since, holds_gil: false, stack });
         }
     }
 
@@ -480,9 +519,15 @@ impl<S: Clone> Account<S> {
             at: end,
             state: ThreadState::Waiting(WaitReason::Unknown),
             duration: self.untold(from, end, record.ran()),
+            since: Some(from.min(end)),
             holds_gil: false,
             stack: instead.missing.clone(),
         });
+    }
+
+    /// Whether the stack of this absence was sent by itself and is still to be read from the ring.
+    fn awaits_stack(&self, record: &AbsenceRecord<'_>) -> bool {
+        record.is_deep() && record.left().is_some_and(|left| self.known.of(left).is_none())
     }
 
     /// Whether a thread that is taken to be away is on a CPU again: not every return is told at once.
@@ -507,24 +552,157 @@ impl<S: Clone> Account<S> {
 
 #[cfg(test)]
 mod tests {
+    use profiler_bpf::Record;
+
     use super::*;
+
+    /// What the kernel says of an absence of this thread: when it began, when the thread came back, and its flags.
+    fn absence(left: u64, back: u64, flags: u32) -> Vec<u8> {
+        let mut bytes = vec![0u8; 128];
+        let head = [3, std::process::id(), std::process::id(), flags];
+        for (at, value) in head.into_iter().enumerate() {
+            bytes[at * 4..at * 4 + 4].copy_from_slice(&value.to_le_bytes());
+        }
+        for (at, value) in [(16, left), (32, back), (40, u64::MAX)] {
+            bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// The stack of an absence that began at `left`, sent by itself.
+    fn deep_stack(left: u64) -> Vec<u8> {
+        let mut bytes = vec![0u8; 1024];
+        bytes[0] = 4;
+        bytes[8..16].copy_from_slice(&left.to_le_bytes());
+        bytes[28..32].copy_from_slice(&std::process::id().to_le_bytes());
+        bytes
+    }
+
+    fn record(bytes: &[u8]) -> AbsenceRecord<'_> {
+        let Some(Record::Absence(record)) = Record::parse(bytes) else { panic!("no absence") };
+        record
+    }
+
+    const DEEP: u32 = 2;
+
+    /// The life of one thread, which is this one, as the kernel's records and looks at it report it.
+    struct Life {
+        process: Process,
+        thread: Tid,
+        absences: Absences<&'static str>,
+        /// When each reported part ended, how long it was, and its stack.
+        reported: Vec<(u64, u64, &'static str)>,
+    }
+
+    impl Life {
+        fn new() -> Self {
+            let process = Process::new(profiler_model::Pid::new(std::process::id()));
+            let thread = Tid::new(std::process::id());
+            let mut absences =
+                Absences::new(Instead { missing: "missing", unsent: "unsent", summed: "summed" });
+            let files = ThreadFiles::open(process.pid(), thread).unwrap();
+            absences.threads.insert(thread, Account::new(Timestamp::default(), files));
+            Life { process, thread, absences, reported: Vec::new() }
+        }
+
+        fn read_stack(&mut self, left: u64, stack: &'static str) {
+            let bytes = deep_stack(left);
+            let Some(Record::DeepStack(record)) = Record::parse(&bytes) else { panic!("no stack") };
+            self.absences.take_deep(&record, stack);
+        }
+
+        fn read_record(&mut self, left: u64, back: u64, flags: u32) {
+            let bytes = absence(left, back, flags);
+            self.report(|absences, owner, sink| absences.take(&record(&bytes), owner, sink));
+        }
+
+        /// The thread is looked at while it is away.
+        fn look(&mut self, left: u64, now: u64, flags: u32) {
+            let (bytes, now, thread) = (absence(left, 0, flags), Timestamp::from_nanos(now), self.thread);
+            self.report(|absences, owner, sink| {
+                let account = absences.threads.get_mut(&thread).unwrap();
+                account.take(&record(&bytes), now, &absences.instead, owner, sink);
+                account.told.note(Timestamp::from_nanos(left), now);
+            });
+        }
+
+        fn report(
+            &mut self,
+            tell: impl FnOnce(&mut Absences<&'static str>, Owner<'_>, &mut Sink<'_, &'static str>),
+        ) {
+            let reported = &mut self.reported;
+            let mut keep = |part: Absence<&'static str>| {
+                reported.push((part.at.as_nanos(), part.duration.as_nanos(), part.stack));
+            };
+            let owner = Owner { process: &self.process, gils: &[] };
+            let mut sink = Sink { stack: &mut |_| "of the record", absence: &mut keep };
+            tell(&mut self.absences, owner, &mut sink);
+        }
+    }
+
+    #[test]
+    fn late_record_keeps_the_stack_of_its_own_absence() {
+        let mut life = Life::new();
+        life.read_stack(100, "first");
+        life.look(100, 150, DEEP);
+        // The first absence is over, but its record is unread when the thread is looked at in the next one.
+        life.look(300, 350, 0);
+        life.read_record(100, 200, DEEP);
+        life.read_record(300, 400, 0);
+        let expected = [(150, 50, "first"), (350, 50, "missing"), (200, 50, "first"), (400, 50, "missing")];
+        assert_eq!(life.reported, expected);
+    }
+
+    #[test]
+    fn stacks_of_past_absences_are_forgotten() {
+        let mut life = Life::new();
+        // Short absences below deep stacks send no records of their own.
+        (1..1_000).for_each(|left| life.read_stack(left, "short"));
+        life.read_record(2_000, 2_100, 0);
+        let account = &life.absences.threads[&life.thread];
+        assert!((1..3_000).all(|left| account.known.of(Timestamp::from_nanos(left)).is_none()));
+        assert_eq!(life.reported, [(2_100, 100, "missing")]);
+    }
+
+    #[test]
+    fn absence_whose_deep_stack_is_unread_is_not_lost() {
+        let mut life = Life::new();
+        let bytes = absence(100, 0, DEEP);
+        let awaits = |life: &Life| life.absences.threads[&life.thread].awaits_stack(&record(&bytes));
+        assert!(awaits(&life));
+        life.read_stack(100, "first");
+        assert!(!awaits(&life));
+        life.read_record(100, 200, DEEP);
+        assert_eq!(life.reported, [(200, 100, "first")]);
+    }
+
+    #[test]
+    fn sum_of_short_absences_belongs_to_the_time_since_the_last_sum() {
+        let mut life = Life::new();
+        life.absences.sums_read = Timestamp::from_nanos(500);
+        let sum = SummedAbsences {
+            thread: life.thread,
+            cause: Cause::Preempted,
+            lost_in_state: None,
+            absences: 3,
+            waited: Nanos::ZERO,
+            queued: Nanos::from_nanos(40),
+        };
+        let mut found = Vec::new();
+        let mut keep = |part: Absence<&'static str>| found.push((part.since, part.at, part.duration));
+        let mut sink = Sink { stack: &mut |_| "of the record", absence: &mut keep };
+        let until = Timestamp::from_nanos(900);
+        life.absences.add_sum(sum, until, Owner { process: &life.process, gils: &[] }, &mut sink);
+        assert_eq!(found, [(Some(Timestamp::from_nanos(500)), until, Nanos::from_nanos(40))]);
+    }
 
     #[test]
     fn what_samples_tell_of_a_thread_that_came_back_unseen_is_not_lost_as_well() {
         let pid = profiler_model::Pid::new(std::process::id());
         let files = ThreadFiles::open(pid, Tid::new(std::process::id())).unwrap();
         let nanos = Nanos::from_nanos;
-        let account = Account::<()> {
-            since: Timestamp::default(),
-            sampled: nanos(400 + 75),
-            told: ToldParts::default(),
-            unsent: Nanos::ZERO,
-            known: None,
-            first_state: None,
-            has_ended: false,
-            files,
-            last_arrivals: None,
-        };
+        let mut account = Account::<()>::new(Timestamp::default(), files);
+        account.sampled = nanos(400 + 75);
         let left = Timestamp::default() + nanos(420);
         // It left after it had run for 400, and again after 475, or never came back.
         assert_eq!(account.untold(left, left + nanos(80), nanos(400)), nanos(5));

@@ -22,6 +22,7 @@ mod instant;
 mod kernel;
 mod kernel_frames;
 mod kernel_names;
+mod known_stacks;
 mod members;
 mod met_frames;
 mod missed;

@@ -278,7 +278,22 @@ impl Members {
             .count_lost_times(LossReason::ShortLived, waiting.missed.instants() + also_this_one);
     }
 
+    /// Records what the scheduler's programs have sent of a process that has ended, and what they know of it beside that: its
+    /// last waits may have been over only after the ring was read.
+    fn settle_last_absences(&mut self, profile: &mut Profile, pid: Pid) {
+        if self.kernel.as_ref().is_none_or(|kernel| kernel.off_cpu.is_none()) {
+            return;
+        }
+        self.take_sent(profile);
+        if let (Some(kernel), Some(Member { state: State::Sampled(sampler), .. })) =
+            (&mut self.kernel, self.members.get_mut(&pid))
+        {
+            sampler.settle_all_absences(kernel, profile, None);
+        }
+    }
+
     fn remove(&mut self, profile: &mut Profile, pid: Pid) {
+        self.settle_last_absences(profile, pid);
         // Its children are still to be shown as its children.
         let has_children = self.members.values().any(|other| other.parent == Some(pid));
         let process = has_children.then(|| self.process_id(profile, pid));

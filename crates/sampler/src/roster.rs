@@ -7,7 +7,7 @@ use profiler_memory::{ReadError, ReadMemory, ReadRequest};
 use profiler_model::{Nanos, NsTid, Pid, RemoteAddr, ThreadState, Tid, Timestamp};
 use profiler_os::{Activity, CpuTurns, Process, Schedule, Switch, SwitchKind, ThreadClock, ThreadFiles};
 use profiler_profile::{StackId, ThreadId};
-use profiler_python::{GilAddresses, Interpreter, Runtime, interpreters, native_ids, thread_states};
+use profiler_python::{GilAddresses, Interpreter, Offsets, Runtime, interpreters, native_ids, thread_states};
 
 use crate::gil::{self, GilSpan, GilState};
 use crate::opened::Opened;
@@ -414,10 +414,11 @@ impl Roster {
                 result => break result?,
             }
         };
+        let states = found.len();
+        let found = without_unstarted(found, memory, &runtime.offsets);
         let ids = ThreadIds::of(process, memory, &found);
         let mut known: HashMap<RemoteAddr, Thread> =
             self.threads.drain(..).map(|thread| (thread.python.address, thread)).collect();
-        let states = found.len();
         for (interpreter, python) in found {
             let Some(tid) = ids.kernel_thread(&python) else { continue };
             let before =
@@ -459,6 +460,22 @@ impl Roster {
         let distinct: HashSet<Tid> = self.threads.iter().map(|thread| thread.tid).collect();
         self.has_nested = distinct.len() < self.threads.len();
     }
+}
+
+/// The thread states without those of threads that have not started yet: up to 3.11 these have the ids of the thread that
+/// created them, whose stack would be looked for in the wrong thread state. A list has the youngest first.
+fn without_unstarted(
+    mut found: Vec<(usize, profiler_python::ThreadState)>,
+    memory: &impl ReadMemory,
+    offsets: &Offsets,
+) -> Vec<(usize, profiler_python::ThreadState)> {
+    let mut owners = HashSet::new();
+    found.reverse();
+    found.retain(|(interpreter, state)| {
+        owners.insert((*interpreter, state.pthread_id)) || state.has_frame(memory, offsets) == Ok(true)
+    });
+    found.reverse();
+    found
 }
 
 fn new_thread(
@@ -545,7 +562,67 @@ impl ThreadIds {
 
 #[cfg(test)]
 mod tests {
+    use profiler_memory::Snapshot;
+    use profiler_python::{Version, offsets_for};
+
     use super::*;
+
+    const CFRAME: u64 = 0x5000;
+
+    /// A thread state with the ids of thread 7, as it was when the list was read.
+    fn state_at(address: u64) -> (usize, profiler_python::ThreadState) {
+        let python = profiler_python::ThreadState {
+            address: RemoteAddr::new(address),
+            interpreter: RemoteAddr::new(0x100),
+            pthread_id: 7,
+            native_id: None,
+        };
+        (0, python)
+    }
+
+    /// Puts a thread state into memory, with a frame or without one.
+    fn put_state(memory: &mut Snapshot, offsets: &Offsets, address: u64, pthread_id: u64, frame: u64) {
+        let mut bytes = vec![0u8; offsets.thread.size as usize];
+        let mut put = |at: u32, value: u64| {
+            bytes[at as usize..at as usize + 8].copy_from_slice(&value.to_le_bytes());
+        };
+        put(offsets.thread.interpreter.offset(), 0x100);
+        put(offsets.thread.thread_id.offset(), pthread_id);
+        let cframe = offsets.thread.cframe_current_frame.map(|current| (current.offset(), CFRAME + address));
+        put(offsets.thread.frame.offset(), cframe.map_or(frame, |(_, cframe)| cframe));
+        memory.insert(RemoteAddr::new(address), &bytes);
+        if let Some((current_frame, cframe)) = cframe {
+            let mut bytes = vec![0u8; current_frame as usize];
+            bytes.extend(frame.to_le_bytes());
+            memory.insert(RemoteAddr::new(cframe), &bytes);
+        }
+    }
+
+    #[test]
+    fn unstarted_thread_does_not_hide_its_creator() {
+        for minor in [8, 11] {
+            let mut offsets = offsets_for(Version { major: 3, minor, micro: 0, release: 0xF0 }).unwrap();
+            // Up to 3.10 there is no such field; where there is one, it is compared as well.
+            offsets.thread.native_thread_id = None;
+            let mut memory = Snapshot::new();
+            put_state(&mut memory, &offsets, 0x1000, 7, 0x9000);
+            let kept = |memory: &Snapshot| {
+                let found = vec![state_at(0x2000), state_at(0x1000)];
+                let kept = without_unstarted(found, memory, &offsets);
+                kept.iter().map(|(_, state)| state.address.as_u64()).collect::<Vec<_>>()
+            };
+            put_state(&mut memory, &offsets, 0x2000, 7, 0);
+            assert_eq!(kept(&memory), [0x1000], "3.{minor}: not started");
+            let mut memory = Snapshot::new();
+            put_state(&mut memory, &offsets, 0x1000, 7, 0x9000);
+            put_state(&mut memory, &offsets, 0x2000, 8, 0x9500);
+            assert_eq!(kept(&memory), [0x1000], "3.{minor}: started since the list was read");
+            let mut memory = Snapshot::new();
+            put_state(&mut memory, &offsets, 0x1000, 7, 0x9000);
+            put_state(&mut memory, &offsets, 0x2000, 7, 0x9500);
+            assert_eq!(kept(&memory), [0x2000, 0x1000], "3.{minor}: one thread runs in both");
+        }
+    }
 
     #[test]
     fn missing_kernel_threads_are_looked_for_ever_more_rarely() {

@@ -9,6 +9,7 @@ use profiler_tests::times::{CPU, GIL, leaf, must_add_up, seconds};
 use profiler_tests::{
     Collapsed, Fixture, Profiler, Run, Scratch, Stack, one_interpreter, test, wait_until_still, waits,
 };
+use serde_json::Value;
 
 /// How far the time for which the GIL is held may be off.
 const GIL_BOUND: f64 = 0.02;
@@ -108,6 +109,60 @@ fn missing_cpus_are_shown_as_waits() -> Result<()> {
     Ok(())
 }
 
+/// Naps of 0.3 s, with some that are too short to be shown one by one after each.
+const NAPS: &str = "\
+import os, sys, time
+def nap(): time.sleep(0.3)
+def blinks():
+    for _ in range(20): time.sleep(0.00002)
+print('ready', os.getpid(), flush=True)
+for line in sys.stdin:
+    for _ in range(4):
+        nap()
+        blinks()
+    print('awake', flush=True)
+print('{}', flush=True)
+";
+
+/// For how many microseconds each slice of a function lasts, and when the last slice of all ends.
+fn slices_of(trace: &Value, function: &str) -> Result<(Vec<u64>, u64)> {
+    let (mut lengths, mut began, mut last) = (Vec::new(), 0, 0);
+    for event in trace.as_array().context("no events")? {
+        let is_wanted = event["name"].as_str().is_some_and(|name| name.starts_with(function));
+        match (event["ph"].as_str(), event["ts"].as_u64()) {
+            (Some("B"), Some(at)) if is_wanted => began = at,
+            (Some("E"), Some(at)) => {
+                last = last.max(at);
+                lengths.extend(is_wanted.then(|| at - began));
+            }
+            _ => {}
+        }
+    }
+    Ok((lengths, last))
+}
+
+/// What is summed is read once a second, here in the middle of the last nap.
+fn summed_waits_leave_naps_whole_in_traces(case: &Case) -> Result<()> {
+    let mut fixture = Fixture::inline(case.interpreter, NAPS)?;
+    let scratch = Scratch::new()?;
+    let file = scratch.file("trace.json");
+    let record = Profiler::new("record").words("-f chrometrace --sampler bpf --mode off-cpu -o").arg(&file);
+    let mut running = record.pid(&fixture).spawn()?;
+    running.wait_until_sampling()?;
+    fixture.ask("go")?;
+    running.signal(Signal::SIGINT)?;
+    let run = running.wait()?;
+    fixture.finish()?;
+    let trace: Value = serde_json::from_str(&fs::read_to_string(&file)?)?;
+    let (naps, last) = slices_of(&trace, "nap")?;
+    // The clocks of the program and of the kernel's timers differ by less than this.
+    let whole = naps.iter().filter(|nap| **nap >= 299_000).count();
+    ensure!(whole == 4, "{whole} of 4 naps of 0.3 s are whole: {naps:?} us");
+    let elapsed = run.sampled_for()?;
+    ensure!(last as f64 / 1e6 <= elapsed * 1.001, "{last} us of {elapsed} s");
+    Ok(())
+}
+
 /// How far the wait for a CPU may be from the rest of the time; the ledger counts CPU time from a little earlier on.
 const QUEUE_BOUND: f64 = 0.05;
 
@@ -118,5 +173,6 @@ pub fn tests() -> Vec<Test> {
         test!(waits_from_the_start_add_up).on(On::Layouts).by(BPF),
         test!(threads_hold_the_gil_or_wait_for_it).on(On::Layouts).by(BPF).needs_gil(),
         test!(missing_cpus_are_shown_as_waits).by(BPF),
+        test!(summed_waits_leave_naps_whole_in_traces).on(On::Layouts).by(BPF),
     ]
 }

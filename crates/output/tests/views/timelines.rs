@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use profiler_model::{Nanos, ThreadState, Timestamp};
+use profiler_model::{Nanos, ThreadState, Timestamp, WaitReason};
 use profiler_output::{ChromeTrace, Format, Lines, OutputError, Speedscope, ViewOptions, Weight};
-use profiler_profile::{Profile, Sample, ThreadId};
+use profiler_profile::{Counted, Profile, Sample, ThreadId};
 use serde_json::Value;
 
 use crate::profiles::{Scene, frame, scene, written};
@@ -93,6 +93,59 @@ fn speedscope_shows_samples_where_they_were_and_leaves_gaps() {
     assert_eq!(pieces(&recording(&SLEEPER), Weight::Cpu), cpu);
     let counts = pieces(&recording(&SLEEPER), Weight::Samples);
     assert!(counts.iter().all(|(_, leaf)| !leaf.is_empty()), "{counts:?}");
+}
+
+/// Adds a wait of `wall` milliseconds in `function`, in one piece up to the millisecond `at` or, with `since`, anywhere between
+/// the two.
+fn record_wait(profile: &mut Profile, function: &str, at: u64, wall: u64, since: Option<u64>) {
+    let (thread, _) = profile.threads().next().unwrap();
+    let frame = profile.frame(&frame(function, "a.py", 1, 2));
+    let instant = |millis: u64| Timestamp::from_nanos(BEGINNING + millis * MILLISECOND);
+    let sample = Sample {
+        at: instant(at),
+        thread,
+        stack: profile.stack([frame]),
+        state: ThreadState::Waiting(WaitReason::Sleep),
+        holds_gil: false,
+        cpu: Nanos::ZERO,
+        wall: Nanos::from_nanos(wall * MILLISECOND),
+    };
+    profile.record_as(sample, since.map(instant), Counted::Shown);
+}
+
+#[test]
+fn sums_of_waits_leave_known_waits_whole() {
+    let mut profile = recording(&[]);
+    // The sums are read while the second nap lasts, and so recorded before either nap.
+    record_wait(&mut profile, "few", 70, 3, Some(0));
+    record_wait(&mut profile, "many", 70, 15, Some(5));
+    record_wait(&mut profile, "nap", 60, 40, None);
+    record_wait(&mut profile, "nap", 100, 38, None);
+    let all = [(3, "few"), (2, ""), (15, "many"), (40, "nap"), (2, ""), (38, "nap")];
+    assert_eq!(pieces(&profile, Weight::Wall), expected(&all));
+    let naps: Vec<_> = trace(&profile, Weight::Wall).slices.into_iter().filter(|s| s.name == "nap").collect();
+    assert_eq!(naps.iter().map(|nap| nap.end - nap.start).collect::<Vec<_>>(), [40_000, 38_000], "{naps:?}");
+}
+
+#[test]
+fn sum_is_split_over_free_times() {
+    let mut profile = recording(&[]);
+    record_wait(&mut profile, "many", 70, 15, Some(10));
+    record_wait(&mut profile, "nap", 60, 40, None);
+    record_wait(&mut profile, "nap", 100, 38, None);
+    // More than there is room for is not shown: the clocks are not read at the same moment.
+    let all = [(10, ""), (10, "many"), (40, "nap"), (2, "many"), (38, "nap")];
+    assert_eq!(pieces(&profile, Weight::Wall), expected(&all));
+    assert_eq!(profile.ledger().shown(), 3);
+}
+
+#[test]
+fn running_sample_lies_around_the_waits_it_spans() {
+    // It stands for all that ran since the sample at 60.
+    let mut profile = recording(&[(60, 60, 60, &["f"]), (100, 20, 20, &["g"])]);
+    record_wait(&mut profile, "nap", 95, 20, None);
+    let all = [(60, "f"), (15, "g"), (20, "nap"), (5, "g")];
+    assert_eq!(pieces(&profile, Weight::Wall), expected(&all));
 }
 
 #[test]

@@ -125,21 +125,17 @@ impl ProcessSampler {
         self.settle_unknown(profile);
         self.resend_missing(kernel);
         self.watch_threads(kernel, profile);
+        self.look_at_sleepers(kernel, profile);
         self.settle_absences(kernel, profile, now);
         match result {
             Ok(()) => self.names.update(&self.probe.target, &self.probe.roster, profile, now),
-            Err(ReadError::ProcessEnded) => return self.ended_in_kernel(kernel, profile),
+            Err(ReadError::ProcessEnded) => return Sampled::Ended,
             Err(_) => return Sampled::WithoutRuntime,
         }
         match self.probe.roster.threads.is_empty() && !self.probe.target.process().is_alive() {
-            true => self.ended_in_kernel(kernel, profile),
+            true => Sampled::Ended,
             false => Sampled::Going,
         }
-    }
-
-    fn ended_in_kernel(&mut self, kernel: &mut Kernel, profile: &mut Profile) -> Sampled {
-        self.settle_all_absences(kernel, profile, None);
-        Sampled::Ended
     }
 
     /// Brings roster and program up to date.
@@ -217,7 +213,7 @@ impl ProcessSampler {
         let exactly = self.time_of_sample(record);
         let stack = self.stack_of(profile, record);
         if let (Ok(_), Some(exactly)) = (&stack, exactly) {
-            self.count_sample(record.thread(), exactly);
+            self.count_sample(record, exactly);
         }
         match stack {
             Ok(Some((thread, stack))) => {
@@ -294,11 +290,6 @@ impl ProcessSampler {
 }
 
 impl InKernel {
-    /// Whether what threads do in the kernel is asked for.
-    pub(super) fn wants_kernel_frames(&self) -> bool {
-        self.kernel_frames.are_wanted()
-    }
-
     /// The stack of a record, walked.
     pub(super) fn walked(&self, record: &StackRecord<'_>, offsets: &Offsets) -> Result<RawStack, LossReason> {
         self.names.stack(record, offsets)
@@ -327,11 +318,7 @@ impl InKernel {
 }
 
 /// On the stack of a thread that sleeps the functions of the kernel in which it does so, as far as they are known.
-pub(super) fn push_sleeper(
-    profile: &mut Profile,
-    python: StackId,
-    functions: Option<Vec<KernelFunction>>,
-) -> StackId {
+fn push_sleeper(profile: &mut Profile, python: StackId, functions: Option<Vec<KernelFunction>>) -> StackId {
     let frames = KernelFrames::of_sleeper(functions, &mut |frame| profile.frame(frame));
     frames.into_iter().fold(python, |below, frame| profile.push(Some(below), frame))
 }

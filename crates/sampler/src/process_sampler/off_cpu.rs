@@ -4,19 +4,21 @@
 
 use std::collections::BTreeMap;
 
-use profiler_bpf::{AbsenceRecord, StackRecord};
-use profiler_model::{Frame, FrameKind, LossReason, Nanos, Pid, ThreadState, Tid, Timestamp};
-use profiler_os::{KernelFunction, ThreadFiles};
-use profiler_profile::{FrameId, Profile, Sample, StackId, ThreadId};
+use profiler_bpf::{AbsenceRecord, OffCpu, StackRecord};
+use profiler_memory::ReadError;
+use profiler_model::{Frame, FrameKind, LossReason, Nanos, ThreadState, Tid, Timestamp};
+use profiler_profile::{Counted, FrameId, Profile, Sample, StackId, ThreadId};
 use profiler_python::GilAddresses;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::in_kernel::{InKernel, push_sleeper};
-use super::{ProcessSampler, truncation_mark};
+use super::ProcessSampler;
+use super::in_kernel::InKernel;
+use crate::Target;
 use crate::absences::{Absence, Absences, Instead, Owner, Sink};
 use crate::code_names::CodeNames;
+use crate::instant::Instant;
 use crate::kernel::Kernel;
-use crate::{DumpOptions, SamplerKind, Target, dump};
+use crate::probe::GilGroup;
 
 /// What lasts and what was too short to be told by itself is asked for so often.
 const SETTLE_GAP: Nanos = Nanos::from_nanos(1_000_000_000);
@@ -28,8 +30,25 @@ enum Away {
     Taken(Option<StackId>),
     /// It could not be taken.
     Lost(LossReason),
+    /// The kernel's ring had no room for it: the kernel has counted that.
+    Unsent,
     /// Many short absences in sum: their stacks were not kept.
     Summed,
+}
+
+/// What stands for a stack that is not there.
+const INSTEAD: Instead<Away> =
+    Instead { missing: Away::Lost(LossReason::NotTaken), unsent: Away::Unsent, summed: Away::Summed };
+
+impl Away {
+    /// What a wait with such a stack is in the ledger.
+    fn counted(self) -> Counted {
+        match self {
+            Away::Taken(_) | Away::Summed => Counted::Shown,
+            Away::Lost(reason) => Counted::Lost(reason),
+            Away::Unsent => Counted::Elsewhere,
+        }
+    }
 }
 
 /// What is known of threads that are off the CPU.
@@ -49,11 +68,7 @@ pub struct OffCpuTimes {
 impl Default for OffCpuTimes {
     fn default() -> Self {
         OffCpuTimes {
-            absences: Absences::new(Instead {
-                missing: Away::Lost(LossReason::Late),
-                unsent: Away::Lost(LossReason::BufferFull),
-                summed: Away::Summed,
-            }),
+            absences: Absences::new(INSTEAD),
             gils: Vec::new(),
             threads: FxHashMap::default(),
             reasons: BTreeMap::new(),
@@ -84,30 +99,43 @@ impl ProcessSampler {
         absences.watch(off_cpu, new.iter().map(|index| &self.probe.roster.threads[*index]), owner);
     }
 
-    /// Reads the stacks of threads that were asleep when they were first watched.
-    pub(super) fn look_at_sleepers(&mut self, kernel: &mut Kernel, profile: &mut Profile) {
+    /// Reads the stacks of threads that were asleep when they were first watched. Nothing has to be stopped for that: what is
+    /// read is believed if the thread has not moved after it.
+    pub(super) fn look_at_sleepers(&mut self, kernel: &Kernel, profile: &mut Profile) {
         let Some(off_cpu) = &kernel.off_cpu else { return };
-        if !self.off_cpu.absences.has_sleepers() {
-            return;
+        let sleepers = self.off_cpu.absences.take_sleepers();
+        if !sleepers.is_empty() && self.read_sleepers(off_cpu, profile, &sleepers).is_err() {
+            // What has become of the process is found out when its lists are read.
+            self.in_kernel.is_outdated = true;
         }
-        // Should it be gone by now, there is nothing to look at.
-        let Ok(target) = Target::attach(self.probe.target.pid()) else { return };
-        let seen = dump(target, DumpOptions::of_stacks(SamplerKind::Peek));
-        for thread in seen.map(|seen| seen.threads).unwrap_or_default() {
-            if let (Some(tid), None) = (thread.tid, thread.lost) {
-                let mark = thread.truncated.then(truncation_mark);
-                let frames = mark.iter().chain(thread.frames.iter().rev());
-                let ids: Vec<FrameId> = frames.map(|frame| profile.frame(frame)).collect();
-                let python = profile.stack(ids);
-                // Both are only believed if it has not moved after that.
-                let wants_kernel = self.in_kernel.wants_kernel_frames();
-                let stack = python.map(|python| match wants_kernel {
-                    true => push_sleeper(profile, python, kernel_stack(self.probe.target.pid(), tid)),
-                    false => python,
-                });
-                self.off_cpu.absences.take_first_stack(off_cpu, tid, Away::Taken(stack));
+    }
+
+    fn read_sleepers(
+        &mut self,
+        off_cpu: &OffCpu,
+        profile: &mut Profile,
+        sleepers: &FxHashSet<Tid>,
+    ) -> Result<(), ReadError> {
+        let suspended = self.probe.suspended()?;
+        for group in GilGroup::all(&self.probe.roster) {
+            let mut wanted = group.threads;
+            wanted.retain(|index| {
+                let thread = &mut self.probe.roster.threads[*index];
+                sleepers.contains(&thread.tid) && !suspended.contains(index) && thread.look().is_ok()
+            });
+            let mut instants = self.probe.capture(group.gil.as_ref(), &wanted)?;
+            self.probe.complete(instants.iter_mut().map(|instant| &mut instant.capture))?;
+            for Instant { stacks, capture, .. } in instants {
+                for (index, stack) in stacks {
+                    let tid = self.probe.roster.threads[index].tid;
+                    let stack = stack.and_then(|raw| self.resolve(profile, &raw, &capture));
+                    let stack = stack.map(|stack| self.with_kernel_frames(profile, index, stack));
+                    let stack = stack.map_or_else(Away::Lost, Away::Taken);
+                    self.off_cpu.absences.take_first_stack(off_cpu, tid, stack);
+                }
             }
         }
+        Ok(())
     }
 
     /// Takes note of a thread that the scheduler's programs were not told of.
@@ -133,8 +161,8 @@ impl ProcessSampler {
     }
 
     /// Takes note of a sample that stands for so much.
-    pub(super) fn count_sample(&mut self, thread: Tid, time: Nanos) {
-        self.off_cpu.absences.count_sample(thread, time);
+    pub(super) fn count_sample(&mut self, record: &StackRecord<'_>, time: Nanos) {
+        self.off_cpu.absences.count_sample(record.thread(), time, record.time());
     }
 
     /// Records an absence that is over.
@@ -202,37 +230,28 @@ impl ProcessSampler {
             Away::Taken(Some(stack)) => stack,
             Away::Taken(None) => return profile.ledger_mut().count_not_asked_for(),
             // For how long and for what it waited is known all the same.
-            Away::Lost(reason) => push_mark(profile, format!("stack lost: {reason}")),
+            Away::Lost(reason) => push_lost(profile, reason),
+            Away::Unsent => push_lost(profile, LossReason::BufferFull),
             Away::Summed => push_mark(profile, "short waits".to_owned()),
         };
         let reasons = &mut self.off_cpu.reasons;
         let reason =
             *reasons.entry(absence.state).or_insert_with(|| profile.frame(&reason_mark(absence.state)));
         let stack = Some(profile.push(Some(below), reason));
-        profile.record(Sample {
-            at: absence.at,
-            thread,
-            stack,
-            state: absence.state,
-            holds_gil: absence.holds_gil,
-            cpu: Nanos::ZERO,
-            wall: absence.duration,
-        });
+        let &Absence { at, state, holds_gil, duration: wall, since, .. } = absence;
+        let sample = Sample { at, thread, stack, state, holds_gil, cpu: Nanos::ZERO, wall };
+        profile.record_as(sample, since, absence.stack.counted());
     }
 
     /// Records for how long a thread ran since its last sample.
     fn record_unsampled(&mut self, profile: &mut Profile, thread: ThreadId, absence: &Absence<Away>) {
         if self.off_cpu.takes_samples {
             let stack = Some(push_mark(profile, "running, not sampled".to_owned()));
-            let &Absence { at, state, duration, holds_gil, .. } = absence;
-            profile.record(Sample { at, thread, stack, state, holds_gil, cpu: duration, wall: duration });
+            let &Absence { at, state, duration, since, holds_gil, .. } = absence;
+            let sample = Sample { at, thread, stack, state, holds_gil, cpu: duration, wall: duration };
+            profile.record_as(sample, since, Counted::Shown);
         }
     }
-}
-
-/// Where in the kernel a thread waits, if that may be seen.
-fn kernel_stack(process: Pid, thread: Tid) -> Option<Vec<KernelFunction>> {
-    ThreadFiles::open(process, thread).and_then(|files| files.kernel_stack()).ok()
 }
 
 /// Stands on top of a stack, and says what its thread waited for.
@@ -244,6 +263,11 @@ fn reason_mark(state: ThreadState) -> Frame {
 fn push_mark(profile: &mut Profile, text: String) -> StackId {
     let frame = profile.frame(&mark(text));
     profile.push(None, frame)
+}
+
+/// The mark of a stack that is lost.
+fn push_lost(profile: &mut Profile, reason: LossReason) -> StackId {
+    push_mark(profile, format!("stack lost: {reason}"))
 }
 
 fn mark(text: String) -> Frame {
@@ -261,5 +285,23 @@ fn stack_of(
     match walked.and_then(|raw| in_kernel.named(target, record, &raw, codes, profile)) {
         Ok(stack) => Away::Taken(stack),
         Err(reason) => Away::Lost(reason),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lost_stack_is_counted_once_and_not_as_shown() {
+        assert_eq!(Away::Taken(None).counted(), Counted::Shown);
+        assert_eq!(Away::Summed.counted(), Counted::Shown);
+        assert_eq!(Away::Lost(LossReason::Moved).counted(), Counted::Lost(LossReason::Moved));
+        assert_eq!(INSTEAD.missing.counted(), Counted::Lost(LossReason::NotTaken));
+        assert_eq!(
+            INSTEAD.unsent.counted(),
+            Counted::Elsewhere,
+            "the kernel's counter of the full ring has it"
+        );
     }
 }
