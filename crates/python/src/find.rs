@@ -15,6 +15,7 @@ mod scan;
 mod tests;
 mod version;
 
+use memchr::memmem;
 use profiler_memory::{ReadError, ReadMemory};
 use profiler_model::RemoteAddr;
 
@@ -320,6 +321,10 @@ fn variables(image: &Image<'_>, bias: u64) -> Option<Place> {
 
 /// What a search of the module's data finds; `None` where the module is no Python.
 fn by_search(candidate: &Candidate<'_>, memory: &impl ReadMemory) -> Result<Option<Runtime>, FindError> {
+    if image::is_foreign(candidate.module.file) {
+        // Its structures have other sizes: what the search would find is none of ours.
+        return Ok(None);
+    }
     let mut best = None;
     for at in scan::cookies(candidate, memory) {
         match identify(candidate, 0, Place::Runtime(at), memory) {
@@ -459,10 +464,11 @@ fn what_else(modules: &[Module<'_>], likely: &[Candidate<'_>]) -> NotPython {
     if named(["libpython2", "python2"]) || likely.iter().any(has_python2) {
         return NotPython::Python2;
     }
+    // A program of another name that has such a Python in it still names the runtime.
     let foreign = |candidate: &Candidate<'_>| {
-        is_python_name(candidate.file_name())
-            && candidate.image.is_none()
-            && image::is_elf(candidate.module.file)
+        let file = candidate.module.file;
+        image::is_foreign(file)
+            && (is_python_name(candidate.file_name()) || memmem::find(file, b"_PyRuntime").is_some())
     };
     if likely.iter().any(foreign) { NotPython::OtherArchitecture } else { NotPython::NoModule }
 }

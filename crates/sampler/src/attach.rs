@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use profiler_memory::ReadError;
@@ -107,7 +107,7 @@ impl Target {
     /// interpreters and threads that belong together where that one has them.
     pub(crate) fn inherit(heritage: &Heritage, pid: Pid) -> Option<Self> {
         let process = Process::new(pid);
-        let stat = process.stat().ok().filter(|stat| !matches!(stat.state, b'Z' | b'X'))?;
+        let stat = process.stat().ok().filter(|_| process.is_alive())?;
         let executable = process.executable().ok()?;
         if executable.to_str() != Some(&heritage.executable) {
             return None;
@@ -206,7 +206,7 @@ impl Search {
         let process = self.process;
         let pid = process.pid();
         let stat = process.stat().map_err(|error| unseen(&process, &error))?;
-        if matches!(stat.state, b'Z' | b'X') {
+        if !process.is_alive() {
             return Err(AttachError::ProcessEnded(pid));
         }
         let executable = process.executable().map_err(|error| refusal(&process, &error))?;
@@ -347,13 +347,12 @@ fn module_mapping(mapping: &Mapping) -> ModuleMapping {
 /// Opens a mapped file: below the target's root folder, at the path itself (a target in a `chroot` is
 /// shown to us with our own paths), or, where it was deleted or replaced since, the very file that is mapped.
 fn open_module(process: &Process, executable: &str, mapped: &Mapping) -> Option<MappedFile> {
-    let folder = PathBuf::from(format!("/proc/{}", process.pid()));
     if mapped.path == executable {
-        return MappedFile::open(&folder.join("exe")).ok();
+        return MappedFile::open(&process.folder().join("exe")).ok();
     }
     let range = format!("{:x}-{:x}", mapped.start.as_u64(), mapped.end.as_u64());
     MappedFile::open_inode(&process.in_its_root(&mapped.path), mapped.inode)
         .or_else(|_| MappedFile::open_inode(Path::new(&mapped.path), mapped.inode))
-        .or_else(|_| MappedFile::open(&folder.join("map_files").join(range)))
+        .or_else(|_| MappedFile::open(&process.mapped_file(&range)))
         .ok()
 }

@@ -109,6 +109,9 @@ fn threads(target: &Target, roster: &Roster) -> Vec<ExaminedThread> {
         let holder = group.gil.as_ref().and_then(|gil| roster.gil_state(gil)?.holder());
         for index in group.threads {
             let thread = &roster.threads[index];
+            if !thread.is_listed {
+                continue;
+            }
             // A thread that is gone by now is none.
             let Ok(activity) = thread.files.activity() else { continue };
             let waits_for_gil = activity

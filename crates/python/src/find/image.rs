@@ -52,6 +52,12 @@ pub(super) fn is_elf(file: &[u8]) -> bool {
     file.starts_with(&elf::ELFMAG)
 }
 
+/// Whether `file` is an ELF file of another class or byte order than [`Image::parse`] reads.
+pub(super) fn is_foreign(file: &[u8]) -> bool {
+    let is_ours = file.get(4) == Some(&elf::ELFCLASS64.0) && file.get(5) == Some(&elf::ELFDATA2LSB.0);
+    is_elf(file) && !is_ours
+}
+
 impl<'a> Image<'a> {
     /// `None` when `file` is no 64-bit little-endian ELF file.
     pub(super) fn parse(file: &'a [u8], depth: Depth) -> Option<Self> {

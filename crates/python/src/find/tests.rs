@@ -234,6 +234,24 @@ fn what_is_no_python_3_is_said_to_be_what_it_is() {
 }
 
 #[test]
+fn python_of_another_architecture_is_refused_by_name() {
+    // With what the search for 64-bit structures looks for: the version text, and the cookie of 3.13 and later.
+    let old = File { constants: b"3.8.18\0", ..File::default() }.bytes();
+    let new = File { data: &data_of_3_14(INTERPRETER), ..File::default() }.bytes();
+    let embedded = File { symbol: Some(("_PyRuntime", DATA)), ..File::default() }.bytes();
+    let mut memory = Snapshot::new();
+    load(&mut memory, BIAS, &data_of_3_14(INTERPRETER));
+    let refusal = Err(FindError::NotPython(NotPython::OtherArchitecture));
+    for (path, file) in [("/usr/bin/python3.8", old), ("/usr/bin/python3.14", new), ("/usr/bin/app", embedded)] {
+        for (byte, value) in [(4, 1), (5, 2)] {
+            let mut foreign = file.clone();
+            foreign[byte] = value;
+            assert_eq!(find_in(path, &foreign, &memory), refusal, "{path}, byte {byte}");
+        }
+    }
+}
+
+#[test]
 fn unknown_versions_are_named() {
     let mut newer = data_of_3_14(INTERPRETER);
     put(&mut newer, 8, &words([0x0310_01F0]));
