@@ -173,16 +173,20 @@ impl Process {
         fs::read_link(self.folder().join("cwd"))
     }
 
-    /// The kernel threads it has now.
+    /// The kernel threads it has now, without the first one if that has ended before the others.
     ///
     /// # Errors
     /// When the process is gone.
     pub fn threads(&self) -> io::Result<Vec<Tid>> {
+        let first_has_ended = self.stat()?.has_ended();
         let mut threads = Vec::new();
         for entry in fs::read_dir(self.path("task"))? {
             if let Some(tid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) {
                 threads.push(Tid::new(tid));
             }
+        }
+        if first_has_ended {
+            threads.retain(|tid| tid.as_u32() != self.pid.as_u32());
         }
         Ok(threads)
     }

@@ -11,6 +11,7 @@ use crate::codes::Capture;
 use crate::instant::Instant;
 use crate::names;
 use crate::objects::{ObjectCopy, ObjectsWanted, stack_variables};
+use crate::other_pythons::other_pythons;
 use crate::probe::{GilGroup, Probe};
 use crate::roster::Thread;
 use crate::sources::Sources;
@@ -63,6 +64,7 @@ pub fn dump(target: Target, options: DumpOptions) -> Result<ProcessDump, ReadErr
         python_version: target.version_text(),
         executable: target.executable().to_owned(),
         ancestors: Vec::new(),
+        other_pythons: other_pythons(target),
         threads,
         tasks: look.tasks,
         stops: look.stops,

@@ -4,13 +4,16 @@
 use profiler_memory::ReadError;
 use profiler_model::{Frame, FrameKind, LossReason, Nanos, ThreadKey, Timestamp};
 use profiler_os::clock;
-use profiler_profile::{FrameId, Ledger, ProcessId, Profile, Sample, StackId, ThreadId, ThreadInfo};
+use profiler_profile::{
+    FrameId, Ledger, OtherPython, ProcessId, Profile, Sample, StackId, ThreadId, ThreadInfo,
+};
 use profiler_python::{GilAddresses, RawStack};
 
 use crate::code_names::CodeNames;
 use crate::codes::Capture;
 use crate::instant::Instant;
 use crate::names::ThreadNames;
+use crate::other_pythons::OtherPythons;
 use crate::probe::{Found, GilGroup, Probe};
 use crate::roster::{KnownStack, Thread};
 use crate::schedule::Schedule;
@@ -45,6 +48,7 @@ pub struct ProcessSampler {
     in_kernel: InKernel,
     off_cpu: OffCpuTimes,
     process: ProcessId,
+    other_pythons: OtherPythons,
     /// When it was born, if that was while it was watched: its first samples count from then.
     born: Option<Timestamp>,
     /// What its process clock said last, and when sampling began.
@@ -99,6 +103,7 @@ impl ProcessSampler {
             in_kernel: InKernel::default(),
             off_cpu: OffCpuTimes::default(),
             process,
+            other_pythons: OtherPythons::default(),
             born,
             cpu_before,
             cpu_last: cpu_before,
@@ -169,6 +174,11 @@ impl ProcessSampler {
     pub fn look_at_clock(&mut self) {
         let now = self.probe.target.process().cpu_time().unwrap_or(self.cpu_last);
         self.cpu_last = self.cpu_last.max(now);
+    }
+
+    /// The Pythons that run in it beside the one that is sampled, as far as they were looked for.
+    pub fn other_pythons(&mut self, now: Timestamp) -> &[OtherPython] {
+        self.other_pythons.look(&self.probe.target, now)
     }
 
     /// The CPU time that it used while it was sampled, as last seen.

@@ -7,9 +7,7 @@ use profiler_memory::{ReadError, ReadMemory, ReadRequest};
 use profiler_model::{Nanos, NsTid, Pid, RemoteAddr, ThreadState, Tid, Timestamp};
 use profiler_os::{Activity, CpuTurns, Process, Schedule, Switch, SwitchKind, ThreadClock, ThreadFiles};
 use profiler_profile::{StackId, ThreadId};
-use profiler_python::{
-    GilAddresses, Interpreter, Offsets, Runtime, interpreters, native_ids, thread_states,
-};
+use profiler_python::{GilAddresses, Interpreter, Offsets, Runtime, interpreters, native_ids, thread_states};
 
 use crate::capture::StackReader;
 use crate::gil::{self, GilSpan, GilState};
@@ -601,11 +599,7 @@ fn thread_state_at(
 }
 
 /// Whether there are frames on the stack of a thread state, as far as that can be seen while it runs.
-fn runs_python(
-    memory: &impl ReadMemory,
-    offsets: &Offsets,
-    python: &profiler_python::ThreadState,
-) -> bool {
+fn runs_python(memory: &impl ReadMemory, offsets: &Offsets, python: &profiler_python::ThreadState) -> bool {
     let stack = StackReader::new().stack(memory, offsets, python);
     stack.is_ok_and(|stack| !stack.frames.is_empty())
 }
@@ -636,8 +630,7 @@ impl KnownThreads {
 
     /// Those that are left, one for each kernel thread.
     fn rest(self) -> impl Iterator<Item = Thread> {
-        let by_tid: HashMap<Tid, Thread> =
-            self.0.into_values().map(|thread| (thread.tid, thread)).collect();
+        let by_tid: HashMap<Tid, Thread> = self.0.into_values().map(|thread| (thread.tid, thread)).collect();
         by_tid.into_values()
     }
 }
@@ -693,10 +686,10 @@ impl ThreadIds {
         found: &[(usize, profiler_python::ThreadState)],
         last_holders: &[RemoteAddr],
     ) -> Self {
-        let mut ids = ThreadIds { here, by_pthread: HashMap::new(), on_only_thread: None, are_all_taken: false };
-        let kept = |state: &profiler_python::ThreadState| {
-            state.native_id.filter(|id| ids.here.contains_key(id))
-        };
+        let mut ids =
+            ThreadIds { here, by_pthread: HashMap::new(), on_only_thread: None, are_all_taken: false };
+        let kept =
+            |state: &profiler_python::ThreadState| state.native_id.filter(|id| ids.here.contains_key(id));
         let states = || found.iter().map(|(_, state)| state);
         let unknown: Vec<u64> =
             states().filter(|state| kept(state).is_none()).map(|state| state.pthread_id).collect();
@@ -762,7 +755,109 @@ impl ThreadIds {
 
 #[cfg(test)]
 mod tests {
+    use profiler_memory::Snapshot;
+    use profiler_model::InterpreterId;
+
     use super::*;
+
+    const INTERPRETER: RemoteAddr = RemoteAddr::new(0x1000);
+    /// Where the C library's descriptors have the kernel's id.
+    const ID_AT: usize = 720;
+
+    fn state(address: u64, pthread_id: u64, native_id: Option<u32>) -> profiler_python::ThreadState {
+        profiler_python::ThreadState {
+            address: RemoteAddr::new(address),
+            interpreter: INTERPRETER,
+            pthread_id,
+            native_id: native_id.map(NsTid::new),
+        }
+    }
+
+    /// Memory with a descriptor for each `pthread_self()`, which says that it is that thread.
+    fn descriptors(threads: &[(u64, u32)]) -> Snapshot {
+        let mut memory = Snapshot::new();
+        for (pthread, tid) in threads {
+            let mut descriptor = vec![0u8; 1024];
+            descriptor[ID_AT..ID_AT + 4].copy_from_slice(&tid.to_le_bytes());
+            memory.insert(RemoteAddr::new(*pthread), &descriptor);
+        }
+        memory
+    }
+
+    fn places(
+        alive: &[u32],
+        memory: &Snapshot,
+        states: &[profiler_python::ThreadState],
+        last_holder: u64,
+    ) -> Vec<Place> {
+        let here = alive.iter().map(|id| (NsTid::new(*id), Tid::new(*id))).collect();
+        let found: Vec<_> = states.iter().map(|state| (0, *state)).collect();
+        let ids = ThreadIds::among(here, memory, &found, &[RemoteAddr::new(last_holder)]);
+        states.iter().map(|state| ids.kernel_thread(state)).collect()
+    }
+
+    #[test]
+    fn thread_id_of_the_parent_gives_way_to_the_c_librarys() {
+        let memory = descriptors(&[(0x10_000, 200), (0x20_000, 0)]);
+        let states = [state(1, 0x20_000, Some(101)), state(2, 0x10_000, Some(100))];
+        let thread = Place::Thread(Tid::new(200));
+        assert_eq!(places(&[200], &memory, &states, 0), [Place::Gone, thread], "forked by C code");
+        let states = [state(2, 0x10_000, Some(200))];
+        assert_eq!(places(&[200], &memory, &states, 0), [thread], "known to CPython");
+    }
+
+    #[test]
+    fn only_kernel_thread_runs_the_last_holder_of_the_gil() {
+        let memory = descriptors(&[(0x10_000, 100), (0x20_000, 101)]);
+        let states = [state(1, 0x20_000, Some(101)), state(2, 0x10_000, Some(100))];
+        let thread = Place::Thread(Tid::new(200));
+        assert_eq!(places(&[200], &memory, &states, 2), [Place::Gone, thread]);
+        assert_eq!(places(&[200], &memory, &states[1..], 7), [thread], "there is no other one");
+        assert_eq!(places(&[200, 201], &memory, &states, 2), [Place::Unknown, Place::Unknown]);
+    }
+
+    #[test]
+    fn thread_between_two_calls_stays_and_is_met_again() {
+        let pid = Pid::new(std::process::id());
+        let tid = own_tid();
+        let at = Timestamp::from_nanos;
+        let mut roster = Roster::default();
+        roster.interpreters.push(Interpreter {
+            address: INTERPRETER,
+            id: InterpreterId::new(0),
+            gil: None,
+            gc_collecting: None,
+            code_count: None,
+            threads_head: RemoteAddr::new(0),
+        });
+        let here = || HashMap::from([(NsTid::new(tid.as_u32()), tid)]);
+        let take = |roster: &mut Roster, states: &[profiler_python::ThreadState], now: u64| {
+            let found: Vec<_> = states.iter().map(|state| (0, *state)).collect();
+            let ids = ThreadIds::among(here(), &Snapshot::new(), &found, &[]);
+            roster.take_lists(pid, &ids, found, at(now));
+        };
+        let known = |roster: &Roster| {
+            let threads = roster.threads.iter();
+            threads
+                .map(|one| (one.is_listed, one.python.address.as_u64(), one.counted_until))
+                .collect::<Vec<_>>()
+        };
+        take(&mut roster, &[state(1, 0x10_000, Some(tid.as_u32()))], 5);
+        assert_eq!(known(&roster), [(true, 1, at(5))]);
+        take(&mut roster, &[], 6);
+        assert_eq!(known(&roster), [(false, 1, at(5))], "between two calls");
+        take(&mut roster, &[state(2, 0x10_000, Some(tid.as_u32()))], 7);
+        assert_eq!(known(&roster), [(true, 2, at(5))], "its time is counted on");
+        let ids = ThreadIds::among(HashMap::new(), &Snapshot::new(), &[], &[]);
+        roster.take_lists(pid, &ids, Vec::new(), at(8));
+        assert_eq!(known(&roster), [], "its kernel thread has ended");
+    }
+
+    /// The kernel thread that runs this.
+    fn own_tid() -> Tid {
+        let link = std::fs::read_link("/proc/thread-self").unwrap();
+        Tid::new(link.file_name().unwrap().to_str().unwrap().parse().unwrap())
+    }
 
     #[test]
     fn missing_kernel_threads_are_looked_for_ever_more_rarely() {

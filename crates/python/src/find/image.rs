@@ -170,9 +170,14 @@ impl<'a> Image<'a> {
 
     /// Whether the program asks for a libpython to be loaded.
     pub(super) fn needs_libpython(&self) -> bool {
+        self.needed().iter().any(|name| name.starts_with(b"libpython3"))
+    }
+
+    /// The names of the libraries that the loader loads with it.
+    pub(super) fn needed(&self) -> Vec<&'a [u8]> {
         let file = self.elf.data();
         let Ok(Some((entries, strings))) = self.elf.elf_section_table().dynamic(LittleEndian, file) else {
-            return false;
+            return Vec::new();
         };
         let strings = self.elf.elf_section_table().strings(LittleEndian, file, strings).unwrap_or_default();
         entries
@@ -180,7 +185,7 @@ impl<'a> Image<'a> {
             .take(MAX_DYNAMIC_ENTRIES)
             .filter(|entry| entry.d_tag(LittleEndian) == elf::DT_NEEDED)
             .filter_map(|entry| strings.get(u32::try_from(entry.d_val(LittleEndian)).ok()?).ok())
-            .any(|name| name.starts_with(b"libpython3"))
+            .collect()
     }
 }
 

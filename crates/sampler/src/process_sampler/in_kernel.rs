@@ -182,7 +182,8 @@ impl ProcessSampler {
         for (tid, times) in unknown {
             let ledger = profile.ledger_mut();
             let InKernel { told, without_room, .. } = &self.in_kernel;
-            let has_state = (told.contains_key(&tid) || without_room.contains(&tid)) && !self.is_unlisted(tid);
+            let has_state =
+                (told.contains_key(&tid) || without_room.contains(&tid)) && !self.is_unlisted(tid);
             let is_python = has_state || !self.probe.roster.unplaced.is_empty();
             match is_python {
                 true => ledger.count_lost_times(LossReason::UnknownThread, times),
