@@ -79,8 +79,8 @@ pub fn expect_free(pid: Pid, sampler: SamplerKind) -> Result<(), Failure> {
             .with_advice(format!("end the debugger or profiler that is process {tracer}, or let it detach"))
             .with_advice("--nonblocking, which does not stop the process"));
     }
-    match process.stat() {
-        Ok(stat) if stat.state == b'T' => {
+    match process.state() {
+        Some(b'T') => {
             Err(Failure::new(format!("process {pid} is stopped by a signal, so there is nothing to sample"))
                 .with_advice(format!("kill -CONT {pid}, which lets it run on"))
                 .with_advice(format!("profiler dump --pid {pid}, which shows where it stands")))

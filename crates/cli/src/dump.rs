@@ -34,8 +34,21 @@ pub fn run(plan: &DumpPlan) -> anyhow::Result<u8> {
         }
         Ok(())
     })?;
+    dumps.iter().for_each(tell_more);
     dumps.iter().try_for_each(|dump| expect_stacks(dump, plan))?;
     Ok(0)
+}
+
+/// Says what the layouts, which are py-spy's, have no place for.
+fn tell_more(dump: &ProcessDump) {
+    let pid = dump.pid;
+    if dump.threads.is_empty() {
+        say(format_args!("process {pid} has no thread that runs Python at the moment"));
+    }
+    for other in &dump.other_pythons {
+        let (version, path) = (&other.version, &other.path);
+        say(format_args!("process {pid} also runs CPython {version} ({path}), whose threads are not shown"));
+    }
 }
 
 fn options(plan: &DumpPlan) -> DumpOptions {

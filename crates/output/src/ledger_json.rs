@@ -4,7 +4,7 @@
 use std::io::Write;
 
 use profiler_model::{LossReason, Nanos};
-use profiler_profile::{Ledger, ProcessCounts};
+use profiler_profile::{Ledger, OtherPython, ProcessCounts};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
@@ -40,7 +40,8 @@ impl<'a> LedgerView<'a> {
 }
 
 /// Writes the whole ledger as one JSON object. Times are in seconds; `asked_hz` is the sample rate that was asked for, and
-/// `processes` is there if a tree of them was sampled.
+/// `processes` is there if a tree of them was sampled, and
+/// `other_pythons` if a process runs a Python beside the one that was sampled.
 ///
 /// # Errors
 /// When `out` cannot be written.
@@ -66,6 +67,22 @@ struct LedgerFile<'a> {
     own_memory: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     processes: Option<Processes>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    other_pythons: Vec<OtherPythonView<'a>>,
+}
+
+/// A Python that was not sampled.
+#[derive(Serialize)]
+struct OtherPythonView<'a> {
+    pid: u32,
+    version: &'a str,
+    path: &'a str,
+}
+
+impl<'a> From<&'a OtherPython> for OtherPythonView<'a> {
+    fn from(other: &'a OtherPython) -> Self {
+        OtherPythonView { pid: other.pid.as_u32(), version: &other.version, path: &other.path }
+    }
 }
 
 /// How often something happened, for how long in all and at most.
@@ -119,6 +136,7 @@ impl<'a> LedgerFile<'a> {
             own_cpu: ledger.own_cpu.as_secs_f64(),
             own_memory: ledger.own_memory,
             processes: ledger.processes.map(Processes::from),
+            other_pythons: ledger.other_pythons.iter().map(Into::into).collect(),
         }
     }
 }

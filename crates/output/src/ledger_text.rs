@@ -3,7 +3,9 @@
 use std::io::{self, Write};
 
 use profiler_model::Nanos;
-use profiler_profile::{Ledger, ProcessCounts};
+use profiler_profile::{Ledger, OtherPython, ProcessCounts};
+
+use crate::escape;
 
 /// How many samples were taken in which time, and how many were lost for which reasons, in one line.
 pub fn summary(ledger: &Ledger) -> String {
@@ -31,8 +33,17 @@ pub fn write_ledger(ledger: &Ledger, out: &mut dyn Write) -> io::Result<()> {
     if let Some(counts) = &ledger.processes {
         writeln!(out, "{}", processes(counts))?;
     }
+    for other in &ledger.other_pythons {
+        writeln!(out, "{}", not_sampled(other))?;
+    }
     writeln!(out, "{}", stops(ledger))?;
     writeln!(out, "{}", cost(ledger))
+}
+
+/// `not sampled: another Python in process 4711, CPython 3.12.1 (/usr/lib/libpython3.12.so.1.0)`
+fn not_sampled(other: &OtherPython) -> String {
+    let (version, path) = (escape::plain(&other.version), escape::plain(&other.path));
+    format!("not sampled: another Python in process {}, CPython {version} ({path})", other.pid)
 }
 
 /// `lost 12 (0.10 %): 9 thread ended, 3 sampler late`
@@ -139,7 +150,7 @@ pub(crate) fn grouped(number: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use profiler_model::{LossReason, Timestamp};
+    use profiler_model::{LossReason, Pid, Timestamp};
     use profiler_profile::{ProcessInfo, Profile, Sample, ThreadInfo};
 
     use super::*;
@@ -211,6 +222,19 @@ mod tests {
             "processes: 1,007, of which 1,001 were sampled, 2 had no Python, 4 ended before they were looked at"
         );
         assert_eq!(processes(&ProcessCounts::default()), "processes: 0, of which 0 were sampled");
+    }
+
+    #[test]
+    fn another_python_is_said_not_to_be_sampled() {
+        let mut ledger = Ledger::default();
+        let path = "/usr/lib/libpython3.12.so.1.0".to_owned();
+        let other = OtherPython { pid: Pid::new(4711), version: "3.12.1".to_owned(), path };
+        ledger.other_pythons.insert(other);
+        let mut text = Vec::new();
+        write_ledger(&ledger, &mut text).unwrap();
+        let line =
+            "not sampled: another Python in process 4711, CPython 3.12.1 (/usr/lib/libpython3.12.so.1.0)";
+        assert_eq!(String::from_utf8(text).unwrap().lines().nth(1), Some(line));
     }
 
     #[test]

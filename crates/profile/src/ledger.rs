@@ -3,7 +3,11 @@
 //! Attempts = shown + not asked for + lost by reason, always: `attempts` is that sum and nothing is counted
 //! twice, because a sample is counted as shown by [`Profile::record`](crate::Profile::record) alone.
 
+use std::collections::BTreeSet;
+
 use profiler_model::{LossReason, Nanos, Timestamp};
+
+use crate::OtherPython;
 
 /// How many processes a tree had, by what became of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,6 +65,8 @@ pub struct Ledger {
     pub target_cpu: Nanos,
     /// What became of the processes, where a tree of them was sampled.
     pub processes: Option<ProcessCounts>,
+    /// Pythons beside those that were sampled: their threads are in no sample, and in no loss.
+    pub other_pythons: BTreeSet<OtherPython>,
 }
 
 impl Ledger {
@@ -217,6 +223,7 @@ impl Ledger {
             own_memory: self.own_memory,
             target_cpu: self.target_cpu.saturating_sub(earlier.target_cpu),
             processes: self.processes,
+            other_pythons: self.other_pythons.clone(),
         }
     }
 
@@ -260,6 +267,7 @@ impl Ledger {
         self.own_cpu += other.own_cpu;
         self.own_memory = self.own_memory.max(other.own_memory);
         self.target_cpu += other.target_cpu;
+        self.other_pythons.extend(other.other_pythons.iter().cloned());
         if let Some(others) = other.processes {
             self.processes.get_or_insert_default().add(others);
         }

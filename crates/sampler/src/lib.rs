@@ -30,6 +30,7 @@ mod names;
 mod objects;
 mod off_cpu_reason;
 mod opened;
+mod other_pythons;
 mod pause;
 mod peek;
 mod period_changer;

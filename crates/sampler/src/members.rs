@@ -806,8 +806,10 @@ impl Members {
     /// Notes in the ledger how many processes there were, and what those that are sampled have used.
     pub fn settle(&mut self, ledger: &mut Ledger) {
         let mut cpu = self.cpu_of_gone;
+        let now = clock::now();
         for sampler in self.samplers() {
             sampler.look_at_clock();
+            ledger.other_pythons.extend(sampler.other_pythons(now).iter().cloned());
             cpu += sampler.cpu_used();
         }
         ledger.target_cpu = cpu;

@@ -4,13 +4,16 @@
 use profiler_memory::ReadError;
 use profiler_model::{Frame, FrameKind, LossReason, Nanos, ThreadKey, Timestamp};
 use profiler_os::clock;
-use profiler_profile::{FrameId, Ledger, ProcessId, Profile, Sample, StackId, ThreadId, ThreadInfo};
+use profiler_profile::{
+    FrameId, Ledger, OtherPython, ProcessId, Profile, Sample, StackId, ThreadId, ThreadInfo,
+};
 use profiler_python::{GilAddresses, RawStack};
 
 use crate::code_names::CodeNames;
 use crate::codes::Capture;
 use crate::instant::Instant;
 use crate::names::ThreadNames;
+use crate::other_pythons::OtherPythons;
 use crate::probe::{Found, GilGroup, Probe};
 use crate::roster::{KnownStack, Thread};
 use crate::schedule::Schedule;
@@ -45,6 +48,7 @@ pub struct ProcessSampler {
     in_kernel: InKernel,
     off_cpu: OffCpuTimes,
     process: ProcessId,
+    other_pythons: OtherPythons,
     /// When it was born, if that was while it was watched: its first samples count from then.
     born: Option<Timestamp>,
     /// What its process clock said last, and when sampling began.
@@ -99,6 +103,7 @@ impl ProcessSampler {
             in_kernel: InKernel::default(),
             off_cpu: OffCpuTimes::default(),
             process,
+            other_pythons: OtherPythons::default(),
             born,
             cpu_before,
             cpu_last: cpu_before,
@@ -171,6 +176,11 @@ impl ProcessSampler {
         self.cpu_last = self.cpu_last.max(now);
     }
 
+    /// The Pythons that run in it beside the one that is sampled, as far as they were looked for.
+    pub fn other_pythons(&mut self, now: Timestamp) -> &[OtherPython] {
+        self.other_pythons.look(&self.probe.target, now)
+    }
+
     /// The CPU time that it used while it was sampled, as last seen.
     pub fn cpu_used(&self) -> Nanos {
         self.cpu_last.saturating_sub(self.cpu_before)
@@ -210,6 +220,8 @@ impl ProcessSampler {
     }
 
     fn sample_threads(&mut self, profile: &mut Profile, now: Timestamp) -> Result<(), ReadError> {
+        let unplaced = self.probe.roster.unplaced.len() as u64;
+        profile.ledger_mut().count_lost_times(LossReason::UnknownThread, unplaced);
         let suspended = self.probe.suspended()?;
         for group in GilGroup::all(&self.probe.roster) {
             let mut wanted = Vec::new();
@@ -379,6 +391,10 @@ impl ProcessSampler {
                         clocks.slept_after.map(|times_run| KnownStack { stack, times_run });
                     instants().for_each(|at| self.record(profile, index, stack, holds_gil, at, clocks));
                 }
+                // It is in no list, and its memory is used for something else: the thread is between two calls of Python.
+                Err(LossReason::ThreadEnded) if !self.probe.roster.threads[index].is_listed => {
+                    instants().for_each(|at| self.skip_native(profile, index, at, clocks));
+                }
                 Err(reason) => {
                     let is_gone = self.ended && reason == LossReason::Unreadable;
                     let reason = if is_gone { LossReason::ProcessEnded } else { reason };
@@ -416,8 +432,7 @@ impl ProcessSampler {
         clocks: Clocks,
     ) {
         if stack.is_none() {
-            // A thread that has a thread state but runs no Python: there is nothing to show.
-            self.not_asked_for(profile, index, at);
+            self.skip_native(profile, index, at, clocks);
             return;
         }
         let thread = self.thread_id(profile, index);
@@ -427,6 +442,14 @@ impl ProcessSampler {
         known.counted_cpu += cpu;
         known.counted_until = at;
         profile.record(Sample { at, thread, stack, state: clocks.state, holds_gil, cpu, wall });
+    }
+
+    /// Notes that a thread runs no Python at the instant: there is nothing to show. The CPU time up to here is not that of
+    /// the Python that it runs later.
+    fn skip_native(&mut self, profile: &mut Profile, index: usize, at: Timestamp, clocks: Clocks) {
+        let thread = &mut self.probe.roster.threads[index];
+        thread.counted_cpu += clocks.uncounted_since(thread.counted_cpu, self.most_kept_back);
+        self.not_asked_for(profile, index, at);
     }
 
     fn not_asked_for(&mut self, profile: &mut Profile, index: usize, at: Timestamp) {

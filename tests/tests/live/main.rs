@@ -4,6 +4,7 @@
 mod another_python;
 mod asyncio;
 mod bad_input;
+mod c_hosts;
 mod core;
 mod doctor;
 mod dump;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
             another_python,
             asyncio,
             bad_input,
+            c_hosts,
             core,
             doctor,
             dump,

@@ -166,13 +166,21 @@ impl ProcessSampler {
         Ok(())
     }
 
-    /// Counts samples of threads that the program did not know: they are lost if the thread has a thread state;
-    /// otherwise it runs no Python.
+    /// Whether the thread is between two calls of Python, as far as is known.
+    fn is_unlisted(&self, thread: Tid) -> bool {
+        self.probe.roster.threads.iter().any(|known| known.tid == thread && !known.is_listed)
+    }
+
+    /// Counts samples of threads that the program did not know: they are lost if the thread has a thread state, or there are
+    /// some of which nobody knows the thread; otherwise it runs no Python.
     fn settle_unknown(&mut self, profile: &mut Profile) {
-        for (tid, times) in self.in_kernel.unknown.drain() {
+        let unknown: Vec<(Tid, u64)> = self.in_kernel.unknown.drain().collect();
+        for (tid, times) in unknown {
             let ledger = profile.ledger_mut();
-            let is_python =
-                self.in_kernel.told.contains_key(&tid) || self.in_kernel.without_room.contains(&tid);
+            let InKernel { told, without_room, .. } = &self.in_kernel;
+            let has_state =
+                (told.contains_key(&tid) || without_room.contains(&tid)) && !self.is_unlisted(tid);
+            let is_python = has_state || !self.probe.roster.unplaced.is_empty();
             match is_python {
                 true => ledger.count_lost_times(LossReason::UnknownThread, times),
                 false => (0..times).for_each(|_| ledger.count_not_asked_for()),
@@ -221,6 +229,11 @@ impl ProcessSampler {
             }
             Ok(None) => profile.ledger_mut().count_not_asked_for(),
             Err(LossReason::UnknownThread) => {
+                *self.in_kernel.unknown.entry(record.thread()).or_default() += 1;
+            }
+            // It may be in a call of Python with another thread state than before, or in none: the lists tell.
+            Err(LossReason::ThreadEnded) if self.is_unlisted(record.thread()) => {
+                self.in_kernel.is_outdated = true;
                 *self.in_kernel.unknown.entry(record.thread()).or_default() += 1;
             }
             Err(reason) => {
