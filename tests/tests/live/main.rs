@@ -29,6 +29,7 @@ mod off_cpu;
 mod own_namespace;
 mod places;
 mod reused_numbers;
+mod roots;
 mod rough;
 mod short_code;
 mod stuck_search;
@@ -76,6 +77,7 @@ fn main() -> ExitCode {
             own_namespace,
             places,
             reused_numbers,
+            roots,
             rough,
             short_code,
             stuck_search,
