@@ -7,6 +7,7 @@ mod bad_input;
 mod core;
 mod doctor;
 mod dump;
+mod embedding;
 mod formats;
 mod hostile;
 mod in_kernel;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
             core,
             doctor,
             dump,
+            embedding,
             formats,
             hostile,
             in_kernel,
