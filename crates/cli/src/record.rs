@@ -18,7 +18,7 @@ use crate::destination::Destination;
 use crate::failure::Failure;
 use crate::flags::Mode;
 use crate::kernel_clocks::await_clocks;
-use crate::launch::{launch, source_of, status_of};
+use crate::launch::{end_after_time, launch, source_of, status_of};
 use crate::messages::{counted, say};
 use crate::plan::{RecordPlan, Subject};
 use crate::progress::ProgressLine;
@@ -80,9 +80,9 @@ fn record_command(
     signals: &Signals,
     destinations: Destinations,
 ) -> anyhow::Result<u8> {
-    match source_of(&mut command, plan.subprocesses, signals)? {
+    match source_of(&mut command, plan.subprocesses, plan.duration, signals)? {
         Ok(source) => record_source(plan, source, sampling, command, signals, destinations),
-        Err(missing) => missing.status(&mut command, signals),
+        Err(missing) => missing.status(&mut command, plan.keep_running, signals),
     }
 }
 
@@ -116,13 +116,7 @@ fn end_of_command(
             if end.is_some() {
                 return Ok(end);
             }
-            match keep_running {
-                true => say(format_args!("{} runs on", command.title())),
-                false => {
-                    command.stop(signals)?;
-                    say(format_args!("ended {}; --keep-running would leave it running", command.title()));
-                }
-            }
+            end_after_time(command, keep_running, signals)?;
             Ok(None)
         }
     }

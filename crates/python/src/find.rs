@@ -3,7 +3,8 @@
 //! What is sure is tried first: the symbol `_PyRuntime` (3.6: `interp_head`) or the section `.PyRuntime`,
 //! in the executable and in libpython, then in any other module. Only where none of these is there, data is
 //! searched: for the cookie of the debug offsets (3.13+), and in stripped old builds for something that
-//! leads to an interpreter, its thread state and back. A process can hold libpython twice (`import _ctypes`
+//! leads to an interpreter, its thread state and back. A program of any name can be such a build, if it holds
+//! CPython's cache tag. A process can hold libpython twice (`import _ctypes`
 //! of another build, `dlmopen`); one with a live thread is taken. Where several have one, because the program runs
 //! another Python, the program's own is taken: the one in the executable, else in a library that the executable needs,
 //! else in the one that was loaded first.
@@ -241,6 +242,14 @@ pub fn find(modules: &[Module<'_>], memory: &impl ReadMemory) -> Result<Runtime,
             Err(error) => keep_best(&mut best, error)?,
         }
     }
+    // Last, as it takes longest: a stripped Python inside a program of another name.
+    if let Some(program) = likely.first().filter(|candidate| !is_python_name(candidate.file_name())) {
+        match by_tag(program, memory) {
+            Ok(Some(runtime)) => return Ok(runtime),
+            Ok(None) => {}
+            Err(error) => keep_best(&mut best, error)?,
+        }
+    }
     Err(best.unwrap_or_else(|| FindError::NotPython(what_else(modules, &likely))))
 }
 
@@ -414,10 +423,26 @@ fn by_search(candidate: &Candidate<'_>, memory: &impl ReadMemory) -> Result<Opti
         // The executable of a shared build: its Python is in a library that is not mapped yet.
         return Ok(None);
     }
-    match scan::walk(candidate, &offsets, memory) {
-        Some(place) => Ok(Some(assemble(offsets, place))),
-        None => Err(FindError::NotInitialised),
+    by_walk(candidate, offsets, memory).map(Some)
+}
+
+/// What a search finds in a program whose name does not say that it is a Python, but whose constants hold CPython's
+/// cache tag; `None` where they do not.
+fn by_tag(candidate: &Candidate<'_>, memory: &impl ReadMemory) -> Result<Option<Runtime>, FindError> {
+    match version::from_tag(candidate, memory) {
+        Some(version) => by_walk(candidate, table(version)?, memory).map(Some),
+        None => Ok(None),
     }
+}
+
+/// The runtime that is found in the module's data by walking from it to a thread.
+fn by_walk(
+    candidate: &Candidate<'_>,
+    offsets: Offsets,
+    memory: &impl ReadMemory,
+) -> Result<Runtime, FindError> {
+    let place = scan::walk(candidate, &offsets, memory).ok_or(FindError::NotInitialised)?;
+    Ok(assemble(offsets, place))
 }
 
 /// The runtime at `place`: its version, its offsets, and whether a thread lives in it.

@@ -24,6 +24,16 @@ const MAX_REMEMBERED_CALLERS: usize = 65_536;
 /// How many frames are fetched at once.
 const MAX_FRAMES_AHEAD: usize = 128;
 
+/// `owner` of the frame of a generator, 3.11 and later (`FRAME_OWNED_BY_GENERATOR`).
+const OWNED_BY_GENERATOR: u8 = 1;
+
+/// `owner` of a frame that is a part of its frame object, 3.11 and later (`FRAME_OWNED_BY_FRAME_OBJECT`).
+const OWNED_BY_FRAME_OBJECT: u8 = 2;
+
+/// How many bytes into its bytecode the frame of a compiled function stands at most: it never moves from the
+/// beginning. A generator's first `yield` comes after at least three instructions of two bytes.
+const MAX_COMPILED_OFFSET: u32 = 2;
+
 /// The largest frame structure of any version (`PyFrameObject` of 3.6 is read up to its `f_lasti`).
 const MAX_FRAME_BYTES: usize = 256;
 
@@ -213,11 +223,12 @@ impl RawStack {
 
     /// The stack of the thread whose thread state was copied to `thread_state`, of the frames that were walked
     /// elsewhere, leaf first; `end` is where the last of them says that its caller is, unless there were more frames
-    /// than could be walked (`truncated`).
+    /// than could be walked (`truncated`). From `memory` bytecode is read where only that proves the root.
     ///
     /// # Errors
     /// As for [`RawStack::walk`].
     pub fn of_copies(
+        memory: &impl ReadMemory,
         offsets: &Offsets,
         thread_state: &[u8],
         copies: impl Iterator<Item = CopiedFrame>,
@@ -235,7 +246,7 @@ impl RawStack {
         }
         if !truncated {
             let base = offsets.thread.base_frame.and_then(|field| field.get(thread_state));
-            stack.finish(&offsets.frame, base, last.as_ref(), end)?;
+            stack.finish(memory, offsets, base, last.as_ref(), end)?;
         }
         Ok(stack)
     }
@@ -243,12 +254,20 @@ impl RawStack {
     /// Checks that the walk, which ended at `end` after `last`, has come to the root.
     fn finish(
         &mut self,
-        offsets: &FrameOffsets,
+        memory: &impl ReadMemory,
+        offsets: &Offsets,
         base: Option<RemoteAddr>,
         last: Option<&Step>,
         end: RemoteAddr,
     ) -> Result<(), WalkError> {
-        if last.is_some_and(|last| !is_root(offsets, base, last, end)) {
+        let Some(last) = last else { return Ok(()) };
+        let is_root = match offsets.frame.root {
+            StackRoot::Any => true,
+            StackRoot::NotSuspended(opcodes) => !is_suspended(memory, last, opcodes)?,
+            StackRoot::Shim => last.frame.is_none() || is_compiled(memory, offsets, last)?,
+            StackRoot::BaseFrame => Some(end) == base,
+        };
+        if !is_root {
             return Err(WalkError::Unrooted);
         }
         // Nothing of Python stands below the outermost frame.
@@ -297,7 +316,7 @@ impl RawStack {
             at = step.previous;
             last = Some(step);
         }
-        self.finish(&offsets.frame, base, last.as_ref(), at)
+        self.finish(memory, offsets, base, last.as_ref(), at)
     }
 
     /// Where each of the frames lies.
@@ -434,13 +453,28 @@ fn check_code(code: RemoteAddr, tagged: RemoteAddr) -> Result<(), WalkError> {
     if is_pointer { Ok(()) } else { Err(WalkError::BadPointer(tagged)) }
 }
 
-/// Whether a whole stack ends with `last`, whose caller's place is `end`.
-fn is_root(offsets: &FrameOffsets, base: Option<RemoteAddr>, last: &Step, end: RemoteAddr) -> bool {
-    match offsets.root {
-        StackRoot::Any => true,
-        StackRoot::NotOwnedBy(owner) => last.owner != Some(owner),
-        StackRoot::Shim => last.frame.is_none(),
-        StackRoot::BaseFrame => Some(end) == base,
+/// Whether a frame is that of a generator which stands at one of these opcodes. It says where its bytecode is, which
+/// lasts as long as the generator, and in which these opcodes are never replaced.
+fn is_suspended(memory: &impl ReadMemory, step: &Step, opcodes: &[u8]) -> Result<bool, ReadError> {
+    match step.frame {
+        Some(frame) if step.owner == Some(OWNED_BY_GENERATOR) => {
+            let opcode: u8 = memory.scalar(RemoteAddr::new(frame.instruction))?;
+            Ok(opcodes.contains(&opcode))
+        }
+        _ => Ok(false),
+    }
+}
+
+/// Whether a frame is that of a compiled function, below which there is no shim. CPython itself runs no frame that
+/// belongs to a frame object, and a generator that it runs is suspended further on than at its beginning.
+fn is_compiled(memory: &impl ReadMemory, offsets: &Offsets, step: &Step) -> Result<bool, ReadError> {
+    match (step.owner, step.frame) {
+        (Some(OWNED_BY_FRAME_OBJECT), Some(_)) => Ok(true),
+        (Some(OWNED_BY_GENERATOR), Some(frame)) => {
+            let offset = frame.instruction_offset(memory, offsets)?;
+            Ok(offset.is_some_and(|offset| offset <= MAX_COMPILED_OFFSET))
+        }
+        _ => Ok(false),
     }
 }
 

@@ -8,6 +8,7 @@ mod c_hosts;
 mod core;
 mod doctor;
 mod dump;
+mod embedding;
 mod formats;
 mod hostile;
 mod hostile_files;
@@ -31,6 +32,7 @@ mod off_cpu;
 mod own_namespace;
 mod places;
 mod reused_numbers;
+mod roots;
 mod rough;
 mod short_code;
 mod stuck_search;
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
             core,
             doctor,
             dump,
+            embedding,
             formats,
             hostile,
             hostile_files,
@@ -80,6 +83,7 @@ fn main() -> ExitCode {
             own_namespace,
             places,
             reused_numbers,
+            roots,
             rough,
             short_code,
             stuck_search,

@@ -229,6 +229,31 @@ fn an_old_build_without_symbols_is_found_by_walking() {
 }
 
 #[test]
+fn a_stripped_program_of_another_name_is_found_by_its_cache_tag() {
+    let offsets = offsets_for(Version { major: 3, minor: 8, micro: 18, release: 0xF0 }).unwrap();
+    let mut data = vec![0; 0x800];
+    put(&mut data, 0x400 + 24, &words([THREAD + 0x200, INTERPRETER, INTERPRETER, 1]));
+    let mut memory = Snapshot::new();
+    load(&mut memory, BIAS, &data);
+    run_thread(&mut memory, &offsets, INTERPRETER);
+    // The version of a library comes first.
+    let file = File { constants: b"3.9.2\x003.8.18\0cpython-38\0", ..File::default() }.bytes();
+    let runtime = find_in("/opt/service", &file, &memory).unwrap();
+    assert_eq!(runtime.main_address, RemoteAddr::new(BIAS + DATA + 0x400));
+    assert_eq!((runtime.offsets.version.minor, runtime.offsets.version.micro), (8, 18));
+
+    let mut memory = Snapshot::new();
+    load(&mut memory, BIAS, &data);
+    run_thread(&mut memory, &offsets, THREAD);
+    assert_eq!(find_in("/opt/service", &file, &memory), Err(FindError::NotInitialised));
+    let without_tag = File { constants: b"3.8.18\0", ..File::default() }.bytes();
+    assert_eq!(
+        find_in("/opt/service", &without_tag, &memory),
+        Err(FindError::NotPython(NotPython::NoModule))
+    );
+}
+
+#[test]
 fn a_stripped_3_6_is_found_by_a_thread_that_runs_a_frame() {
     const FRAME: u64 = THREAD + 0x200;
     let offsets = offsets_for(Version { major: 3, minor: 6, micro: 9, release: 0xF0 }).unwrap();

@@ -8,7 +8,7 @@ use profiler_memory::ReadError;
 use profiler_model::{Frame, LossReason, Nanos, ThreadState, Tid, Timestamp};
 use profiler_os::KernelFunction;
 use profiler_profile::{FrameId, Profile, Sample, StackId};
-use profiler_python::{Offsets, RawStack};
+use profiler_python::RawStack;
 use rustc_hash::FxHashMap;
 
 use super::{ProcessSampler, Sampled, truncation_mark};
@@ -250,7 +250,7 @@ impl ProcessSampler {
         record: &StackRecord<'_>,
     ) -> Result<Option<(usize, StackId)>, LossReason> {
         let target = &self.probe.target;
-        let raw = self.in_kernel.walked(record, target.offsets())?;
+        let raw = self.in_kernel.walked(record, target)?;
         if self.options.gil_only && !record.holds_gil() {
             return Ok(None);
         }
@@ -304,8 +304,8 @@ impl ProcessSampler {
 
 impl InKernel {
     /// The stack of a record, walked.
-    pub(super) fn walked(&self, record: &StackRecord<'_>, offsets: &Offsets) -> Result<RawStack, LossReason> {
-        self.names.stack(record, offsets)
+    pub(super) fn walked(&self, record: &StackRecord<'_>, target: &Target) -> Result<RawStack, LossReason> {
+        self.names.stack(record, target)
     }
 
     /// The same stack with its names, and on it what the thread did in the kernel, if that was asked for; `None` where no
