@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use profiler_model::Nanos;
 use profiler_os::launch::{CommandEnd, InvokingUser, Streams};
+use profiler_os::priority::LargerShare;
 use profiler_os::signals::{Received, Signals, UserSignal};
 use profiler_output::{ViewOptions, write_ledger, write_ledger_json};
 use profiler_profile::{Ledger, Profile};
@@ -204,6 +205,9 @@ impl Recording {
             End::TimeOver => stop = plan.duration.map(Stop::TimeOver),
             End::Asked => {}
         }
+        // Beside a hundred busy threads a CPU it would take seconds to write what was recorded, and to end. It is the last
+        // thing to do, so that the share is kept until then.
+        std::mem::forget(LargerShare::instead_of_real_time());
         let stop = stop.unwrap_or(Stop::TargetEnded);
         Recording { profile, stop, title }
     }

@@ -9,6 +9,8 @@
 //! gets a larger share instead, in turns.
 
 use nix::errno::Errno;
+use nix::unistd::gettid;
+use profiler_model::Tid;
 
 use crate::clock;
 
@@ -32,9 +34,22 @@ const SLICE_NANOS: u64 = 100_000;
 /// may let sleepers oversleep by 50 µs. Processes that it starts later are ordinary again.
 pub fn want_promptness() -> Promptness {
     clock::want_exact_wakeups();
-    if set_real_time() {
+    make_prompt(CALLER)
+}
+
+/// What the kernel takes for the calling thread.
+const CALLER: Tid = Tid::new(0);
+
+/// The id of the calling thread, for [`make_prompt`].
+pub fn this_thread() -> Tid {
+    Tid::new(gettid().as_raw().cast_unsigned())
+}
+
+/// Makes a thread of this process prompt, as far as is permitted: one that has work to do and waits for a CPU gets one.
+pub fn make_prompt(thread: Tid) -> Promptness {
+    if set_real_time(thread) {
         Promptness::RealTime
-    } else if set_short_slices() {
+    } else if set_short_slices(thread) {
         Promptness::ShortSlices
     } else {
         Promptness::Ordinary
@@ -69,6 +84,17 @@ impl LargerShare {
         (nice_before > NICEST_TO_ITSELF && set_niceness(NICEST_TO_ITSELF))
             .then_some(LargerShare { nice_before })
     }
+
+    /// Takes it for the calling thread in exchange for its real-time priority, if it has that: without a moment in which it
+    /// waits like any other thread.
+    #[must_use]
+    pub fn instead_of_real_time() -> Option<Self> {
+        let share = LargerShare::take();
+        if is_real_time() {
+            want_no_promptness();
+        }
+        share
+    }
 }
 
 impl Drop for LargerShare {
@@ -92,13 +118,24 @@ fn set_niceness(nice: i32) -> bool {
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) == 0 }
 }
 
-fn set_real_time() -> bool {
+fn number(thread: Tid) -> libc::pid_t {
+    thread.as_u32().cast_signed()
+}
+
+/// Whether the calling thread has real-time priority.
+fn is_real_time() -> bool {
+    // SAFETY: the call takes a plain number; 0 is the calling thread.
+    let policy = unsafe { libc::sched_getscheduler(0) };
+    policy & !libc::SCHED_RESET_ON_FORK == libc::SCHED_FIFO
+}
+
+fn set_real_time(thread: Tid) -> bool {
     // SAFETY: sched_param is plain data for which all zeroes is a valid value.
     let mut parameter: libc::sched_param = unsafe { std::mem::zeroed() };
     parameter.sched_priority = 1;
     let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
     // SAFETY: `parameter` is valid and outlives the call, which only reads it; 0 is the calling thread.
-    unsafe { libc::sched_setscheduler(0, policy, &parameter) == 0 }
+    unsafe { libc::sched_setscheduler(number(thread), policy, &parameter) == 0 }
 }
 
 /// `struct sched_attr` of `sched_setattr(2)`, first version.
@@ -115,7 +152,7 @@ struct SchedAttr {
     period: u64,
 }
 
-fn set_short_slices() -> bool {
+fn set_short_slices(thread: Tid) -> bool {
     let attributes = SchedAttr {
         size: size_of::<SchedAttr>() as u32,
         policy: libc::SCHED_OTHER as u32,
@@ -125,7 +162,7 @@ fn set_short_slices() -> bool {
     };
     // SAFETY: `attributes` has the layout that the call reads, says its own size and outlives the call; 0
     // is the calling thread.
-    unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &attributes, 0) == 0 }
+    unsafe { libc::syscall(libc::SYS_sched_setattr, number(thread), &attributes, 0) == 0 }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use profiler_bpf::ClockEvents;
 use profiler_model::Nanos;
-use profiler_os::{clock, quiet_thread};
+use profiler_os::{clock, priority, quiet_thread};
 
 use crate::random::Random;
 use crate::random_period::{PeriodSequence, RandomPeriod};
@@ -44,6 +44,8 @@ impl Drop for PeriodChanger {
 /// Changes the period of one CPU after the other, each as often as the range says, whether it meets a target or not: a period
 /// that misses a target would stay otherwise, and one that meets it would not.
 fn change_until(over: &(Mutex<bool>, Condvar), events: &Mutex<ClockEvents>, range: RandomPeriod) {
+    // It has little to do. Whoever stops the clocks waits for it meanwhile.
+    priority::want_promptness();
     let mut random = Random::new(clock::now().as_nanos());
     let mut waiting: Vec<u32> = Vec::new();
     let mut periods: BTreeMap<u32, PeriodSequence> = BTreeMap::new();

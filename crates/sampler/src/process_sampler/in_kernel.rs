@@ -172,7 +172,7 @@ impl ProcessSampler {
 
     /// Counts samples of threads that the program did not know: they are lost if the thread has a thread state;
     /// otherwise it runs no Python.
-    fn settle_unknown(&mut self, profile: &mut Profile) {
+    pub fn settle_unknown(&mut self, profile: &mut Profile) {
         for (tid, times) in self.in_kernel.unknown.drain() {
             let ledger = profile.ledger_mut();
             let is_python =
