@@ -58,11 +58,7 @@ pub fn make_prompt(thread: Tid) -> Promptness {
 
 /// Makes the calling thread an ordinary one again, for work that has time.
 pub fn want_no_promptness() {
-    // SAFETY: sched_param is plain data for which all zeroes is a valid value.
-    let parameter: libc::sched_param = unsafe { std::mem::zeroed() };
-    let policy = libc::SCHED_OTHER | libc::SCHED_RESET_ON_FORK;
-    // SAFETY: `parameter` is valid and outlives the call, which only reads it; 0 is the calling thread.
-    unsafe { libc::sched_setscheduler(0, policy, &parameter) };
+    set_policy(CALLER, libc::SCHED_OTHER | libc::SCHED_RESET_ON_FORK, 0);
 }
 
 /// The niceness of the largest share: beside a hundred ordinary threads on its CPU, a thread has nearly half of the time.
@@ -118,6 +114,40 @@ fn set_niceness(nice: i32) -> bool {
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) == 0 }
 }
 
+/// As long as it lives, threads that the calling thread starts have real-time priority, if that is permitted. So has the
+/// calling thread.
+pub(crate) struct PromptChildren {
+    policy: libc::c_int,
+    parameter: libc::sched_param,
+}
+
+impl PromptChildren {
+    /// From now on; none where it is not permitted.
+    pub(crate) fn begin() -> Option<Self> {
+        // SAFETY: sched_param is plain data for which all zeroes is a valid value.
+        let mut parameter: libc::sched_param = unsafe { std::mem::zeroed() };
+        // SAFETY: the call takes a plain number; 0 is the calling thread.
+        let policy = unsafe { libc::sched_getscheduler(0) };
+        // SAFETY: `parameter` is valid and outlives the call, which writes it.
+        let known = policy >= 0 && unsafe { libc::sched_getparam(0, &raw mut parameter) } == 0;
+        (known && set_policy(CALLER, libc::SCHED_FIFO, 1)).then_some(PromptChildren { policy, parameter })
+    }
+}
+
+impl Drop for PromptChildren {
+    fn drop(&mut self) {
+        set_policy(CALLER, self.policy, self.parameter.sched_priority);
+    }
+}
+
+fn set_policy(thread: Tid, policy: libc::c_int, priority: libc::c_int) -> bool {
+    // SAFETY: sched_param is plain data for which all zeroes is a valid value.
+    let mut parameter: libc::sched_param = unsafe { std::mem::zeroed() };
+    parameter.sched_priority = priority;
+    // SAFETY: `parameter` is valid and outlives the call, which only reads it; 0 is the calling thread.
+    unsafe { libc::sched_setscheduler(number(thread), policy, &parameter) == 0 }
+}
+
 fn number(thread: Tid) -> libc::pid_t {
     thread.as_u32().cast_signed()
 }
@@ -130,12 +160,7 @@ fn is_real_time() -> bool {
 }
 
 fn set_real_time(thread: Tid) -> bool {
-    // SAFETY: sched_param is plain data for which all zeroes is a valid value.
-    let mut parameter: libc::sched_param = unsafe { std::mem::zeroed() };
-    parameter.sched_priority = 1;
-    let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
-    // SAFETY: `parameter` is valid and outlives the call, which only reads it; 0 is the calling thread.
-    unsafe { libc::sched_setscheduler(number(thread), policy, &parameter) == 0 }
+    set_policy(thread, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, 1)
 }
 
 /// `struct sched_attr` of `sched_setattr(2)`, first version.
@@ -168,6 +193,17 @@ fn set_short_slices(thread: Tid) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn prompt_thread_begins_with_the_priority_that_is_permitted() {
+        let was_real_time = is_real_time();
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let work = move || sender.send((is_real_time(), want_promptness())).unwrap();
+        crate::quiet_thread::spawn_prompt("test", work).unwrap().join().unwrap();
+        let (is_prompt, granted) = receiver.recv().unwrap();
+        assert_eq!(is_prompt, granted == Promptness::RealTime);
+        assert_eq!(is_real_time(), was_real_time, "it was given back");
+    }
 
     #[test]
     fn a_larger_share_is_given_back() {

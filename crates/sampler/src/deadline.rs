@@ -3,7 +3,6 @@
 //! of its own, which does nothing else, wakes at the deadline ahead of all ordinary work.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use profiler_model::{Nanos, Tid, Timestamp};
@@ -21,7 +20,6 @@ pub fn latest_look(deadline: Timestamp) -> Timestamp {
 #[derive(Debug)]
 pub struct DeadlineKeeper {
     over: Arc<(Mutex<bool>, Condvar)>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl DeadlineKeeper {
@@ -31,18 +29,16 @@ impl DeadlineKeeper {
         let over = Arc::new((Mutex::new(false), Condvar::new()));
         let (its_over, caller) = (over.clone(), priority::this_thread());
         let keep = move || keep_until(&its_over, deadline, caller, stop);
-        DeadlineKeeper { over, thread: quiet_thread::spawn("deadline", keep).ok() }
+        let _ = quiet_thread::spawn_prompt("deadline", keep);
+        DeadlineKeeper { over }
     }
 }
 
 impl Drop for DeadlineKeeper {
     fn drop(&mut self) {
+        // It is not waited for: where it may not go ahead of others, that takes long.
         *lock(&self.over.0) = true;
         self.over.1.notify_all();
-        if let Some(thread) = self.thread.take() {
-            // It panicked, or it has ended.
-            let _ = thread.join();
-        }
     }
 }
 
@@ -52,7 +48,6 @@ fn keep_until(
     caller: Tid,
     stop: impl FnOnce() + Send + 'static,
 ) {
-    priority::want_promptness();
     if is_over_before(over, deadline) {
         return;
     }

@@ -3,12 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use profiler_bpf::ClockEvents;
 use profiler_model::Nanos;
-use profiler_os::{clock, priority, quiet_thread};
+use profiler_os::{clock, quiet_thread};
 
 use crate::random::Random;
 use crate::random_period::{PeriodSequence, RandomPeriod};
@@ -17,7 +16,6 @@ use crate::random_period::{PeriodSequence, RandomPeriod};
 #[derive(Debug)]
 pub struct PeriodChanger {
     over: Arc<(Mutex<bool>, Condvar)>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl PeriodChanger {
@@ -25,8 +23,9 @@ impl PeriodChanger {
     pub fn start(events: Arc<Mutex<ClockEvents>>, range: RandomPeriod) -> Self {
         let over = Arc::new((Mutex::new(false), Condvar::new()));
         let its_over = over.clone();
-        let thread = quiet_thread::spawn("periods", move || change_until(&its_over, &events, range)).ok();
-        PeriodChanger { over, thread }
+        // It has little to do, and whoever stops the clocks may wait for it.
+        let _ = quiet_thread::spawn_prompt("periods", move || change_until(&its_over, &events, range));
+        PeriodChanger { over }
     }
 }
 
@@ -34,18 +33,12 @@ impl Drop for PeriodChanger {
     fn drop(&mut self) {
         *self.over.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.over.1.notify_all();
-        if let Some(thread) = self.thread.take() {
-            // It panicked, or it has ended.
-            let _ = thread.join();
-        }
     }
 }
 
 /// Changes the period of one CPU after the other, each as often as the range says, whether it meets a target or not: a period
 /// that misses a target would stay otherwise, and one that meets it would not.
 fn change_until(over: &(Mutex<bool>, Condvar), events: &Mutex<ClockEvents>, range: RandomPeriod) {
-    // It has little to do. Whoever stops the clocks waits for it meanwhile.
-    priority::want_promptness();
     let mut random = Random::new(clock::now().as_nanos());
     let mut waiting: Vec<u32> = Vec::new();
     let mut periods: BTreeMap<u32, PeriodSequence> = BTreeMap::new();
