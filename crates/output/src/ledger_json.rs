@@ -54,6 +54,8 @@ pub fn write_ledger_json(ledger: &Ledger, out: &mut dyn Write) -> Result<(), Out
 struct LedgerFile<'a> {
     #[serde(flatten)]
     counts: LedgerView<'a>,
+    /// What lost samples stand for, as far as it is known.
+    lost_cpu: f64,
     duration: f64,
     before_python: f64,
     asked_hz: Option<f64>,
@@ -105,6 +107,7 @@ impl<'a> LedgerFile<'a> {
         let interval = ledger.interval.filter(|interval| *interval > Nanos::ZERO);
         LedgerFile {
             counts: LedgerView::new(ledger),
+            lost_cpu: ledger.lost_cpu().as_secs_f64(),
             duration: ledger.duration().as_secs_f64(),
             before_python: ledger.before_python.as_secs_f64(),
             asked_hz: interval.map(|interval| 1.0 / interval.as_secs_f64()),

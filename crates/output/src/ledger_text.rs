@@ -35,7 +35,7 @@ pub fn write_ledger(ledger: &Ledger, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "{}", cost(ledger))
 }
 
-/// `lost 12 (0.10 %): 9 thread ended, 3 sampler late`
+/// `lost 12 (0.10 %, 11.20 ms of CPU): 9 thread ended, 3 sampler late`
 fn losses(ledger: &Ledger) -> String {
     if ledger.lost() == 0 {
         return "none lost".to_owned();
@@ -43,7 +43,11 @@ fn losses(ledger: &Ledger) -> String {
     let reasons: Vec<String> =
         ledger.losses().iter().map(|(reason, times)| format!("{} {reason}", grouped(*times))).collect();
     let share = 100.0 * ledger.lost() as f64 / ledger.attempts() as f64;
-    format!("lost {} ({share:.2} %): {}", grouped(ledger.lost()), reasons.join(", "))
+    let cpu = match ledger.lost_cpu() {
+        Nanos::ZERO => String::new(),
+        cpu => format!(", {} of CPU", duration(cpu)),
+    };
+    format!("lost {} ({share:.2} %{cpu}): {}", grouped(ledger.lost()), reasons.join(", "))
 }
 
 /// `processes: 1,001, of which 990 were sampled, 8 had no Python, 3 ended before they were looked at`

@@ -353,7 +353,7 @@ impl Members {
                 }
                 self.count_missed_instants(profile, pid, due, instants);
             }
-            self.sample_one(profile, pid, now);
+            self.sample_one(profile, pid, now, began.since(due));
         }
     }
 
@@ -556,12 +556,12 @@ impl Members {
         }
     }
 
-    fn sample_one(&mut self, profile: &mut Profile, pid: Pid, now: Timestamp) {
+    fn sample_one(&mut self, profile: &mut Profile, pid: Pid, now: Timestamp, late: Nanos) {
         let Some(member) = self.members.get_mut(&pid) else { return };
         let State::Sampled(sampler) = &mut member.state else { return };
         let outcome = match &mut self.kernel {
             Some(kernel) => sampler.look_in_kernel(kernel, profile, now),
-            None => sampler.sample(profile, now),
+            None => sampler.sample(profile, now, late),
         };
         member.was_sampled |= sampler.has_threads() && sampler.has_room();
         match outcome {

@@ -57,6 +57,8 @@ pub struct Thread {
     pub schedule: Schedule,
     /// What it was doing at the last look.
     pub activity: Activity,
+    /// Whether it slept at the last look and had run since the one before.
+    pub has_fallen_asleep: bool,
     /// Its id in the profile, once it has one.
     pub id: Option<ThreadId>,
     /// The stack that was proved last: still true while the thread sleeps and has not run since.
@@ -105,6 +107,14 @@ impl Thread {
     /// # Errors
     /// When the thread has ended.
     pub fn look(&mut self) -> std::io::Result<()> {
+        let (was_running, times_run) = (self.is_running(), self.schedule.times_run);
+        self.look_now()?;
+        let has_run = was_running || self.schedule.times_run != times_run;
+        self.has_fallen_asleep = !self.is_running() && has_run;
+        Ok(())
+    }
+
+    fn look_now(&mut self) -> std::io::Result<()> {
         if self.watch.sleeps_on() {
             return Ok(());
         }
@@ -479,6 +489,7 @@ fn new_thread(
         files,
         schedule,
         activity,
+        has_fallen_asleep: false,
         id: None,
         known: None,
         waits_for_cpu: Cell::new(has_waited_much(&schedule)),

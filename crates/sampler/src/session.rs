@@ -129,7 +129,8 @@ impl Session {
                 self.run_on_schedule(profile, limit, company, callback)
             }
             SamplerKind::Peek => {
-                clock::want_exact_wakeups();
+                // One that waits for a CPU gets it when its target sleeps, and sees that too often.
+                priority::want_promptness();
                 self.run_on_schedule(profile, limit, None, callback)
             }
             SamplerKind::Bpf => self.run_in_kernel(profile, limit, callback),

@@ -230,6 +230,9 @@ impl ProcessSampler {
             Err(reason) => {
                 self.in_kernel.is_outdated |= reason == LossReason::ThreadEnded;
                 profile.ledger_mut().count_lost(reason);
+                if exactly.is_none() {
+                    profile.ledger_mut().count_lost_cpu(by_tick);
+                }
             }
         }
     }
