@@ -149,6 +149,7 @@ mod tests {
         let mut ledger = Ledger::default();
         ledger.count_not_asked_for();
         ledger.count_lost_times(LossReason::Late, 3);
+        ledger.count_lost_cpu(Nanos::from_nanos(30_000_000));
         ledger.count_stop(Nanos::from_nanos(85_000));
         ledger.interval = Some(Nanos::from_nanos(10_000_000));
         ledger.processes = Some(ProcessCounts { sampled: 2, missed: 1, ..ProcessCounts::default() });
@@ -156,6 +157,7 @@ mod tests {
         write_ledger_json(&ledger, &mut text).unwrap();
         let read: serde_json::Value = serde_json::from_slice(&text).unwrap();
         assert_eq!((&read["attempts"], &read["lost"]["sampler late"]), (&4.into(), &3.into()));
+        assert_eq!(&read["lost_cpu"], &0.03);
         assert_eq!((&read["stops"]["count"], &read["stops"]["longest"]), (&1.into(), &85e-6.into()));
         assert_eq!((&read["asked_hz"], &read["processes"]["found"]), (&100.0.into(), &3.into()));
     }

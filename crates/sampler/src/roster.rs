@@ -270,6 +270,11 @@ impl Thread {
                 && self.files.schedule().is_ok_and(|now| now.times_run == self.schedule.times_run)
     }
 
+    /// Whether it ran at the last look and does not now.
+    pub fn has_fallen_asleep_since_look(&self) -> bool {
+        self.is_running() && self.files.activity().is_ok_and(|now| now != Activity::Running)
+    }
+
     /// Whether it was on a CPU, or ready for one, at the last look.
     pub fn is_running(&self) -> bool {
         self.activity == Activity::Running

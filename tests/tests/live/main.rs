@@ -7,6 +7,7 @@ mod bad_input;
 mod core;
 mod doctor;
 mod dump;
+mod endings;
 mod formats;
 mod hostile;
 mod in_kernel;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
             core,
             doctor,
             dump,
+            endings,
             formats,
             hostile,
             in_kernel,
