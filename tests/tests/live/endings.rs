@@ -23,8 +23,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Between two looks at a process.
 const NAP: Duration = Duration::from_millis(1);
 
-fn record(case: &Case, fixture: &Fixture, words: &str) -> Profiler {
-    Profiler::new("record").words(&case.sampler_words()).words(words).pid(fixture)
+fn record(case: &Case, fixture: &Fixture, words: &str, output: &Path) -> Profiler {
+    Profiler::new("record").words(&case.sampler_words()).words(words).arg("-o").arg(output).pid(fixture)
 }
 
 /// What may be read after the end, and its priority, are judged by unit tests: this is what they promise together.
@@ -33,8 +33,8 @@ fn highest_rate_ends_in_time(case: &Case) -> Result<()> {
     const LATEST: f64 = DURATION + 0.5;
     let fixture = Fixture::start(case.interpreter, LABYRINTH, &[])?;
     let scratch = Scratch::new()?;
-    let words = format!("-r 100000 -d {DURATION} -f raw -o");
-    let run = record(case, &fixture, &words).arg(scratch.file("out.txt")).succeed()?;
+    let words = format!("-r 100000 -d {DURATION} -f raw");
+    let run = record(case, &fixture, &words, &scratch.file("out.txt")).succeed()?;
     let ledger = run.ledger()?;
     ensure!((DURATION..=LATEST).contains(&ledger.duration), "{} s: {}", ledger.duration, run.stderr);
     ensure!(ledger.shown > 0, "{}", run.stderr);
@@ -104,7 +104,7 @@ fn pipe_is_written_when_it_has_a_reader(case: &Case) -> Result<()> {
     let fixture = Fixture::start(case.interpreter, LABYRINTH, &[])?;
     let scratch = Scratch::new()?;
     let path = pipe(&scratch)?;
-    let running = record(case, &fixture, "-d 0.3 -r 500 -f raw -o").arg(&path).spawn()?;
+    let running = record(case, &fixture, "-d 0.3 -r 500 -f raw", &path).spawn()?;
     wait_for_line(&running, "Waiting for a reader")?;
     let mut text = String::new();
     File::open(&path)?.read_to_string(&mut text)?;
@@ -118,7 +118,7 @@ fn interrupt_ends_the_wait_for_a_reader(case: &Case) -> Result<()> {
     let fixture = Fixture::start(case.interpreter, LABYRINTH, &[])?;
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
         let scratch = Scratch::new()?;
-        let running = record(case, &fixture, "-o").arg(pipe(&scratch)?).spawn()?;
+        let running = record(case, &fixture, "", &pipe(&scratch)?).spawn()?;
         wait_for_line(&running, "Waiting for a reader")?;
         running.signal(signal)?;
         let run = running.wait()?;
@@ -140,7 +140,7 @@ fn interrupt_sent_twice_at_once_keeps_data(case: &Case) -> Result<()> {
     let fixture = Fixture::start(case.interpreter, LABYRINTH, &[])?;
     let scratch = Scratch::new()?;
     let file = scratch.file("out.txt");
-    let mut running = record(case, &fixture, "-r 500 -f raw -o").arg(&file).spawn()?;
+    let mut running = record(case, &fixture, "-r 500 -f raw", &file).spawn()?;
     running.wait_until_sampling()?;
     let pid = running.pid();
     running.signal(Signal::SIGINT)?;
@@ -173,7 +173,7 @@ fn repeated_interrupt_quits_and_says_what_is_lost(case: &Case) -> Result<()> {
     let scratch = Scratch::new()?;
     let path = pipe(&scratch)?;
     let _reader = full_pipe(&path)?;
-    let running = record(case, &fixture, "-d 0.3 -r 500 -f raw -o").arg(&path).spawn()?;
+    let running = record(case, &fixture, "-d 0.3 -r 500 -f raw", &path).spawn()?;
     wait_for_line(&running, "stopped: ")?;
     wait_for("end", || {
         running.signal(Signal::SIGINT)?;
@@ -191,7 +191,7 @@ fn sleepers_alone_are_told_of_idle(case: &Case) -> Result<()> {
     let fixture = Fixture::inline(case.interpreter, source)?;
     wait_until_still(fixture.pid())?;
     let scratch = Scratch::new()?;
-    let record = record(case, &fixture, "-d 0.3 -r 500 -f raw -o").arg(scratch.file("out.txt"));
+    let record = record(case, &fixture, "-d 0.3 -r 500 -f raw", &scratch.file("out.txt"));
     let run = record.fail(&["--idle"])?;
     ensure!(!run.stderr.contains("--rate"), "{}", run.stderr);
     Ok(())
