@@ -313,7 +313,8 @@ impl Running {
         voluntary_switches(self.profiler_pid()).unwrap_or(0)
     }
 
-    fn stderr_so_far(&self) -> String {
+    /// What it has written to stderr.
+    pub fn stderr_so_far(&self) -> String {
         self.outputs.as_ref().map(|(_, stderr)| stderr.so_far()).unwrap_or_default()
     }
 

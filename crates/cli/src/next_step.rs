@@ -34,6 +34,7 @@ impl From<DestinationError> for Failure {
             DestinationError::NoFolder(_, folder) => {
                 failure.with_advice(format!("mkdir -p {}", folder.display()))
             }
+            DestinationError::NoReader(_) => failure.with_advice("a reader of it, such as `cat`"),
             DestinationError::Refused(..) => failure.with_advice("-o in a folder that you may write to"),
             _ => failure,
         }

@@ -55,6 +55,8 @@ pub fn write_ledger_json(ledger: &Ledger, out: &mut dyn Write) -> Result<(), Out
 struct LedgerFile<'a> {
     #[serde(flatten)]
     counts: LedgerView<'a>,
+    /// What lost samples stand for, as far as it is known.
+    lost_cpu: f64,
     duration: f64,
     before_python: f64,
     asked_hz: Option<f64>,
@@ -122,6 +124,7 @@ impl<'a> LedgerFile<'a> {
         let interval = ledger.interval.filter(|interval| *interval > Nanos::ZERO);
         LedgerFile {
             counts: LedgerView::new(ledger),
+            lost_cpu: ledger.lost_cpu().as_secs_f64(),
             duration: ledger.duration().as_secs_f64(),
             before_python: ledger.before_python.as_secs_f64(),
             asked_hz: interval.map(|interval| 1.0 / interval.as_secs_f64()),
@@ -164,6 +167,7 @@ mod tests {
         let mut ledger = Ledger::default();
         ledger.count_not_asked_for();
         ledger.count_lost_times(LossReason::Late, 3);
+        ledger.count_lost_cpu(Nanos::from_nanos(30_000_000));
         ledger.count_stop(Nanos::from_nanos(85_000));
         ledger.interval = Some(Nanos::from_nanos(10_000_000));
         ledger.processes = Some(ProcessCounts { sampled: 2, missed: 1, ..ProcessCounts::default() });
@@ -171,6 +175,7 @@ mod tests {
         write_ledger_json(&ledger, &mut text).unwrap();
         let read: serde_json::Value = serde_json::from_slice(&text).unwrap();
         assert_eq!((&read["attempts"], &read["lost"]["sampler late"]), (&4.into(), &3.into()));
+        assert_eq!(&read["lost_cpu"], &0.03);
         assert_eq!((&read["stops"]["count"], &read["stops"]["longest"]), (&1.into(), &85e-6.into()));
         assert_eq!((&read["asked_hz"], &read["processes"]["found"]), (&100.0.into(), &3.into()));
     }

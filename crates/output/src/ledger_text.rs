@@ -46,7 +46,7 @@ fn not_sampled(other: &OtherPython) -> String {
     format!("not sampled: another Python in process {}, CPython {version} ({path})", other.pid)
 }
 
-/// `lost 12 (0.10 %): 9 thread ended, 3 sampler late`
+/// `lost 12 (0.10 %, 11.20 ms of CPU): 9 thread ended, 3 sampler late`
 fn losses(ledger: &Ledger) -> String {
     if ledger.lost() == 0 {
         return "none lost".to_owned();
@@ -54,7 +54,11 @@ fn losses(ledger: &Ledger) -> String {
     let reasons: Vec<String> =
         ledger.losses().iter().map(|(reason, times)| format!("{} {reason}", grouped(*times))).collect();
     let share = 100.0 * ledger.lost() as f64 / ledger.attempts() as f64;
-    format!("lost {} ({share:.2} %): {}", grouped(ledger.lost()), reasons.join(", "))
+    let cpu = match ledger.lost_cpu() {
+        Nanos::ZERO => String::new(),
+        cpu => format!(", {} of CPU", duration(cpu)),
+    };
+    format!("lost {} ({share:.2} %{cpu}): {}", grouped(ledger.lost()), reasons.join(", "))
 }
 
 /// `processes: 1,001, of which 990 were sampled, 8 had no Python, 3 ended before they were looked at`
@@ -195,6 +199,7 @@ mod tests {
         ledger.interval = Some(Nanos::from_nanos(10_000_000));
         ledger.count_lost_times(LossReason::Late, 3);
         ledger.count_lost_times(LossReason::ThreadEnded, 9);
+        ledger.count_lost_cpu(Nanos::from_nanos(11_200_000));
         for _ in 0..1000 {
             ledger.count_stop(Nanos::from_nanos(20_000));
             ledger.count_without_stop();
@@ -208,7 +213,8 @@ mod tests {
         write_ledger(ledger, &mut text).unwrap();
         assert_eq!(
             String::from_utf8(text).unwrap(),
-            "11,988 samples in 120.3 s (100.0 Hz asked); lost 12 (0.10 %): 9 thread ended, 3 sampler late\n\
+            "11,988 samples in 120.3 s (100.0 Hz asked); lost 12 (0.10 %, 11.20 ms of CPU): \
+             9 thread ended, 3 sampler late\n\
              target stopped 1,001 times, 20.09 ms in all (0.0 %), 85.0 µs at most; 1,000 instants needed no stop\n\
              profiler used 1.100 s of CPU (0.9 % of a core), 14 MB; target used 119.8 s of CPU\n"
         );

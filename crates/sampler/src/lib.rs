@@ -14,6 +14,7 @@ mod code_names;
 mod codes;
 mod company;
 mod core_file;
+mod deadline;
 mod dump;
 mod examine;
 mod forecast;

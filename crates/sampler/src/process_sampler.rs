@@ -18,7 +18,7 @@ use crate::probe::{Found, GilGroup, Probe};
 use crate::roster::{KnownStack, Thread};
 use crate::schedule::Schedule;
 use crate::wait_account::WaitAccount;
-use crate::{SamplerOptions, Target};
+use crate::{SamplerKind, SamplerOptions, Target};
 
 mod captured;
 mod in_kernel;
@@ -32,6 +32,9 @@ use off_cpu::OffCpuTimes;
 /// A thread that used as much CPU time as passes in this many mean gaps between samples was met on a CPU by one of
 /// them, but for one time in hundreds of millions: otherwise what is known of its turns is wrong.
 const MAX_GAPS_KEPT_BACK: f64 = 20.0;
+
+/// A look that comes so much later than it was due shows what a thread does now, and not what it did then.
+const LATE_LOOK: Nanos = Nanos::from_nanos(100_000);
 
 /// A process that is being sampled.
 #[derive(Debug)]
@@ -186,9 +189,9 @@ impl ProcessSampler {
         self.cpu_last.saturating_sub(self.cpu_before)
     }
 
-    /// Takes one sample of every thread that is wanted.
-    pub fn sample(&mut self, profile: &mut Profile, now: Timestamp) -> Sampled {
-        let result = self.look(profile, now).and_then(|()| self.sample_threads(profile, now));
+    /// Takes one sample of every thread that is wanted; the sampler began `late` to do so.
+    pub fn sample(&mut self, profile: &mut Profile, now: Timestamp, late: Nanos) -> Sampled {
+        let result = self.look(profile, now).and_then(|()| self.sample_threads(profile, now, late));
         if result.is_err() || self.ended {
             self.settle_waiting(profile);
         }
@@ -219,7 +222,12 @@ impl ProcessSampler {
         Ok(())
     }
 
-    fn sample_threads(&mut self, profile: &mut Profile, now: Timestamp) -> Result<(), ReadError> {
+    fn sample_threads(
+        &mut self,
+        profile: &mut Profile,
+        now: Timestamp,
+        late: Nanos,
+    ) -> Result<(), ReadError> {
         let unplaced = self.probe.roster.unplaced.len() as u64;
         profile.ledger_mut().count_lost_times(LossReason::UnknownThread, unplaced);
         let suspended = self.probe.suspended()?;
@@ -234,6 +242,11 @@ impl ProcessSampler {
                     || (self.options.include_idle && thread.unchanged_stack().is_none())
                 {
                     wanted.push(index);
+                } else if self.may_have_run(index, late) {
+                    self.settle_before(profile, index);
+                    profile.ledger_mut().count_lost(LossReason::Late);
+                    let clocks = Clocks::of(&self.probe.roster.threads[index], group.gil.as_ref(), now);
+                    self.lose_time(profile.ledger_mut(), index, now, clocks);
                 } else {
                     self.settle_asleep(profile, index, group.gil.as_ref(), now);
                 }
@@ -253,6 +266,14 @@ impl ProcessSampler {
             }
         }
         Ok(())
+    }
+
+    /// Whether a thread that sleeps may have run at the instant that is sampled so late. A sampler that waits for a CPU often
+    /// gets the one that its target leaves: it would find it asleep at instants at which it ran.
+    fn may_have_run(&self, index: usize, late: Nanos) -> bool {
+        self.options.kind == SamplerKind::Peek
+            && late > LATE_LOOK
+            && self.probe.roster.threads[index].has_fallen_asleep
     }
 
     /// Of the threads `wanted`, keeps the one that may hold the GIL: no other will be shown.
@@ -399,6 +420,7 @@ impl ProcessSampler {
                     let is_gone = self.ended && reason == LossReason::Unreadable;
                     let reason = if is_gone { LossReason::ProcessEnded } else { reason };
                     profile.ledger_mut().count_lost_times(reason, instants().count() as u64);
+                    self.lose_time(profile.ledger_mut(), index, again.last().copied().unwrap_or(at), clocks);
                     self.check_after_loss(reason);
                 }
             }
@@ -450,6 +472,16 @@ impl ProcessSampler {
         let thread = &mut self.probe.roster.threads[index];
         thread.counted_cpu += clocks.uncounted_since(thread.counted_cpu, self.most_kept_back);
         self.not_asked_for(profile, index, at);
+    }
+
+    /// Has what a lost sample at the instant `at` stands for be lost with it: it was used who knows where, and for no stack
+    /// that is proved later.
+    fn lose_time(&mut self, ledger: &mut Ledger, index: usize, at: Timestamp, clocks: Clocks) {
+        let known = &mut self.probe.roster.threads[index];
+        let cpu = clocks.uncounted_since(known.counted_cpu, self.most_kept_back);
+        known.counted_cpu += cpu;
+        known.counted_until = at;
+        ledger.count_lost_cpu(cpu);
     }
 
     fn not_asked_for(&mut self, profile: &mut Profile, index: usize, at: Timestamp) {

@@ -62,6 +62,8 @@ pub struct Thread {
     pub schedule: Schedule,
     /// What it was doing at the last look.
     pub activity: Activity,
+    /// Whether it slept at the last look and had run since the one before.
+    pub has_fallen_asleep: bool,
     /// Its id in the profile, once it has one.
     pub id: Option<ThreadId>,
     /// The stack that was proved last: still true while the thread sleeps and has not run since.
@@ -110,6 +112,14 @@ impl Thread {
     /// # Errors
     /// When the thread has ended.
     pub fn look(&mut self) -> std::io::Result<()> {
+        let (was_running, times_run) = (self.is_running(), self.schedule.times_run);
+        self.look_now()?;
+        let has_run = was_running || self.schedule.times_run != times_run;
+        self.has_fallen_asleep = !self.is_running() && has_run;
+        Ok(())
+    }
+
+    fn look_now(&mut self) -> std::io::Result<()> {
         if self.watch.sleeps_on() {
             return Ok(());
         }
@@ -263,6 +273,11 @@ impl Thread {
         self.watch.sleeps_on()
             || !self.is_running()
                 && self.files.schedule().is_ok_and(|now| now.times_run == self.schedule.times_run)
+    }
+
+    /// Whether it ran at the last look and does not now.
+    pub fn has_fallen_asleep_since_look(&self) -> bool {
+        self.is_running() && self.files.activity().is_ok_and(|now| now != Activity::Running)
     }
 
     /// Whether it was on a CPU, or ready for one, at the last look.
@@ -585,6 +600,7 @@ fn new_thread(
         files,
         schedule,
         activity,
+        has_fallen_asleep: false,
         id: None,
         known: None,
         waits_for_cpu: Cell::new(has_waited_much(&schedule)),

@@ -9,6 +9,7 @@ mod core;
 mod doctor;
 mod dump;
 mod embedding;
+mod endings;
 mod formats;
 mod hostile;
 mod hostile_files;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
             doctor,
             dump,
             embedding,
+            endings,
             formats,
             hostile,
             hostile_files,

@@ -173,7 +173,7 @@ impl ProcessSampler {
 
     /// Counts samples of threads that the program did not know: they are lost if the thread has a thread state, or there are
     /// some of which nobody knows the thread; otherwise it runs no Python.
-    fn settle_unknown(&mut self, profile: &mut Profile) {
+    pub fn settle_unknown(&mut self, profile: &mut Profile) {
         let unknown: Vec<(Tid, u64)> = self.in_kernel.unknown.drain().collect();
         for (tid, times) in unknown {
             let ledger = profile.ledger_mut();
@@ -239,6 +239,9 @@ impl ProcessSampler {
             Err(reason) => {
                 self.in_kernel.is_outdated |= reason == LossReason::ThreadEnded;
                 profile.ledger_mut().count_lost(reason);
+                if exactly.is_none() {
+                    profile.ledger_mut().count_lost_cpu(by_tick);
+                }
             }
         }
     }
