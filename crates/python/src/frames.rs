@@ -34,6 +34,9 @@ const OWNED_BY_FRAME_OBJECT: u8 = 2;
 /// beginning. A generator's first `yield` comes after at least three instructions of two bytes.
 const MAX_COMPILED_OFFSET: u32 = 2;
 
+/// In a frame object, the field `f_frame` lies at most so many bytes before the frame that the object holds.
+const MAX_F_FRAME_DISTANCE: usize = 96;
+
 /// The largest frame structure of any version (`PyFrameObject` of 3.6 is read up to its `f_lasti`).
 const MAX_FRAME_BYTES: usize = 256;
 
@@ -264,7 +267,10 @@ impl RawStack {
         let is_root = match offsets.frame.root {
             StackRoot::Any => true,
             StackRoot::NotSuspended(opcodes) => !is_suspended(memory, last, opcodes)?,
-            StackRoot::Shim => last.frame.is_none() || is_compiled(memory, offsets, last)?,
+            StackRoot::Shim => {
+                let place = self.places.last().copied().unwrap_or_default();
+                last.frame.is_none() || is_compiled(memory, offsets, place, last)?
+            }
             StackRoot::BaseFrame => Some(end) == base,
         };
         if !is_root {
@@ -466,16 +472,31 @@ fn is_suspended(memory: &impl ReadMemory, step: &Step, opcodes: &[u8]) -> Result
 }
 
 /// Whether a frame is that of a compiled function, below which there is no shim. CPython itself runs no frame that
-/// belongs to a frame object, and a generator that it runs is suspended further on than at its beginning.
-fn is_compiled(memory: &impl ReadMemory, offsets: &Offsets, step: &Step) -> Result<bool, ReadError> {
+/// belongs to a frame object. A generator that it runs may have no caller for an instruction or two when it is entered, at its
+/// beginning, and when it is left, further on: so a frame that says that it is a generator's must lie in a frame object.
+fn is_compiled(
+    memory: &impl ReadMemory,
+    offsets: &Offsets,
+    place: RemoteAddr,
+    step: &Step,
+) -> Result<bool, ReadError> {
     match (step.owner, step.frame) {
         (Some(OWNED_BY_FRAME_OBJECT), Some(_)) => Ok(true),
         (Some(OWNED_BY_GENERATOR), Some(frame)) => {
             let offset = frame.instruction_offset(memory, offsets)?;
-            Ok(offset.is_some_and(|offset| offset <= MAX_COMPILED_OFFSET))
+            let is_at_its_beginning = offset.is_some_and(|offset| offset <= MAX_COMPILED_OFFSET);
+            Ok(is_at_its_beginning && lies_in_frame_object(memory, place)?)
         }
         _ => Ok(false),
     }
+}
+
+/// Whether a frame lies in a frame object: that has the frame's address (`f_frame`) shortly before it. A generator, in which its
+/// frame lies, does not have it.
+fn lies_in_frame_object(memory: &impl ReadMemory, place: RemoteAddr) -> Result<bool, ReadError> {
+    let mut before = [0u8; MAX_F_FRAME_DISTANCE];
+    memory.read(RemoteAddr::new(place.as_u64().wrapping_sub(before.len() as u64)), &mut before)?;
+    Ok(before.chunks_exact(8).any(|word| word == place.as_u64().to_le_bytes()))
 }
 
 /// The instruction that stands in these bytes of a frame, from `at` on.

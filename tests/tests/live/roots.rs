@@ -30,7 +30,7 @@ print('ready', os.getpid(), flush=True)
 outer()
 ";
 
-/// Links a frame below its outermost one as programs do that compile Python functions (Nuitka): it belongs to its frame
+/// Links a frame below its outermost one as programs do that compile Python functions (Nuitka): it lies in a frame
 /// object, says that it is a generator's and stands at its beginning, and nothing is below it.
 const COMPILED: &str = "\
 import ctypes, gc, os, sys
@@ -43,8 +43,10 @@ def word(at):
 def place_of(frame):
     return word(id(frame) + 24).value
 def frame_like(frame):
-    made = ctypes.create_string_buffer(ctypes.string_at(place_of(frame), 80), 256)
-    at = ctypes.addressof(made)
+    made = ctypes.create_string_buffer(256)
+    at = ctypes.addressof(made) + 64
+    ctypes.memmove(at, place_of(frame), 80)
+    word(at - 40).value = at
     word(at + previous).value = 0
     ctypes.c_uint8.from_address(at + owner).value = 1
     begin = word(place_of(frame) + instruction).value - frame.f_lasti
@@ -60,7 +62,7 @@ made = compiled()
 last = place_of(sys._getframe())
 while word(last + previous).value:
     last = word(last + previous).value
-word(last + previous).value = ctypes.addressof(made)
+word(last + previous).value = ctypes.addressof(made) + 64
 print('ready', os.getpid(), flush=True)
 work()
 ";

@@ -181,8 +181,15 @@ fn later_a_frame_without_a_shim_is_a_root_only_if_it_is_of_a_compiled_function()
         let of = |owner: u8, instruction: u64| {
             let mut stack = Stack::new(offsets.clone(), &[OF_THREAD, owner]);
             stack.set(1, stack.offsets.frame.instruction, &instruction.to_le_bytes());
+            stack
+        };
+        let in_frame_object = |mut stack: Stack| {
+            stack.memory.overwrite(RemoteAddr::new(place(1) - 40), &place(1).to_le_bytes());
             stack.frames().map(|frames| frames.len())
         };
+        let entered = of(OF_GENERATOR, start).frames();
+        assert_eq!(entered, Err(WalkError::Unrooted), "a generator that has no caller yet");
+        let of = |owner, instruction| in_frame_object(of(owner, instruction));
         assert_eq!([of(OF_GENERATOR, start), of(OF_GENERATOR, start + 2)], [Ok(2), Ok(2)]);
         assert_eq!(of(OF_FRAME_OBJECT, start + 40), Ok(2));
         assert_eq!(of(OF_GENERATOR, start + 8), Err(WalkError::Unrooted));
