@@ -300,7 +300,13 @@ pub struct Stat {
     /// When it started, in clock ticks since boot: with the pid, what tells a process from a later one
     /// that has the same pid.
     pub start_time: u64,
+    /// Whether it is a thread of the kernel, which has neither an executable nor memory. (A process that is ending has none
+    /// any more.)
+    pub is_of_kernel: bool,
 }
+
+/// `PF_KTHREAD` of Linux: a thread of the kernel.
+const OF_KERNEL: u64 = 0x0020_0000;
 
 impl Stat {
     /// Whether the first thread has ended. So has the process, unless it has other threads ([`Process::is_alive`]).
@@ -323,6 +329,7 @@ fn parse_stat(text: &[u8]) -> Option<Stat> {
         state: *fields.first()?.as_bytes().first()?,
         parent: Pid::new(fields.get(1)?.parse().ok()?),
         start_time: fields.get(19)?.parse().ok()?,
+        is_of_kernel: fields.get(6)?.parse::<u64>().ok()? & OF_KERNEL != 0,
     })
 }
 

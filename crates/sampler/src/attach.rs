@@ -211,6 +211,9 @@ impl Search {
         let executable = process.executable().map_err(|error| refusal(&process, &error))?;
         let executable = executable.to_string_lossy().into_owned();
         let mappings = process.mappings().map_err(|error| refusal(&process, &error))?;
+        if mappings.is_empty() {
+            return Err(AttachError::ProcessEnded(pid));
+        }
         let of_files = mappings.iter().filter(|mapping| mapping.inode != 0);
         if self.ruled_out.as_ref().is_some_and(|ruled_out| of_files.clone().eq(ruled_out)) {
             return Err(AttachError::NotPython { pid, executable, what: NotPython::NoModule });
@@ -222,6 +225,10 @@ impl Search {
                 let command_line = process.command_line().unwrap_or_default();
                 let (runtime, executable) = (Arc::new(runtime), executable.into());
                 Ok(Target { process, memory, runtime, executable, command_line, start_time: stat.start_time })
+            }
+            // What is not there any more may have been there just before.
+            Err(_) if process.mappings().is_ok_and(|mappings| mappings.is_empty()) => {
+                Err(AttachError::ProcessEnded(pid))
             }
             Err(error) => {
                 // Of a file that cannot be read the memory was searched, and that changes.
@@ -248,8 +255,8 @@ fn refusal(process: &Process, error: &io::Error) -> AttachError {
     let pid = process.pid();
     match error.kind() {
         io::ErrorKind::PermissionDenied => AttachError::NotPermitted(pid),
-        // Kernel threads have no executable.
-        io::ErrorKind::NotFound if process.is_alive() => {
+        // Processes that are ending have none any more.
+        io::ErrorKind::NotFound if process.stat().is_ok_and(|stat| stat.is_of_kernel) => {
             let executable = "no executable".to_owned();
             AttachError::NotPython { pid, executable, what: NotPython::NoModule }
         }
