@@ -42,6 +42,8 @@ pub struct InKernel {
     always_sends_names: bool,
     /// Whether a sample said that the lists are out of date.
     pub(super) is_outdated: bool,
+    /// Whether the lists could not be read at the last look, although Python is there.
+    are_lists_unreadable: bool,
     next_look: Timestamp,
 }
 
@@ -122,6 +124,9 @@ impl ProcessSampler {
             Ok(_) => self.look_at_lists(kernel, now),
             Err(error) => Err(error),
         };
+        let is_readable = matches!(result, Ok(()) | Err(ReadError::ProcessEnded));
+        self.in_kernel.are_lists_unreadable = !is_readable && self.probe.target.has_live_runtime();
+        self.in_kernel.is_outdated |= self.in_kernel.are_lists_unreadable;
         self.settle_unknown(profile);
         self.resend_missing(kernel);
         self.watch_threads(kernel, profile);
@@ -130,6 +135,7 @@ impl ProcessSampler {
         match result {
             Ok(()) => self.names.update(&self.probe.target, &self.probe.roster, profile, now),
             Err(ReadError::ProcessEnded) => return Sampled::Ended,
+            Err(_) if self.in_kernel.are_lists_unreadable => return Sampled::Going,
             Err(_) => return Sampled::WithoutRuntime,
         }
         match self.probe.roster.threads.is_empty() && !self.probe.target.process().is_alive() {
@@ -166,8 +172,8 @@ impl ProcessSampler {
         Ok(())
     }
 
-    /// Counts samples of threads that the program did not know: they are lost if the thread has a thread state;
-    /// otherwise it runs no Python.
+    /// Counts samples of threads that the program did not know: they are lost if the thread has a thread state, or may have
+    /// one in a list that cannot be read; otherwise it runs no Python.
     fn settle_unknown(&mut self, profile: &mut Profile) {
         for (tid, times) in self.in_kernel.unknown.drain() {
             let ledger = profile.ledger_mut();
@@ -175,6 +181,9 @@ impl ProcessSampler {
                 self.in_kernel.told.contains_key(&tid) || self.in_kernel.without_room.contains(&tid);
             match is_python {
                 true => ledger.count_lost_times(LossReason::UnknownThread, times),
+                false if self.in_kernel.are_lists_unreadable => {
+                    ledger.count_lost_times(LossReason::ListsUnreadable, times);
+                }
                 false => (0..times).for_each(|_| ledger.count_not_asked_for()),
             }
         }
