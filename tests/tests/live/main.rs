@@ -5,6 +5,7 @@ mod another_python;
 mod asyncio;
 mod bad_input;
 mod core;
+mod damaged_lists;
 mod doctor;
 mod dump;
 mod formats;
@@ -27,6 +28,7 @@ mod modes;
 mod numpy_values;
 mod objects;
 mod off_cpu;
+mod outputs;
 mod own_namespace;
 mod places;
 mod reused_numbers;
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
             bad_input,
             core,
             doctor,
+            damaged_lists,
             dump,
             formats,
             hostile,
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
             numpy_values,
             objects,
             off_cpu,
+            outputs,
             own_namespace,
             places,
             reused_numbers,
