@@ -1,4 +1,4 @@
-//! Busy loops that share one CPU with a program under test, so that it has to wait for it.
+//! Busy loops that share one CPU, or all of them, with a program under test, so that it has to wait for it.
 
 use std::ffi::OsString;
 use std::process::{Child, Command};
@@ -18,9 +18,19 @@ pub struct Competitors(Vec<Child>);
 impl Competitors {
     /// Starts so many.
     pub fn start(number: usize) -> Result<Self> {
+        Competitors::of(number, &["taskset", "-c", SHARED_CPU])
+    }
+
+    /// Starts so many, on whatever CPUs there are.
+    pub fn anywhere(number: usize) -> Result<Self> {
+        Competitors::of(number, &[])
+    }
+
+    fn of(number: usize, place: &[&str]) -> Result<Self> {
+        let words: Vec<&str> = place.iter().copied().chain(["sh", "-c", LOOP]).collect();
         let mut all = Competitors(Vec::new());
         for _ in 0..number {
-            all.0.push(Command::new("taskset").args(["-c", SHARED_CPU, "sh", "-c", LOOP]).spawn()?);
+            all.0.push(Command::new(words[0]).args(&words[1..]).spawn()?);
         }
         Ok(all)
     }

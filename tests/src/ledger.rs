@@ -23,6 +23,9 @@ pub struct Ledger {
     /// Stacks that lack their frames of the kernel.
     #[serde(default)]
     pub without_kernel_frames: u64,
+    /// CPU time of the target that lost samples stand for, in seconds.
+    #[serde(default)]
+    pub lost_cpu: f64,
     /// For how long was sampled, in seconds.
     #[serde(default)]
     pub duration: f64,

@@ -308,6 +308,25 @@ impl Running {
         }
     }
 
+    /// Returns when it says that it samples, with the instant.
+    ///
+    /// # Errors
+    /// When it ends before.
+    pub fn wait_until_begun(&mut self) -> Result<Instant> {
+        let limit = Instant::now() + LONGEST_RUN;
+        loop {
+            let now = Instant::now();
+            if self.stderr_so_far().contains(BEGINNING) {
+                return Ok(now);
+            }
+            if let Some(status) = self.child.try_wait()? {
+                bail!("the profiler ended before it sampled: {status:?}\n{}", self.stderr_so_far());
+            }
+            ensure!(now < limit, "the profiler does not begin to sample: {}", self.stderr_so_far());
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// How often it has gone to sleep.
     fn sleeps(&self) -> u64 {
         voluntary_switches(self.profiler_pid()).unwrap_or(0)
@@ -329,7 +348,8 @@ impl Running {
         }
     }
 
-    fn stderr_so_far(&self) -> String {
+    /// What it has written to stderr.
+    pub fn stderr_so_far(&self) -> String {
         self.outputs.as_ref().map(|(_, stderr)| stderr.so_far()).unwrap_or_default()
     }
 

@@ -14,9 +14,7 @@ pub struct Scratch(PathBuf);
 impl Scratch {
     /// A new folder, which everybody may read and write (some tests run the profiler as somebody else).
     pub fn new() -> anyhow::Result<Self> {
-        let name = format!("profiler-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path)?;
+        let path = create_folder()?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o777))?;
         Ok(Scratch(path))
     }
@@ -29,6 +27,18 @@ impl Scratch {
     /// The path of a file in it.
     pub fn file(&self, name: &str) -> PathBuf {
         self.0.join(name)
+    }
+}
+
+/// Creates a folder with a name that is not taken. An earlier process with our id may have left some when it was killed.
+fn create_folder() -> std::io::Result<PathBuf> {
+    loop {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("profiler-test-{}-{number}", std::process::id()));
+        match fs::create_dir(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            result => return result.map(|()| path),
+        }
     }
 }
 

@@ -25,6 +25,8 @@ pub struct ClockEvents {
     periods: Array<MapData, TickPeriod>,
     clocks: Array<MapData, Clock>,
     ticking: BTreeMap<u32, OwnedFd>,
+    /// Whether none is to tick ever again.
+    has_ended: bool,
 }
 
 /// What the program keeps of a CPU's clock (`clock`); zeros before its first tick.
@@ -40,7 +42,7 @@ impl ClockEvents {
         periods: Array<MapData, TickPeriod>,
         clocks: Array<MapData, Clock>,
     ) -> Self {
-        ClockEvents { program, periods, clocks, ticking: BTreeMap::new() }
+        ClockEvents { program, periods, clocks, ticking: BTreeMap::new(), has_ended: false }
     }
 
     /// The CPUs that tick.
@@ -48,11 +50,14 @@ impl ClockEvents {
         self.ticking.keys().copied().collect()
     }
 
-    /// Has a CPU tick after each `period`.
+    /// Has a CPU tick after each `period`, unless all have ended.
     ///
     /// # Errors
     /// When the kernel refuses the event.
     pub(crate) fn start(&mut self, cpu: u32, period: Nanos) -> Result<(), BpfError> {
+        if self.has_ended {
+            return Ok(());
+        }
         // What is known of the clock that this CPU had before says nothing of the new one. A CPU that was not thought
         // possible has no place there, nor anywhere else in the program.
         let found = self.found_by(cpu);
@@ -86,7 +91,17 @@ impl ClockEvents {
 
     /// Has no CPU tick any longer.
     pub(crate) fn stop_all(&mut self) {
+        // To close an event takes longer than to disable it, and the others would tick meanwhile.
+        self.ticking.values().for_each(|event| {
+            let _ = request(event, DISABLE, 0);
+        });
         self.ticking.clear();
+    }
+
+    /// Has no CPU tick ever again.
+    pub fn end_all(&mut self) {
+        self.has_ended = true;
+        self.stop_all();
     }
 
     /// How many ticks found a process that the program was told of.
@@ -133,8 +148,9 @@ const CLOSE_ON_EXEC: libc::c_ulong = 1 << 3;
 /// The bit `disabled`: it does not tick before the program is attached.
 const DISABLED: u64 = 1;
 
-/// `PERF_EVENT_IOC_ENABLE`, `PERF_EVENT_IOC_PERIOD` and `PERF_EVENT_IOC_SET_BPF`.
+/// `PERF_EVENT_IOC_ENABLE`, `PERF_EVENT_IOC_DISABLE`, `PERF_EVENT_IOC_PERIOD` and `PERF_EVENT_IOC_SET_BPF`.
 const ENABLE: libc::c_ulong = 0x2400;
+const DISABLE: libc::c_ulong = 0x2401;
 const PERIOD: libc::c_ulong = 0x4008_2404;
 const SET_BPF: libc::c_ulong = 0x4004_2408;
 
@@ -173,7 +189,7 @@ fn open_cpu_clock(cpu: u32, period: Nanos) -> io::Result<OwnedFd> {
 
 /// Asks something of an event.
 fn request(event: &OwnedFd, what: libc::c_ulong, argument: u64) -> io::Result<()> {
-    // SAFETY: of the three requests that are made, two take a number; `PERIOD` takes the address of a u64 that it reads, which
+    // SAFETY: of the four requests that are made, three take a number; `PERIOD` takes the address of a u64 that it reads, which
     // its caller keeps until this returns. None writes to memory of ours.
     let answer = unsafe { libc::ioctl(event.as_raw_fd(), what, argument) };
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }

@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use profiler_model::{Nanos, Pid};
 use profiler_os::launch::CommandEnd;
 use profiler_os::signals::Signals;
-use profiler_os::{ChildFinder, ProcView, Process, clock, permission, proc_view};
+use profiler_os::{ProcView, Process, clock, permission, proc_view};
 use profiler_python::NotPython;
 use profiler_sampler::{AttachError, Beginning, SamplerKind, Search, Target};
 
 use crate::command::RunningCommand;
 use crate::failure::{CONTAINER_ADVICE, Failure, own_command_line};
 use crate::messages::say;
-use crate::offspring::{PythonChild, first_python_below};
+use crate::offspring::{Offspring, PythonChild};
 
 /// The first wait for Python to come up. An interpreter takes some ten milliseconds to start, and its
 /// start-up belongs to what is profiled.
@@ -79,8 +79,8 @@ pub fn expect_free(pid: Pid, sampler: SamplerKind) -> Result<(), Failure> {
             .with_advice(format!("end the debugger or profiler that is process {tracer}, or let it detach"))
             .with_advice("--nonblocking, which does not stop the process"));
     }
-    match process.stat() {
-        Ok(stat) if stat.state == b'T' => {
+    match process.state() {
+        Some(b'T') => {
             Err(Failure::new(format!("process {pid} is stopped by a signal, so there is nothing to sample"))
                 .with_advice(format!("kill -CONT {pid}, which lets it run on"))
                 .with_advice(format!("profiler dump --pid {pid}, which shows where it stands")))
@@ -117,9 +117,7 @@ fn explain(pid: Pid, error: &AttachError) -> Failure {
         AttachError::UnknownVersion { .. } => {
             failure.with_advice("a newer version of the profiler, which may know it")
         }
-        AttachError::NotInitialised(_) => {
-            failure.with_advice("again in a moment: the interpreter is just starting or ending")
-        }
+        AttachError::NotInitialised(_) => not_initialised(pid, failure),
         AttachError::NotPython { .. } | AttachError::Unreadable { .. } => failure,
     }
 }
@@ -127,11 +125,25 @@ fn explain(pid: Pid, error: &AttachError) -> Failure {
 /// A process without Python may have started one, which is what was meant then.
 fn without_python(pid: Pid, error: &AttachError) -> Failure {
     let failure = Failure::new(format!("{error}, and native code cannot be profiled yet"));
-    match first_python_below(pid, &mut ChildFinder::default()) {
-        Some(child) => failure
-            .with_advice(format!("--pid {}: it has started {child}", child.pid))
-            .with_advice("--subprocesses, which includes child processes"),
+    match Offspring::default().look_closely(pid) {
+        Some(child) => failure.or_child(&child),
         None => failure.with_advice(format!("pgrep -aP {pid}, which lists its children")),
+    }
+}
+
+/// A process may have loaded Python only for its children, as a web server does that runs it in its workers.
+fn not_initialised(pid: Pid, failure: Failure) -> Failure {
+    match Offspring::default().look_closely(pid) {
+        Some(child) => failure.or_child(&child),
+        None => failure.with_advice("again in a moment: the interpreter is just starting or ending"),
+    }
+}
+
+impl Failure {
+    /// The same with how to profile the child that was meant.
+    fn or_child(self, child: &PythonChild) -> Self {
+        self.with_advice(format!("--pid {}: it has started {child}", child.pid))
+            .with_advice("--subprocesses, which includes child processes")
     }
 }
 
@@ -144,16 +156,23 @@ pub enum Awaited {
     Ended(CommandEnd),
     /// The user does not want to wait any longer.
     Interrupted,
+    /// The time to record is over. The command may have started a Python as another process.
+    TimeOver(Duration, Option<PythonChild>),
     /// What came up cannot be profiled.
     Failed(Failure),
 }
 
 /// Waits for Python to come up in a launched command: the command may be a shell script or another program
-/// that at last replaces itself by Python.
+/// that at last replaces itself by Python. `limit`: how long is to be recorded, if that is limited; Python itself has
+/// [`PATIENCE`] to come up.
 ///
 /// # Errors
 /// When the kernel does not tell what became of the command.
-pub fn await_python(command: &mut RunningCommand, signals: &Signals) -> anyhow::Result<Awaited> {
+pub fn await_python(
+    command: &mut RunningCommand,
+    limit: Option<Duration>,
+    signals: &Signals,
+) -> anyhow::Result<Awaited> {
     let began = Instant::now();
     let mut told = false;
     let mut wait = FIRST_WAIT;
@@ -188,10 +207,14 @@ pub fn await_python(command: &mut RunningCommand, signals: &Signals) -> anyhow::
             told = true;
             say(format_args!("Waiting for Python to come up in {}.", command.title()));
         }
+        if let Some(limit) = limit.filter(|limit| children.is_over(pid, *limit, began.elapsed())) {
+            return Ok(Awaited::TimeOver(limit, children.python));
+        }
         if told {
             children.tell(command);
         }
-        thread::sleep(wait);
+        let rest = limit.map(|limit| limit.saturating_sub(began.elapsed())).filter(|rest| !rest.is_zero());
+        thread::sleep(rest.map_or(wait, |rest| rest.min(wait)));
         wait = (wait * 3 / 2).min(LONGEST_WAIT);
     }
 }
@@ -200,7 +223,7 @@ pub fn await_python(command: &mut RunningCommand, signals: &Signals) -> anyhow::
 /// It is not taken for what was meant at once: scripts start one for this or that before they become another.
 #[derive(Default)]
 struct Children {
-    finder: ChildFinder,
+    offspring: Offspring,
     python: Option<PythonChild>,
     told: bool,
 }
@@ -208,8 +231,20 @@ struct Children {
 impl Children {
     fn look(&mut self, command: Pid) {
         if self.python.is_none() {
-            self.python = first_python_below(command, &mut self.finder);
+            self.python = self.offspring.look(command);
         }
+    }
+
+    /// Whether the command will become no Python within the time to record: that has passed, and a child is the
+    /// Python, or nothing has come up for so long that the interpreter cannot be just starting.
+    fn is_over(&mut self, command: Pid, limit: Duration, waited: Duration) -> bool {
+        if waited < limit {
+            return false;
+        }
+        if self.python.is_none() {
+            self.python = self.offspring.look_closely(command);
+        }
+        self.python.is_some() || waited >= PATIENCE
     }
 
     /// Tells of it, once.

@@ -11,11 +11,11 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Seek, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
-use profiler_os::file::{name_file, unnamed_file};
+use profiler_os::file::{NO_READER, name_file, open_pipe, unnamed_file};
 use profiler_os::launch::InvokingUser;
 use profiler_output::{OutputError, escaped_text};
 
@@ -95,6 +95,9 @@ pub enum DestinationError {
         /// Whose it is.
         uid: u32,
     },
+    /// It is a named pipe that no process has open for reading.
+    #[error("cannot write {}: it is a pipe without a reader", shown(.0))]
+    NoReader(PathBuf),
     /// Anything else, in the kernel's words.
     #[error("cannot write {}: {}", shown(.0), .1)]
     Refused(PathBuf, io::Error),
@@ -106,12 +109,26 @@ pub enum DestinationError {
     Unsuitable(OutputError),
 }
 
+impl DestinationError {
+    /// What could not be written.
+    pub fn name(&self) -> String {
+        match self {
+            DestinationError::IsFolder(path)
+            | DestinationError::NoFolder(path, _)
+            | DestinationError::NoReader(path)
+            | DestinationError::ForeignLink { path, .. }
+            | DestinationError::Refused(path, _) => shown(path),
+            DestinationError::Stdout(_) | DestinationError::Unsuitable(_) => "stdout".to_owned(),
+        }
+    }
+}
+
 impl Destination {
     /// Proves that `output` can be written, without changing what is there. New files will belong to `user` where one is
     /// given: who records with `sudo` wants to be able to delete the result without.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// When it cannot be written. A named pipe without a reader is not waited for.
     pub fn prove(output: &Output, user: Option<&InvokingUser>) -> Result<Self, DestinationError> {
         let users = Users::new(user);
         match output {
@@ -225,6 +242,9 @@ fn prove_place(path: &Path, place: PathBuf, users: Users) -> io::Result<Destinat
         }
         existing => existing?,
     };
+    if existing.file_type().is_fifo() && !is_link {
+        return Ok(Destination::InPlace(path.to_owned(), open_pipe(&file.place)?));
+    }
     // Fails for a folder, and for a file that is protected against writing: to replace it would be possible, but not what
     // its owner wants.
     let no_link = if is_link { 0 } else { OFlag::O_NOFOLLOW.bits() };
@@ -239,12 +259,19 @@ fn prove_place(path: &Path, place: PathBuf, users: Users) -> io::Result<Destinat
 fn explain(path: &Path, error: io::Error) -> DestinationError {
     let folder = folder_of(path);
     match error.kind() {
+        _ if error.raw_os_error() == Some(NO_READER) && is_pipe(path) => {
+            DestinationError::NoReader(path.to_owned())
+        }
         io::ErrorKind::IsADirectory => DestinationError::IsFolder(path.to_owned()),
         io::ErrorKind::NotFound if !folder.is_dir() => {
             DestinationError::NoFolder(path.to_owned(), folder.to_owned())
         }
         _ => DestinationError::Refused(path.to_owned(), error),
     }
+}
+
+fn is_pipe(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|file| file.file_type().is_fifo())
 }
 
 fn folder_of(path: &Path) -> &Path {
@@ -623,6 +650,21 @@ mod tests {
             full.write(hello).unwrap_err().to_string(),
             "cannot write /dev/full: No space left on device (os error 28)"
         );
+    }
+
+    #[test]
+    fn pipe_without_reader_is_not_waited_for() {
+        let folder = Folder::new("pipe");
+        let path = folder.0.join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let error = prove(&path).unwrap_err();
+        assert!(matches!(error, DestinationError::NoReader(_)), "{error}");
+        assert_eq!(error.name(), path.display().to_string());
+        let mut reader = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        prove(&path).unwrap().write(hello).unwrap();
+        let mut text = [0; 5];
+        io::Read::read_exact(&mut reader, &mut text).unwrap();
+        assert_eq!(&text, b"hello");
     }
 
     #[test]

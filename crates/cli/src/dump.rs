@@ -7,6 +7,7 @@ use profiler_model::Pid;
 use profiler_os::Process;
 use profiler_output::{write_dump_text, write_dumps_json};
 use profiler_profile::{Ancestor, ProcessDump};
+use profiler_python::NotPython;
 use profiler_sampler::{AttachError, DumpOptions, Target, family};
 
 use crate::attach::{attach, expect_free, expect_tracing};
@@ -34,8 +35,21 @@ pub fn run(plan: &DumpPlan) -> anyhow::Result<u8> {
         }
         Ok(())
     })?;
+    dumps.iter().for_each(tell_more);
     dumps.iter().try_for_each(|dump| expect_stacks(dump, plan))?;
     Ok(0)
+}
+
+/// Says what the layouts, which are py-spy's, have no place for.
+fn tell_more(dump: &ProcessDump) {
+    let pid = dump.pid;
+    if dump.threads.is_empty() {
+        say(format_args!("process {pid} has no thread that runs Python at the moment"));
+    }
+    for other in &dump.other_pythons {
+        let (version, path) = (&other.version, &other.path);
+        say(format_args!("process {pid} also runs CPython {version} ({path}), whose threads are not shown"));
+    }
 }
 
 fn options(plan: &DumpPlan) -> DumpOptions {
@@ -54,10 +68,9 @@ fn look_at(pid: Pid, plan: &DumpPlan) -> anyhow::Result<ProcessDump> {
 }
 
 /// Looks at the process and its descendants, as far as they have a Python: others spoil nothing, and neither
-/// does one that ends just now. What cannot be looked into although it is there is told.
+/// does one that ends just now. What cannot be looked into although it is there is reported.
 fn look_at_family(plan: &DumpPlan) -> anyhow::Result<Vec<ProcessDump>> {
-    let mut dumps = Vec::new();
-    let mut first_error = None;
+    let (mut dumps, mut refused) = (Vec::new(), Vec::new());
     let family = family(plan.pid);
     for (pid, _) in &family {
         let pid = *pid;
@@ -67,17 +80,36 @@ fn look_at_family(plan: &DumpPlan) -> anyhow::Result<Vec<ProcessDump>> {
                     .ok()
                     .map(|dump| ProcessDump { ancestors: ancestors(pid, &family), ..dump }),
             ),
-            Err(AttachError::NotPermitted(_)) if first_error.is_some() || !dumps.is_empty() => {
-                say(format_args!("not permitted to look into process {pid}, which is left out"));
-            }
-            Err(_) if first_error.is_some() || !dumps.is_empty() => {}
-            // Told where no other process can be shown either.
-            Err(_) => first_error = attach(pid).err(),
+            Err(error) => refused.push((pid, error)),
         }
     }
-    match first_error.filter(|_| dumps.is_empty()) {
+    // Where nothing can be shown, the first refusal is the failure.
+    let failure = match refused.first() {
+        Some((pid, _)) if dumps.is_empty() => attach(*pid).err(),
+        _ => None,
+    };
+    for (pid, error) in refused.iter().skip(usize::from(failure.is_some())) {
+        report_left_out(*pid, error);
+    }
+    match failure {
         Some(failure) => Err(failure.into()),
         None => Ok(dumps),
+    }
+}
+
+/// Reports that a process is left out, unless there is nothing in it to be shown: no Python that runs, or no more.
+fn report_left_out(pid: Pid, error: &AttachError) {
+    match error {
+        AttachError::NotPermitted(_) => {
+            say(format_args!("not permitted to look into process {pid}, which is left out"));
+        }
+        AttachError::NoSuchProcess(_)
+        | AttachError::ProcessEnded(_)
+        | AttachError::NotInitialised(_)
+        | AttachError::NotPython { what: NotPython::NoModule, .. } => {}
+        AttachError::NotPython { .. }
+        | AttachError::UnknownVersion { .. }
+        | AttachError::Unreadable { .. } => say(format_args!("left out: {error}")),
     }
 }
 

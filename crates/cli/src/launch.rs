@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
+use std::time::Duration;
 
 use profiler_model::Nanos;
 use profiler_os::clock;
@@ -14,7 +15,8 @@ use crate::FAILED;
 use crate::attach::{Awaited, await_python};
 use crate::command::RunningCommand;
 use crate::failure::Failure;
-use crate::messages::report;
+use crate::messages::{report, say};
+use crate::offspring::PythonChild;
 use crate::source::Source;
 
 /// Starts the command with these streams.
@@ -42,17 +44,21 @@ pub enum Missing {
     Ended(CommandEnd),
     /// The user had enough of waiting.
     Interrupted,
+    /// The time to record is over, and at most a child of it is a Python.
+    TimeOver(Duration, Option<PythonChild>),
     /// It cannot be profiled.
     Failed(Failure),
 }
 
-/// What of the command is to be profiled, as soon as that is there: its Python, or all of its tree.
+/// What of the command is to be profiled, as soon as that is there: its Python, or all of its tree. `limit`: how long
+/// is to be recorded, if that is limited.
 ///
 /// # Errors
 /// When the command cannot be watched.
 pub fn source_of(
     command: &mut RunningCommand,
     subprocesses: bool,
+    limit: Option<Duration>,
     signals: &Signals,
 ) -> anyhow::Result<Result<Source, Missing>> {
     if subprocesses {
@@ -62,28 +68,40 @@ pub fn source_of(
         let root = Source::root(command.launched().pid());
         return Ok(Ok(Source { beginning: Some(beginning), ..root }));
     }
-    Ok(match await_python(command, signals)? {
+    Ok(match await_python(command, limit, signals)? {
         Awaited::Python(target, beginning) => {
             Ok(Source { beginning: Some(beginning), ..Source::python(*target) })
         }
         Awaited::Ended(end) => Err(Missing::Ended(end)),
         Awaited::Interrupted => Err(Missing::Interrupted),
+        Awaited::TimeOver(limit, child) => Err(Missing::TimeOver(limit, child)),
         Awaited::Failed(failure) => Err(Missing::Failed(failure)),
     })
 }
 
 impl Missing {
-    /// Tells why, has the command end, and returns the exit status.
+    /// Reports why, has the command end, unless it is to be left running when its time is over, and returns the exit
+    /// status.
     ///
     /// # Errors
-    /// When the status is ours, with what is to be told.
-    pub fn status(self, command: &mut RunningCommand, signals: &Signals) -> anyhow::Result<u8> {
+    /// When the status is ours, with what is to be reported.
+    pub fn status(
+        self,
+        command: &mut RunningCommand,
+        keep_running: bool,
+        signals: &Signals,
+    ) -> anyhow::Result<u8> {
         match self {
             Missing::Ended(end) => status_of(Some(end), Err(no_python(command, end))),
             Missing::Interrupted => {
                 let failure =
                     Failure::new(format!("interrupted before a Python came up in {}", command.title()));
                 status_of(Some(command.wait(signals)?), Err(failure.into()))
+            }
+            Missing::TimeOver(limit, child) => {
+                let failure = no_python_in_time(command, limit, child.as_ref());
+                end_after_time(command, keep_running, signals)?;
+                Err(failure)
             }
             Missing::Failed(failure) => {
                 // The command was started to be looked at, and there will be nothing to see. That is told first: a
@@ -105,6 +123,42 @@ fn no_python(command: &RunningCommand, end: CommandEnd) -> anyhow::Error {
     Failure::new(format!("the command {} ended {how} before a Python came up in it", command.title()))
         .with_advice("--subprocesses, if the command starts Python as another process")
         .into()
+}
+
+/// Why there was nothing to profile in a command in the time that was to be recorded.
+fn no_python_in_time(
+    command: &RunningCommand,
+    limit: Duration,
+    child: Option<&PythonChild>,
+) -> anyhow::Error {
+    let seconds = limit.as_secs_f64();
+    let failure = Failure::new(format!("no Python came up in {} within {seconds} s", command.title()));
+    match child {
+        Some(child) => failure
+            .with_detail(format!("it has started {child}"))
+            .with_advice("--subprocesses, which includes child processes"),
+        None => failure
+            .with_advice("a longer --duration, or --subprocesses, if it starts Python as another process"),
+    }
+    .into()
+}
+
+/// Ends the command when the time that the user has set is over, as py-spy does, or leaves it running.
+///
+/// # Errors
+/// When the kernel does not tell how it ended.
+pub fn end_after_time(
+    command: &mut RunningCommand,
+    keep_running: bool,
+    signals: &Signals,
+) -> anyhow::Result<()> {
+    if keep_running {
+        say(format_args!("{} runs on", command.title()));
+        return Ok(());
+    }
+    command.stop(signals)?;
+    say(format_args!("ended {}; --keep-running would leave it running", command.title()));
+    Ok(())
 }
 
 /// The command's own exit status when it failed, else ours.

@@ -38,6 +38,7 @@ impl From<DestinationError> for Failure {
                 let target = std::fs::read_link(&link).unwrap_or_default();
                 failure.with_advice(format!("-o {}, if that is what you want to write", target.display()))
             }
+            DestinationError::NoReader(_) => failure.with_advice("a reader of it, such as `cat`"),
             DestinationError::Refused(..) => failure.with_advice("-o in a folder that you may write to"),
             _ => failure,
         }

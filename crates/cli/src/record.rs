@@ -7,20 +7,21 @@ use std::time::Duration;
 use anyhow::Context;
 use profiler_model::{LossReason, Nanos};
 use profiler_os::launch::{CommandEnd, InvokingUser, Streams};
-use profiler_os::signals::{Received, Signals, UserSignal};
+use profiler_os::priority::LargerShare;
+use profiler_os::signals::{self, Received, Signals, UserSignal};
 use profiler_output::{ViewOptions, write_ledger, write_ledger_json};
 use profiler_profile::{Ledger, Profile};
 use profiler_sampler::{End, SamplerOptions};
 
 use crate::attach::{expect_free, expect_own_proc, expect_tracing};
 use crate::command::RunningCommand;
-use crate::destination::Destination;
+use crate::destination::{Destination, DestinationError};
 use crate::failure::Failure;
 use crate::flags::Mode;
 use crate::kernel_clocks::await_clocks;
-use crate::launch::{launch, source_of, status_of};
+use crate::launch::{end_after_time, launch, source_of, status_of};
 use crate::messages::{counted, say};
-use crate::plan::{RecordPlan, Subject};
+use crate::plan::{Output, RecordPlan, Subject};
 use crate::progress::ProgressLine;
 use crate::rescue::write_or_keep;
 use crate::sampling::{Sampling, Wanted};
@@ -41,7 +42,7 @@ pub fn run(plan: &RecordPlan) -> anyhow::Result<u8> {
     expect_tracing(sampling.options.kind)?;
     let signals = Signals::install().context("cannot handle signals")?;
     let user = InvokingUser::behind_sudo();
-    let destinations = Destinations::prove(plan, user.as_ref())?;
+    let destinations = Destinations::prove(plan, user.as_ref(), &signals)?;
     match &plan.subject {
         Subject::Process(pid) => {
             let source = Source::of(*pid, plan.subprocesses)?;
@@ -68,9 +69,35 @@ struct Destinations {
 
 impl Destinations {
     /// Proves that all of them can be written, before anything is sampled.
-    fn prove(plan: &RecordPlan, user: Option<&InvokingUser>) -> Result<Self, Failure> {
-        let ledger = plan.ledger_json.as_ref().map(|output| Destination::prove(output, user));
-        Ok(Destinations { view: Destination::prove(&plan.output, user)?, ledger: ledger.transpose()? })
+    fn prove(plan: &RecordPlan, user: Option<&InvokingUser>, signals: &Signals) -> Result<Self, Failure> {
+        let prove = |output| prove_when_read(output, user, signals);
+        let ledger = plan.ledger_json.as_ref().map(prove).transpose()?;
+        Ok(Destinations { view: prove(&plan.output)?, ledger })
+    }
+}
+
+/// Proves that `output` can be written; if it is a named pipe, waits until it has a reader.
+fn prove_when_read(
+    output: &Output,
+    user: Option<&InvokingUser>,
+    signals: &Signals,
+) -> Result<Destination, Failure> {
+    /// Between two looks for a reader.
+    const NAP: Duration = Duration::from_millis(10);
+    let mut is_told = false;
+    loop {
+        match Destination::prove(output, user) {
+            Err(error @ DestinationError::NoReader(_)) => {
+                if !std::mem::replace(&mut is_told, true) {
+                    say(format_args!("Waiting for a reader of {}.", error.name()));
+                }
+                if take_end_signal(signals, None).is_some() {
+                    return Err(Failure::new("interrupted before sampling began"));
+                }
+                std::thread::sleep(NAP);
+            }
+            proved => return Ok(proved?),
+        }
     }
 }
 
@@ -81,9 +108,9 @@ fn record_command(
     signals: &Signals,
     destinations: Destinations,
 ) -> anyhow::Result<u8> {
-    match source_of(&mut command, plan.subprocesses, signals)? {
+    match source_of(&mut command, plan.subprocesses, plan.duration, signals)? {
         Ok(source) => record_source(plan, source, sampling, command, signals, destinations),
-        Err(missing) => missing.status(&mut command, signals),
+        Err(missing) => missing.status(&mut command, plan.keep_running, signals),
     }
 }
 
@@ -117,13 +144,7 @@ fn end_of_command(
             if end.is_some() {
                 return Ok(end);
             }
-            match keep_running {
-                true => say(format_args!("{} runs on", command.title())),
-                false => {
-                    command.stop(signals)?;
-                    say(format_args!("ended {}; --keep-running would leave it running", command.title()));
-                }
-            }
+            end_after_time(command, keep_running, signals)?;
             Ok(None)
         }
     }
@@ -165,6 +186,9 @@ pub fn take_end_signal(signals: &Signals, command: Option<&mut RunningCommand>) 
     received.signal.asks_for_end().then_some(Stop::Signal(received))
 }
 
+/// What is lost when a second Ctrl-C quits.
+static NOT_WRITTEN: &str = "interrupted again: what was recorded is lost\n";
+
 /// What was recorded.
 #[derive(Debug)]
 struct Recording {
@@ -194,6 +218,7 @@ impl Recording {
         let mut stop = None;
         let mut session = source.session(plan.subprocesses, sampling.options);
         sampling.begin(&mut session);
+        signals::set_farewell(Some(&NOT_WRITTEN));
         let end = session.run(&mut profile, limit, &mut |progress, _| {
             line.update(progress);
             stop = take_end_signal(signals, command.as_deref_mut());
@@ -205,6 +230,10 @@ impl Recording {
             End::TimeOver => stop = plan.duration.map(Stop::TimeOver),
             End::Asked => {}
         }
+        signals::note_ending();
+        // Beside a hundred busy threads a CPU it would take seconds to write what was recorded, and to end. It is the last
+        // thing to do, so that the share is kept until then.
+        std::mem::forget(LargerShare::instead_of_real_time());
         let stop = stop.unwrap_or(Stop::TargetEnded);
         Recording { profile, stop, title }
     }
@@ -220,6 +249,7 @@ impl Recording {
             Some(file) => file.write(|out| write_ledger_json(ledger, out)).map(drop),
             None => Ok(()),
         };
+        signals::set_farewell(None);
         written?;
         Ok(ledger_written?)
     }

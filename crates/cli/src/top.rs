@@ -99,11 +99,11 @@ fn watch_command(plan: &TopPlan, sampling: Sampling, signals: &Signals) -> anyho
     let output = CommandOutput::new()?;
     let user = InvokingUser::behind_sudo();
     let mut command = launch(program, arguments, user, signals, output.streams()?)?;
-    match source_of(&mut command, plan.subprocesses, signals)? {
+    match source_of(&mut command, plan.subprocesses, None, signals)? {
         Ok(source) => watch_source(plan, source, sampling, command, &output, signals),
         Err(missing) => {
             output.show();
-            missing.status(&mut command, signals)
+            missing.status(&mut command, false, signals)
         }
     }
 }

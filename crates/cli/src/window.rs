@@ -16,7 +16,7 @@ use profiler_os::signals::{self, Signals};
 use profiler_output::{Format, ViewOptions, Weight, escaped_text};
 use profiler_tui::{Host, Measure, SaveRequest, Update};
 
-use crate::destination::Destination;
+use crate::destination::{Destination, DestinationError};
 use crate::failure::Failure;
 use crate::messages::{counted, say};
 use crate::plan::{Output, TopPlan, choose_format};
@@ -26,6 +26,9 @@ use crate::record::take_end_signal;
 const LONGEST_FAREWELL: Duration = Duration::from_secs(2);
 /// Between two looks whether it has ended.
 const GLANCE: Duration = Duration::from_millis(5);
+
+/// Between two checks whether a pipe has a reader.
+const READER_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The view asks to be suspended, and waits for the answer that it goes on.
 struct Suspend(Sender<()>);
@@ -191,12 +194,22 @@ fn write(request: &SaveRequest, view: &ViewOptions) -> anyhow::Result<(String, &
     let format = choose_format(None, Some(&path));
     let view = ViewOptions { weight: weight(format, request.measure), ..view.clone() };
     let user = InvokingUser::behind_sudo();
-    let destination = Destination::prove(&Output::File(path), user.as_ref())?;
+    let destination = prove_with_reader(&Output::File(path), user.as_ref())?;
     let name = destination.write(|out| format.write(&request.profile, &view, out)).with_context(|| {
         let has_no_timeline = format.needs_timeline() && !request.profile.keeps_timeline();
         if has_no_timeline { "r starts anew, after which it can be written" } else { "not written" }
     })?;
     Ok((name, format.name()))
+}
+
+/// The place, once a reader has opened it if it is a pipe: the view goes on meanwhile.
+fn prove_with_reader(output: &Output, user: Option<&InvokingUser>) -> Result<Destination, DestinationError> {
+    loop {
+        match Destination::prove(output, user) {
+            Err(DestinationError::NoReader(_)) => thread::sleep(READER_CHECK_INTERVAL),
+            result => return result,
+        }
+    }
 }
 
 /// As `record` weighs: collapsed stacks count samples.

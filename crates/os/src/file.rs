@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use memmap2::Mmap;
-use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::fcntl::{AT_FDCWD, AtFlags, FcntlArg, OFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::linkat;
 
@@ -79,6 +79,19 @@ pub fn name_file(file: &File, path: &Path) -> io::Result<()> {
 /// When the kernel refuses it.
 pub fn memory_file(name: &str) -> io::Result<File> {
     Ok(memfd_create(name, MFdFlags::MFD_CLOEXEC)?.into())
+}
+
+/// The number of the error of [`open_pipe`] where nobody reads the pipe.
+pub const NO_READER: i32 = libc::ENXIO;
+
+/// Opens a named pipe for writing. Writes to it wait for the reader.
+///
+/// # Errors
+/// When it is refused; [`NO_READER`] where no process has it open for reading, which is not waited for.
+pub fn open_pipe(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    fcntl(&file, FcntlArg::F_SETFL(OFlag::empty()))?;
+    Ok(file)
 }
 
 #[cfg(test)]

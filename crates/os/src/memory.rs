@@ -13,6 +13,8 @@ use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use profiler_memory::{ReadError, ReadMemory, ReadRequest};
 use profiler_model::{Pid, RemoteAddr};
 
+use crate::Process;
+
 /// The kernel takes at most this many pieces a call (`UIO_MAXIOV`).
 const MAX_PIECES: usize = 1024;
 
@@ -39,7 +41,8 @@ impl ProcessMemory {
         match self.call(requests) {
             Ok(filled) => Ok(filled),
             Err(Errno::EFAULT) => Ok(0),
-            Err(Errno::ESRCH) => Err(ReadError::ProcessEnded),
+            // Also if only the first thread has ended: then the file of another one has the memory.
+            Err(Errno::ESRCH) if !Process::new(self.pid).is_alive() => Err(ReadError::ProcessEnded),
             // Whether it is the call that is refused or the process, the file tells.
             Err(_) => {
                 *self.file.borrow_mut() = Some(self.open()?);
@@ -66,7 +69,7 @@ impl ProcessMemory {
     }
 
     fn open(&self) -> Result<File, ReadError> {
-        File::open(format!("/proc/{}/mem", self.pid)).map_err(|error| match error.kind() {
+        File::open(Process::new(self.pid).folder().join("mem")).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => ReadError::ProcessEnded,
             // An ended process that its parent has not taken note of yet.
             _ if error.raw_os_error() == Some(libc::ESRCH) => ReadError::ProcessEnded,

@@ -85,7 +85,7 @@ pub struct Refusal {
 /// Finds out why `pid` may not be read.
 pub fn diagnose(pid: Pid) -> Refusal {
     let own = Status::of(Path::new("/proc/self"));
-    let target_folder = Path::new("/proc").join(pid.to_string());
+    let target_folder = crate::Process::new(pid).folder();
     let target = Status::of(&target_folder);
     let situation = Situation {
         scope: fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope")

@@ -9,6 +9,8 @@
 //! gets a larger share instead, in turns.
 
 use nix::errno::Errno;
+use nix::unistd::gettid;
+use profiler_model::Tid;
 
 use crate::clock;
 
@@ -32,9 +34,22 @@ const SLICE_NANOS: u64 = 100_000;
 /// may let sleepers oversleep by 50 µs. Processes that it starts later are ordinary again.
 pub fn want_promptness() -> Promptness {
     clock::want_exact_wakeups();
-    if set_real_time() {
+    make_prompt(CALLER)
+}
+
+/// What the kernel takes for the calling thread.
+const CALLER: Tid = Tid::new(0);
+
+/// The id of the calling thread, for [`make_prompt`].
+pub fn this_thread() -> Tid {
+    Tid::new(gettid().as_raw().cast_unsigned())
+}
+
+/// Makes a thread of this process prompt, as far as is permitted: one that has work to do and waits for a CPU gets one.
+pub fn make_prompt(thread: Tid) -> Promptness {
+    if set_real_time(thread) {
         Promptness::RealTime
-    } else if set_short_slices() {
+    } else if set_short_slices(thread) {
         Promptness::ShortSlices
     } else {
         Promptness::Ordinary
@@ -43,11 +58,7 @@ pub fn want_promptness() -> Promptness {
 
 /// Makes the calling thread an ordinary one again, for work that has time.
 pub fn want_no_promptness() {
-    // SAFETY: sched_param is plain data for which all zeroes is a valid value.
-    let parameter: libc::sched_param = unsafe { std::mem::zeroed() };
-    let policy = libc::SCHED_OTHER | libc::SCHED_RESET_ON_FORK;
-    // SAFETY: `parameter` is valid and outlives the call, which only reads it; 0 is the calling thread.
-    unsafe { libc::sched_setscheduler(0, policy, &parameter) };
+    set_policy(CALLER, libc::SCHED_OTHER | libc::SCHED_RESET_ON_FORK, 0);
 }
 
 /// The niceness of the largest share: beside a hundred ordinary threads on its CPU, a thread has nearly half of the time.
@@ -68,6 +79,17 @@ impl LargerShare {
         let nice_before = niceness()?;
         (nice_before > NICEST_TO_ITSELF && set_niceness(NICEST_TO_ITSELF))
             .then_some(LargerShare { nice_before })
+    }
+
+    /// Takes it for the calling thread in exchange for its real-time priority, if it has that: without a moment in which it
+    /// waits like any other thread.
+    #[must_use]
+    pub fn instead_of_real_time() -> Option<Self> {
+        let share = LargerShare::take();
+        if is_real_time() {
+            want_no_promptness();
+        }
+        share
     }
 }
 
@@ -92,13 +114,53 @@ fn set_niceness(nice: i32) -> bool {
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) == 0 }
 }
 
-fn set_real_time() -> bool {
+/// As long as it lives, threads that the calling thread starts have real-time priority, if that is permitted. So has the
+/// calling thread.
+pub(crate) struct PromptChildren {
+    policy: libc::c_int,
+    parameter: libc::sched_param,
+}
+
+impl PromptChildren {
+    /// From now on; none where it is not permitted.
+    pub(crate) fn begin() -> Option<Self> {
+        // SAFETY: sched_param is plain data for which all zeroes is a valid value.
+        let mut parameter: libc::sched_param = unsafe { std::mem::zeroed() };
+        // SAFETY: the call takes a plain number; 0 is the calling thread.
+        let policy = unsafe { libc::sched_getscheduler(0) };
+        // SAFETY: `parameter` is valid and outlives the call, which writes it.
+        let known = policy >= 0 && unsafe { libc::sched_getparam(0, &raw mut parameter) } == 0;
+        (known && set_policy(CALLER, libc::SCHED_FIFO, 1)).then_some(PromptChildren { policy, parameter })
+    }
+}
+
+impl Drop for PromptChildren {
+    fn drop(&mut self) {
+        set_policy(CALLER, self.policy, self.parameter.sched_priority);
+    }
+}
+
+fn set_policy(thread: Tid, policy: libc::c_int, priority: libc::c_int) -> bool {
     // SAFETY: sched_param is plain data for which all zeroes is a valid value.
     let mut parameter: libc::sched_param = unsafe { std::mem::zeroed() };
-    parameter.sched_priority = 1;
-    let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
+    parameter.sched_priority = priority;
     // SAFETY: `parameter` is valid and outlives the call, which only reads it; 0 is the calling thread.
-    unsafe { libc::sched_setscheduler(0, policy, &parameter) == 0 }
+    unsafe { libc::sched_setscheduler(number(thread), policy, &parameter) == 0 }
+}
+
+fn number(thread: Tid) -> libc::pid_t {
+    thread.as_u32().cast_signed()
+}
+
+/// Whether the calling thread has real-time priority.
+fn is_real_time() -> bool {
+    // SAFETY: the call takes a plain number; 0 is the calling thread.
+    let policy = unsafe { libc::sched_getscheduler(0) };
+    policy & !libc::SCHED_RESET_ON_FORK == libc::SCHED_FIFO
+}
+
+fn set_real_time(thread: Tid) -> bool {
+    set_policy(thread, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, 1)
 }
 
 /// `struct sched_attr` of `sched_setattr(2)`, first version.
@@ -115,7 +177,7 @@ struct SchedAttr {
     period: u64,
 }
 
-fn set_short_slices() -> bool {
+fn set_short_slices(thread: Tid) -> bool {
     let attributes = SchedAttr {
         size: size_of::<SchedAttr>() as u32,
         policy: libc::SCHED_OTHER as u32,
@@ -125,12 +187,23 @@ fn set_short_slices() -> bool {
     };
     // SAFETY: `attributes` has the layout that the call reads, says its own size and outlives the call; 0
     // is the calling thread.
-    unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &attributes, 0) == 0 }
+    unsafe { libc::syscall(libc::SYS_sched_setattr, number(thread), &attributes, 0) == 0 }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn prompt_thread_begins_with_the_priority_that_is_permitted() {
+        let was_real_time = is_real_time();
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let work = move || sender.send((is_real_time(), want_promptness())).unwrap();
+        crate::quiet_thread::spawn_prompt("test", work).unwrap().join().unwrap();
+        let (is_prompt, granted) = receiver.recv().unwrap();
+        assert_eq!(is_prompt, granted == Promptness::RealTime);
+        assert_eq!(is_real_time(), was_real_time, "it was given back");
+    }
 
     #[test]
     fn a_larger_share_is_given_back() {

@@ -78,18 +78,40 @@ impl Process {
         self.pid
     }
 
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
+    fn path(&self, name: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/{name}", self.pid))
     }
 
-    /// Whether it exists and has not ended (a zombie has).
+    /// Its folder in `/proc`, or that of one of its threads: once the first thread has ended, only those of the others
+    /// still show the memory, the files and the folders that they share.
+    pub fn folder(&self) -> PathBuf {
+        match self.living_thread() {
+            Some(tid) if tid.as_u32() != self.pid.as_u32() => self.path(&format!("task/{tid}")),
+            _ => PathBuf::from(format!("/proc/{}", self.pid)),
+        }
+    }
+
+    /// A thread of it that has not ended: the first one, unless that has (`pthread_exit` in `main`). `None` when the
+    /// process has ended.
+    pub fn living_thread(&self) -> Option<Tid> {
+        if !self.stat().ok()?.has_ended() {
+            return Some(Tid::new(self.pid.as_u32()));
+        }
+        let lives = |tid: &Tid| {
+            let text = fs::read(self.path(&format!("task/{tid}/stat")));
+            text.ok().and_then(|text| parse_stat(&text)).is_some_and(|stat| !stat.has_ended())
+        };
+        self.threads().ok()?.into_iter().find(lives)
+    }
+
+    /// Whether it exists and has not ended. A zombie has, unless only its first thread has and others run.
     pub fn is_alive(&self) -> bool {
-        self.stat().is_ok_and(|stat| !matches!(stat.state, b'Z' | b'X'))
+        self.living_thread().is_some()
     }
 
     /// Whether it has ended or is just ending, so that its memory is gone or soon will be.
     pub fn is_ending(&self) -> bool {
-        self.stat().map_or(true, |stat| stat.is_ending)
+        !self.is_alive()
     }
 
     /// Whether it exists although `/proc` shows nothing of it: mounted with `hidepid`, `/proc` hides the
@@ -104,7 +126,7 @@ impl Process {
     /// # Errors
     /// When the process is gone or may not be looked at.
     pub fn mappings(&self) -> io::Result<Vec<Mapping>> {
-        Ok(text_of(&self.path("maps"))?.lines().filter_map(parse_mapping).collect())
+        Ok(text_of(&self.folder().join("maps"))?.lines().filter_map(parse_mapping).collect())
     }
 
     /// The path of its executable, as the target sees it.
@@ -112,17 +134,24 @@ impl Process {
     /// # Errors
     /// When the process is gone or may not be looked at.
     pub fn executable(&self) -> io::Result<PathBuf> {
-        fs::read_link(self.path("exe"))
+        fs::read_link(self.folder().join("exe"))
+    }
+
+    /// The file that is mapped at `range`, such as `7f12a000-7f12b000`: the very one, even if it was deleted since.
+    pub fn mapped_file(&self, range: &str) -> PathBuf {
+        // The folders below `task` have no `map_files`.
+        let tid = self.living_thread().unwrap_or(Tid::new(self.pid.as_u32()));
+        PathBuf::from(format!("/proc/{tid}/map_files/{range}"))
     }
 
     /// A path of the target, seen from here: through the target's own root folder.
     pub fn in_its_root(&self, path: &str) -> PathBuf {
-        self.path("root").join(path.trim_start_matches('/'))
+        self.folder().join("root").join(path.trim_start_matches('/'))
     }
 
     /// What its file descriptor is open on, as the kernel calls it: a path, `socket:[4711]`, `pipe:[4712]`.
     pub fn opened(&self, descriptor: u32) -> Option<String> {
-        let link = fs::read_link(self.path(&format!("fd/{descriptor}"))).ok()?;
+        let link = fs::read_link(self.folder().join(format!("fd/{descriptor}"))).ok()?;
         Some(link.to_string_lossy().into_owned())
     }
 
@@ -131,7 +160,7 @@ impl Process {
     /// # Errors
     /// When the process is gone.
     pub fn command_line(&self) -> io::Result<String> {
-        let raw = fs::read(self.path("cmdline"))?;
+        let raw = fs::read(self.folder().join("cmdline"))?;
         let arguments: Vec<_> = raw.split(|byte| *byte == 0).map(argument_text).collect();
         Ok(arguments.join(" ").trim_end().to_owned())
     }
@@ -141,19 +170,23 @@ impl Process {
     /// # Errors
     /// When the process is gone or may not be looked at.
     pub fn working_directory(&self) -> io::Result<PathBuf> {
-        fs::read_link(self.path("cwd"))
+        fs::read_link(self.folder().join("cwd"))
     }
 
-    /// The kernel threads it has now.
+    /// The kernel threads it has now, without the first one if that has ended before the others.
     ///
     /// # Errors
     /// When the process is gone.
     pub fn threads(&self) -> io::Result<Vec<Tid>> {
+        let first_has_ended = self.stat()?.has_ended();
         let mut threads = Vec::new();
         for entry in fs::read_dir(self.path("task"))? {
             if let Some(tid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) {
                 threads.push(Tid::new(tid));
             }
+        }
+        if first_has_ended {
+            threads.retain(|tid| tid.as_u32() != self.pid.as_u32());
         }
         Ok(threads)
     }
@@ -181,7 +214,7 @@ impl Process {
     /// `None` where that may not be seen.
     pub fn shares_namespace(&self, kind: &str) -> Option<bool> {
         let own = fs::read_link(format!("/proc/self/ns/{kind}")).ok()?;
-        let its = fs::read_link(self.path(&format!("ns/{kind}"))).ok()?;
+        let its = fs::read_link(self.folder().join(format!("ns/{kind}"))).ok()?;
         Some(own == its)
     }
 
@@ -190,7 +223,7 @@ impl Process {
     /// # Errors
     /// When the process is gone or may not be looked at.
     pub fn root_folder(&self) -> io::Result<PathBuf> {
-        fs::read_link(self.path("root"))
+        fs::read_link(self.folder().join("root"))
     }
 
     /// The user that it runs as.
@@ -200,13 +233,19 @@ impl Process {
         ids.split_ascii_whitespace().nth(1)?.parse().ok()
     }
 
-    /// State, parent and start time.
+    /// State, parent and start time. The state is that of its first thread, which may end before the others.
     ///
     /// # Errors
     /// When the process is gone.
     pub fn stat(&self) -> io::Result<Stat> {
         let text = fs::read(self.path("stat"))?;
         parse_stat(&text).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+    }
+
+    /// The letter of its state: that of its first thread, or of another one where that has ended.
+    pub fn state(&self) -> Option<u8> {
+        let text = fs::read(self.folder().join("stat")).ok()?;
+        Some(parse_stat(&text)?.state)
     }
 
     /// When it started, as time since 1970, to a hundredth of a second.
@@ -231,7 +270,7 @@ impl Process {
 
     /// Its resident memory in bytes.
     pub fn resident_memory(&self) -> Option<u64> {
-        let text = text_of(&self.path("statm")).ok()?;
+        let text = text_of(&self.folder().join("statm")).ok()?;
         let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
         let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
         Some(pages * u64::try_from(page).ok()?)
@@ -258,8 +297,6 @@ fn argument_text(argument: &[u8]) -> String {
 
 /// `PF_EXITING` of Linux: a thread that is ending. Its memory may be gone already.
 const ENDING: u64 = 0x4;
-/// `PF_KTHREAD` of Linux: a thread of the kernel.
-const OF_KERNEL: u64 = 0x0020_0000;
 
 /// The fields of `/proc/PID/stat` that are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -271,10 +308,15 @@ pub struct Stat {
     /// When it started, in clock ticks since boot: with the pid, what tells a process from a later one
     /// that has the same pid.
     pub start_time: u64,
-    /// Whether it is ending, or a zombie. It may have no memory any more.
+    /// Whether the first thread is ending, or a zombie. It may have no memory any more.
     pub is_ending: bool,
-    /// Whether it is a thread of the kernel, which has neither an executable nor memory.
-    pub is_of_kernel: bool,
+}
+
+impl Stat {
+    /// Whether the first thread is ending or has ended. So has the process, unless it has other threads ([`Process::is_alive`]).
+    pub fn has_ended(&self) -> bool {
+        self.is_ending
+    }
 }
 
 fn parse_stat_state(text: &[u8]) -> Option<u8> {
@@ -292,7 +334,6 @@ fn parse_stat(text: &[u8]) -> Option<Stat> {
     Some(Stat {
         state,
         is_ending: matches!(state, b'Z' | b'X') || flags & ENDING != 0,
-        is_of_kernel: flags & OF_KERNEL != 0,
         parent: Pid::new(fields.get(1)?.parse().ok()?),
         start_time: fields.get(19)?.parse().ok()?,
     })
@@ -431,6 +472,8 @@ impl ThreadFiles {
             // `t`: it was stopped by us and let go, and is about to run on.
             Some(b'R' | b't') => Ok(Activity::Running),
             Some(b'T') => Ok(Activity::Stopped),
+            // The first thread stays as a zombie until the last one has ended.
+            Some(b'Z' | b'X') => Err(io::Error::from(io::ErrorKind::NotFound)),
             _ => Ok(Activity::Blocked { call: None, argument: 0 }),
         }
     }

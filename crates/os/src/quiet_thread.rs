@@ -6,6 +6,8 @@ use std::thread::{Builder, JoinHandle};
 
 use nix::sys::signal::{SigSet, SigmaskHow};
 
+use crate::priority::PromptChildren;
+
 /// Starts a thread that blocks all signals.
 ///
 /// # Errors
@@ -16,4 +18,17 @@ pub fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<Joi
     let spawned = Builder::new().name(name.to_owned()).spawn(work);
     before.thread_set_mask()?;
     spawned
+}
+
+/// Starts a thread that blocks all signals and is prompt from its first instruction on, as far as is permitted
+/// ([`want_promptness`](crate::priority::want_promptness)): an ordinary one would first wait for a CPU.
+///
+/// # Errors
+/// When no thread can be started.
+pub fn spawn_prompt(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    let _prompt = PromptChildren::begin();
+    spawn(name, move || {
+        crate::priority::want_promptness();
+        work();
+    })
 }

@@ -9,9 +9,11 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
-use profiler_model::Pid;
+use profiler_model::{Nanos, Pid, Timestamp};
+
+use crate::clock;
 
 /// A signal that users and services send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,7 +60,7 @@ impl UserSignal {
         !matches!(self, UserSignal::User1 | UserSignal::User2)
     }
 
-    /// The second Ctrl-C or Ctrl-\ quits at once: a user who asks twice does not want to wait.
+    /// A second Ctrl-C or Ctrl-\ quits at once, if it comes late enough to be meant as one ([`Repeated`]).
     const fn forces_when_repeated(self) -> bool {
         matches!(self, UserSignal::Interrupt | UserSignal::Quit)
     }
@@ -130,6 +132,59 @@ impl Drop for SuspensionHold {
     }
 }
 
+/// How long after the end of a recording, or the first Ctrl-C that was acted on, another one quits: wrappers that pass on
+/// Ctrl-C send a second one within milliseconds, and a user does not press it twice so soon.
+const SHORTEST_REPEAT: Nanos = Nanos::from_nanos(500_000_000);
+
+/// The same of a first one that was not acted on for so long: then the profiler hangs.
+const LONGEST_REACTION: Nanos = Nanos::from_nanos(5_000_000_000);
+
+/// When the end was acted on, and since when an unanswered Ctrl-C asks for it, in nanoseconds; 0 is never.
+static ENDING_SINCE: AtomicU64 = AtomicU64::new(0);
+static ASKED_SINCE: AtomicU64 = AtomicU64::new(0);
+
+/// What is written to stderr when a repeated Ctrl-C quits: a reference to it, or null.
+static FAREWELL: AtomicPtr<&'static str> = AtomicPtr::new(std::ptr::null_mut());
+
+/// What went before another Ctrl-C.
+#[derive(Clone, Copy, Debug, Default)]
+struct Repeated {
+    /// When the end was acted on.
+    ending_since: Option<Timestamp>,
+    /// Since when one waits to be acted on.
+    asked_since: Option<Timestamp>,
+}
+
+impl Repeated {
+    /// What is known now.
+    fn now() -> Self {
+        let instant = |nanos: &AtomicU64| match nanos.load(Ordering::Relaxed) {
+            0 => None,
+            nanos => Some(Timestamp::from_nanos(nanos)),
+        };
+        Repeated { ending_since: instant(&ENDING_SINCE), asked_since: instant(&ASKED_SINCE) }
+    }
+
+    /// Whether one that comes at `now` quits at once.
+    fn quits(self, now: Timestamp) -> bool {
+        let is_past = |since: Option<Timestamp>, wait| since.is_some_and(|since| now.since(since) >= wait);
+        is_past(self.ending_since, SHORTEST_REPEAT) || is_past(self.asked_since, LONGEST_REACTION)
+    }
+}
+
+/// Notes that what is done is being ended, for whatever reason: a Ctrl-C that comes later quits.
+pub fn note_ending() {
+    let now = clock::now().as_nanos();
+    let _ = ENDING_SINCE.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+    ASKED_SINCE.store(0, Ordering::Relaxed);
+}
+
+/// Has this be written to stderr if a repeated Ctrl-C quits: what is lost by that.
+pub fn set_farewell(text: Option<&'static &'static str>) {
+    let text = text.map_or(std::ptr::null_mut(), |text| std::ptr::from_ref(text).cast_mut());
+    FAREWELL.store(text, Ordering::Relaxed);
+}
+
 const RECEIVED: u64 = 1 << 63;
 const FROM_TERMINAL: u64 = 1 << 62;
 
@@ -148,6 +203,8 @@ impl Signals {
     /// When the kernel refuses a handler.
     pub fn install() -> io::Result<Self> {
         let mut signals = Signals { previous: Vec::new(), ignored: Vec::new() };
+        [&ENDING_SINCE, &ASKED_SINCE].into_iter().for_each(|since| since.store(0, Ordering::Relaxed));
+        set_farewell(None);
         for signal in UserSignal::ALL {
             let before = current_action(signal.number())?;
             if before.sa_sigaction == libc::SIG_IGN {
@@ -157,14 +214,14 @@ impl Signals {
                 }
             }
             PENDING[signal as usize].store(0, Ordering::Relaxed);
-            set_action(signal.number(), &noting_action(signal.forces_when_repeated()))?;
+            set_action(signal.number(), &noting_action())?;
             signals.previous.push((signal.number(), before));
         }
         for number in [libc::SIGTSTP, libc::SIGCONT] {
             let before = current_action(number)?;
             // Who started us may want no Ctrl-Z: shells without job control.
             if before.sa_sigaction != libc::SIG_IGN {
-                set_action(number, &noting_action(false))?;
+                set_action(number, &noting_action())?;
                 signals.previous.push((number, before));
             }
         }
@@ -183,7 +240,7 @@ impl Signals {
             && set_action(*number, usual).is_ok()
         {
             let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGTSTP);
-            let _ = set_action(*number, &noting_action(false));
+            let _ = set_action(*number, &noting_action());
         }
     }
 
@@ -191,10 +248,14 @@ impl Signals {
     /// be stopped meanwhile.
     pub fn take(&self) -> Option<Received> {
         self.suspend_if_asked();
-        UserSignal::ALL.into_iter().find_map(|signal| {
+        let received = UserSignal::ALL.into_iter().find_map(|signal| {
             let packed = PENDING[signal as usize].swap(0, Ordering::Relaxed);
             Received::unpack(signal, packed)
-        })
+        })?;
+        if received.signal.asks_for_end() {
+            note_ending();
+        }
+        Some(received)
     }
 
     /// The signals that were ignored when the profiler was started: a command that it launches must find
@@ -242,20 +303,40 @@ extern "C" fn note(number: libc::c_int, info: *mut libc::siginfo_t, _context: *m
     // is only used when the signal was not made by the kernel, where it is set.
     let (code, sender) = unsafe { ((*info).si_code, (*info).si_pid()) };
     if let Some(signal) = UserSignal::ALL.into_iter().find(|signal| signal.number() == number) {
+        if signal.forces_when_repeated() {
+            let now = clock::now();
+            if Repeated::now().quits(now) {
+                return quit(number);
+            }
+            let _ = ASKED_SINCE.compare_exchange(0, now.as_nanos(), Ordering::Relaxed, Ordering::Relaxed);
+        }
         PENDING[signal as usize].store(Received::pack(code, sender), Ordering::Relaxed);
     }
 }
 
-fn noting_action(only_once: bool) -> libc::sigaction {
+/// Ends this process by the signal `number`, whose handler this is called from.
+fn quit(number: libc::c_int) {
+    let farewell = FAREWELL.load(Ordering::Relaxed);
+    if !farewell.is_null() {
+        // SAFETY: it is not null, so that it was made from a reference that is valid forever.
+        let text = unsafe { *farewell };
+        // SAFETY: the text is valid and outlives the call, which only reads it; a handler may call it.
+        unsafe { libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len()) };
+    }
+    // SAFETY: both take plain numbers, and a handler may call them. The signal is blocked until the handler returns.
+    unsafe {
+        libc::signal(number, libc::SIG_DFL);
+        libc::raise(number);
+    }
+}
+
+fn noting_action() -> libc::sigaction {
     // SAFETY: sigaction is plain numbers, for which all zeroes are valid (no handler, no flags, no mask).
     let mut action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
     let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) = note;
     action.sa_sigaction = handler as libc::sighandler_t;
     // SA_RESTART: whoever waits for a stopped thread must not find half a wait because of Ctrl-C.
     action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
-    if only_once {
-        action.sa_flags |= libc::SA_RESETHAND;
-    }
     action
 }
 
@@ -293,7 +374,9 @@ mod tests {
         assert_eq!(signals.take(), Some(Received { signal: UserSignal::Interrupt, sender }));
         assert_eq!(signals.take(), Some(Received { signal: UserSignal::Terminate, sender }));
         assert_eq!(signals.take(), None);
-        assert_eq!(current_action(libc::SIGINT).unwrap().sa_sigaction, libc::SIG_DFL);
+        // It was acted on just now: this is a wrapper's.
+        nix::sys::signal::raise(nix::sys::signal::Signal::SIGINT).unwrap();
+        assert_eq!(signals.take(), Some(Received { signal: UserSignal::Interrupt, sender }));
         assert_ne!(current_action(libc::SIGTERM).unwrap().sa_sigaction, libc::SIG_DFL);
         assert!(!was_continued());
         nix::sys::signal::raise(nix::sys::signal::Signal::SIGCONT).unwrap();
@@ -306,6 +389,21 @@ mod tests {
         hold.lift(|| assert!(SUSPENSION_ASKED.swap(false, Ordering::Relaxed)));
         drop(signals);
         assert_eq!(current_action(libc::SIGHUP).unwrap().sa_sigaction, before);
+    }
+
+    #[test]
+    fn interrupt_quits_when_the_first_was_acted_on_long_enough_ago() {
+        let at = |millis: u64| Timestamp::from_nanos(millis * 1_000_000);
+        let quits = |ending: Option<u64>, asked: Option<u64>, now| {
+            Repeated { ending_since: ending.map(at), asked_since: asked.map(at) }.quits(at(now))
+        };
+        assert!(!quits(None, None, 10_000), "the first one");
+        assert!(!quits(Some(1000), None, 1020), "a wrapper's");
+        assert!(!quits(Some(1000), None, 1499));
+        assert!(quits(Some(1000), None, 1500));
+        assert!(!quits(None, Some(1000), 1020), "not acted on yet");
+        assert!(!quits(None, Some(1000), 3000));
+        assert!(quits(None, Some(1000), 6000), "it hangs");
     }
 
     #[test]

@@ -29,8 +29,8 @@ const MOST_BYTES: u64 = 16 << 30;
 /// # Errors
 /// When no such file can be opened, or it is no regular one.
 pub fn open_mapped(process: &Process, mapping: &Mapping) -> io::Result<MappedFile> {
-    let range = format!("map_files/{:x}-{:x}", mapping.start.as_u64(), mapping.end.as_u64());
-    let exact = place(&process.path(&range)).and_then(|place| reopened(&place, None));
+    let range = format!("{:x}-{:x}", mapping.start.as_u64(), mapping.end.as_u64());
+    let exact = place(&process.mapped_file(&range)).and_then(|place| reopened(&place, None));
     let (below_its_root, below_ours) =
         (|| place_in_its_root(process, &mapping.path), || place_in_ours(&mapping.path));
     let identity = Some(mapping);
@@ -45,7 +45,7 @@ pub fn open_mapped(process: &Process, mapping: &Mapping) -> io::Result<MappedFil
 /// # Errors
 /// When it cannot be opened.
 pub fn open_executable(process: &Process) -> io::Result<MappedFile> {
-    MappedFile::map(&reopened(&place(&process.path("exe"))?, None)?)
+    MappedFile::map(&reopened(&place(&process.folder().join("exe"))?, None)?)
 }
 
 /// A regular file at a path of the process's, absolute, below its root. Symbolic links are followed there.
@@ -62,7 +62,7 @@ pub fn open_in_its_root(process: &Process, path: &str) -> io::Result<File> {
 /// # Errors
 /// When there is none, or it is no regular file.
 pub fn open_in_its_working_directory(process: &Process, path: &str) -> io::Result<File> {
-    let below = |scope| place_below(place(&process.path("cwd"))?, path, scope);
+    let below = |scope| place_below(place(&process.folder().join("cwd"))?, path, scope);
     let found = below(ResolveFlag::RESOLVE_BENEATH).or_else(|_| below(ResolveFlag::RESOLVE_NO_SYMLINKS))?;
     reopened(&found, None)
 }
@@ -73,7 +73,11 @@ fn place(path: &Path) -> io::Result<OwnedFd> {
 }
 
 fn place_in_its_root(process: &Process, path: &str) -> io::Result<OwnedFd> {
-    place_below(place(&process.path("root"))?, path.trim_start_matches('/'), ResolveFlag::RESOLVE_IN_ROOT)
+    place_below(
+        place(&process.folder().join("root"))?,
+        path.trim_start_matches('/'),
+        ResolveFlag::RESOLVE_IN_ROOT,
+    )
 }
 
 /// A path of a mapping has no symbolic links any longer.

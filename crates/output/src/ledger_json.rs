@@ -4,7 +4,7 @@
 use std::io::Write;
 
 use profiler_model::{LossReason, Nanos};
-use profiler_profile::{Ledger, ProcessCounts};
+use profiler_profile::{Ledger, OtherPython, ProcessCounts};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
@@ -40,7 +40,8 @@ impl<'a> LedgerView<'a> {
 }
 
 /// Writes the whole ledger as one JSON object. Times are in seconds; `asked_hz` is the sample rate that was asked for, and
-/// `processes` is there if a tree of them was sampled.
+/// `processes` is there if a tree of them was sampled, and
+/// `other_pythons` if a process runs a Python beside the one that was sampled.
 ///
 /// # Errors
 /// When `out` cannot be written.
@@ -54,6 +55,8 @@ pub fn write_ledger_json(ledger: &Ledger, out: &mut dyn Write) -> Result<(), Out
 struct LedgerFile<'a> {
     #[serde(flatten)]
     counts: LedgerView<'a>,
+    /// What lost samples stand for, as far as it is known.
+    lost_cpu: f64,
     duration: f64,
     before_python: f64,
     asked_hz: Option<f64>,
@@ -66,6 +69,22 @@ struct LedgerFile<'a> {
     own_memory: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     processes: Option<Processes>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    other_pythons: Vec<OtherPythonView<'a>>,
+}
+
+/// A Python that was not sampled.
+#[derive(Serialize)]
+struct OtherPythonView<'a> {
+    pid: u32,
+    version: &'a str,
+    path: &'a str,
+}
+
+impl<'a> From<&'a OtherPython> for OtherPythonView<'a> {
+    fn from(other: &'a OtherPython) -> Self {
+        OtherPythonView { pid: other.pid.as_u32(), version: &other.version, path: &other.path }
+    }
 }
 
 /// How often something happened, for how long in all and at most.
@@ -105,6 +124,7 @@ impl<'a> LedgerFile<'a> {
         let interval = ledger.interval.filter(|interval| *interval > Nanos::ZERO);
         LedgerFile {
             counts: LedgerView::new(ledger),
+            lost_cpu: ledger.lost_cpu().as_secs_f64(),
             duration: ledger.duration().as_secs_f64(),
             before_python: ledger.before_python.as_secs_f64(),
             asked_hz: interval.map(|interval| 1.0 / interval.as_secs_f64()),
@@ -119,6 +139,7 @@ impl<'a> LedgerFile<'a> {
             own_cpu: ledger.own_cpu.as_secs_f64(),
             own_memory: ledger.own_memory,
             processes: ledger.processes.map(Processes::from),
+            other_pythons: ledger.other_pythons.iter().map(Into::into).collect(),
         }
     }
 }
@@ -146,6 +167,7 @@ mod tests {
         let mut ledger = Ledger::default();
         ledger.count_not_asked_for();
         ledger.count_lost_times(LossReason::Late, 3);
+        ledger.count_lost_cpu(Nanos::from_nanos(30_000_000));
         ledger.count_stop(Nanos::from_nanos(85_000));
         ledger.interval = Some(Nanos::from_nanos(10_000_000));
         ledger.processes = Some(ProcessCounts { sampled: 2, missed: 1, ..ProcessCounts::default() });
@@ -153,6 +175,7 @@ mod tests {
         write_ledger_json(&ledger, &mut text).unwrap();
         let read: serde_json::Value = serde_json::from_slice(&text).unwrap();
         assert_eq!((&read["attempts"], &read["lost"]["sampler late"]), (&4.into(), &3.into()));
+        assert_eq!(&read["lost_cpu"], &0.03);
         assert_eq!((&read["stops"]["count"], &read["stops"]["longest"]), (&1.into(), &85e-6.into()));
         assert_eq!((&read["asked_hz"], &read["processes"]["found"]), (&100.0.into(), &3.into()));
     }

@@ -3,7 +3,9 @@
 use std::io::{self, Write};
 
 use profiler_model::Nanos;
-use profiler_profile::{Ledger, ProcessCounts};
+use profiler_profile::{Ledger, OtherPython, ProcessCounts};
+
+use crate::escape;
 
 /// How many samples were taken in which time, and how many were lost for which reasons, in one line.
 pub fn summary(ledger: &Ledger) -> String {
@@ -31,11 +33,20 @@ pub fn write_ledger(ledger: &Ledger, out: &mut dyn Write) -> io::Result<()> {
     if let Some(counts) = &ledger.processes {
         writeln!(out, "{}", processes(counts))?;
     }
+    for other in &ledger.other_pythons {
+        writeln!(out, "{}", not_sampled(other))?;
+    }
     writeln!(out, "{}", stops(ledger))?;
     writeln!(out, "{}", cost(ledger))
 }
 
-/// `lost 12 (0.10 %): 9 thread ended, 3 sampler late`
+/// `not sampled: another Python in process 4711, CPython 3.12.1 (/usr/lib/libpython3.12.so.1.0)`
+fn not_sampled(other: &OtherPython) -> String {
+    let (version, path) = (escape::plain(&other.version), escape::plain(&other.path));
+    format!("not sampled: another Python in process {}, CPython {version} ({path})", other.pid)
+}
+
+/// `lost 12 (0.10 %, 11.20 ms of CPU): 9 thread ended, 3 sampler late`
 fn losses(ledger: &Ledger) -> String {
     if ledger.lost() == 0 {
         return "none lost".to_owned();
@@ -43,7 +54,11 @@ fn losses(ledger: &Ledger) -> String {
     let reasons: Vec<String> =
         ledger.losses().iter().map(|(reason, times)| format!("{} {reason}", grouped(*times))).collect();
     let share = 100.0 * ledger.lost() as f64 / ledger.attempts() as f64;
-    format!("lost {} ({share:.2} %): {}", grouped(ledger.lost()), reasons.join(", "))
+    let cpu = match ledger.lost_cpu() {
+        Nanos::ZERO => String::new(),
+        cpu => format!(", {} of CPU", duration(cpu)),
+    };
+    format!("lost {} ({share:.2} %{cpu}): {}", grouped(ledger.lost()), reasons.join(", "))
 }
 
 /// `processes: 1,001, of which 990 were sampled, 8 had no Python, 3 ended before they were looked at`
@@ -139,7 +154,7 @@ pub(crate) fn grouped(number: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use profiler_model::{LossReason, Timestamp};
+    use profiler_model::{LossReason, Pid, Timestamp};
     use profiler_profile::{ProcessInfo, Profile, Sample, ThreadInfo};
 
     use super::*;
@@ -184,6 +199,7 @@ mod tests {
         ledger.interval = Some(Nanos::from_nanos(10_000_000));
         ledger.count_lost_times(LossReason::Late, 3);
         ledger.count_lost_times(LossReason::ThreadEnded, 9);
+        ledger.count_lost_cpu(Nanos::from_nanos(11_200_000));
         for _ in 0..1000 {
             ledger.count_stop(Nanos::from_nanos(20_000));
             ledger.count_without_stop();
@@ -197,7 +213,8 @@ mod tests {
         write_ledger(ledger, &mut text).unwrap();
         assert_eq!(
             String::from_utf8(text).unwrap(),
-            "11,988 samples in 120.3 s (100.0 Hz asked); lost 12 (0.10 %): 9 thread ended, 3 sampler late\n\
+            "11,988 samples in 120.3 s (100.0 Hz asked); lost 12 (0.10 %, 11.20 ms of CPU): \
+             9 thread ended, 3 sampler late\n\
              target stopped 1,001 times, 20.09 ms in all (0.0 %), 85.0 µs at most; 1,000 instants needed no stop\n\
              profiler used 1.100 s of CPU (0.9 % of a core), 14 MB; target used 119.8 s of CPU\n"
         );
@@ -211,6 +228,19 @@ mod tests {
             "processes: 1,007, of which 1,001 were sampled, 2 had no Python, 4 ended before they were looked at"
         );
         assert_eq!(processes(&ProcessCounts::default()), "processes: 0, of which 0 were sampled");
+    }
+
+    #[test]
+    fn another_python_is_said_not_to_be_sampled() {
+        let mut ledger = Ledger::default();
+        let path = "/usr/lib/libpython3.12.so.1.0".to_owned();
+        let other = OtherPython { pid: Pid::new(4711), version: "3.12.1".to_owned(), path };
+        ledger.other_pythons.insert(other);
+        let mut text = Vec::new();
+        write_ledger(&ledger, &mut text).unwrap();
+        let line =
+            "not sampled: another Python in process 4711, CPython 3.12.1 (/usr/lib/libpython3.12.so.1.0)";
+        assert_eq!(String::from_utf8(text).unwrap().lines().nth(1), Some(line));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::OtherPython;
 use profiler_model::{Frame, InterpreterId, LossReason, Nanos, Pid, RemoteAddr, ThreadState, Tid, Variable};
 
 /// A process and its threads at one instant.
@@ -17,6 +18,8 @@ pub struct ProcessDump {
     pub executable: String,
     /// The processes that it descends from, the nearest first, as far as they were looked at with it.
     pub ancestors: Vec<Ancestor>,
+    /// The Pythons that run in it beside this one, whose threads are not shown.
+    pub other_pythons: Vec<OtherPython>,
     /// Its threads, in the order in which they are shown.
     pub threads: Vec<ThreadDump>,
     /// asyncio's tasks.

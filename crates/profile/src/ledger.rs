@@ -3,7 +3,11 @@
 //! Attempts = shown + not asked for + lost by reason, always: `attempts` is that sum and nothing is counted
 //! twice, because a sample is counted as shown by [`Profile::record`](crate::Profile::record) alone.
 
+use std::collections::BTreeSet;
+
 use profiler_model::{LossReason, Nanos, Timestamp};
+
+use crate::OtherPython;
 
 /// How many processes a tree had, by what became of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,6 +43,7 @@ pub struct Ledger {
     shown: u64,
     not_asked_for: u64,
     lost: [u64; LossReason::ALL.len()],
+    lost_cpu: Nanos,
     stops: u64,
     without_stop: u64,
     stopped_total: Nanos,
@@ -61,6 +66,8 @@ pub struct Ledger {
     pub target_cpu: Nanos,
     /// What became of the processes, where a tree of them was sampled.
     pub processes: Option<ProcessCounts>,
+    /// Pythons beside those that were sampled: their threads are in no sample, and in no loss.
+    pub other_pythons: BTreeSet<OtherPython>,
 }
 
 impl Ledger {
@@ -78,6 +85,11 @@ impl Ledger {
     /// instants at once.
     pub fn count_lost_times(&mut self, reason: LossReason, times: u64) {
         self.lost[reason as usize] += times;
+    }
+
+    /// Counts CPU time of a target that is in no sample, because the one that stands for it is lost.
+    pub fn count_lost_cpu(&mut self, cpu: Nanos) {
+        self.lost_cpu += cpu;
     }
 
     /// Counts an attempt that succeeded but whose thread the user did not ask to see: it was proved idle, or
@@ -147,6 +159,12 @@ impl Ledger {
         losses
     }
 
+    /// The CPU time that lost samples stand for, where it is known: a sample of which nobody knows when it was due, such as
+    /// one that the kernel had no room for, has none.
+    pub fn lost_cpu(&self) -> Nanos {
+        self.lost_cpu
+    }
+
     /// How often a target's thread was stopped.
     pub fn stops(&self) -> u64 {
         self.stops
@@ -202,6 +220,7 @@ impl Ledger {
             shown: self.shown.saturating_sub(earlier.shown),
             not_asked_for: self.not_asked_for.saturating_sub(earlier.not_asked_for),
             lost,
+            lost_cpu: self.lost_cpu.saturating_sub(earlier.lost_cpu),
             stops: self.stops.saturating_sub(earlier.stops),
             without_stop: self.without_stop.saturating_sub(earlier.without_stop),
             stopped_total: self.stopped_total.saturating_sub(earlier.stopped_total),
@@ -217,6 +236,7 @@ impl Ledger {
             own_memory: self.own_memory,
             target_cpu: self.target_cpu.saturating_sub(earlier.target_cpu),
             processes: self.processes,
+            other_pythons: self.other_pythons.clone(),
         }
     }
 
@@ -237,6 +257,7 @@ impl Ledger {
         for (own, others) in self.lost.iter_mut().zip(other.lost) {
             *own += others;
         }
+        self.lost_cpu += other.lost_cpu;
         self.stops += other.stops;
         self.without_stop += other.without_stop;
         self.stopped_total += other.stopped_total;
@@ -260,6 +281,7 @@ impl Ledger {
         self.own_cpu += other.own_cpu;
         self.own_memory = self.own_memory.max(other.own_memory);
         self.target_cpu += other.target_cpu;
+        self.other_pythons.extend(other.other_pythons.iter().cloned());
         if let Some(others) = other.processes {
             self.processes.get_or_insert_default().add(others);
         }
@@ -344,9 +366,11 @@ mod tests {
         let mut first = Ledger { period: Some((at(10), at(20))), own_memory: 7, ..Ledger::default() };
         first.interval = Some(Nanos::from_nanos(100));
         first.count_lost(LossReason::Moved);
+        first.count_lost_cpu(Nanos::from_nanos(3));
         let mut second = Ledger { period: Some((at(15), at(40))), own_memory: 5, ..Ledger::default() };
         second.interval = Some(Nanos::from_nanos(200));
         second.count_lost(LossReason::Moved);
+        second.count_lost_cpu(Nanos::from_nanos(4));
         second.count_stop(Nanos::from_nanos(9));
         second.count_without_kernel_frames();
 
@@ -354,7 +378,8 @@ mod tests {
         merged.merge(&first);
         assert_eq!(merged, first, "the empty ledger is neutral");
         merged.merge(&second);
-        assert_eq!(merged.lost_for(LossReason::Moved), 2);
+        assert_eq!((merged.lost_for(LossReason::Moved), merged.lost_cpu()), (2, Nanos::from_nanos(7)));
+        assert_eq!(merged.since(&first).lost_cpu(), Nanos::from_nanos(4));
         assert_eq!(merged.duration(), Nanos::from_nanos(30));
         assert_eq!((merged.own_memory, merged.interval, merged.stops()), (7, None, 1));
         assert_eq!(

@@ -26,7 +26,7 @@ pub use dump::{
 pub use handle::{FrameId, ProcessId, StackId, ThreadId};
 pub use hot::{Function, Hot, Line};
 pub use ledger::{Ledger, ProcessCounts};
-pub use process::{ProcessInfo, ThreadInfo};
+pub use process::{OtherPython, ProcessInfo, ThreadInfo};
 pub use profile::{Counted, Profile};
 pub use sample::{Sample, Weights};
 pub use stack_table::LeafFirst;

@@ -2,9 +2,20 @@
 
 use std::sync::Arc;
 
-use profiler_model::ThreadKey;
+use profiler_model::{Pid, ThreadKey};
 
 use crate::ProcessId;
+
+/// A Python that runs in a process beside the one that is sampled.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OtherPython {
+    /// The process.
+    pub pid: Pid,
+    /// Its version, such as `3.11.7`.
+    pub version: String,
+    /// The path of its module, as the process sees it.
+    pub path: String,
+}
 
 /// A process that is being profiled. Two runs of one PID (a reused number, an `exec`) differ here in their
 /// command line or executable and are two processes of the profile.

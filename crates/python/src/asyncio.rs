@@ -181,7 +181,7 @@ pub struct RawTask {
     /// The frames of the coroutines that await each other, leaf first. Of a task that runs only those of
     /// coroutines that wait and the one that runs: the others are on the thread's stack.
     pub frames: Vec<RawFrame>,
-    /// Whether there are more coroutines than are followed.
+    /// Whether there are more coroutines than are followed, or than could be read.
     pub is_truncated: bool,
     /// The tasks that await it, themselves or through other futures.
     pub awaited_by: Vec<RemoteAddr>,
@@ -206,22 +206,39 @@ pub fn read_task<M: ReadMemory>(
         is_truncated: false,
         awaited_by: awaited_by.unwrap_or_default(),
     };
-    let mut awaited = memory.field(at, asyncio.coroutine)?;
-    let Some(generators) = &values.offsets.generators else { return Ok(task) };
+    let coroutine = memory.field(at, asyncio.coroutine)?;
+    match follow(values, coroutine, &mut task) {
+        Err(error) if task.frames.is_empty() => return Err(error),
+        // What is known of the beginning of the chain is true all the same.
+        Err(_) => task.is_truncated = true,
+        Ok(()) => {}
+    }
+    task.frames.reverse();
+    Ok(task)
+}
+
+/// Adds the coroutine at `awaited` to the task, and those that await each other from there on.
+fn follow<M: ReadMemory>(
+    values: &Values<'_, M>,
+    mut awaited: RemoteAddr,
+    task: &mut RawTask,
+) -> Result<(), ReadError> {
+    let memory = values.memory;
+    let Some(generators) = &values.offsets.generators else { return Ok(()) };
     while !awaited.is_null() && values.is_one_of(awaited, &COROUTINES)? {
         if task.frames.len() == MAX_COROUTINES {
             task.is_truncated = true;
             break;
         }
         let state = memory.field(awaited, generators.state)?;
-        if task.frames.is_empty() {
+        let place = awaited.offset(generators.frame.into());
+        let is_first = task.frames.is_empty();
+        if !generators.ended.contains(&state) {
+            task.frames.push(RawFrame::read(memory, values.offsets, place)?);
+        }
+        if is_first {
             task.state = generators.meaning(state);
         }
-        if generators.ended.contains(&state) {
-            break;
-        }
-        let place = awaited.offset(generators.frame.into());
-        task.frames.push(RawFrame::read(memory, values.offsets, place)?);
         if !generators.delegating.contains(&state) {
             break;
         }
@@ -229,8 +246,7 @@ pub fn read_task<M: ReadMemory>(
         let below: RemoteAddr = memory.scalar(top.offset((8 * generators.awaited_depth).wrapping_neg()))?;
         awaited = below.without_tag(values.offsets.frame.code_tag_bits);
     }
-    task.frames.reverse();
-    Ok(task)
+    Ok(())
 }
 
 /// The tasks that await the one at `at`: itself, or through futures such as those of `gather`.

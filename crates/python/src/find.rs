@@ -3,8 +3,11 @@
 //! What is sure is tried first: the symbol `_PyRuntime` (3.6: `interp_head`) or the section `.PyRuntime`,
 //! in the executable and in libpython, then in any other module. Only where none of these is there, data is
 //! searched: for the cookie of the debug offsets (3.13+), and in stripped old builds for something that
-//! leads to an interpreter, its thread state and back. A process can hold libpython twice (`import _ctypes`
-//! of another build, `dlmopen`); the one with a live thread is taken.
+//! leads to an interpreter, its thread state and back. A program of any name can be such a build, if it holds
+//! CPython's cache tag. A process can hold libpython twice (`import _ctypes`
+//! of another build, `dlmopen`); one with a live thread is taken. Where several have one, because the program runs
+//! another Python, the program's own is taken: the one in the executable, else in a library that the executable needs,
+//! else in the one that was loaded first.
 //!
 //! This module decides, [`evidence`] tells afterwards by what; [`image`] knows ELF, [`version`] recognises versions, [`scan`] searches data.
 
@@ -15,6 +18,7 @@ mod scan;
 mod tests;
 mod version;
 
+use memchr::memmem;
 use profiler_memory::{ReadError, ReadMemory};
 use profiler_model::RemoteAddr;
 
@@ -185,7 +189,9 @@ struct Candidate<'a> {
 impl<'a> Candidate<'a> {
     fn new(module: &Module<'a>, depth: Depth) -> Self {
         let image = Image::parse(module.file, depth);
-        let biases = image.as_ref().map(|image| image.biases(module.mappings)).unwrap_or_default();
+        let mut biases = image.as_ref().map(|image| image.biases(module.mappings)).unwrap_or_default();
+        // The kernel places what is loaded later below.
+        biases.sort_unstable_by_key(|bias| std::cmp::Reverse(*bias));
         Candidate { module: *module, image, biases }
     }
 
@@ -230,11 +236,11 @@ pub fn find_opening<'a>(
     open: impl Fn(usize) -> &'a [u8],
     memory: &impl ReadMemory,
 ) -> Result<Runtime, FindError> {
-    let (likely, others): (Vec<_>, Vec<_>) =
-        modules.iter().enumerate().partition(|(index, module)| *index == 0 || is_python_file(module.path));
-    let likely: Vec<Candidate<'_>> =
-        likely.into_iter().map(|(_, module)| Candidate::new(module, Depth::All)).collect();
+    let likely = likely(modules);
     let mut best: Option<FindError> = None;
+    if let Some(runtime) = likely.first().and_then(|executable| own(executable, memory)) {
+        return Ok(runtime);
+    }
     for search in [by_symbol, by_search] {
         for candidate in &likely {
             match search(candidate, memory) {
@@ -250,6 +256,7 @@ pub fn find_opening<'a>(
     if likely.iter().any(|candidate| candidate.image.as_ref().is_some_and(Image::needs_libpython)) {
         return Err(FindError::NotInitialised);
     }
+    let others = modules.iter().enumerate().skip(1).filter(|(_, module)| !is_python_file(module.path));
     for (index, module) in others {
         let opened = Module { file: open(index), ..*module };
         match by_symbol(&Candidate::new(&opened, Depth::Exported), memory) {
@@ -258,7 +265,67 @@ pub fn find_opening<'a>(
             Err(error) => keep_best(&mut best, error)?,
         }
     }
+    // Last, as it takes longest: a stripped Python inside a program of another name.
+    if let Some(program) = likely.first().filter(|candidate| !is_python_name(candidate.file_name())) {
+        match by_tag(program, memory) {
+            Ok(Some(runtime)) => return Ok(runtime),
+            Ok(None) => {}
+            Err(error) => keep_best(&mut best, error)?,
+        }
+    }
     Err(best.unwrap_or_else(|| FindError::NotPython(what_else(modules, &likely))))
+}
+
+/// The Pythons with a live thread beside `runtime`, each with the path of its module. The first of `modules` is taken to be
+/// the executable; only it and modules that are named as Pythons are looked into.
+pub fn find_others<'a>(
+    runtime: &Runtime,
+    modules: &[Module<'a>],
+    memory: &impl ReadMemory,
+) -> Vec<(Runtime, &'a str)> {
+    let mut others: Vec<(Runtime, &str)> = Vec::new();
+    for candidate in likely(modules) {
+        let by_symbol = all_by_symbol(&candidate, memory).map_or(Vec::new(), |(found, _)| found);
+        let found = match by_symbol.is_empty() && is_python_name(candidate.file_name()) {
+            true => by_search(&candidate, memory).ok().flatten().into_iter().collect(),
+            false => by_symbol,
+        };
+        for other in found {
+            let is_known = |known: &Runtime| known.main_address == other.main_address;
+            if !is_known(runtime) && !others.iter().any(|(known, _)| is_known(known)) {
+                others.push((other, candidate.module.path));
+            }
+        }
+    }
+    others
+}
+
+/// The modules in which a Python is looked for first: the executable and those that are named as Pythons, of these the
+/// libraries that the executable needs before others, and what was loaded earlier before what was loaded later.
+fn likely<'a>(modules: &[Module<'a>]) -> Vec<Candidate<'a>> {
+    let mut likely: Vec<Candidate<'_>> = modules
+        .iter()
+        .enumerate()
+        .filter(|(index, module)| *index == 0 || is_python_name(file_name(module.path)))
+        .map(|(_, module)| Candidate::new(module, Depth::All))
+        .collect();
+    let Some((executable, libraries)) = likely.split_first_mut() else { return likely };
+    let needed = executable.image.as_ref().map(Image::needed).unwrap_or_default();
+    libraries.sort_by_key(|library| {
+        let is_needed = needed.contains(&library.file_name().as_bytes());
+        let start = library.module.mappings.first().map(|mapping| mapping.start);
+        // The kernel places what is loaded later below.
+        (!is_needed, std::cmp::Reverse(start))
+    });
+    likely
+}
+
+/// The Python that is linked into an executable named as one.
+fn own(executable: &Candidate<'_>, memory: &impl ReadMemory) -> Option<Runtime> {
+    if !is_python_name(executable.file_name()) {
+        return None;
+    }
+    [by_symbol, by_search].iter().find_map(|search| search(executable, memory).ok().flatten())
 }
 
 /// Keeps the error that says most; one that concerns the whole process ends the search.
@@ -294,8 +361,21 @@ fn is_python_name(name: &str) -> bool {
 
 /// The runtime at the symbols or the section of the module; `None` where it has none of them.
 fn by_symbol(candidate: &Candidate<'_>, memory: &impl ReadMemory) -> Result<Option<Runtime>, FindError> {
-    let Some(image) = &candidate.image else { return Ok(None) };
-    let mut best = None;
+    let (found, best) = all_by_symbol(candidate, memory)?;
+    match found.into_iter().next() {
+        Some(runtime) => Ok(Some(runtime)),
+        None => best.map_or(Ok(None), Err),
+    }
+}
+
+/// All runtimes there, one for each copy of the module in which a thread lives, and the error that says most of the
+/// others.
+fn all_by_symbol(
+    candidate: &Candidate<'_>,
+    memory: &impl ReadMemory,
+) -> Result<(Vec<Runtime>, Option<FindError>), FindError> {
+    let Some(image) = &candidate.image else { return Ok((Vec::new(), None)) };
+    let (mut found, mut best) = (Vec::new(), None);
     let place: fn(&Image<'_>, u64) -> Option<Place> = if image.has_runtime_symbol() {
         |image, bias| image.runtime(bias).map(Place::Runtime)
     } else {
@@ -304,11 +384,11 @@ fn by_symbol(candidate: &Candidate<'_>, memory: &impl ReadMemory) -> Result<Opti
     for bias in &candidate.biases {
         let Some(place) = place(image, *bias) else { continue };
         match identify(candidate, *bias, place, memory) {
-            Ok(runtime) => return Ok(Some(runtime)),
+            Ok(runtime) => found.push(runtime),
             Err(error) => keep_best(&mut best, error)?,
         }
     }
-    best.map_or(Ok(None), Err)
+    Ok((found, best))
 }
 
 /// The variables of 3.6, by their symbols.
@@ -345,6 +425,10 @@ fn variables(image: &Image<'_>, bias: u64) -> Option<Place> {
 
 /// What a search of the module's data finds; `None` where the module is no Python.
 fn by_search(candidate: &Candidate<'_>, memory: &impl ReadMemory) -> Result<Option<Runtime>, FindError> {
+    if image::is_foreign(candidate.module.file) {
+        // Its structures have other sizes: what the search would find is none of ours.
+        return Ok(None);
+    }
     let mut best = None;
     for at in scan::cookies(candidate, memory) {
         match identify(candidate, 0, Place::Runtime(at), memory) {
@@ -367,10 +451,26 @@ fn by_search(candidate: &Candidate<'_>, memory: &impl ReadMemory) -> Result<Opti
         // The executable of a shared build: its Python is in a library that is not mapped yet.
         return Ok(None);
     }
-    match scan::walk(candidate, &offsets, memory) {
-        Some(place) => Ok(Some(assemble(offsets, place))),
-        None => Err(FindError::NotInitialised),
+    by_walk(candidate, offsets, memory).map(Some)
+}
+
+/// What a search finds in a program whose name does not say that it is a Python, but whose constants hold CPython's
+/// cache tag; `None` where they do not.
+fn by_tag(candidate: &Candidate<'_>, memory: &impl ReadMemory) -> Result<Option<Runtime>, FindError> {
+    match version::from_tag(candidate, memory) {
+        Some(version) => by_walk(candidate, table(version)?, memory).map(Some),
+        None => Ok(None),
     }
+}
+
+/// The runtime that is found in the module's data by walking from it to a thread.
+fn by_walk(
+    candidate: &Candidate<'_>,
+    offsets: Offsets,
+    memory: &impl ReadMemory,
+) -> Result<Runtime, FindError> {
+    let place = scan::walk(candidate, &offsets, memory).ok_or(FindError::NotInitialised)?;
+    Ok(assemble(offsets, place))
 }
 
 /// The runtime at `place`: its version, its offsets, and whether a thread lives in it.
@@ -503,10 +603,11 @@ fn what_else(modules: &[Module<'_>], likely: &[Candidate<'_>]) -> NotPython {
     if named(["libpython2", "python2"]) || likely.iter().any(has_python2) {
         return NotPython::Python2;
     }
+    // A program of another name that has such a Python in it still names the runtime.
     let foreign = |candidate: &Candidate<'_>| {
-        is_python_name(candidate.file_name())
-            && candidate.image.is_none()
-            && image::is_elf(candidate.module.file)
+        let file = candidate.module.file;
+        image::is_foreign(file)
+            && (is_python_name(candidate.file_name()) || memmem::find(file, b"_PyRuntime").is_some())
     };
     if likely.iter().any(foreign) { NotPython::OtherArchitecture } else { NotPython::NoModule }
 }

@@ -24,6 +24,19 @@ const MAX_REMEMBERED_CALLERS: usize = 65_536;
 /// How many frames are fetched at once.
 const MAX_FRAMES_AHEAD: usize = 128;
 
+/// `owner` of the frame of a generator, 3.11 and later (`FRAME_OWNED_BY_GENERATOR`).
+const OWNED_BY_GENERATOR: u8 = 1;
+
+/// `owner` of a frame that is a part of its frame object, 3.11 and later (`FRAME_OWNED_BY_FRAME_OBJECT`).
+const OWNED_BY_FRAME_OBJECT: u8 = 2;
+
+/// How many bytes into its bytecode the frame of a compiled function stands at most: it never moves from the
+/// beginning. A generator's first `yield` comes after at least three instructions of two bytes.
+const MAX_COMPILED_OFFSET: u32 = 2;
+
+/// In a frame object, the field `f_frame` lies at most so many bytes before the frame that the object holds.
+const MAX_F_FRAME_DISTANCE: usize = 96;
+
 /// The largest frame structure of any version (`PyFrameObject` of 3.6 is read up to its `f_lasti`).
 const MAX_FRAME_BYTES: usize = 256;
 
@@ -213,11 +226,12 @@ impl RawStack {
 
     /// The stack of the thread whose thread state was copied to `thread_state`, of the frames that were walked
     /// elsewhere, leaf first; `end` is where the last of them says that its caller is, unless there were more frames
-    /// than could be walked (`truncated`).
+    /// than could be walked (`truncated`). From `memory` bytecode is read where only that proves the root.
     ///
     /// # Errors
     /// As for [`RawStack::walk`].
     pub fn of_copies(
+        memory: &impl ReadMemory,
         offsets: &Offsets,
         thread_state: &[u8],
         copies: impl Iterator<Item = CopiedFrame>,
@@ -235,7 +249,7 @@ impl RawStack {
         }
         if !truncated {
             let base = offsets.thread.base_frame.and_then(|field| field.get(thread_state));
-            stack.finish(&offsets.frame, base, last.as_ref(), end)?;
+            stack.finish(memory, offsets, base, last.as_ref(), end)?;
         }
         Ok(stack)
     }
@@ -243,12 +257,23 @@ impl RawStack {
     /// Checks that the walk, which ended at `end` after `last`, has come to the root.
     fn finish(
         &mut self,
-        offsets: &FrameOffsets,
+        memory: &impl ReadMemory,
+        offsets: &Offsets,
         base: Option<RemoteAddr>,
         last: Option<&Step>,
         end: RemoteAddr,
     ) -> Result<(), WalkError> {
-        if last.is_some_and(|last| !is_root(offsets, base, last, end)) {
+        let Some(last) = last else { return Ok(()) };
+        let is_root = match offsets.frame.root {
+            StackRoot::Any => true,
+            StackRoot::NotSuspended(opcodes) => !is_suspended(memory, last, opcodes)?,
+            StackRoot::Shim => {
+                let place = self.places.last().copied().unwrap_or_default();
+                last.frame.is_none() || is_compiled(memory, offsets, place, last)?
+            }
+            StackRoot::BaseFrame => Some(end) == base,
+        };
+        if !is_root {
             return Err(WalkError::Unrooted);
         }
         // Nothing of Python stands below the outermost frame.
@@ -297,7 +322,7 @@ impl RawStack {
             at = step.previous;
             last = Some(step);
         }
-        self.finish(&offsets.frame, base, last.as_ref(), at)
+        self.finish(memory, offsets, base, last.as_ref(), at)
     }
 
     /// Where each of the frames lies.
@@ -434,14 +459,44 @@ fn check_code(code: RemoteAddr, tagged: RemoteAddr) -> Result<(), WalkError> {
     if is_pointer { Ok(()) } else { Err(WalkError::BadPointer(tagged)) }
 }
 
-/// Whether a whole stack ends with `last`, whose caller's place is `end`.
-fn is_root(offsets: &FrameOffsets, base: Option<RemoteAddr>, last: &Step, end: RemoteAddr) -> bool {
-    match offsets.root {
-        StackRoot::Any => true,
-        StackRoot::NotOwnedBy(owner) => last.owner != Some(owner),
-        StackRoot::Shim => last.frame.is_none(),
-        StackRoot::BaseFrame => Some(end) == base,
+/// Whether a frame is that of a generator which stands at one of these opcodes. It says where its bytecode is, which
+/// lasts as long as the generator, and in which these opcodes are never replaced.
+fn is_suspended(memory: &impl ReadMemory, step: &Step, opcodes: &[u8]) -> Result<bool, ReadError> {
+    match step.frame {
+        Some(frame) if step.owner == Some(OWNED_BY_GENERATOR) => {
+            let opcode: u8 = memory.scalar(RemoteAddr::new(frame.instruction))?;
+            Ok(opcodes.contains(&opcode))
+        }
+        _ => Ok(false),
     }
+}
+
+/// Whether a frame is that of a compiled function, below which there is no shim. CPython itself runs no frame that
+/// belongs to a frame object. A generator that it runs may have no caller for an instruction or two when it is entered, at its
+/// beginning, and when it is left, further on: so a frame that says that it is a generator's must lie in a frame object.
+fn is_compiled(
+    memory: &impl ReadMemory,
+    offsets: &Offsets,
+    place: RemoteAddr,
+    step: &Step,
+) -> Result<bool, ReadError> {
+    match (step.owner, step.frame) {
+        (Some(OWNED_BY_FRAME_OBJECT), Some(_)) => Ok(true),
+        (Some(OWNED_BY_GENERATOR), Some(frame)) => {
+            let offset = frame.instruction_offset(memory, offsets)?;
+            let is_at_its_beginning = offset.is_some_and(|offset| offset <= MAX_COMPILED_OFFSET);
+            Ok(is_at_its_beginning && lies_in_frame_object(memory, place)?)
+        }
+        _ => Ok(false),
+    }
+}
+
+/// Whether a frame lies in a frame object: that has the frame's address (`f_frame`) shortly before it. A generator, in which its
+/// frame lies, does not have it.
+fn lies_in_frame_object(memory: &impl ReadMemory, place: RemoteAddr) -> Result<bool, ReadError> {
+    let mut before = [0u8; MAX_F_FRAME_DISTANCE];
+    memory.read(RemoteAddr::new(place.as_u64().wrapping_sub(before.len() as u64)), &mut before)?;
+    Ok(before.chunks_exact(8).any(|word| word == place.as_u64().to_le_bytes()))
 }
 
 /// The instruction that stands in these bytes of a frame, from `at` on.

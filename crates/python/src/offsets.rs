@@ -285,16 +285,18 @@ pub enum InstructionPointer {
     Current,
 }
 
-/// What stands at the root of a whole stack. When a generator yields, its frame is unlinked a moment before the
-/// thread leaves it (3.11 and 3.12, as compiled): a stack that is read in that moment ends too early, and this
-/// tells.
+/// What stands at the root of a whole stack. A generator's frame has no caller for some instructions before it is
+/// left (3.12 and later, as compiled) and after it is entered (3.11). A stack that is read then seems to begin with the
+/// generator, and this tells the two apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StackRoot {
     /// Any frame.
     Any,
-    /// Any frame but one whose `owner` has this value: that of a generator (3.11).
-    NotOwnedBy(u8),
-    /// A shim between C and Python (3.12 to 3.14).
+    /// Any frame but that of a generator which is at one of these opcodes, where generators are suspended or have
+    /// ended (3.11). Others are the root when C code resumes a generator and no Python function is below.
+    NotSuspended(&'static [u8]),
+    /// A shim between C and Python (3.12 to 3.14), or the frame of a compiled function: an extension that links
+    /// frames itself, such as a program built by Nuitka, has no shims.
     Shim,
     /// The thread state's base frame (3.15+).
     BaseFrame,

@@ -234,8 +234,8 @@ fn python_3_11() -> Offsets {
         owner: Some(Field::at(69)),
         bytecode_copy: None,
         shim_owners: &[],
-        // FRAME_OWNED_BY_GENERATOR.
-        root: StackRoot::NotOwnedBy(1),
+        // RETURN_GENERATOR, RETURN_VALUE, YIELD_VALUE.
+        root: StackRoot::NotSuspended(&[75, 83, 86]),
         size: 0,
     };
     offsets.code = CodeOffsets {

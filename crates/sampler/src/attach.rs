@@ -107,7 +107,7 @@ impl Target {
     /// interpreters and threads that belong together where that one has them.
     pub(crate) fn inherit(heritage: &Heritage, pid: Pid) -> Option<Self> {
         let process = Process::new(pid);
-        let stat = process.stat().ok().filter(|stat| !stat.is_ending)?;
+        let stat = process.stat().ok().filter(|_| process.is_alive())?;
         let executable = process.executable().ok()?;
         if executable.to_str() != Some(&heritage.executable) {
             return None;
@@ -211,7 +211,7 @@ impl Search {
         let process = self.process;
         let pid = process.pid();
         let stat = process.stat().map_err(|error| unseen(&process, &error))?;
-        if stat.is_ending {
+        if !process.is_alive() {
             return Err(AttachError::ProcessEnded(pid));
         }
         let executable = process.executable().map_err(|error| refusal(&process, &error))?;

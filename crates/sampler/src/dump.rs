@@ -1,7 +1,7 @@
 //! One look at all threads of a process.
 
 use profiler_memory::ReadError;
-use profiler_model::{Frame, LossReason, ThreadState, Timestamp, WaitReason};
+use profiler_model::{Frame, InterpreterId, LossReason, ThreadState, Timestamp, WaitReason};
 use profiler_os::{clock, priority};
 use profiler_profile::{FrameDetails, ProcessDump, Stops, Tasks, ThreadDump, Variables};
 use profiler_python::{RawStack, ReprLimits};
@@ -11,6 +11,7 @@ use crate::codes::Capture;
 use crate::instant::Instant;
 use crate::names;
 use crate::objects::{ObjectCopy, ObjectsWanted, stack_variables};
+use crate::other_pythons::other_pythons;
 use crate::probe::{GilGroup, Probe};
 use crate::roster::Thread;
 use crate::sources::Sources;
@@ -63,6 +64,7 @@ pub fn dump(target: Target, options: DumpOptions) -> Result<ProcessDump, ReadErr
         python_version: target.version_text(),
         executable: target.executable().to_owned(),
         ancestors: Vec::new(),
+        other_pythons: other_pythons(target),
         threads,
         tasks: look.tasks,
         stops: look.stops,
@@ -96,7 +98,8 @@ impl DumpOptions {
 /// Whether nothing of the thread was lost that a second look might get.
 fn is_whole(thread: &ThreadDump) -> bool {
     let is_lost = |details: &FrameDetails| matches!(details.variables, Variables::Lost(Some(_)));
-    thread.lost.is_none() && !thread.details.iter().any(is_lost)
+    thread.lost.is_none_or(|reason| reason == LossReason::UnknownThread)
+        && !thread.details.iter().any(is_lost)
 }
 
 /// The variables of each frame of `raw`, leaf first, as far as they are read.
@@ -136,12 +139,14 @@ impl Look {
         self.probe.look_ahead()?;
         self.probe.look(clock::now())?;
         self.is_stopped =
-            self.probe.target.process().stat().is_ok_and(|stat| matches!(stat.state, b'T' | b't'));
+            self.probe.target.process().state().is_some_and(|state| matches!(state, b'T' | b't'));
         let mut dumps: Vec<(usize, ThreadDump)> = Vec::new();
         self.tasks = Tasks::None;
         self.lacks_objects = false;
         for group in GilGroup::all(&self.probe.roster) {
-            let wanted = group.running_first(&self.probe.roster);
+            let mut wanted = group.running_first(&self.probe.roster);
+            // What is in no list runs no Python.
+            wanted.retain(|index| self.probe.roster.threads[*index].is_listed);
             priority::want_promptness();
             let instants = self.probe.capture(group.gil.as_ref(), &wanted);
             priority::want_no_promptness();
@@ -156,7 +161,29 @@ impl Look {
             }
         }
         dumps.sort_by_key(|(index, _)| std::cmp::Reverse(*index));
-        Ok(dumps.into_iter().map(|(_, dump)| dump).collect())
+        let unplaced = self.probe.roster.unplaced.iter().map(|python| self.unplaced(python));
+        Ok(dumps.into_iter().map(|(_, dump)| dump).chain(unplaced).collect())
+    }
+
+    /// A thread state whose kernel thread is not known, so that nothing proves its stack.
+    fn unplaced(&self, python: &profiler_python::ThreadState) -> ThreadDump {
+        let interpreters = &self.probe.roster.interpreters;
+        let its = interpreters.iter().find(|interpreter| interpreter.address == python.interpreter);
+        ThreadDump {
+            pthread_id: python.pthread_id,
+            tid: None,
+            name: None,
+            state: ThreadState::Waiting(WaitReason::Unknown),
+            waits_on: None,
+            holds_gil: false,
+            gc: false,
+            is_main: false,
+            frames: Vec::new(),
+            truncated: false,
+            details: Vec::new(),
+            interpreter: its.map_or(InterpreterId::new(0), |interpreter| interpreter.id),
+            lost: Some(LossReason::UnknownThread),
+        }
     }
 
     fn add(&mut self, group: &GilGroup, instant: Instant, dumps: &mut Vec<(usize, ThreadDump)>) {

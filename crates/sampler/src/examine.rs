@@ -5,10 +5,12 @@
 use profiler_memory::ReadError;
 use profiler_model::{InterpreterId, ThreadState, Tid};
 use profiler_os::clock;
+use profiler_profile::OtherPython;
 use profiler_python::{Evidence, whereabouts};
 
 use crate::attach::MappedModules;
 use crate::names::names;
+use crate::other_pythons::other_pythons;
 use crate::roster::Roster;
 use crate::{Target, probe::GilGroup};
 
@@ -25,6 +27,8 @@ pub struct Examination {
     pub interpreters: Vec<InterpreterId>,
     /// Its Python threads.
     pub threads: Vec<ExaminedThread>,
+    /// The Pythons that run in the same process.
+    pub other_pythons: Vec<OtherPython>,
 }
 
 /// Where a runtime is.
@@ -86,6 +90,7 @@ pub fn examine(target: &Target) -> Result<Examination, ReadError> {
         },
         interpreters: roster.interpreters.iter().map(|interpreter| interpreter.id).collect(),
         threads: threads(target, &roster),
+        other_pythons: other_pythons(target),
     })
 }
 
@@ -110,6 +115,9 @@ fn threads(target: &Target, roster: &Roster) -> Vec<ExaminedThread> {
         let holder = group.gil.as_ref().and_then(|gil| roster.gil_state(gil)?.holder());
         for index in group.threads {
             let thread = &roster.threads[index];
+            if !thread.is_listed {
+                continue;
+            }
             // A thread that is gone by now is none.
             let Ok(activity) = thread.files.activity() else { continue };
             let waits_for_gil = activity

@@ -2,6 +2,7 @@
 //! read from time to time. How what it sends becomes stacks with names is the business of `sent`.
 
 use std::os::fd::BorrowedFd;
+use std::sync::PoisonError;
 
 use profiler_bpf::{
     BpfError, Counters, KernelSampler, Layout, NO_OFFSET, OffCpu, PidNamespace, Record, StateEntry,
@@ -46,8 +47,8 @@ pub struct Kernel {
     /// Changes the period all the time.
     changer: Option<PeriodChanger>,
     next_cpu_look: Timestamp,
-    /// When it was let rest for good.
-    end: Option<Timestamp>,
+    /// When it is let rest for good, once that is known: what it sends of a later time is none of the recording.
+    end: Timestamp,
     /// What was counted in the ledger already.
     counted: Counters,
 }
@@ -80,7 +81,7 @@ impl Kernel {
         let next_cpu_look = Timestamp::default();
         let counted = Counters::default();
         let (asked, changer) = (Nanos::ZERO, None);
-        Kernel { sampler, off_cpu, names, asked, changer, next_cpu_look, end: None, counted }
+        Kernel { sampler, off_cpu, names, asked, changer, next_cpu_look, end: Timestamp::MAX, counted }
     }
 
     /// Has it run on every CPU, after each `asked` on average, at random so that nothing is in step with it.
@@ -96,6 +97,15 @@ impl Kernel {
         Ok(())
     }
 
+    /// Has its clocks end at `deadline`: returns what stops them then, from any thread.
+    pub fn end_at(&mut self, deadline: Timestamp) -> impl FnOnce() + Send + use<> {
+        if self.off_cpu.is_none() {
+            self.end = deadline;
+        }
+        let events = self.sampler.clock_events();
+        move || events.lock().unwrap_or_else(PoisonError::into_inner).end_all()
+    }
+
     /// Lets it rest for good; returns since when it takes note of nothing. Its clocks take their time to stop, on a virtual
     /// machine milliseconds, and tick on meanwhile.
     pub fn stop(&mut self) -> Timestamp {
@@ -103,11 +113,10 @@ impl Kernel {
             // Should it fail, what happens meanwhile is later than the end, and not believed.
             let _ = off_cpu.stop();
         }
-        let end = clock::now();
-        self.end = Some(end);
-        self.changer = None;
+        self.end = self.end.min(clock::now());
         self.sampler.stop_ticking();
-        end
+        self.changer = None;
+        self.end
     }
 
     /// Lets its clocks rest until it is told to follow the CPUs again.
@@ -182,7 +191,7 @@ impl Kernel {
 
     /// Hands on what was sent since the last time, in the order in which it was sent, but no sample from after the end.
     pub fn read(&mut self, take: &mut dyn FnMut(Record<'_>)) {
-        let end = self.end.unwrap_or(Timestamp::MAX);
+        let end = self.end;
         self.sampler.read(&mut |record| match record {
             Record::Stack(stack) if stack.time() > end => {}
             record => take(record),

@@ -72,6 +72,8 @@ pub struct Members {
     kernel: Option<Kernel>,
     /// When what it sent was read last.
     last_read: Timestamp,
+    /// After this instant nothing is looked at any more; what was sampled is lost.
+    latest_look: Timestamp,
     /// When the root was started, if that was to sample it and its tree.
     began: Option<Timestamp>,
     /// Since when those may have had their Pythons that were found at the last instant.
@@ -200,6 +202,7 @@ impl Members {
             watches_turns: false,
             kernel: None,
             last_read: now,
+            latest_look: Timestamp::MAX,
             began: None,
             newcomers: Vec::new(),
             left_out: Vec::new(),
@@ -362,6 +365,10 @@ impl Members {
         let mut attaching = Nanos::ZERO;
         for pid in order {
             let now = clock::now();
+            if now > self.latest_look {
+                self.leave_unlooked(profile, pid, due, instants);
+                continue;
+            }
             if matches!(self.members.get(&pid), Some(Member { state: State::Waiting(_), .. })) {
                 if attaching <= longest {
                     self.try_to_attach(profile, pid, now);
@@ -369,8 +376,24 @@ impl Members {
                 }
                 self.count_missed_instants(profile, pid, due, instants);
             }
-            self.sample_one(profile, pid, now);
+            self.sample_one(profile, pid, now, began.since(due));
         }
+    }
+
+    /// Counts what is lost of a process that there is no time to look at.
+    fn leave_unlooked(&mut self, profile: &mut Profile, pid: Pid, due: Timestamp, instants: u64) {
+        let is_in_kernel = self.kernel.is_some();
+        match self.members.get_mut(&pid).map(|member| &mut member.state) {
+            Some(State::Sampled(sampler)) if is_in_kernel => sampler.settle_unknown(profile),
+            Some(State::Sampled(_)) => profile.ledger_mut().count_lost(LossReason::Late),
+            Some(State::Waiting(_)) => self.count_missed_instants(profile, pid, due, instants),
+            None => {}
+        }
+    }
+
+    /// Has nothing be looked at after `latest`.
+    pub fn look_until(&mut self, latest: Timestamp) {
+        self.latest_look = latest;
     }
 
     /// When a process that has no Python yet is looked at next.
@@ -503,6 +526,7 @@ impl Members {
     fn take_sent(&mut self, profile: &mut Profile) {
         let (Some(kernel), members) = (&mut self.kernel, &mut self.members) else { return };
         let period = kernel.period();
+        let latest = self.latest_look;
         let mut with_all_names = Vec::new();
         kernel.read(&mut |record| {
             let pid = match &record {
@@ -523,6 +547,9 @@ impl Members {
                     let ledger = profile.ledger_mut();
                     ledger.count_lost_times(LossReason::Late, late);
                     ledger.count_lost_times(LossReason::RateLimited, ticks(stack.rested(), period));
+                    if clock::now() > latest {
+                        return ledger.count_lost(LossReason::Late);
+                    }
                     sampler.take_stack(profile, &stack, weight + stack.rested());
                 }
                 (Record::Names(names), Some(sampler)) => {
@@ -552,12 +579,12 @@ impl Members {
         }
     }
 
-    fn sample_one(&mut self, profile: &mut Profile, pid: Pid, now: Timestamp) {
+    fn sample_one(&mut self, profile: &mut Profile, pid: Pid, now: Timestamp, late: Nanos) {
         let Some(member) = self.members.get_mut(&pid) else { return };
         let State::Sampled(sampler) = &mut member.state else { return };
         let outcome = match &mut self.kernel {
             Some(kernel) => sampler.look_in_kernel(kernel, profile, now),
-            None => sampler.sample(profile, now),
+            None => sampler.sample(profile, now, late),
         };
         member.was_sampled |= sampler.has_threads() && sampler.has_room();
         match outcome {
@@ -766,6 +793,8 @@ impl Members {
         self.release_late();
         self.settle_waiting(profile);
         self.samplers().for_each(|sampler| sampler.name_last_threads(profile));
+        // All that it was told goes with it.
+        self.kernel = None;
         for member in std::mem::take(&mut self.members).into_values() {
             member.count(&mut self.counts);
             if let State::Sampled(sampler) = member.state {
@@ -814,8 +843,10 @@ impl Members {
     /// Notes in the ledger how many processes there were, and what those that are sampled have used.
     pub fn settle(&mut self, ledger: &mut Ledger) {
         let mut cpu = self.cpu_of_gone;
+        let now = clock::now();
         for sampler in self.samplers() {
             sampler.look_at_clock();
+            ledger.other_pythons.extend(sampler.other_pythons(now).iter().cloned());
             cpu += sampler.cpu_used();
         }
         ledger.target_cpu = cpu;

@@ -57,6 +57,11 @@ fn capture_once(
     let before = read_gil()?;
     reader.begin(target.memory())?;
     let mut instant = read_stacks(target, roster, wanted, reader)?;
+    // One that sleeps stands still, and is proved far more often than one that runs: it would show too much of its time.
+    instant.lose_unproved(|index| match roster.threads[index].has_fallen_asleep_since_look() {
+        true => Err(LossReason::Moved),
+        false => Ok(()),
+    });
     if reader.objects.is_any() {
         let mut objects = reader.copy_objects(target, roster, &instant, false)?;
         let stood_still = match (gil, &before) {

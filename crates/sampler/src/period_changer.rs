@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use profiler_bpf::ClockEvents;
@@ -17,7 +16,6 @@ use crate::random_period::{PeriodSequence, RandomPeriod};
 #[derive(Debug)]
 pub struct PeriodChanger {
     over: Arc<(Mutex<bool>, Condvar)>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl PeriodChanger {
@@ -25,8 +23,9 @@ impl PeriodChanger {
     pub fn start(events: Arc<Mutex<ClockEvents>>, range: RandomPeriod) -> Self {
         let over = Arc::new((Mutex::new(false), Condvar::new()));
         let its_over = over.clone();
-        let thread = quiet_thread::spawn("periods", move || change_until(&its_over, &events, range)).ok();
-        PeriodChanger { over, thread }
+        // It has little to do, and whoever stops the clocks may wait for it.
+        let _ = quiet_thread::spawn_prompt("periods", move || change_until(&its_over, &events, range));
+        PeriodChanger { over }
     }
 }
 
@@ -34,10 +33,6 @@ impl Drop for PeriodChanger {
     fn drop(&mut self) {
         *self.over.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.over.1.notify_all();
-        if let Some(thread) = self.thread.take() {
-            // It panicked, or it has ended.
-            let _ = thread.join();
-        }
     }
 }
 

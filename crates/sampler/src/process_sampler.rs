@@ -4,18 +4,21 @@
 use profiler_memory::ReadError;
 use profiler_model::{Frame, FrameKind, LossReason, Nanos, ThreadKey, Timestamp};
 use profiler_os::clock;
-use profiler_profile::{FrameId, Ledger, ProcessId, Profile, Sample, StackId, ThreadId, ThreadInfo};
+use profiler_profile::{
+    FrameId, Ledger, OtherPython, ProcessId, Profile, Sample, StackId, ThreadId, ThreadInfo,
+};
 use profiler_python::{GilAddresses, RawStack};
 
 use crate::code_names::CodeNames;
 use crate::codes::Capture;
 use crate::instant::Instant;
 use crate::names::ThreadNames;
+use crate::other_pythons::OtherPythons;
 use crate::probe::{Found, GilGroup, Probe};
 use crate::roster::{KnownStack, Thread};
 use crate::schedule::Schedule;
 use crate::wait_account::WaitAccount;
-use crate::{SamplerOptions, Target};
+use crate::{SamplerKind, SamplerOptions, Target};
 
 mod captured;
 mod in_kernel;
@@ -29,6 +32,9 @@ use off_cpu::OffCpuTimes;
 /// A thread that used as much CPU time as passes in this many mean gaps between samples was met on a CPU by one of
 /// them, but for one time in hundreds of millions: otherwise what is known of its turns is wrong.
 const MAX_GAPS_KEPT_BACK: f64 = 20.0;
+
+/// A look that comes so much later than it was due shows what a thread does now, and not what it did then.
+const LATE_LOOK: Nanos = Nanos::from_nanos(100_000);
 
 /// A process that is being sampled.
 #[derive(Debug)]
@@ -45,6 +51,7 @@ pub struct ProcessSampler {
     in_kernel: InKernel,
     off_cpu: OffCpuTimes,
     process: ProcessId,
+    other_pythons: OtherPythons,
     /// When it was born, if that was while it was watched: its first samples count from then.
     born: Option<Timestamp>,
     /// What its process clock said last, and when sampling began.
@@ -99,6 +106,7 @@ impl ProcessSampler {
             in_kernel: InKernel::default(),
             off_cpu: OffCpuTimes::default(),
             process,
+            other_pythons: OtherPythons::default(),
             born,
             cpu_before,
             cpu_last: cpu_before,
@@ -171,14 +179,19 @@ impl ProcessSampler {
         self.cpu_last = self.cpu_last.max(now);
     }
 
+    /// The Pythons that run in it beside the one that is sampled, as far as they were looked for.
+    pub fn other_pythons(&mut self, now: Timestamp) -> &[OtherPython] {
+        self.other_pythons.look(&self.probe.target, now)
+    }
+
     /// The CPU time that it used while it was sampled, as last seen.
     pub fn cpu_used(&self) -> Nanos {
         self.cpu_last.saturating_sub(self.cpu_before)
     }
 
-    /// Takes one sample of every thread that is wanted.
-    pub fn sample(&mut self, profile: &mut Profile, now: Timestamp) -> Sampled {
-        let result = self.look(profile, now).and_then(|()| self.sample_threads(profile, now));
+    /// Takes one sample of every thread that is wanted; the sampler began `late` to do so.
+    pub fn sample(&mut self, profile: &mut Profile, now: Timestamp, late: Nanos) -> Sampled {
+        let result = self.look(profile, now).and_then(|()| self.sample_threads(profile, now, late));
         if result.is_err() || self.ended {
             self.settle_waiting(profile);
         }
@@ -212,7 +225,14 @@ impl ProcessSampler {
         Ok(())
     }
 
-    fn sample_threads(&mut self, profile: &mut Profile, now: Timestamp) -> Result<(), ReadError> {
+    fn sample_threads(
+        &mut self,
+        profile: &mut Profile,
+        now: Timestamp,
+        late: Nanos,
+    ) -> Result<(), ReadError> {
+        let unplaced = self.probe.roster.unplaced.len() as u64;
+        profile.ledger_mut().count_lost_times(LossReason::UnknownThread, unplaced);
         let suspended = self.probe.suspended()?;
         for group in GilGroup::all(&self.probe.roster) {
             let mut wanted = Vec::new();
@@ -225,6 +245,11 @@ impl ProcessSampler {
                     || (self.options.include_idle && thread.unchanged_stack().is_none())
                 {
                     wanted.push(index);
+                } else if self.may_have_run(index, late) {
+                    self.settle_before(profile, index);
+                    profile.ledger_mut().count_lost(LossReason::Late);
+                    let clocks = Clocks::of(&self.probe.roster.threads[index], group.gil.as_ref(), now);
+                    self.lose_time(profile.ledger_mut(), index, now, clocks);
                 } else {
                     self.settle_asleep(profile, index, group.gil.as_ref(), now);
                 }
@@ -244,6 +269,14 @@ impl ProcessSampler {
             }
         }
         Ok(())
+    }
+
+    /// Whether a thread that sleeps may have run at the instant that is sampled so late. A sampler that waits for a CPU often
+    /// gets the one that its target leaves: it would find it asleep at instants at which it ran.
+    fn may_have_run(&self, index: usize, late: Nanos) -> bool {
+        self.options.kind == SamplerKind::Peek
+            && late > LATE_LOOK
+            && self.probe.roster.threads[index].has_fallen_asleep
     }
 
     /// Of the threads `wanted`, keeps the one that may hold the GIL: no other will be shown.
@@ -382,10 +415,15 @@ impl ProcessSampler {
                         clocks.slept_after.map(|times_run| KnownStack { stack, times_run });
                     instants().for_each(|at| self.record(profile, index, stack, holds_gil, at, clocks));
                 }
+                // It is in no list, and its memory is used for something else: the thread is between two calls of Python.
+                Err(LossReason::ThreadEnded) if !self.probe.roster.threads[index].is_listed => {
+                    instants().for_each(|at| self.skip_native(profile, index, at, clocks));
+                }
                 Err(reason) => {
                     let is_gone = self.ended && reason == LossReason::Unreadable;
                     let reason = if is_gone { LossReason::ProcessEnded } else { reason };
                     profile.ledger_mut().count_lost_times(reason, instants().count() as u64);
+                    self.lose_time(profile.ledger_mut(), index, again.last().copied().unwrap_or(at), clocks);
                     self.check_after_loss(reason);
                 }
             }
@@ -419,8 +457,7 @@ impl ProcessSampler {
         clocks: Clocks,
     ) {
         if stack.is_none() {
-            // A thread that has a thread state but runs no Python: there is nothing to show.
-            self.not_asked_for(profile, index, at);
+            self.skip_native(profile, index, at, clocks);
             return;
         }
         let thread = self.thread_id(profile, index);
@@ -430,6 +467,24 @@ impl ProcessSampler {
         known.counted_cpu += cpu;
         known.counted_until = at;
         profile.record(Sample { at, thread, stack, state: clocks.state, holds_gil, cpu, wall });
+    }
+
+    /// Notes that a thread runs no Python at the instant: there is nothing to show. The CPU time up to here is not that of
+    /// the Python that it runs later.
+    fn skip_native(&mut self, profile: &mut Profile, index: usize, at: Timestamp, clocks: Clocks) {
+        let thread = &mut self.probe.roster.threads[index];
+        thread.counted_cpu += clocks.uncounted_since(thread.counted_cpu, self.most_kept_back);
+        self.not_asked_for(profile, index, at);
+    }
+
+    /// Has what a lost sample at the instant `at` stands for be lost with it: it was used who knows where, and for no stack
+    /// that is proved later.
+    fn lose_time(&mut self, ledger: &mut Ledger, index: usize, at: Timestamp, clocks: Clocks) {
+        let known = &mut self.probe.roster.threads[index];
+        let cpu = clocks.uncounted_since(known.counted_cpu, self.most_kept_back);
+        known.counted_cpu += cpu;
+        known.counted_until = at;
+        ledger.count_lost_cpu(cpu);
     }
 
     fn not_asked_for(&mut self, profile: &mut Profile, index: usize, at: Timestamp) {

@@ -9,6 +9,7 @@ use profiler_os::{Activity, CpuTurns, Process, Schedule, Switch, SwitchKind, Thr
 use profiler_profile::{StackId, ThreadId};
 use profiler_python::{GilAddresses, Interpreter, Offsets, Runtime, interpreters, native_ids, thread_states};
 
+use crate::capture::StackReader;
 use crate::gil::{self, GilSpan, GilState};
 use crate::opened::Opened;
 use crate::sleep_watch::SleepWatch;
@@ -51,12 +52,18 @@ pub struct Thread {
     pub interpreter: usize,
     /// Its kernel thread.
     pub tid: Tid,
+    /// Whether the list of its interpreter had its thread state when that was read. A thread of C code that calls Python
+    /// now and then (`PyGILState_Ensure`) has a new thread state in each call, mostly at the same address: between
+    /// calls it stays, so that its clocks are read on and the next call is met.
+    pub is_listed: bool,
     /// Its files in `/proc`.
     pub files: ThreadFiles,
     /// What the scheduler had counted at the last look.
     pub schedule: Schedule,
     /// What it was doing at the last look.
     pub activity: Activity,
+    /// Whether it slept at the last look and had run since the one before.
+    pub has_fallen_asleep: bool,
     /// Its id in the profile, once it has one.
     pub id: Option<ThreadId>,
     /// The stack that was proved last: still true while the thread sleeps and has not run since.
@@ -105,6 +112,14 @@ impl Thread {
     /// # Errors
     /// When the thread has ended.
     pub fn look(&mut self) -> std::io::Result<()> {
+        let (was_running, times_run) = (self.is_running(), self.schedule.times_run);
+        self.look_now()?;
+        let has_run = was_running || self.schedule.times_run != times_run;
+        self.has_fallen_asleep = !self.is_running() && has_run;
+        Ok(())
+    }
+
+    fn look_now(&mut self) -> std::io::Result<()> {
         if self.watch.sleeps_on() {
             return Ok(());
         }
@@ -260,6 +275,11 @@ impl Thread {
                 && self.files.schedule().is_ok_and(|now| now.times_run == self.schedule.times_run)
     }
 
+    /// Whether it ran at the last look and does not now.
+    pub fn has_fallen_asleep_since_look(&self) -> bool {
+        self.is_running() && self.files.activity().is_ok_and(|now| now != Activity::Running)
+    }
+
     /// Whether it was on a CPU, or ready for one, at the last look.
     pub fn is_running(&self) -> bool {
         self.activity == Activity::Running
@@ -284,10 +304,14 @@ impl Thread {
 pub struct Roster {
     /// All Python threads.
     pub threads: Vec<Thread>,
+    /// Thread states that run Python and whose kernel thread could not be found.
+    pub unplaced: Vec<profiler_python::ThreadState>,
     /// All interpreters.
     pub interpreters: Vec<Interpreter>,
     /// Their GILs, each once, with the states at the last look.
     gils: Vec<(GilAddresses, GilState)>,
+    /// Thread states that held a GIL last when the lists were read, and of which nothing else is known.
+    strangers: Vec<RemoteAddr>,
     /// Where each thread state stands in `threads`.
     by_address: HashMap<RemoteAddr, usize>,
     /// The heads of the lists when they were read: the interpreters', then each interpreter's threads'.
@@ -349,7 +373,8 @@ impl Roster {
     }
 
     /// Looks at the GILs, and whether the lists still start where they started when they were read: new threads
-    /// come in front. Both in one read.
+    /// come in front. Both in one read. A GIL that was held by a thread which is not known means that they changed
+    /// meanwhile.
     ///
     /// # Errors
     /// When they cannot be read.
@@ -357,7 +382,11 @@ impl Roster {
         if self.heads.is_empty() {
             return Ok(false);
         }
-        Ok(self.read_heads(memory, runtime)? == self.heads)
+        let same_heads = self.read_heads(memory, runtime)? == self.heads;
+        let is_known = |holder: &RemoteAddr| {
+            holder.is_null() || self.by_address.contains_key(holder) || self.strangers.contains(holder)
+        };
+        Ok(same_heads && self.last_holders().iter().all(is_known))
     }
 
     /// The state of `gil` at the last look.
@@ -410,23 +439,92 @@ impl Roster {
         let found = self.read_lists_again(memory, runtime)?;
         let states = found.len();
         let found = without_unstarted(found, memory, &runtime.offsets);
-        let ids = ThreadIds::of(process, memory, &found);
-        let mut known: HashMap<RemoteAddr, Thread> =
-            self.threads.drain(..).map(|thread| (thread.python.address, thread)).collect();
+        let ids = ThreadIds::of(process, memory, &found, &self.last_holders());
+        self.take_lists(process.pid(), &ids, found, now);
+        self.unplaced.retain(|python| runs_python(memory, &runtime.offsets, python));
+        let listed = self.threads.len();
+        self.add_last_holders(process, memory, runtime, now);
+        let all_listed = self.threads.iter().all(|thread| thread.is_listed);
+        self.index_threads();
+        let complete = listed == states && all_listed && !self.has_nested;
+        self.plan_recheck(complete, self.heads == heads_before, now);
+        Ok(())
+    }
+
+    /// Makes of the thread states `found` the threads. What was known of them stays, and threads that have no thread
+    /// state for the moment stay as well.
+    fn take_lists(
+        &mut self,
+        pid: Pid,
+        ids: &ThreadIds,
+        found: Vec<(usize, profiler_python::ThreadState)>,
+        now: Timestamp,
+    ) {
+        let mut known = KnownThreads::of(self.threads.drain(..));
+        self.unplaced.clear();
+        let mut placed = Vec::new();
         for (interpreter, python) in found {
-            let Some(tid) = ids.kernel_thread(&python) else { continue };
-            let before =
-                known.remove(&python.address).filter(|thread| thread.python == python && thread.tid == tid);
-            let thread = match before {
-                Some(thread) => Some(Thread { interpreter, ..thread }),
-                None => new_thread(process.pid(), tid, python, interpreter, now),
+            match ids.kernel_thread(&python) {
+                Place::Thread(tid) => {
+                    let same = known.take_same(&python, tid);
+                    placed.push((interpreter, python, tid, same));
+                }
+                Place::Gone => {}
+                Place::Unknown => self.unplaced.push(python),
+            }
+        }
+        let listed = placed.iter().filter(|(.., same)| same.is_some()).map(|(_, _, tid, _)| *tid).collect();
+        known.forget_threads(&listed);
+        for (interpreter, python, tid, same) in placed {
+            let thread = match same {
+                Some(thread) => Some(Thread { interpreter, is_listed: true, ..thread }),
+                None => match known.take_of(tid) {
+                    Some(thread) => {
+                        Some(Thread { python, interpreter, is_listed: true, known: None, ..thread })
+                    }
+                    None => new_thread(pid, tid, python, interpreter, now),
+                },
             };
             self.threads.extend(thread);
         }
-        self.index_threads();
-        let complete = self.threads.len() == states && !self.has_nested;
-        self.plan_recheck(complete, self.heads == heads_before, now);
-        Ok(())
+        for thread in known.rest().filter(|thread| ids.has(thread.tid)) {
+            if let Some(interpreter) = self.interpreter_at(thread.python.interpreter) {
+                self.threads.push(Thread { interpreter, is_listed: false, ..thread });
+            }
+        }
+    }
+
+    fn interpreter_at(&self, address: RemoteAddr) -> Option<usize> {
+        self.interpreters.iter().position(|one| one.address == address)
+    }
+
+    /// Adds threads whose thread states are in no list but held a GIL last: threads of C code between two calls of Python
+    /// that are too short to be met often. The memory was freed and may be anything by now, but what is read there
+    /// later is checked each time.
+    fn add_last_holders(
+        &mut self,
+        process: &Process,
+        memory: &impl ReadMemory,
+        runtime: &Runtime,
+        now: Timestamp,
+    ) {
+        let known: HashSet<RemoteAddr> = self.threads.iter().map(|thread| thread.python.address).collect();
+        self.strangers = self.last_holders();
+        self.strangers.retain(|holder| !holder.is_null() && !known.contains(holder));
+        let read = self.strangers.iter().filter_map(|at| thread_state_at(memory, &runtime.offsets, *at));
+        let found: Vec<_> =
+            read.filter_map(|state| Some((self.interpreter_at(state.interpreter)?, state))).collect();
+        if found.is_empty() {
+            return;
+        }
+        let ids = ThreadIds::of(process, memory, &found, &[]);
+        for (interpreter, python) in found {
+            let Some(tid) = ids.told(&python) else { continue };
+            if self.threads.iter().all(|thread| thread.tid != tid) {
+                let thread = new_thread(process.pid(), tid, python, interpreter, now);
+                self.threads.extend(thread.map(|thread| Thread { is_listed: false, ..thread }));
+            }
+        }
     }
 
     /// The same as [`Self::read_lists`], of which another try is made where the lists change. If none succeeds, all that is
@@ -473,6 +571,11 @@ impl Roster {
         Ok(found)
     }
 
+    /// The thread states that hold the GILs, or held them last, at the last look.
+    fn last_holders(&self) -> Vec<RemoteAddr> {
+        self.gils.iter().map(|(_, state)| state.last_holder).collect()
+    }
+
     fn index_threads(&mut self) {
         self.by_address = self.threads.iter().enumerate().map(|(i, t)| (t.python.address, i)).collect();
         let distinct: HashSet<Tid> = self.threads.iter().map(|thread| thread.tid).collect();
@@ -511,9 +614,11 @@ fn new_thread(
         python,
         interpreter,
         tid,
+        is_listed: true,
         files,
         schedule,
         activity,
+        has_fallen_asleep: false,
         id: None,
         known: None,
         waits_for_cpu: Cell::new(has_waited_much(&schedule)),
@@ -533,12 +638,76 @@ fn has_waited_much(schedule: &Schedule) -> bool {
         && schedule.queued.as_nanos() > schedule.cpu.as_nanos() / SHARE_OF_WAITING
 }
 
+/// The thread state at an address, whatever is there by now.
+fn thread_state_at(
+    memory: &impl ReadMemory,
+    offsets: &Offsets,
+    at: RemoteAddr,
+) -> Option<profiler_python::ThreadState> {
+    let mut copy = vec![0; offsets.thread.size as usize];
+    memory.read(at, &mut copy).ok()?;
+    profiler_python::ThreadState::from_copy(at, &copy, offsets)
+}
+
+/// Whether there are frames on the stack of a thread state, as far as that can be seen while it runs.
+fn runs_python(memory: &impl ReadMemory, offsets: &Offsets, python: &profiler_python::ThreadState) -> bool {
+    let stack = StackReader::new().stack(memory, offsets, python);
+    stack.is_ok_and(|stack| !stack.frames.is_empty())
+}
+
+/// The threads that a roster had before its lists were read anew.
+struct KnownThreads(HashMap<RemoteAddr, Thread>);
+
+impl KnownThreads {
+    fn of(threads: impl Iterator<Item = Thread>) -> Self {
+        KnownThreads(threads.map(|thread| (thread.python.address, thread)).collect())
+    }
+
+    /// The thread that has this thread state and runs on this kernel thread.
+    fn take_same(&mut self, python: &profiler_python::ThreadState, tid: Tid) -> Option<Thread> {
+        self.0.remove(&python.address).filter(|thread| thread.python == *python && thread.tid == tid)
+    }
+
+    /// A thread on this kernel thread whose thread state is gone: it got another one.
+    fn take_of(&mut self, tid: Tid) -> Option<Thread> {
+        let address = self.0.values().find(|thread| thread.tid == tid)?.python.address;
+        self.0.remove(&address)
+    }
+
+    /// Forgets all on these kernel threads: what is gone is a second thread state of them.
+    fn forget_threads(&mut self, tids: &HashSet<Tid>) {
+        self.0.retain(|_, thread| !tids.contains(&thread.tid));
+    }
+
+    /// Those that are left, one for each kernel thread.
+    fn rest(self) -> impl Iterator<Item = Thread> {
+        let by_tid: HashMap<Tid, Thread> = self.0.into_values().map(|thread| (thread.tid, thread)).collect();
+        by_tid.into_values()
+    }
+}
+
+/// What is known of the kernel thread of a thread state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// It is this one.
+    Thread(Tid),
+    /// It is no thread of the process: it has ended, or was not forked with the others.
+    Gone,
+    /// Nothing says which one it is.
+    Unknown,
+}
+
 /// Which kernel thread each thread state has.
 struct ThreadIds {
     /// The target's own thread ids, each with the id here.
     here: HashMap<NsTid, Tid>,
-    /// For versions that do not keep the id: by `pthread_self()`.
+    /// By `pthread_self()`, for versions that do not keep the id, and where the one that is kept is that of no thread: it
+    /// is the parent's in a child that C code has forked, without CPython's handlers.
     by_pthread: HashMap<u64, NsTid>,
+    /// The thread state that runs on the only kernel thread of the process, where nothing else says so.
+    on_only_thread: Option<(RemoteAddr, Tid)>,
+    /// Whether each kernel thread has a thread state.
+    are_all_taken: bool,
 }
 
 impl ThreadIds {
@@ -546,6 +715,7 @@ impl ThreadIds {
         process: &Process,
         memory: &impl ReadMemory,
         found: &[(usize, profiler_python::ThreadState)],
+        last_holders: &[RemoteAddr],
     ) -> Self {
         let same = process.shares_pid_namespace();
         let here: HashMap<NsTid, Tid> = process
@@ -557,33 +727,189 @@ impl ThreadIds {
                 Some((inner.ok()?, tid))
             })
             .collect();
-        let unknown: Vec<u64> = found
-            .iter()
-            .filter(|(_, state)| state.native_id.is_none())
-            .map(|(_, state)| state.pthread_id)
-            .collect();
-        let alive: HashSet<NsTid> = here.keys().copied().collect();
-        let by_pthread = if unknown.is_empty() {
-            HashMap::new()
-        } else {
-            let ids = native_ids(memory, &unknown, &alive);
-            unknown.iter().zip(ids).filter_map(|(pthread, id)| Some((*pthread, id?))).collect()
-        };
-        ThreadIds { here, by_pthread }
+        ThreadIds::among(here, memory, found, last_holders)
     }
 
-    fn kernel_thread(&self, python: &profiler_python::ThreadState) -> Option<Tid> {
-        let inner = python.native_id.or_else(|| self.by_pthread.get(&python.pthread_id).copied())?;
-        self.here.get(&inner).copied()
+    /// With the process's threads `here`.
+    fn among(
+        here: HashMap<NsTid, Tid>,
+        memory: &impl ReadMemory,
+        found: &[(usize, profiler_python::ThreadState)],
+        last_holders: &[RemoteAddr],
+    ) -> Self {
+        let mut ids =
+            ThreadIds { here, by_pthread: HashMap::new(), on_only_thread: None, are_all_taken: false };
+        let kept =
+            |state: &profiler_python::ThreadState| state.native_id.filter(|id| ids.here.contains_key(id));
+        let states = || found.iter().map(|(_, state)| state);
+        let unknown: Vec<u64> =
+            states().filter(|state| kept(state).is_none()).map(|state| state.pthread_id).collect();
+        let taken: HashSet<NsTid> = states().filter_map(kept).collect();
+        let free: HashSet<NsTid> = ids.here.keys().copied().filter(|id| !taken.contains(id)).collect();
+        if !unknown.is_empty() && !free.is_empty() {
+            let told = native_ids(memory, &unknown, &free);
+            ids.by_pthread =
+                unknown.iter().zip(told).filter_map(|(pthread, id)| Some((*pthread, id?))).collect();
+        }
+        ids.on_only_thread = ids.state_of_only_thread(found, last_holders);
+        let taken: HashSet<Tid> = states().filter_map(|state| ids.told(state)).collect();
+        ids.are_all_taken = taken.len() == ids.here.len();
+        ids
+    }
+
+    /// Where the process has one kernel thread and no thread state is known to be its: the one that held the GIL last, or
+    /// the only one. So it is in a child of the system call itself, of which the C library knows nothing.
+    fn state_of_only_thread(
+        &self,
+        found: &[(usize, profiler_python::ThreadState)],
+        last_holders: &[RemoteAddr],
+    ) -> Option<(RemoteAddr, Tid)> {
+        let mut tids = self.here.values();
+        let (Some(only), None) = (tids.next(), tids.next()) else { return None };
+        if found.iter().any(|(_, state)| self.told(state).is_some()) {
+            return None;
+        }
+        let is_holder = |state: &profiler_python::ThreadState| last_holders.contains(&state.address);
+        let mut states = found.iter().map(|(_, state)| state);
+        let state = match found.len() {
+            1 => states.next(),
+            _ => states.find(|state| is_holder(state)),
+        };
+        state.map(|state| (state.address, *only))
+    }
+
+    /// The thread whose id the thread state or the C library tells, if the process has it.
+    fn told(&self, python: &profiler_python::ThreadState) -> Option<Tid> {
+        let kept = python.native_id.and_then(|id| self.here.get(&id));
+        let by_pthread = || self.here.get(self.by_pthread.get(&python.pthread_id)?);
+        kept.or_else(by_pthread).copied()
+    }
+
+    fn kernel_thread(&self, python: &profiler_python::ThreadState) -> Place {
+        if let Some(tid) = self.told(python) {
+            return Place::Thread(tid);
+        }
+        match self.on_only_thread {
+            Some((address, tid)) if address == python.address => Place::Thread(tid),
+            Some(_) => Place::Gone,
+            // Then there is no kernel thread left that it could be.
+            None if self.are_all_taken => Place::Gone,
+            None => Place::Unknown,
+        }
+    }
+
+    /// Whether the process has this kernel thread.
+    fn has(&self, tid: Tid) -> bool {
+        self.here.values().any(|here| *here == tid)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use profiler_memory::Snapshot;
+    use profiler_model::InterpreterId;
     use profiler_python::{Version, offsets_for};
 
     use super::*;
+
+    const INTERPRETER: RemoteAddr = RemoteAddr::new(0x1000);
+    /// Where the C library's descriptors have the kernel's id.
+    const ID_AT: usize = 720;
+
+    fn state(address: u64, pthread_id: u64, native_id: Option<u32>) -> profiler_python::ThreadState {
+        profiler_python::ThreadState {
+            address: RemoteAddr::new(address),
+            interpreter: INTERPRETER,
+            pthread_id,
+            native_id: native_id.map(NsTid::new),
+        }
+    }
+
+    /// Memory with a descriptor for each `pthread_self()`, which says that it is that thread.
+    fn descriptors(threads: &[(u64, u32)]) -> Snapshot {
+        let mut memory = Snapshot::new();
+        for (pthread, tid) in threads {
+            let mut descriptor = vec![0u8; 1024];
+            descriptor[ID_AT..ID_AT + 4].copy_from_slice(&tid.to_le_bytes());
+            memory.insert(RemoteAddr::new(*pthread), &descriptor);
+        }
+        memory
+    }
+
+    fn places(
+        alive: &[u32],
+        memory: &Snapshot,
+        states: &[profiler_python::ThreadState],
+        last_holder: u64,
+    ) -> Vec<Place> {
+        let here = alive.iter().map(|id| (NsTid::new(*id), Tid::new(*id))).collect();
+        let found: Vec<_> = states.iter().map(|state| (0, *state)).collect();
+        let ids = ThreadIds::among(here, memory, &found, &[RemoteAddr::new(last_holder)]);
+        states.iter().map(|state| ids.kernel_thread(state)).collect()
+    }
+
+    #[test]
+    fn thread_id_of_the_parent_gives_way_to_the_c_librarys() {
+        let memory = descriptors(&[(0x10_000, 200), (0x20_000, 0)]);
+        let states = [state(1, 0x20_000, Some(101)), state(2, 0x10_000, Some(100))];
+        let thread = Place::Thread(Tid::new(200));
+        assert_eq!(places(&[200], &memory, &states, 0), [Place::Gone, thread], "forked by C code");
+        let states = [state(2, 0x10_000, Some(200))];
+        assert_eq!(places(&[200], &memory, &states, 0), [thread], "known to CPython");
+    }
+
+    #[test]
+    fn only_kernel_thread_runs_the_last_holder_of_the_gil() {
+        let memory = descriptors(&[(0x10_000, 100), (0x20_000, 101)]);
+        let states = [state(1, 0x20_000, Some(101)), state(2, 0x10_000, Some(100))];
+        let thread = Place::Thread(Tid::new(200));
+        assert_eq!(places(&[200], &memory, &states, 2), [Place::Gone, thread]);
+        assert_eq!(places(&[200], &memory, &states[1..], 7), [thread], "there is no other one");
+        assert_eq!(places(&[200, 201], &memory, &states, 2), [Place::Unknown, Place::Unknown]);
+    }
+
+    #[test]
+    fn thread_between_two_calls_stays_and_is_met_again() {
+        let pid = Pid::new(std::process::id());
+        let tid = own_tid();
+        let at = Timestamp::from_nanos;
+        let mut roster = Roster::default();
+        roster.interpreters.push(Interpreter {
+            address: INTERPRETER,
+            id: InterpreterId::new(0),
+            gil: None,
+            gc_collecting: None,
+            code_count: None,
+            threads_head: RemoteAddr::new(0),
+        });
+        let here = || HashMap::from([(NsTid::new(tid.as_u32()), tid)]);
+        let take = |roster: &mut Roster, states: &[profiler_python::ThreadState], now: u64| {
+            let found: Vec<_> = states.iter().map(|state| (0, *state)).collect();
+            let ids = ThreadIds::among(here(), &Snapshot::new(), &found, &[]);
+            roster.take_lists(pid, &ids, found, at(now));
+        };
+        let known = |roster: &Roster| {
+            let threads = roster.threads.iter();
+            threads
+                .map(|one| (one.is_listed, one.python.address.as_u64(), one.counted_until))
+                .collect::<Vec<_>>()
+        };
+        take(&mut roster, &[state(1, 0x10_000, Some(tid.as_u32()))], 5);
+        assert_eq!(known(&roster), [(true, 1, at(5))]);
+        take(&mut roster, &[], 6);
+        assert_eq!(known(&roster), [(false, 1, at(5))], "between two calls");
+        take(&mut roster, &[state(2, 0x10_000, Some(tid.as_u32()))], 7);
+        assert_eq!(known(&roster), [(true, 2, at(5))], "its time is counted on");
+        let ids = ThreadIds::among(HashMap::new(), &Snapshot::new(), &[], &[]);
+        roster.take_lists(pid, &ids, Vec::new(), at(8));
+        assert_eq!(known(&roster), [], "its kernel thread has ended");
+    }
+
+    /// The kernel thread that runs this.
+    fn own_tid() -> Tid {
+        let link = std::fs::read_link("/proc/thread-self").unwrap();
+        Tid::new(link.file_name().unwrap().to_str().unwrap().parse().unwrap())
+    }
 
     const CFRAME: u64 = 0x5000;
 

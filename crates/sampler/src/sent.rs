@@ -10,7 +10,7 @@ use std::num::NonZeroU64;
 use profiler_bpf::{FrameRecord, NamesRecord, Outcome, StackRecord, head_hash};
 use profiler_memory::CopiedPages;
 use profiler_model::{Frame, LossReason, RemoteAddr};
-use profiler_python::{CodeHead, CodeObject, CopiedFrame, Offsets, RawStack};
+use profiler_python::{CodeHead, CodeObject, CopiedFrame, RawStack};
 use profiler_stack::MAX_CODE_OBJECTS;
 use rustc_hash::FxHashMap;
 
@@ -119,7 +119,7 @@ impl<Id: Copy> SentNames<Id> {
     }
 
     /// The stack of a record, walked.
-    pub fn stack(&self, record: &StackRecord<'_>, offsets: &Offsets) -> Result<RawStack, LossReason> {
+    pub fn stack(&self, record: &StackRecord<'_>, target: &Target) -> Result<RawStack, LossReason> {
         match record.outcome() {
             Outcome::Whole | Outcome::Truncated => {}
             Outcome::UnknownThread | Outcome::NoPython => return Err(LossReason::UnknownThread),
@@ -135,8 +135,15 @@ impl<Id: Copy> SentNames<Id> {
             owner: frame.owner,
             is_entry: frame.is_entry,
         });
-        RawStack::of_copies(offsets, record.thread_copy(), frames, record.end(), truncated)
-            .map_err(|_| LossReason::Invalid)
+        RawStack::of_copies(
+            target.memory(),
+            target.offsets(),
+            record.thread_copy(),
+            frames,
+            record.end(),
+            truncated,
+        )
+        .map_err(|_| LossReason::Invalid)
     }
 
     /// The ids of the frames of `stack`, root first, as [`CodeNames::root_first`].

@@ -14,6 +14,7 @@ use profiler_profile::{Ledger, Profile};
 use crate::Target;
 use crate::beginning::Beginning;
 use crate::company::Company;
+use crate::deadline::{DeadlineKeeper, latest_look};
 use crate::kernel::Kernel;
 use crate::members::Members;
 use crate::schedule::Schedule;
@@ -112,6 +113,9 @@ impl Session {
     /// Samples until `limit` is over, `callback` breaks or nothing is left to sample: a tree goes on when its
     /// root has ended, as long as one of its Pythons lives. The callback is called about twenty times a second,
     /// while nothing is stopped; everything lost and what the session cost is in the profile's ledger by then.
+    ///
+    /// The calling thread keeps the priority that sampling took, as far as is permitted; what it does next may need
+    /// less ([`LargerShare::instead_of_real_time`](profiler_os::priority::LargerShare::instead_of_real_time)).
     pub fn run(
         &mut self,
         profile: &mut Profile,
@@ -125,11 +129,24 @@ impl Session {
                 self.run_on_schedule(profile, limit, company, callback)
             }
             SamplerKind::Peek => {
-                clock::want_exact_wakeups();
+                // One that waits for a CPU gets it when its target sleeps, and sees that too often.
+                priority::want_promptness();
                 self.run_on_schedule(profile, limit, None, callback)
             }
             SamplerKind::Bpf => self.run_in_kernel(profile, limit, callback),
         }
+    }
+
+    /// Has the session end at `deadline`, if there is one, as long as what is returned lives.
+    fn keep_deadline(&mut self, deadline: Timestamp) -> Option<DeadlineKeeper> {
+        if deadline == Timestamp::MAX {
+            return None;
+        }
+        self.members.look_until(latest_look(deadline));
+        Some(match self.members.kernel() {
+            Some(kernel) => DeadlineKeeper::start(deadline, kernel.end_at(deadline)),
+            None => DeadlineKeeper::start(deadline, || {}),
+        })
     }
 
     /// Sees to it that the sampling thread does not lose its CPU while another thread is stopped. With real-time priority
@@ -160,6 +177,7 @@ impl Session {
         let mut schedule = Schedule::new(self.options.rate_hz, start, start.as_nanos());
         profile.ledger_mut().interval = Some(schedule.mean_gap());
         let deadline = limit.map_or(Timestamp::MAX, |limit| start + limit);
+        let _keeper = self.keep_deadline(deadline);
         let mut next_callback = start;
         let end = loop {
             let now = clock::now();
@@ -223,6 +241,7 @@ impl Session {
         let mut costs = self.begin_in_kernel(profile);
         let start = costs.start;
         let deadline = limit.map_or(Timestamp::MAX, |limit| start + limit);
+        let _keeper = self.keep_deadline(deadline);
         let mut next_callback = start;
         let mut looks = self.looks_off_cpu(profile, start);
         let mut hold = SuspensionHold::begin();
@@ -233,10 +252,11 @@ impl Session {
                 looks.iter_mut().for_each(|looks| looks.go_on_from(now));
                 self.members.skip_sent(now);
             }
-            self.members.read_kernel(profile);
+            // What was sent is read once more after the end.
             if now >= deadline {
                 break End::TimeOver;
             }
+            self.members.read_kernel(profile);
             if now >= next_callback {
                 next_callback = now + CALLBACK_GAP;
                 self.settle(profile, &mut costs, false);

@@ -99,10 +99,11 @@ impl<'a> TaskReader<'a> {
         TaskReader { offsets, asyncio, resolver: Resolver::new(), frames: Vec::new() }
     }
 
-    /// The task at `at` and its frames.
+    /// The task at `at` and its frames, leaf first. Where the frame of a coroutine has no name, it and those that it
+    /// awaits are left out, and the task is marked as truncated.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// When not even the first coroutine can be read.
     pub fn read(
         &mut self,
         memory: &impl ReadMemory,
@@ -110,11 +111,17 @@ impl<'a> TaskReader<'a> {
         shorten: &mut dyn FnMut(&Arc<str>) -> Arc<str>,
     ) -> Result<(RawTask, Vec<Frame>), ReadError> {
         let values = Values::new(memory, self.offsets, ReprLimits { characters: 0 });
-        let task = read_task(&values, self.asyncio, at)?;
+        let mut task = read_task(&values, self.asyncio, at)?;
         // All of them, before any is given up: what is missing is to be noted.
         let frames: Vec<_> = task.frames.iter().map(|frame| self.frame(memory, frame, shorten)).collect();
-        let frames = frames.into_iter().collect::<Option<Vec<_>>>();
-        frames.map(|frames| (task, frames)).ok_or(ReadError::Unmapped(at))
+        let all = frames.len();
+        let mut named: Vec<Frame> = frames.into_iter().rev().map_while(|frame| frame).collect();
+        if named.is_empty() && all > 0 {
+            return Err(ReadError::Unmapped(at));
+        }
+        task.is_truncated |= named.len() < all;
+        named.reverse();
+        Ok((task, named))
     }
 
     fn frame(

@@ -147,6 +147,8 @@ impl Tree {
             ProcessEvent::Executed { pid, at } if self.members.contains_key(&pid) => {
                 changes.push(Change::Executed { pid, at });
             }
+            // Its first thread may have ended alone. When the others have, sampling finds that out.
+            ProcessEvent::Ended { pid, .. } if Process::new(pid).is_alive() => {}
             ProcessEvent::Ended { pid, at } if self.members.remove(&pid).is_some() => {
                 changes.push(Change::Ended { pid, at });
             }
@@ -184,7 +186,8 @@ impl Tree {
     /// Some events are missing: finds out by looking.
     fn look_again(&mut self, now: Timestamp, changes: &mut Vec<Change>) {
         let is_same = |pid: &Pid, start: &mut Option<u64>| {
-            let stat = Process::new(*pid).stat().ok().filter(|stat| !matches!(stat.state, b'Z' | b'X'));
+            let process = Process::new(*pid);
+            let stat = process.stat().ok().filter(|_| process.is_alive());
             stat.is_some_and(|stat| start.is_none_or(|start| start == stat.start_time))
         };
         self.members.retain(|pid, start| {

@@ -1,7 +1,11 @@
 //! asyncio's tasks, read of stored memory of every interpreter that describes them: what each stands at, which awaits
 //! which; and memory that lies is survived.
 
-use anyhow::Result;
+use std::cell::Cell;
+
+use anyhow::{Context, Result, ensure};
+use profiler_memory::{ReadError, ReadMemory};
+use profiler_model::RemoteAddr;
 use profiler_tests::account::StoredAccount;
 use profiler_tests::account::asyncio::{AsyncioTree, read_what_there_is};
 use profiler_tests::damage::DamagePlan;
@@ -33,6 +37,46 @@ fn damaged_memory_is_survived(id: &StoredId) -> Result<()> {
     })
 }
 
+/// Memory that can be read only so many times.
+struct Limited<'a, M> {
+    memory: &'a M,
+    rest: Cell<usize>,
+}
+
+impl<M: ReadMemory> ReadMemory for Limited<'_, M> {
+    fn read(&self, at: RemoteAddr, bytes: &mut [u8]) -> Result<(), ReadError> {
+        let rest = self.rest.get().checked_sub(1).ok_or(ReadError::Unmapped(at))?;
+        self.rest.set(rest);
+        self.memory.read(at, bytes)
+    }
+}
+
+/// Of each task as much is read as there is memory for, and what is missing is marked.
+fn a_chain_that_is_not_all_there_is_truncated(id: &StoredId) -> Result<()> {
+    const MOST_READS: usize = 10_000;
+    let stored = StoredAccount::<AsyncioTree>::open(id)?;
+    let memory = stored.memory.with_whole_pages();
+    let (asyncio, offsets) = (stored.account.asyncio()?, stored.account.offsets(&memory)?);
+    for task in stored.account.tasks(&memory)? {
+        let whole = read_what_there_is(&memory, &offsets, &asyncio, &[task]).remove(0).context("the task")?;
+        let mut truncated = 0;
+        for reads in 0..MOST_READS {
+            let limited = Limited { memory: &memory, rest: Cell::new(reads) };
+            let Some(part) = read_what_there_is(&limited, &offsets, &asyncio, &[task]).remove(0) else {
+                continue;
+            };
+            ensure!(whole.frames.ends_with(&part.frames), "{part:?} of {whole:?}");
+            ensure!(part.is_truncated || part.frames == whole.frames, "{part:?} of {whole:?}");
+            truncated += usize::from(part.is_truncated);
+            if !part.is_truncated {
+                break;
+            }
+        }
+        ensure!(truncated > 0, "{whole:?} is never truncated");
+    }
+    Ok(())
+}
+
 /// The tests of this module.
 pub fn tests() -> Vec<Test> {
     let each = StoredAccount::<AsyncioTree>::ids();
@@ -42,6 +86,11 @@ pub fn tests() -> Vec<Test> {
         "the_tree_is_what_the_program_made",
         each.clone(),
         the_tree_is_what_the_program_made,
+    ));
+    tests.extend(Test::of_each(
+        "a_chain_that_is_not_all_there_is_truncated",
+        each.clone(),
+        a_chain_that_is_not_all_there_is_truncated,
     ));
     tests.extend(Test::of_each("damaged_memory_is_survived", each, damaged_memory_is_survived));
     tests

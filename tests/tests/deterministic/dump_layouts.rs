@@ -40,6 +40,7 @@ fn process(frames: Vec<Frame>, details: Vec<FrameDetails>, tasks: Tasks) -> Proc
         python_version: "3".to_owned(),
         executable: "/usr/bin/python3".to_owned(),
         ancestors: Vec::new(),
+        other_pythons: Vec::new(),
         threads: vec![main],
         tasks,
         stops: Stops::default(),

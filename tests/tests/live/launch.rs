@@ -348,10 +348,22 @@ fn command_is_ended_when_its_time_is_over(case: &Case) -> Result<()> {
     Ok(())
 }
 
+/// Its pipe is also the command's: it is closed only when both have ended.
+fn command_that_ignores_the_end_is_killed_and_data_goes_to_stdout(case: &Case) -> Result<()> {
+    for source in ["while True: pass", "import signal\nsignal.signal(15, signal.SIG_IGN)\nwhile True: pass"] {
+        let record = Profiler::new("record").words(&case.sampler_words());
+        let record = record.words("-d 0.3 -r 500 --format raw -o -");
+        let run = record.command(&case.interpreter.inline_words(source)).succeed()?;
+        ensure!(Collapsed::parse(&run.stdout)?.total() > 0, "no samples: {run:?}");
+    }
+    Ok(())
+}
+
 /// The tests of this module.
 pub fn tests() -> Vec<Test> {
     vec![
         test!(command_is_ended_when_its_time_is_over).by(PAUSE_AND_BPF),
+        test!(command_that_ignores_the_end_is_killed_and_data_goes_to_stdout).by(PAUSE_AND_BPF),
         test!(command_keeps_its_own_pipes).by(PAUSE_AND_BPF),
         test!(command_keeps_its_own_priority_and_cpus).by(PAUSE_AND_BPF),
         test!(profiler_niceness_is_restored_after_load).by(&[Sampler::Bpf]),

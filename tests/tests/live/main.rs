@@ -4,10 +4,13 @@
 mod another_python;
 mod asyncio;
 mod bad_input;
+mod c_hosts;
 mod core;
 mod damaged_lists;
 mod doctor;
 mod dump;
+mod embedding;
+mod endings;
 mod formats;
 mod hostile;
 mod hostile_files;
@@ -32,6 +35,7 @@ mod outputs;
 mod own_namespace;
 mod places;
 mod reused_numbers;
+mod roots;
 mod rough;
 mod short_code;
 mod stuck_search;
@@ -55,10 +59,13 @@ fn main() -> ExitCode {
             another_python,
             asyncio,
             bad_input,
+            c_hosts,
             core,
             doctor,
             damaged_lists,
             dump,
+            embedding,
+            endings,
             formats,
             hostile,
             hostile_files,
@@ -82,6 +89,7 @@ fn main() -> ExitCode {
             own_namespace,
             places,
             reused_numbers,
+            roots,
             rough,
             short_code,
             stuck_search,

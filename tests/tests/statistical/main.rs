@@ -2,6 +2,7 @@
 #![allow(missing_docs)]
 
 mod amounts;
+mod c_hosts;
 mod full_ring;
 mod in_kernel;
 mod in_the_way;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         Tier::Statistical,
         profiler_tests::suites![
             amounts,
+            c_hosts,
             full_ring,
             in_kernel,
             in_the_way,

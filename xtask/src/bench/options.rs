@@ -27,6 +27,7 @@ Cases (all of them when none is named):
   memory      resident memory of `record` on the labyrinth
   shares      sampled shares of CPU time against the true ones
   lockstep    the same of programs that do things at even intervals, at many rates
+  ending      how long after its time `-d` ends, at many rates, on an idle and a crowded machine
   top         CPU of `top` on the labyrinth at 100 Hz, and the time from a key to its picture
   in_kernel   how long the in-kernel program holds up a thread, by depth of its stack, at 1 kHz
 

@@ -121,6 +121,9 @@ fn examination(version: &str, seen: &Examination) -> Value {
             })
         })
         .collect();
+    let others =
+        seen.other_pythons.iter().map(|other| json!({ "version": other.version, "module": other.path }));
+    let others: Vec<Value> = others.collect();
     json!({
         "version": version,
         "module": location.map(|location| location.path.as_str()),
@@ -130,6 +133,7 @@ fn examination(version: &str, seen: &Examination) -> Value {
         "free_threaded": seen.free_threaded,
         "gils": match seen.gils { Gils::Known(count) => Some(count), Gils::None => Some(0), Gils::NotFound => None },
         "interpreters": seen.interpreters.len(),
+        "other_pythons": others,
         "threads": threads,
     })
 }

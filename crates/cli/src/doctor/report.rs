@@ -248,7 +248,6 @@ fn examined(pid: Pid, host: &Host, obstacles: &mut Vec<Failure>) -> Option<Proce
         }
         Err(failure) => obstacles.push(failure),
     }
-    let stat = process.stat().ok()?;
     let shares = Shares {
         pid: process.shares_namespace("pid"),
         mount: process.shares_namespace("mnt"),
@@ -260,7 +259,7 @@ fn examined(pid: Pid, host: &Host, obstacles: &mut Vec<Failure>) -> Option<Proce
         command_line: process.command_line().unwrap_or_default(),
         executable: process.executable().ok(),
         user: process.user().map(UserName::of),
-        state: stat.state,
+        state: process.state()?,
         tracer: process.tracer(),
         inner_pid: inner_pid.filter(|inner| inner.as_u32() != pid.as_u32()),
         shares,

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use profiler_model::InterpreterId;
 use profiler_os::host::{Answer, CAPABILITIES, CapabilitySet, Host, ProcMount};
 use profiler_output::escaped_text;
+use profiler_profile::OtherPython;
 use profiler_python::Evidence;
 use profiler_sampler::{Examination, ExaminedThread, Gils, Location};
 
@@ -226,9 +227,14 @@ fn python_facts(python: &PythonReport) -> Vec<Fact> {
             facts.push(("interpreters", grouped(seen.interpreters.len() as u64)));
             facts.push(("Python threads", grouped(seen.threads.len() as u64)));
             facts.push(("GIL", gil(seen)));
+            facts.extend(seen.other_pythons.iter().map(|other| ("another Python", not_sampled(other))));
         }
     }
     facts
+}
+
+fn not_sampled(other: &OtherPython) -> String {
+    format!("CPython {} in {}, which is not sampled", other.version, other.path)
 }
 
 fn build(seen: &Examination, location: &Location) -> String {

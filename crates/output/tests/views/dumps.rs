@@ -36,6 +36,7 @@ fn process(threads: Vec<ThreadDump>) -> ProcessDump {
         python_version: "3.11.7".to_owned(),
         executable: "/usr/bin/python3.11".to_owned(),
         ancestors: Vec::new(),
+        other_pythons: Vec::new(),
         threads,
         tasks: Tasks::None,
         stops: Stops { count: 2, total: Nanos::from_nanos(50_000), longest: Nanos::from_nanos(30_000) },

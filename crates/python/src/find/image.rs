@@ -52,6 +52,12 @@ pub(super) fn is_elf(file: &[u8]) -> bool {
     file.starts_with(&elf::ELFMAG)
 }
 
+/// Whether `file` is an ELF file of another class or byte order than [`Image::parse`] reads.
+pub(super) fn is_foreign(file: &[u8]) -> bool {
+    let is_ours = file.get(4) == Some(&elf::ELFCLASS64.0) && file.get(5) == Some(&elf::ELFDATA2LSB.0);
+    is_elf(file) && !is_ours
+}
+
 impl<'a> Image<'a> {
     /// `None` when `file` is no 64-bit little-endian ELF file.
     pub(super) fn parse(file: &'a [u8], depth: Depth) -> Option<Self> {
@@ -164,9 +170,14 @@ impl<'a> Image<'a> {
 
     /// Whether the program asks for a libpython to be loaded.
     pub(super) fn needs_libpython(&self) -> bool {
+        self.needed().iter().any(|name| name.starts_with(b"libpython3"))
+    }
+
+    /// The names of the libraries that the loader loads with it.
+    pub(super) fn needed(&self) -> Vec<&'a [u8]> {
         let file = self.elf.data();
         let Ok(Some((entries, strings))) = self.elf.elf_section_table().dynamic(LittleEndian, file) else {
-            return false;
+            return Vec::new();
         };
         let strings = self.elf.elf_section_table().strings(LittleEndian, file, strings).unwrap_or_default();
         entries
@@ -174,7 +185,7 @@ impl<'a> Image<'a> {
             .take(MAX_DYNAMIC_ENTRIES)
             .filter(|entry| entry.d_tag(LittleEndian) == elf::DT_NEEDED)
             .filter_map(|entry| strings.get(u32::try_from(entry.d_val(LittleEndian)).ok()?).ok())
-            .any(|name| name.starts_with(b"libpython3"))
+            .collect()
     }
 }
 

@@ -217,6 +217,42 @@ fn of_a_library_mapped_twice_the_living_copy_is_taken() {
 }
 
 #[test]
+fn of_two_living_copies_the_first_loaded_is_taken_and_the_other_named() {
+    let second = BIAS - 0x10_0000;
+    let file = File { data: &data_of_3_14(0), symbol: Some(("_PyRuntime", DATA)), ..File::default() }.bytes();
+    // What is loaded later lies below, and comes first in the list of mappings.
+    let both = [mappings(second), mappings(BIAS)].concat();
+    let mut memory = Snapshot::new();
+    load(&mut memory, BIAS, &data_of_3_14(INTERPRETER));
+    load(&mut memory, second, &data_of_3_14(INTERPRETER));
+    run_thread(&mut memory, &parse(DEBUG_OFFSETS).unwrap(), INTERPRETER);
+    let path = "/usr/lib/libpython3.14.so.1.0";
+    let modules = [Module { path, file: &file, mappings: &both }];
+    let runtime = find(&modules, &memory).unwrap();
+    assert_eq!(runtime.main_address, RemoteAddr::new(BIAS + DATA));
+    let others = find_others(&runtime, &modules, &memory);
+    let others: Vec<_> = others.iter().map(|(other, path)| (other.main_address, *path)).collect();
+    assert_eq!(others, [(RemoteAddr::new(second + DATA), path)]);
+}
+
+#[test]
+fn pythons_of_the_executable_come_before_libraries() {
+    let second = BIAS - 0x10_0000;
+    let described =
+        File { data: &data_of_3_14(0), symbol: Some(("_PyRuntime", DATA)), ..File::default() }.bytes();
+    let stripped = File { data: &data_of_3_14(0), ..File::default() }.bytes();
+    let mut memory = Snapshot::new();
+    load(&mut memory, BIAS, &data_of_3_14(INTERPRETER));
+    load(&mut memory, second, &data_of_3_14(INTERPRETER));
+    run_thread(&mut memory, &parse(DEBUG_OFFSETS).unwrap(), INTERPRETER);
+    let modules = [
+        Module { path: "/usr/bin/python3.14", file: &stripped, mappings: &mappings(BIAS) },
+        Module { path: "/opt/lib/libpython3.14.so.1.0", file: &described, mappings: &mappings(second) },
+    ];
+    assert_eq!(find(&modules, &memory).unwrap().main_address, RemoteAddr::new(BIAS + DATA));
+}
+
+#[test]
 fn an_old_build_without_symbols_is_found_by_walking() {
     let offsets = offsets_for(Version { major: 3, minor: 8, micro: 18, release: 0xF0 }).unwrap();
     let file = File { constants: b"3.8.18\0", ..File::default() }.bytes();
@@ -238,6 +274,31 @@ fn an_old_build_without_symbols_is_found_by_walking() {
     load(&mut memory, BIAS, &data);
     run_thread(&mut memory, &offsets, THREAD);
     assert_eq!(find_in("/usr/bin/python3.8", &file, &memory), Err(FindError::NotInitialised));
+}
+
+#[test]
+fn a_stripped_program_of_another_name_is_found_by_its_cache_tag() {
+    let offsets = offsets_for(Version { major: 3, minor: 8, micro: 18, release: 0xF0 }).unwrap();
+    let mut data = vec![0; 0x800];
+    put(&mut data, 0x400 + 24, &words([THREAD + 0x200, INTERPRETER, INTERPRETER, 1]));
+    let mut memory = Snapshot::new();
+    load(&mut memory, BIAS, &data);
+    run_thread(&mut memory, &offsets, INTERPRETER);
+    // The version of a library comes first.
+    let file = File { constants: b"3.9.2\x003.8.18\0cpython-38\0", ..File::default() }.bytes();
+    let runtime = find_in("/opt/service", &file, &memory).unwrap();
+    assert_eq!(runtime.main_address, RemoteAddr::new(BIAS + DATA + 0x400));
+    assert_eq!((runtime.offsets.version.minor, runtime.offsets.version.micro), (8, 18));
+
+    let mut memory = Snapshot::new();
+    load(&mut memory, BIAS, &data);
+    run_thread(&mut memory, &offsets, THREAD);
+    assert_eq!(find_in("/opt/service", &file, &memory), Err(FindError::NotInitialised));
+    let without_tag = File { constants: b"3.8.18\0", ..File::default() }.bytes();
+    assert_eq!(
+        find_in("/opt/service", &without_tag, &memory),
+        Err(FindError::NotPython(NotPython::NoModule))
+    );
 }
 
 #[test]
@@ -279,6 +340,26 @@ fn what_is_no_python_3_is_said_to_be_what_it_is() {
     let mut narrow = file;
     narrow[4] = 1;
     assert_eq!(find_in("/usr/bin/python3", &narrow, &memory), not(NotPython::OtherArchitecture));
+}
+
+#[test]
+fn python_of_another_architecture_is_refused_by_name() {
+    // With what the search for 64-bit structures looks for: the version text, and the cookie of 3.13 and later.
+    let old = File { constants: b"3.8.18\0", ..File::default() }.bytes();
+    let new = File { data: &data_of_3_14(INTERPRETER), ..File::default() }.bytes();
+    let embedded = File { symbol: Some(("_PyRuntime", DATA)), ..File::default() }.bytes();
+    let mut memory = Snapshot::new();
+    load(&mut memory, BIAS, &data_of_3_14(INTERPRETER));
+    let refusal = Err(FindError::NotPython(NotPython::OtherArchitecture));
+    for (path, file) in
+        [("/usr/bin/python3.8", old), ("/usr/bin/python3.14", new), ("/usr/bin/app", embedded)]
+    {
+        for (byte, value) in [(4, 1), (5, 2)] {
+            let mut foreign = file.clone();
+            foreign[byte] = value;
+            assert_eq!(find_in(path, &foreign, &memory), refusal, "{path}, byte {byte}");
+        }
+    }
 }
 
 #[test]

@@ -25,6 +25,10 @@ pub(super) fn from_symbol(candidate: &Candidate<'_>, bias: u64, memory: &impl Re
     (version.major == 3).then_some(version)
 }
 
+/// What every CPython has among its constants: the start of the tag in the names of its `.pyc` files, such as
+/// `cpython-38`.
+const CACHE_TAG: &[u8] = b"cpython-3";
+
 /// The version whose text stands among the constants and agrees with the module's name, or else the one
 /// that the name alone gives; of that the bug-fix release is not known and is said to be 0.
 pub(super) fn from_text(candidate: &Candidate<'_>, memory: &impl ReadMemory) -> Option<Version> {
@@ -33,29 +37,48 @@ pub(super) fn from_text(candidate: &Candidate<'_>, memory: &impl ReadMemory) -> 
         Some(named) => (found.major, found.minor) == (named.major, named.minor),
         None => found.major == 3 && (6..=12).contains(&found.minor),
     };
-    let found = match &candidate.image {
-        Some(image) => image.constant().find_map(|segment| {
-            texts(&segment.data[..segment.data.len().min(MAX_CONSTANTS_BYTES)]).find(fits)
-        }),
-        None => from_memory(candidate, memory, fits),
-    };
-    found.or(named)
+    in_constants(candidate, memory, |bytes| texts(bytes).find(fits)).or(named)
 }
 
-fn from_memory(
+/// The version of a module whose name says nothing: the one in its cache tag, with the bug-fix release of the version
+/// text that agrees with it. Programs hold version texts of all sorts of libraries, but the tag only with a CPython.
+/// `None` as well where there is no such text, and of versions that describe themselves.
+pub(super) fn from_tag(candidate: &Candidate<'_>, memory: &impl ReadMemory) -> Option<Version> {
+    let minor = in_constants(candidate, memory, |bytes| tags(bytes).find(|minor| (6..=12).contains(minor)))?;
+    let fits = |found: &Version| (found.major, found.minor) == (3, minor);
+    in_constants(candidate, memory, |bytes| texts(bytes).find(fits))
+}
+
+/// What `search` finds in the module's constants: in its file, or in memory where that cannot be read.
+fn in_constants<T>(
     candidate: &Candidate<'_>,
     memory: &impl ReadMemory,
-    fits: impl Fn(&Version) -> bool,
-) -> Option<Version> {
-    candidate.module.mappings.iter().filter(|mapping| mapping.readable && !mapping.writable).find_map(
-        |mapping| {
-            let length = mapping.end.checked_distance_from(mapping.start)?;
-            let bytes = memory
-                .bytes(mapping.start, length.min(MAX_CONSTANTS_READ), MAX_CONSTANTS_READ as usize)
-                .ok()?;
-            texts(&bytes).find(&fits)
-        },
-    )
+    search: impl Fn(&[u8]) -> Option<T>,
+) -> Option<T> {
+    match &candidate.image {
+        Some(image) => image
+            .constant()
+            .find_map(|segment| search(&segment.data[..segment.data.len().min(MAX_CONSTANTS_BYTES)])),
+        None => {
+            candidate.module.mappings.iter().filter(|mapping| mapping.readable && !mapping.writable).find_map(
+                |mapping| {
+                    let length = mapping.end.checked_distance_from(mapping.start)?;
+                    let length = length.min(MAX_CONSTANTS_READ);
+                    search(&memory.bytes(mapping.start, length, MAX_CONSTANTS_READ as usize).ok()?)
+                },
+            )
+        }
+    }
+}
+
+/// The minor version of every whole cache tag in `bytes`: `cpython-38` between zero bytes is 8.
+fn tags(bytes: &[u8]) -> impl Iterator<Item = u8> {
+    memmem::find_iter(bytes, CACHE_TAG).filter_map(move |at| {
+        let is_start = at == 0 || bytes[at - 1] == 0;
+        let rest = &bytes[at + CACHE_TAG.len()..];
+        let end = rest.iter().take(4).position(|byte| *byte == 0).filter(|_| is_start)?;
+        std::str::from_utf8(&rest[..end]).ok()?.parse().ok()
+    })
 }
 
 /// Every text in `bytes` that is nothing but a version, as `PY_VERSION` is: `3.8.18`, `3.12.0rc1`, `3.7.3+`,
@@ -119,6 +142,12 @@ mod tests {
         let bytes = b"\x003.8.18\0gcc 13.3.1\0x3.7.4+\0 3.12.0rc1\x003.9\x003.7.1.2\x003.10.1 (default\x003.6.300\x003.11.2";
         let found: Vec<_> = texts(bytes).collect();
         assert_eq!(found, [version(3, 8, 18, FINAL), version(3, 7, 4, FINAL), version(3, 12, 0, 0xC1)]);
+    }
+
+    #[test]
+    fn tags_are_whole_texts_only() {
+        let bytes = b"cpython-36\0.cpython-37-x86_64-linux-gnu.so\0cpython-38\0cpython-3\0cpython-312\0xcpython-39\0cpython-31";
+        assert_eq!(tags(bytes).collect::<Vec<_>>(), [6, 8, 12]);
     }
 
     #[test]

@@ -13,6 +13,7 @@ const CODE: u64 = 0x40_0000;
 /// Owners, as every version from 3.11 on numbers them.
 const OF_THREAD: u8 = 0;
 const OF_GENERATOR: u8 = 1;
+const OF_FRAME_OBJECT: u8 = 2;
 const OF_INTERPRETER: u8 = 3;
 const OF_C_STACK: u8 = 4;
 
@@ -150,6 +151,50 @@ fn the_base_frame_of_3_15_is_the_root() {
     stack.start_at(place(0));
     stack.set_in_thread(base, place(4));
     assert_eq!(stack.frames(), Err(WalkError::Unrooted));
+}
+
+/// What 3.11 has of the opcodes that a generator can be at.
+const RESUME: u8 = 151;
+const SUSPENDED: [u8; 3] = [75, 83, 86];
+
+#[test]
+fn in_3_11_a_generator_that_is_not_suspended_is_a_root() {
+    const INSTRUCTION: u64 = 0x50_0000;
+    // Alone on the stack, or with what it has called.
+    for owners in [&[OF_GENERATOR][..], &[OF_THREAD, OF_GENERATOR]] {
+        let root = owners.len() - 1;
+        let mut stack = Stack::new(table(11), owners);
+        stack.set(root, stack.offsets.frame.instruction, &INSTRUCTION.to_le_bytes());
+        stack.memory.insert(RemoteAddr::new(INSTRUCTION), &[RESUME]);
+        assert_eq!(stack.frames().unwrap().last(), Some(&(root, true)));
+        for opcode in SUSPENDED {
+            stack.memory.overwrite(RemoteAddr::new(INSTRUCTION), &[opcode]);
+            assert_eq!(stack.frames(), Err(WalkError::Unrooted), "{opcode}");
+        }
+    }
+}
+
+#[test]
+fn later_a_frame_without_a_shim_is_a_root_only_if_it_is_of_a_compiled_function() {
+    for offsets in [table(12), python_3_14()] {
+        let start = code(1) + u64::from(offsets.code.bytecode.unwrap());
+        let of = |owner: u8, instruction: u64| {
+            let mut stack = Stack::new(offsets.clone(), &[OF_THREAD, owner]);
+            stack.set(1, stack.offsets.frame.instruction, &instruction.to_le_bytes());
+            stack
+        };
+        let in_frame_object = |mut stack: Stack| {
+            stack.memory.overwrite(RemoteAddr::new(place(1) - 40), &place(1).to_le_bytes());
+            stack.frames().map(|frames| frames.len())
+        };
+        let entered = of(OF_GENERATOR, start).frames();
+        assert_eq!(entered, Err(WalkError::Unrooted), "a generator that has no caller yet");
+        let of = |owner, instruction| in_frame_object(of(owner, instruction));
+        assert_eq!([of(OF_GENERATOR, start), of(OF_GENERATOR, start + 2)], [Ok(2), Ok(2)]);
+        assert_eq!(of(OF_FRAME_OBJECT, start + 40), Ok(2));
+        assert_eq!(of(OF_GENERATOR, start + 8), Err(WalkError::Unrooted));
+        assert_eq!(of(OF_THREAD, start), Err(WalkError::Unrooted));
+    }
 }
 
 #[test]

@@ -63,6 +63,7 @@ pub fn dump_core(target: &CoreTarget, options: CoreOptions) -> (ProcessDump, Opt
         python_version: target.offsets().version.to_string(),
         executable: target.file().executable().unwrap_or_default().to_owned(),
         ancestors: Vec::new(),
+        other_pythons: Vec::new(),
         threads,
         tasks: if options.tasks { look.tasks(&interpreters, &found, &kernel) } else { Tasks::None },
         stops: Stops::default(),

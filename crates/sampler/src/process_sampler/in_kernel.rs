@@ -8,7 +8,7 @@ use profiler_memory::ReadError;
 use profiler_model::{Frame, LossReason, Nanos, ThreadState, Tid, Timestamp};
 use profiler_os::KernelFunction;
 use profiler_profile::{FrameId, Profile, Sample, StackId};
-use profiler_python::{Offsets, RawStack};
+use profiler_python::RawStack;
 use rustc_hash::FxHashMap;
 
 use super::{ProcessSampler, Sampled, truncation_mark};
@@ -172,13 +172,21 @@ impl ProcessSampler {
         Ok(())
     }
 
-    /// Counts samples of threads that the program did not know: they are lost if the thread has a thread state, or may have
-    /// one in a list that cannot be read; otherwise it runs no Python.
-    fn settle_unknown(&mut self, profile: &mut Profile) {
-        for (tid, times) in self.in_kernel.unknown.drain() {
+    /// Whether the thread is between two calls of Python, as far as is known.
+    fn is_unlisted(&self, thread: Tid) -> bool {
+        self.probe.roster.threads.iter().any(|known| known.tid == thread && !known.is_listed)
+    }
+
+    /// Counts samples of threads that the program did not know: they are lost if the thread has a thread state, or there are
+    /// some of which nobody knows the thread, or the lists cannot be read; otherwise it runs no Python.
+    pub fn settle_unknown(&mut self, profile: &mut Profile) {
+        let unknown: Vec<(Tid, u64)> = self.in_kernel.unknown.drain().collect();
+        for (tid, times) in unknown {
             let ledger = profile.ledger_mut();
-            let is_python =
-                self.in_kernel.told.contains_key(&tid) || self.in_kernel.without_room.contains(&tid);
+            let InKernel { told, without_room, .. } = &self.in_kernel;
+            let has_state =
+                (told.contains_key(&tid) || without_room.contains(&tid)) && !self.is_unlisted(tid);
+            let is_python = has_state || !self.probe.roster.unplaced.is_empty();
             match is_python {
                 true => ledger.count_lost_times(LossReason::UnknownThread, times),
                 false if self.in_kernel.are_lists_unreadable => {
@@ -232,9 +240,17 @@ impl ProcessSampler {
             Err(LossReason::UnknownThread) => {
                 *self.in_kernel.unknown.entry(record.thread()).or_default() += 1;
             }
+            // It may be in a call of Python with another thread state than before, or in none: the lists tell.
+            Err(LossReason::ThreadEnded) if self.is_unlisted(record.thread()) => {
+                self.in_kernel.is_outdated = true;
+                *self.in_kernel.unknown.entry(record.thread()).or_default() += 1;
+            }
             Err(reason) => {
                 self.in_kernel.is_outdated |= reason == LossReason::ThreadEnded;
                 profile.ledger_mut().count_lost(reason);
+                if exactly.is_none() {
+                    profile.ledger_mut().count_lost_cpu(by_tick);
+                }
             }
         }
     }
@@ -246,7 +262,7 @@ impl ProcessSampler {
         record: &StackRecord<'_>,
     ) -> Result<Option<(usize, StackId)>, LossReason> {
         let target = &self.probe.target;
-        let raw = self.in_kernel.walked(record, target.offsets())?;
+        let raw = self.in_kernel.walked(record, target)?;
         if self.options.gil_only && !record.holds_gil() {
             return Ok(None);
         }
@@ -300,8 +316,8 @@ impl ProcessSampler {
 
 impl InKernel {
     /// The stack of a record, walked.
-    pub(super) fn walked(&self, record: &StackRecord<'_>, offsets: &Offsets) -> Result<RawStack, LossReason> {
-        self.names.stack(record, offsets)
+    pub(super) fn walked(&self, record: &StackRecord<'_>, target: &Target) -> Result<RawStack, LossReason> {
+        self.names.stack(record, target)
     }
 
     /// The same stack with its names, and on it what the thread did in the kernel, if that was asked for; `None` where no

@@ -281,7 +281,7 @@ fn stack_of(
     profile: &mut Profile,
     record: &StackRecord<'_>,
 ) -> Away {
-    let walked = in_kernel.walked(record, target.offsets());
+    let walked = in_kernel.walked(record, target);
     match walked.and_then(|raw| in_kernel.named(target, record, &raw, codes, profile)) {
         Ok(stack) => Away::Taken(stack),
         Err(reason) => Away::Lost(reason),

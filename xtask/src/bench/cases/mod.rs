@@ -1,6 +1,7 @@
 //! The cases of the benchmark, one file each.
 
 mod dump;
+mod ending;
 mod in_kernel;
 mod lockstep;
 mod matrix;
@@ -45,6 +46,8 @@ pub enum Case {
     Shares,
     /// Programs of even intervals.
     Lockstep,
+    /// How late a recording ends.
+    Ending,
     /// The live view.
     Top,
     /// The time that the in-kernel program takes, by depth.
@@ -53,7 +56,7 @@ pub enum Case {
 
 impl Case {
     /// All cases.
-    pub const ALL: [Case; 14] = [
+    pub const ALL: [Case; 15] = [
         Case::Labyrinth,
         Case::Phases,
         Case::Matrix,
@@ -66,6 +69,7 @@ impl Case {
         Case::Memory,
         Case::Shares,
         Case::Lockstep,
+        Case::Ending,
         Case::Top,
         Case::InKernel,
     ];
@@ -85,6 +89,7 @@ impl Case {
             Case::Memory => "memory",
             Case::Shares => "shares",
             Case::Lockstep => "lockstep",
+            Case::Ending => "ending",
             Case::Top => "top",
             Case::InKernel => "in_kernel",
         }
@@ -105,6 +110,7 @@ impl Case {
             Case::Memory => memory::run(options),
             Case::Shares => shares::run(options),
             Case::Lockstep => lockstep::run(options),
+            Case::Ending => ending::run(options),
             Case::Top => top::run(options),
             Case::InKernel => in_kernel::run(options),
         }
