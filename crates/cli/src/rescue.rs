@@ -58,6 +58,7 @@ fn is_worth_a_rescue(error: &DestinationError) -> bool {
         DestinationError::Refused(_, error) => error.kind() != io::ErrorKind::BrokenPipe,
         DestinationError::IsFolder(_) | DestinationError::NoFolder(..) => true,
         DestinationError::ForeignLink { .. }
+        | DestinationError::NoReader(_)
         | DestinationError::Stdout(_)
         | DestinationError::Unsuitable(_) => false,
     }
