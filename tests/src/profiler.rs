@@ -332,6 +332,22 @@ impl Running {
         voluntary_switches(self.profiler_pid()).unwrap_or(0)
     }
 
+    /// Returns what it has written to stderr as soon as that contains `text`.
+    pub fn wait_for_message(&mut self, text: &str) -> Result<String> {
+        let limit = Instant::now() + LONGEST_RUN;
+        loop {
+            // Before the look: it may write and end in between.
+            let status = self.child.try_wait()?;
+            let messages = self.stderr_so_far();
+            if messages.contains(text) {
+                return Ok(messages);
+            }
+            ensure!(status.is_none(), "it ended ({status:?}) and did not say {text:?}\n{messages}");
+            ensure!(Instant::now() < limit, "it does not say {text:?}\n{messages}");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// What it has written to stderr.
     pub fn stderr_so_far(&self) -> String {
         self.outputs.as_ref().map(|(_, stderr)| stderr.so_far()).unwrap_or_default()

@@ -152,6 +152,10 @@ pub struct RecordFlags {
     /// Also its child processes, and theirs, those that come later too: each process is a stack of its own
     #[arg(short, long)]
     pub subprocesses: bool,
+    /// Add up processes of the same command line, and with -t their threads of the same name, such as the workers of a
+    /// pool: for raw, flamegraph and speedscope
+    #[arg(long, requires = "subprocesses")]
+    pub merge_processes: bool,
     /// Also the functions of the kernel that threads run, below the Python that called them; with --mode, those in which
     /// they wait. For the sampler bpf alone
     #[arg(long)]

@@ -19,6 +19,7 @@ mod offspring;
 mod plan;
 mod progress;
 mod record;
+mod rescue;
 mod sampling;
 mod source;
 mod top;

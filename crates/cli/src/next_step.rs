@@ -34,6 +34,10 @@ impl From<DestinationError> for Failure {
             DestinationError::NoFolder(_, folder) => {
                 failure.with_advice(format!("mkdir -p {}", folder.display()))
             }
+            DestinationError::ForeignLink { link, .. } => {
+                let target = std::fs::read_link(&link).unwrap_or_default();
+                failure.with_advice(format!("-o {}, if that is what you want to write", target.display()))
+            }
             DestinationError::NoReader(_) => failure.with_advice("a reader of it, such as `cat`"),
             DestinationError::Refused(..) => failure.with_advice("-o in a folder that you may write to"),
             _ => failure,
@@ -58,6 +62,11 @@ mod tests {
             (DestinationError::IsFolder("/tmp".into()).into(), "-o /tmp/profile.svg"),
             (DestinationError::NoFolder("no/x.svg".into(), "no".into()).into(), "mkdir -p no"),
             (DestinationError::Refused("x.svg".into(), refused).into(), "may write"),
+            (
+                DestinationError::ForeignLink { path: "x".into(), link: "/proc/self/cwd".into(), uid: 7 }
+                    .into(),
+                "if that is what you want to write",
+            ),
         ];
         for (failure, advice) in failures {
             assert!(failure.to_string().contains(&format!("try: {}", failure.advice()[0])));

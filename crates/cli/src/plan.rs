@@ -175,8 +175,10 @@ impl Subject {
 pub enum Output {
     /// Our stdout.
     Stdout,
-    /// A file.
+    /// A file that the user has named.
     File(PathBuf),
+    /// A file that the user has not named: it replaces nothing.
+    New(PathBuf),
 }
 
 /// Why what was typed means nothing that could be done.
@@ -206,6 +208,11 @@ pub enum UsageError {
          to the profiler"
     )]
     KernelFromOutside(&'static str),
+    /// The format shows each thread in time.
+    #[error(
+        "--merge-processes does not go with -f {0}, which shows what each thread did when; raw, flamegraph and speedscope can"
+    )]
+    CannotMerge(&'static str),
     /// Not a rate.
     #[error("{0:?} is no rate: a number of samples per second from {min} to {max} is", min = MIN_RATE_HZ, max = MAX_RATE_HZ)]
     BadRate(String),
@@ -251,12 +258,16 @@ fn record_plan(flags: RecordFlags, now: SystemTime) -> Result<RecordPlan, UsageE
     let duration = parse_duration(&flags.duration)?;
     let subject = parse_subject(flags.pid.as_deref(), flags.command)?;
     let format = choose_format(flags.format.as_deref(), flags.output.as_deref());
+    if flags.merge_processes && !format.can_merge_processes() {
+        return Err(UsageError::CannotMerge(format.name()));
+    }
     let output = choose_output(flags.output, &subject, format, now);
     let view = ViewOptions {
         line_numbers: choose_lines(flags.function, flags.nolineno),
         full_filenames: flags.full_filenames,
         threads: flags.threads,
         processes: flags.subprocesses,
+        merge_processes: flags.merge_processes,
         weight: match flags.mode {
             Mode::Cpu => choose_weight(format, flags.idle || flags.gil),
             Mode::Wall | Mode::Gil | Mode::OffCpu => Weight::Wall,
@@ -481,7 +492,7 @@ fn choose_output(
     match typed {
         Some(stdout) if stdout == Path::new("-") => Output::Stdout,
         Some(file) => Output::File(file),
-        None => Output::File(default_name(subject, format, now)),
+        None => Output::New(default_name(subject, format, now)),
     }
 }
 
@@ -579,7 +590,7 @@ mod tests {
     fn defaults_are_those_of_py_spy() {
         let plan = record("-p 4711");
         assert_eq!(plan.subject, Subject::Process(Pid::new(4711)));
-        assert_eq!(plan.output, Output::File("4711-2026-11-21T06:02:01Z.svg".into()));
+        assert_eq!(plan.output, Output::New("4711-2026-11-21T06:02:01Z.svg".into()));
         assert_eq!((plan.format.name(), plan.duration), ("flamegraph", None));
         assert_eq!((plan.sampler.rate_hz, plan.choice), (100.0, None));
         assert!(!plan.sampler.include_idle && !plan.sampler.gil_only);
@@ -612,6 +623,19 @@ mod tests {
         ] {
             assert_eq!(record(&format!("-p 1 {options}")).view.line_numbers, lines, "{options}");
         }
+    }
+
+    #[test]
+    fn processes_are_merged_where_format_can() {
+        for format in ["raw", "flamegraph", "speedscope"] {
+            let plan = record(&format!("-p 1 -s --merge-processes -f {format}"));
+            assert!(plan.view.processes && plan.view.merge_processes, "{format}");
+        }
+        assert!(!record("-p 1 -s").view.merge_processes);
+        let error = refused("record -p 1 -s --merge-processes -f chrometrace");
+        assert_eq!(error, UsageError::CannotMerge("chrometrace"));
+        let words = ["profiler", "record", "-p", "1", "--merge-processes"];
+        assert_eq!(Flags::try_parse_from(words).unwrap_err().exit_code(), 2);
     }
 
     #[test]
@@ -662,7 +686,7 @@ mod tests {
             ("-f speedscope -p 7", "7-2026-11-21T06:02:01Z.json"),
         ];
         for (options, name) in cases {
-            assert_eq!(record(options).output, Output::File(name.into()), "{options}");
+            assert_eq!(record(options).output, Output::New(name.into()), "{options}");
         }
     }
 

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use anyhow::Context;
-use profiler_model::Nanos;
+use profiler_model::{LossReason, Nanos};
 use profiler_os::launch::{CommandEnd, InvokingUser, Streams};
 use profiler_os::priority::LargerShare;
 use profiler_os::signals::{self, Received, Signals, UserSignal};
@@ -23,6 +23,7 @@ use crate::launch::{end_after_time, launch, source_of, status_of};
 use crate::messages::{counted, say};
 use crate::plan::{Output, RecordPlan, Subject};
 use crate::progress::ProgressLine;
+use crate::rescue::write_or_keep;
 use crate::sampling::{Sampling, Wanted};
 use crate::source::Source;
 
@@ -47,7 +48,7 @@ pub fn run(plan: &RecordPlan) -> anyhow::Result<u8> {
             let source = Source::of(*pid, plan.subprocesses)?;
             expect_free(*pid, sampling.options.kind)?;
             await_clocks(&signals)?;
-            Recording::of(plan, source, sampling, &signals, None).write(plan, destinations)?;
+            Recording::of(plan, source, sampling, &signals, None).write(plan, destinations, &signals)?;
             Ok(0)
         }
         Subject::Command { program, arguments } => {
@@ -123,7 +124,7 @@ fn record_source(
 ) -> anyhow::Result<u8> {
     let recording = Recording::of(plan, source, sampling, signals, Some(&mut command));
     let stop = recording.stop;
-    let written = recording.write(plan, destinations);
+    let written = recording.write(plan, destinations, signals);
     let end = end_of_command(&mut command, stop, plan.keep_running, signals)?;
     status_of(end, written)
 }
@@ -238,14 +239,14 @@ impl Recording {
     }
 
     /// Writes the view and tells how the recording went.
-    fn write(self, plan: &RecordPlan, destinations: Destinations) -> anyhow::Result<()> {
+    fn write(self, plan: &RecordPlan, destinations: Destinations, signals: &Signals) -> anyhow::Result<()> {
         say(format_args!("stopped: {}", self.stop));
-        let written = self.write_view(plan, destinations.view);
+        let written = self.write_view(plan, &destinations.view, signals);
         let ledger = self.profile.ledger();
         // A stderr that cannot be written is no reason to fail.
         let _ = write_ledger(ledger, &mut io::stderr());
         let ledger_written = match destinations.ledger {
-            Some(file) => file.write(|out| write_ledger_json(ledger, out)),
+            Some(file) => file.write(|out| write_ledger_json(ledger, out)).map(drop),
             None => Ok(()),
         };
         signals::set_farewell(None);
@@ -253,14 +254,18 @@ impl Recording {
         Ok(ledger_written?)
     }
 
-    fn write_view(&self, plan: &RecordPlan, destination: Destination) -> anyhow::Result<()> {
+    fn write_view(
+        &self,
+        plan: &RecordPlan,
+        destination: &Destination,
+        signals: &Signals,
+    ) -> anyhow::Result<()> {
         let ledger = self.profile.ledger();
         if ledger.shown() == 0 {
             return Err(no_samples(ledger, &plan.sampler).into());
         }
         let view = ViewOptions { title: self.title.clone(), ..plan.view.clone() };
-        let name = destination.name();
-        destination.write(|out| plan.format.write(&self.profile, &view, out))?;
+        let name = write_or_keep(destination, signals, &|out| plan.format.write(&self.profile, &view, out))?;
         say(format_args!("wrote {name}: {}", counted(ledger.shown(), "sample")));
         Ok(())
     }
@@ -297,7 +302,14 @@ fn used_no_cpu(ledger: &Ledger) -> bool {
 fn no_samples(ledger: &Ledger, options: &SamplerOptions) -> Failure {
     // The in-kernel sampler does not see threads that sleep, so that it leaves none of them out.
     let slept = ledger.not_asked_for() == 0 && !options.gil_only && used_no_cpu(ledger);
-    if ledger.lost() > 0 {
+    let unreadable = ledger.losses().iter().any(|(reason, _)| *reason == LossReason::ListsUnreadable);
+    if unreadable {
+        Failure::new(
+            "no samples, so nothing was written: the lists of interpreters and threads of the process cannot be read \
+             (they lead nowhere, back into themselves, or change all the time)",
+        )
+        .with_advice("again; if that does not help, the memory of the process is damaged, and a restart helps")
+    } else if ledger.lost() > 0 {
         let reasons: Vec<String> =
             ledger.losses().iter().map(|(reason, times)| format!("{times} {reason}")).collect();
         Failure::new(format!("no samples, so nothing was written; lost were: {}", reasons.join(", ")))
@@ -318,7 +330,6 @@ fn no_samples(ledger: &Ledger, options: &SamplerOptions) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use profiler_model::LossReason;
     use profiler_sampler::SamplerKind;
 
     use super::*;
@@ -338,6 +349,8 @@ mod tests {
         assert!(no_samples(&ledger, &options(true)).to_string().contains("--gil"));
         ledger.count_lost(LossReason::Moved);
         assert!(no_samples(&ledger, &options(false)).to_string().contains("1 thread ran"));
+        ledger.count_lost(LossReason::ListsUnreadable);
+        assert!(no_samples(&ledger, &options(false)).to_string().contains("cannot be read"));
     }
 
     #[test]

@@ -195,8 +195,7 @@ fn write(request: &SaveRequest, view: &ViewOptions) -> anyhow::Result<(String, &
     let view = ViewOptions { weight: weight(format, request.measure), ..view.clone() };
     let user = InvokingUser::behind_sudo();
     let destination = prove_with_reader(&Output::File(path), user.as_ref())?;
-    let name = destination.name();
-    destination.write(|out| format.write(&request.profile, &view, out)).with_context(|| {
+    let name = destination.write(|out| format.write(&request.profile, &view, out)).with_context(|| {
         let has_no_timeline = format.needs_timeline() && !request.profile.keeps_timeline();
         if has_no_timeline { "r starts anew, after which it can be written" } else { "not written" }
     })?;

@@ -10,6 +10,9 @@ pub enum ReadError {
     /// Nothing is mapped there, or it is not readable.
     #[error("memory at {0} cannot be read")]
     Unmapped(RemoteAddr),
+    /// A list leads to an element that does not belong there, or back into itself.
+    #[error("a list that leads to {0} is broken there")]
+    BrokenList(RemoteAddr),
     /// The process is gone.
     #[error("the process has ended")]
     ProcessEnded,

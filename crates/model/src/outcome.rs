@@ -39,11 +39,13 @@ pub enum LossReason {
     RateLimited,
     /// The thread left its CPU when nobody took its stack: it was not watched yet, or its switches were not reported.
     NotTaken,
+    /// The lists of interpreters or threads lead nowhere, or back into themselves.
+    ListsUnreadable,
 }
 
 impl LossReason {
     /// All reasons, in the order in which they are shown.
-    pub const ALL: [LossReason; 17] = [
+    pub const ALL: [LossReason; 18] = [
         LossReason::Late,
         LossReason::Moved,
         LossReason::GilMoved,
@@ -61,6 +63,7 @@ impl LossReason {
         LossReason::NamesMissing,
         LossReason::RateLimited,
         LossReason::NotTaken,
+        LossReason::ListsUnreadable,
     ];
 }
 
@@ -84,6 +87,7 @@ impl fmt::Display for LossReason {
             LossReason::NamesMissing => "name of a function not received",
             LossReason::RateLimited => "kernel limits the rate (sysctl kernel.perf_event_max_sample_rate)",
             LossReason::NotTaken => "stack not taken",
+            LossReason::ListsUnreadable => "lists of threads could not be read",
         })
     }
 }

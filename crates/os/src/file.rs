@@ -1,4 +1,4 @@
-//! Files that are only looked into here and there, mapped instead of read; and files without a name.
+//! Files that are only looked into here and there, mapped instead of read; files without a name; and files in memory.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -9,6 +9,7 @@ use std::path::Path;
 
 use memmap2::Mmap;
 use nix::fcntl::{AT_FDCWD, AtFlags, FcntlArg, OFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::linkat;
 
 use crate::file_faults::Guarded;
@@ -69,6 +70,15 @@ pub fn unnamed_file(folder: &Path) -> io::Result<File> {
 pub fn name_file(file: &File, path: &Path) -> io::Result<()> {
     let open = format!("/proc/self/fd/{}", file.as_raw_fd());
     Ok(linkat(AT_FDCWD, open.as_str(), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW)?)
+}
+
+/// Creates a file that exists in memory alone and is gone when it is closed. Until then others with the right to can read
+/// it as `/proc/PID/fd/N`. `name` is what `/proc` calls it.
+///
+/// # Errors
+/// When the kernel refuses it.
+pub fn memory_file(name: &str) -> io::Result<File> {
+    Ok(memfd_create(name, MFdFlags::MFD_CLOEXEC)?.into())
 }
 
 /// The number of the error of [`open_pipe`] where nobody reads the pipe.

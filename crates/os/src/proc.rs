@@ -109,6 +109,11 @@ impl Process {
         self.living_thread().is_some()
     }
 
+    /// Whether it has ended or is just ending, so that its memory is gone or soon will be.
+    pub fn is_ending(&self) -> bool {
+        !self.is_alive()
+    }
+
     /// Whether it exists although `/proc` shows nothing of it: mounted with `hidepid`, `/proc` hides the
     /// processes of other users.
     pub fn is_hidden(&self) -> bool {
@@ -290,6 +295,9 @@ fn argument_text(argument: &[u8]) -> String {
     text
 }
 
+/// `PF_EXITING` of Linux: a thread that is ending. Its memory may be gone already.
+const ENDING: u64 = 0x4;
+
 /// The fields of `/proc/PID/stat` that are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat {
@@ -300,18 +308,14 @@ pub struct Stat {
     /// When it started, in clock ticks since boot: with the pid, what tells a process from a later one
     /// that has the same pid.
     pub start_time: u64,
-    /// Whether it is a thread of the kernel, which has neither an executable nor memory. (A process that is ending has none
-    /// any more.)
-    pub is_of_kernel: bool,
+    /// Whether the first thread is ending, or a zombie. It may have no memory any more.
+    pub is_ending: bool,
 }
 
-/// `PF_KTHREAD` of Linux: a thread of the kernel.
-const OF_KERNEL: u64 = 0x0020_0000;
-
 impl Stat {
-    /// Whether the first thread has ended. So has the process, unless it has other threads ([`Process::is_alive`]).
+    /// Whether the first thread is ending or has ended. So has the process, unless it has other threads ([`Process::is_alive`]).
     pub fn has_ended(&self) -> bool {
-        matches!(self.state, b'Z' | b'X')
+        self.is_ending
     }
 }
 
@@ -325,11 +329,13 @@ fn parse_stat(text: &[u8]) -> Option<Stat> {
     let after_name = text.iter().rposition(|byte| *byte == b')')? + 2;
     let rest = std::str::from_utf8(text.get(after_name..)?).ok()?;
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    let state = *fields.first()?.as_bytes().first()?;
+    let flags: u64 = fields.get(6)?.parse().ok()?;
     Some(Stat {
-        state: *fields.first()?.as_bytes().first()?,
+        state,
+        is_ending: matches!(state, b'Z' | b'X') || flags & ENDING != 0,
         parent: Pid::new(fields.get(1)?.parse().ok()?),
         start_time: fields.get(19)?.parse().ok()?,
-        is_of_kernel: fields.get(6)?.parse::<u64>().ok()? & OF_KERNEL != 0,
     })
 }
 

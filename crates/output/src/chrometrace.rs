@@ -31,6 +31,11 @@ impl Format for ChromeTrace {
         "chrometrace"
     }
 
+    /// Its events have a place in time, and those of a sum have none.
+    fn can_merge_processes(&self) -> bool {
+        false
+    }
+
     fn endings(&self) -> &'static [&'static str] {
         &["trace.json", "trace"]
     }

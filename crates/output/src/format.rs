@@ -31,6 +31,11 @@ pub trait Format: Sync {
         false
     }
 
+    /// Whether it can show the sum of several processes: [`ViewOptions::merge_processes`].
+    fn can_merge_processes(&self) -> bool {
+        true
+    }
+
     /// Writes a profile that has all that the format needs.
     fn write_view(
         &self,

@@ -60,27 +60,31 @@ pub(crate) fn root_labels(profile: &Profile, thread: ThreadId, options: &ViewOpt
     if options.processes {
         let mut next = Some(info.process);
         while let Some(process) = next {
-            labels.push(process_label(profile, process));
+            labels.push(process_label(profile, process, options));
             next = profile.process_of(process).parent;
         }
         labels.reverse();
     }
     if options.threads {
-        labels.push(thread_label(info));
+        labels.push(thread_label(info, options));
     }
     labels
 }
 
-/// `process 12:"python3 app.py"`
-fn process_label(profile: &Profile, process: ProcessId) -> String {
+/// `process 12:"python3 app.py"`, or for all processes of that command line `process:"python3 app.py"`.
+fn process_label(profile: &Profile, process: ProcessId, options: &ViewOptions) -> String {
     let info = profile.process_of(process);
-    format!("process {}:\"{}\"", info.pid, info.command_line)
+    match options.merge_processes {
+        true => format!("process:\"{}\"", info.command_line),
+        false => format!("process {}:\"{}\"", info.pid, info.command_line),
+    }
 }
 
-/// `thread (12): MainThread`
-fn thread_label(info: &ThreadInfo) -> String {
+/// `thread (12): MainThread`, or for the threads of that name in all merged processes `thread: MainThread`.
+fn thread_label(info: &ThreadInfo, options: &ViewOptions) -> String {
+    let id = if options.merge_processes { String::new() } else { format!(" ({})", info.key.tid) };
     match &info.name {
-        Some(name) => format!("thread ({}): {name}", info.key.tid),
-        None => format!("thread ({})", info.key.tid),
+        Some(name) => format!("thread{id}: {name}"),
+        None => format!("thread{id}"),
     }
 }

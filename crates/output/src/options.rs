@@ -48,6 +48,8 @@ pub struct ViewOptions {
     pub threads: bool,
     /// Each process's stacks stand on frames that name it and the processes that started it.
     pub processes: bool,
+    /// With `processes`: those of the same command line, and of the same ancestors, are one.
+    pub merge_processes: bool,
     /// What samples count for.
     pub weight: Weight,
     /// What the view is of: the profiled command.

@@ -1,17 +1,21 @@
-//! The file of speedscope.app: every thread a profile of its own, its stacks in order of time.
+//! The file of speedscope.app: every thread a profile of its own, its stacks in order of time. Where processes are merged,
+//! every group of equal threads is one, and its stacks are sums, each once.
 //!
 //! Valid by <https://www.speedscope.app/file-format-schema.json>, which allows properties of our own: the
 //! ledger is one. Weights are seconds, as py-spy's are, or numbers of samples. Seconds lie where they were: all
 //! threads begin with the recording, and time of which nothing is shown is a sample without frames. Written as
 //! it goes: the stacks of a minute, spelled out, are larger than the profile.
 
+use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
+use std::rc::Rc;
 
 use profiler_model::{Nanos, Timestamp};
 use profiler_profile::{Profile, StackId, ThreadId};
 use serde::{Serialize, Serializer};
 
 use crate::escape::SafeStrings;
+use crate::label::root_labels;
 use crate::ledger_json::LedgerView;
 use crate::shared_frames::{SharedFrame, SharedFrames};
 use crate::stretches::{Stretch, beginning, duration, stretches};
@@ -41,8 +45,13 @@ impl Format for Speedscope {
         out: &mut dyn Write,
     ) -> Result<(), OutputError> {
         let view = View::new(profile, options);
-        let threads = profile.threads().map(|(thread, _)| thread);
-        let profiles: Vec<_> = threads.filter_map(|thread| ThreadView::new(&view, thread)).collect();
+        let profiles = match options.merge_processes {
+            true => merged_threads(&view),
+            false => {
+                let threads = profile.threads().map(|(thread, _)| thread);
+                threads.filter_map(|thread| ThreadView::new(&view, thread)).collect()
+            }
+        };
         let file = File {
             schema: "https://www.speedscope.app/file-format-schema.json",
             name: format!("{} ({})", options.title, summary(profile.ledger())),
@@ -50,7 +59,8 @@ impl Format for Speedscope {
             active_profile_index: heaviest(&profiles),
             profiles,
             shared: Shared { frames: view.frames.all.iter().map(ListedFrame::new).collect() },
-            equal_neighbours_merged: !view.is_one_entry_per_sample,
+            equal_neighbours_merged: !view.is_one_entry_per_sample && !options.merge_processes,
+            processes_merged: options.merge_processes,
             ledger: LedgerView::new(profile.ledger()),
         };
         let mut writer = serde_json::Serializer::with_formatter(&mut *out, SafeStrings);
@@ -59,15 +69,43 @@ impl Format for Speedscope {
     }
 }
 
-/// The first of the threads that used most CPU time: where the user wants to look first, and most often its main
-/// thread.
+/// The first of the profiles that used most CPU time: where the user wants to look first, and most often a main thread.
 fn heaviest(profiles: &[ThreadView<'_>]) -> usize {
-    let used = profiles.iter().map(|profile| {
-        let of_thread = profile.samples.view.profile.timeline(profile.samples.thread);
-        of_thread.into_iter().flatten().map(|run| run.weights.cpu.as_nanos()).sum::<u64>()
-    });
-    let most = used.enumerate().max_by_key(|(index, cpu)| (*cpu, std::cmp::Reverse(*index)));
-    most.map_or(0, |(index, _)| index)
+    let used = profiles.iter().map(|profile| profile.cpu).enumerate();
+    used.max_by_key(|(index, cpu)| (*cpu, std::cmp::Reverse(*index))).map_or(0, |(index, _)| index)
+}
+
+/// The CPU time of a thread.
+fn cpu_of(profile: &Profile, thread: ThreadId) -> Nanos {
+    profile.timeline(thread).into_iter().flatten().fold(Nanos::ZERO, |sum, run| sum + run.weights.cpu)
+}
+
+/// The threads of merged processes: those of one name, in processes of one command line and ancestry, are one profile.
+fn merged_threads<'a>(view: &'a View<'a>) -> Vec<ThreadView<'a>> {
+    let profile = view.profile;
+    let by_name = ViewOptions { threads: true, ..view.options.clone() };
+    let mut groups: Vec<ThreadView<'a>> = Vec::new();
+    let mut index_of: HashMap<Vec<String>, usize> = HashMap::new();
+    let mut group_of: Vec<usize> = Vec::new();
+    for (thread, _) in profile.threads() {
+        let index = *index_of.entry(root_labels(profile, thread, &by_name)).or_insert_with(|| {
+            groups.push(ThreadView::merged(view, thread));
+            groups.len() - 1
+        });
+        groups[index].cpu += cpu_of(profile, thread);
+        group_of.push(index);
+    }
+    let mut sums = vec![BTreeMap::new(); groups.len()];
+    for tally in profile.tallies() {
+        let sum: &mut u64 = sums[group_of[tally.thread.index()]].entry(tally.stack).or_default();
+        *sum += view.options.weight.of(&tally.weights);
+    }
+    for (group, sums) in groups.iter_mut().zip(sums) {
+        let pieces = sums.into_iter().filter(|(_, weight)| *weight > 0);
+        group.set_pieces(pieces.map(|(stack, weight)| Piece { stack: Some(stack), weight }).collect());
+    }
+    groups.retain(|group| !group.is_empty());
+    groups
 }
 
 /// The profile as the options show it.
@@ -134,6 +172,10 @@ impl<'a> View<'a> {
     fn thread_name(&self, thread: ThreadId) -> String {
         let info = self.profile.thread_of(thread);
         let name = info.name.as_deref().unwrap_or_default();
+        if self.options.merge_processes {
+            let process = self.profile.process_of(info.process);
+            return format!("Process \"{}\" Thread \"{name}\"", process.command_line);
+        }
         let thread = format!("Thread {} \"{name}\"", info.key.tid);
         if self.options.processes { format!("Process {} {thread}", info.key.pid) } else { thread }
     }
@@ -241,6 +283,9 @@ struct File<'a> {
     ledger: LedgerView<'a>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     equal_neighbours_merged: bool,
+    /// Whether each profile is the sum of a thread in all processes of a command line, in no order of time.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    processes_merged: bool,
 }
 
 #[derive(Serialize)]
@@ -265,7 +310,7 @@ impl<'a> ListedFrame<'a> {
     }
 }
 
-/// One thread's profile.
+/// One thread's profile, or that of several as one.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ThreadView<'a> {
@@ -277,45 +322,80 @@ struct ThreadView<'a> {
     end_value: f64,
     samples: Samples<'a>,
     weights: PieceWeights<'a>,
+    /// The CPU time of all its samples.
+    #[serde(skip)]
+    cpu: Nanos,
 }
 
 impl<'a> ThreadView<'a> {
     /// `None` for a thread without samples.
     fn new(view: &'a View<'a>, thread: ThreadId) -> Option<Self> {
-        let has_samples = view.pieces(thread).any(|piece| piece.stack.is_some());
-        let end: u64 = view.pieces(thread).map(|piece| piece.weight).sum();
-        has_samples.then(|| ThreadView {
+        let entries = Entries { view, thread, sums: None };
+        let has_samples = entries.pieces().any(|piece| piece.stack.is_some());
+        has_samples.then(|| ThreadView::of(entries, cpu_of(view.profile, thread)))
+    }
+
+    /// A profile that gets its entries later and is called after `thread`, the first of those that it sums up.
+    fn merged(view: &'a View<'a>, thread: ThreadId) -> Self {
+        ThreadView::of(Entries { view, thread, sums: Some(Rc::default()) }, Nanos::ZERO)
+    }
+
+    fn of(entries: Entries<'a>, cpu: Nanos) -> Self {
+        let view = entries.view;
+        ThreadView {
             kind: "sampled",
-            name: view.thread_name(thread),
+            name: view.thread_name(entries.thread),
             unit: view.unit(),
             start_value: 0.0,
-            end_value: view.in_unit(end),
-            samples: Samples { view, thread },
-            weights: PieceWeights { view, thread },
-        })
+            end_value: view.in_unit(entries.pieces().map(|piece| piece.weight).sum()),
+            samples: Samples(entries.clone()),
+            weights: PieceWeights(entries),
+            cpu,
+        }
+    }
+
+    fn set_pieces(&mut self, pieces: Rc<[Piece]>) {
+        let Entries { view, thread, .. } = self.samples.0;
+        *self = ThreadView::of(Entries { view, thread, sums: Some(pieces) }, self.cpu);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.samples.0.pieces().next().is_none()
     }
 }
 
-struct Samples<'a> {
+/// The entries of a profile.
+#[derive(Clone)]
+struct Entries<'a> {
     view: &'a View<'a>,
+    /// The thread, or the first of those that are summed up.
     thread: ThreadId,
+    /// The stacks of merged threads, on the roots of that thread.
+    sums: Option<Rc<[Piece]>>,
 }
+
+impl Entries<'_> {
+    fn pieces(&self) -> Box<dyn Iterator<Item = Piece> + '_> {
+        match &self.sums {
+            Some(sums) => Box::new(sums.iter().copied()),
+            None => Box::new(self.view.pieces(self.thread)),
+        }
+    }
+}
+
+struct Samples<'a>(Entries<'a>);
 
 impl Serialize for Samples<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let pieces = self.view.pieces(self.thread);
-        serializer.collect_seq(pieces.map(|piece| self.view.frames_of(self.thread, piece)))
+        let Entries { view, thread, .. } = self.0;
+        serializer.collect_seq(self.0.pieces().map(|piece| view.frames_of(thread, piece)))
     }
 }
 
-struct PieceWeights<'a> {
-    view: &'a View<'a>,
-    thread: ThreadId,
-}
+struct PieceWeights<'a>(Entries<'a>);
 
 impl Serialize for PieceWeights<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let pieces = self.view.pieces(self.thread);
-        serializer.collect_seq(pieces.map(|piece| self.view.in_unit(piece.weight)))
+        serializer.collect_seq(self.0.pieces().map(|piece| self.0.view.in_unit(piece.weight)))
     }
 }

@@ -75,6 +75,13 @@ pub struct Runtime {
     pub main_address: RemoteAddr,
 }
 
+impl Runtime {
+    /// Whether it still leads to a live thread.
+    pub fn is_alive(&self, memory: &impl ReadMemory) -> bool {
+        is_alive(memory, self.interpreters_head, &self.offsets) == Ok(true)
+    }
+}
+
 /// Where a GIL is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct GilAddresses {
@@ -215,6 +222,20 @@ struct Variables {
 /// # Errors
 /// When there is none, it is not up yet, its version is not known or the process cannot be read.
 pub fn find(modules: &[Module<'_>], memory: &impl ReadMemory) -> Result<Runtime, FindError> {
+    find_opening(modules, |index| modules[index].file, memory)
+}
+
+/// The same where the files of most modules are not open yet. Those of the executable and of what is named like a Python
+/// ([`is_python_file`]) are looked into at once; `open` opens any other one, by its index, and is called only if Python is
+/// in none of these.
+///
+/// # Errors
+/// As [`find`].
+pub fn find_opening<'a>(
+    modules: &[Module<'a>],
+    open: impl Fn(usize) -> &'a [u8],
+    memory: &impl ReadMemory,
+) -> Result<Runtime, FindError> {
     let likely = likely(modules);
     let mut best: Option<FindError> = None;
     if let Some(runtime) = likely.first().and_then(|executable| own(executable, memory)) {
@@ -235,8 +256,10 @@ pub fn find(modules: &[Module<'_>], memory: &impl ReadMemory) -> Result<Runtime,
     if likely.iter().any(|candidate| candidate.image.as_ref().is_some_and(Image::needs_libpython)) {
         return Err(FindError::NotInitialised);
     }
-    for module in modules.iter().skip(1).filter(|module| !is_python_name(file_name(module.path))) {
-        match by_symbol(&Candidate::new(module, Depth::Exported), memory) {
+    let others = modules.iter().enumerate().skip(1).filter(|(_, module)| !is_python_file(module.path));
+    for (index, module) in others {
+        let opened = Module { file: open(index), ..*module };
+        match by_symbol(&Candidate::new(&opened, Depth::Exported), memory) {
             Ok(Some(runtime)) => return Ok(runtime),
             Ok(None) => {}
             Err(error) => keep_best(&mut best, error)?,
@@ -325,6 +348,11 @@ fn keep_best(best: &mut Option<FindError>, error: FindError) -> Result<(), FindE
 fn file_name(path: &str) -> &str {
     let name = path.rsplit('/').next().unwrap_or(path);
     name.strip_suffix(" (deleted)").unwrap_or(name)
+}
+
+/// Whether the file at this path is named like a Python.
+pub fn is_python_file(path: &str) -> bool {
+    is_python_name(file_name(path))
 }
 
 fn is_python_name(name: &str) -> bool {
@@ -519,27 +547,46 @@ fn assemble(offsets: Offsets, place: Place) -> Runtime {
     }
 }
 
-/// Whether the list at `head` leads to an interpreter with a thread state that points back to it. Lists
-/// that change under the walk look dead; the caller tries again.
+/// Whether the list at `head` leads to an interpreter with a thread state that points back to it. Lists that change under
+/// the walk may look broken or empty; the caller tries again.
 fn is_alive(memory: &impl ReadMemory, head: RemoteAddr, offsets: &Offsets) -> Result<bool, FindError> {
     let mut interpreter = memory.scalar::<RemoteAddr>(head).map_err(FindError::Unreadable)?;
-    for _ in 0..MAX_INTERPRETERS_TRIED {
-        if interpreter.is_null() {
-            return Ok(false);
-        }
-        if owns_a_thread(memory, interpreter, offsets) {
+    let mut known = Vec::new();
+    let mut broken = None;
+    while !interpreter.is_null() && known.len() < MAX_INTERPRETERS_TRIED {
+        let owned = owns_a_thread(memory, interpreter, offsets);
+        if owned == Ok(true) {
             return Ok(true);
         }
-        let Ok(next) = memory.field(interpreter, offsets.interpreter.next) else { return Ok(false) };
-        interpreter = next;
+        broken = broken.or(owned.err());
+        known.push(interpreter);
+        match memory.field(interpreter, offsets.interpreter.next) {
+            Ok(next) if known.contains(&next) => broken = broken.or(Some(ReadError::BrokenList(next))),
+            Ok(next) => {
+                interpreter = next;
+                continue;
+            }
+            Err(error) => broken = broken.or(Some(error)),
+        }
+        break;
     }
-    Ok(false)
+    broken.map_or(Ok(false), |error| Err(FindError::Unreadable(error)))
 }
 
-/// Whether the interpreter has a thread state that points back to it.
-fn owns_a_thread(memory: &impl ReadMemory, interpreter: RemoteAddr, offsets: &Offsets) -> bool {
-    let Ok(thread) = memory.field(interpreter, offsets.interpreter.threads_head) else { return false };
-    !thread.is_null() && memory.field(thread, offsets.thread.interpreter) == Ok(interpreter)
+/// Whether the interpreter has a thread state that points back to it; an error where it has one that does not.
+fn owns_a_thread(
+    memory: &impl ReadMemory,
+    interpreter: RemoteAddr,
+    offsets: &Offsets,
+) -> Result<bool, ReadError> {
+    let thread = memory.field(interpreter, offsets.interpreter.threads_head)?;
+    if thread.is_null() {
+        return Ok(false);
+    }
+    match memory.field(thread, offsets.thread.interpreter)? == interpreter {
+        true => Ok(true),
+        false => Err(ReadError::BrokenList(thread)),
+    }
 }
 
 /// What the process is instead of a CPython 3.

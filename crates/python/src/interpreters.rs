@@ -108,7 +108,10 @@ fn follow_interpreters(
     found: &mut Vec<Interpreter>,
 ) -> Result<(), ReadError> {
     let mut at: RemoteAddr = memory.scalar(runtime.interpreters_head)?;
-    while !at.is_null() && found.len() < MAX_INTERPRETERS && found.iter().all(|known| known.address != at) {
+    while !at.is_null() && found.len() < MAX_INTERPRETERS {
+        if found.iter().any(|known| known.address == at) {
+            return Err(ReadError::BrokenList(at));
+        }
         found.push(interpreter(memory, runtime, at)?);
         at = memory.field(at, runtime.offsets.interpreter.next)?;
     }
@@ -200,7 +203,7 @@ fn follow_thread_states(
         memory.read(at, &mut copy)?;
         let state = ThreadState::from_copy(at, &copy, offsets).ok_or(ReadError::Unmapped(at))?;
         if state.interpreter != interpreter.address || !known.insert(at) {
-            return Err(ReadError::Unmapped(at));
+            return Err(ReadError::BrokenList(at));
         }
         found.push(state);
         at = offsets.thread.next.get(&copy).unwrap_or_default();
@@ -291,20 +294,25 @@ mod tests {
     }
 
     #[test]
-    fn lists_that_lead_back_end() {
+    fn lists_that_lead_back_are_broken() {
         let mut process = Process::new(table(12));
         let offsets = process.runtime.offsets.clone();
         process.set(INTERPRETERS[1], offsets.interpreter.next, INTERPRETERS[0]);
-        assert_eq!(process.interpreters().len(), 2);
+        let broken = |at| Some(ReadError::BrokenList(RemoteAddr::new(at)));
+        let (found, error) = first_interpreters(&process.memory, &process.runtime);
+        assert_eq!((found.len(), error), (2, broken(INTERPRETERS[0])));
+        process.set(INTERPRETERS[1], offsets.interpreter.next, 0);
         process.set(THREADS[1], offsets.thread.next, THREADS[0]);
-        assert_eq!(process.threads(0), Err(ReadError::Unmapped(RemoteAddr::new(THREADS[0]))));
+        assert_eq!(process.threads(0).err(), broken(THREADS[0]));
+        process.set(THREADS[1], offsets.thread.next, 0x10);
+        assert_eq!(process.threads(0), Err(ReadError::Unmapped(RemoteAddr::new(0x10))));
     }
 
     #[test]
     fn a_thread_of_another_interpreter_means_that_the_list_has_changed() {
         let mut process = Process::new(table(12));
         process.set(THREADS[1], process.runtime.offsets.thread.next, THREADS[2]);
-        assert_eq!(process.threads(0), Err(ReadError::Unmapped(RemoteAddr::new(THREADS[2]))));
+        assert_eq!(process.threads(0), Err(ReadError::BrokenList(RemoteAddr::new(THREADS[2]))));
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub use code::{CodeError, CodeHead, CodeObject, MAX_CODE_HEAD_BYTES, MAX_LINE_TA
 pub use debug_offsets::{COOKIE, MAX_DEBUG_OFFSETS_BYTES, parse as parse_debug_offsets};
 pub use find::{
     CountPlace, Evidence, FindError, GilAddresses, Module, ModuleMapping, NotPython, Runtime, Whereabouts,
-    find, find_others, whereabouts,
+    find, find_opening, find_others, is_python_file, whereabouts,
 };
 pub use frames::{Callers, CopiedFrame, MAX_FRAMES, RawFrame, RawStack, STACK_PAGE_BYTES, WalkError};
 pub use interpreters::{

@@ -2,6 +2,7 @@
 //!
 //! Nothing is done to the process here; its files and memory are read.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
@@ -10,8 +11,8 @@ use profiler_memory::ReadError;
 use profiler_model::{Nanos, Pid, RemoteAddr};
 use profiler_os::{MappedFile, Mapping, Process, ProcessMemory, clock, target_files};
 use profiler_python::{
-    AsyncioOffsets, FindError, Module, ModuleMapping, NotPython, Offsets, Runtime, Version, find,
-    interpreters, thread_states,
+    AsyncioOffsets, FindError, Module, ModuleMapping, NotPython, Offsets, Runtime, Version, find_opening,
+    interpreters, is_python_file, thread_states,
 };
 
 /// Threads that come and go may make a Python look, for a moment, as if it were not up: the one that was looked at is gone.
@@ -42,8 +43,8 @@ pub enum AttachError {
     /// There is no such process.
     #[error("there is no process {0}")]
     NoSuchProcess(Pid),
-    /// It ended meanwhile, or had ended and waits for its parent.
-    #[error("process {0} has ended")]
+    /// It is just ending, so that its memory is gone, or has ended and waits for its parent.
+    #[error("process {0} is ending or has ended")]
     ProcessEnded(Pid),
     /// The operating system does not let us look into it.
     #[error("not permitted to look into process {0}")]
@@ -176,6 +177,11 @@ impl Target {
         })
     }
 
+    /// Whether its Python still has a live thread, whatever else of it may be damaged or gone.
+    pub(crate) fn has_live_runtime(&self) -> bool {
+        self.runtime.is_alive(&self.memory)
+    }
+
     pub(crate) fn offsets(&self) -> &Offsets {
         &self.runtime.offsets
     }
@@ -220,16 +226,14 @@ impl Search {
         }
         let memory = ProcessMemory::new(pid);
         let files = MappedModules::open(&process, &executable, &mappings);
-        match find(&files.modules(), &memory) {
+        match find_opening(&files.modules(), |index| files.file(index), &memory) {
             Ok(runtime) => {
                 let command_line = process.command_line().unwrap_or_default();
                 let (runtime, executable) = (Arc::new(runtime), executable.into());
                 Ok(Target { process, memory, runtime, executable, command_line, start_time: stat.start_time })
             }
-            // What is not there any more may have been there just before.
-            Err(_) if process.mappings().is_ok_and(|mappings| mappings.is_empty()) => {
-                Err(AttachError::ProcessEnded(pid))
-            }
+            // What is not there may have been there just before.
+            Err(_) if process.is_ending() => Err(AttachError::ProcessEnded(pid)),
             Err(error) => {
                 // Of a file that cannot be read the memory was searched, and that changes.
                 let is_final = error == FindError::NotPython(NotPython::NoModule) && files.are_readable();
@@ -255,8 +259,8 @@ fn refusal(process: &Process, error: &io::Error) -> AttachError {
     let pid = process.pid();
     match error.kind() {
         io::ErrorKind::PermissionDenied => AttachError::NotPermitted(pid),
-        // Processes that are ending have none any more.
-        io::ErrorKind::NotFound if process.stat().is_ok_and(|stat| stat.is_of_kernel) => {
+        // Threads of the kernel have no executable, and processes that are ending none any more.
+        io::ErrorKind::NotFound if !process.is_ending() => {
             let executable = "no executable".to_owned();
             AttachError::NotPython { pid, executable, what: NotPython::NoModule }
         }
@@ -280,15 +284,22 @@ fn not_found(process: &Process, executable: &str, error: FindError) -> AttachErr
 struct MappedModule {
     /// Its first mapping, with the path.
     first: Mapping,
-    file: Option<MappedFile>,
+    /// Its file, once it was opened; `None` where it cannot be.
+    file: OnceCell<Option<MappedFile>>,
     mappings: Vec<ModuleMapping>,
 }
 
-/// The files that a process has mapped, its executable first.
-pub(crate) struct MappedModules(Vec<MappedModule>);
+/// The files that a process has mapped, its executable first. Each is opened when it is needed: a process may have mapped
+/// thousands, and Python is most often in one of two.
+pub(crate) struct MappedModules<'a> {
+    process: &'a Process,
+    executable: &'a str,
+    modules: Vec<MappedModule>,
+}
 
-impl MappedModules {
-    pub(crate) fn open(process: &Process, executable: &str, mappings: &[Mapping]) -> Self {
+impl<'a> MappedModules<'a> {
+    /// The modules in `mappings`. Of their files the executable, and what is named like a Python, is opened.
+    pub(crate) fn open(process: &'a Process, executable: &'a str, mappings: &[Mapping]) -> Self {
         let mut modules: Vec<MappedModule> = Vec::new();
         let mut by_path: HashMap<&str, usize> = HashMap::new();
         // The module whose mapping has just ended: an anonymous one right behind it is its zeroed data.
@@ -310,32 +321,50 @@ impl MappedModules {
         }
         modules.retain(|module| module.mappings.iter().any(|mapping| mapping.executable));
         modules.sort_by_key(|module| module.first.path != executable);
-        for module in &mut modules {
-            module.file = open_module(process, executable, &module.first);
+        let files = MappedModules { process, executable, modules };
+        for (index, module) in files.modules.iter().enumerate() {
+            if index == 0 || is_python_file(&module.first.path) {
+                files.file(index);
+            }
         }
-        MappedModules(modules)
+        files
     }
 
+    /// The bytes of the file of a module, which is opened if it was not yet; none where it cannot be.
+    pub(crate) fn file(&self, index: usize) -> &[u8] {
+        let module = &self.modules[index];
+        let open = || open_module(self.process, self.executable, &module.first);
+        module.file.get_or_init(open).as_deref().unwrap_or_default()
+    }
+
+    /// Opens the file that is mapped at an address, if any is.
+    pub(crate) fn open_at(&self, address: RemoteAddr) {
+        let is_there = |mapping: &ModuleMapping| (mapping.start..mapping.end).contains(&address);
+        let index = self.modules.iter().position(|module| module.mappings.iter().any(is_there));
+        if let Some(index) = index {
+            self.file(index);
+        }
+    }
+
+    /// Whether all files were opened and could be.
     fn are_readable(&self) -> bool {
-        self.0.iter().all(|module| module.file.is_some())
+        self.modules.iter().all(|module| matches!(module.file.get(), Some(Some(_))))
     }
 
+    /// The modules, with the bytes of those files that are open.
     pub(crate) fn modules(&self) -> Vec<Module<'_>> {
-        self.0.iter().map(MappedModule::as_module).collect()
+        self.modules.iter().map(MappedModule::as_module).collect()
     }
 }
 
 impl MappedModule {
     fn new(first: &Mapping) -> Self {
-        MappedModule { first: first.clone(), file: None, mappings: Vec::new() }
+        MappedModule { first: first.clone(), file: OnceCell::new(), mappings: Vec::new() }
     }
 
     fn as_module(&self) -> Module<'_> {
-        Module {
-            path: &self.first.path,
-            file: self.file.as_deref().unwrap_or_default(),
-            mappings: &self.mappings,
-        }
+        let file = self.file.get().and_then(Option::as_deref);
+        Module { path: &self.first.path, file: file.unwrap_or_default(), mappings: &self.mappings }
     }
 }
 
@@ -356,4 +385,57 @@ fn open_module(process: &Process, executable: &str, mapped: &Mapping) -> Option<
         return target_files::open_executable(process).ok();
     }
     target_files::open_mapped(process, mapped).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own() -> Process {
+        Process::new(Pid::new(std::process::id()))
+    }
+
+    #[test]
+    fn files_are_opened_when_they_are_needed() {
+        let process = own();
+        let executable = process.executable().unwrap().to_string_lossy().into_owned();
+        let mappings = process.mappings().unwrap();
+        let files = MappedModules::open(&process, &executable, &mappings);
+        let open = || files.modules.iter().filter(|module| module.file.get().is_some()).count();
+        assert!(files.modules.len() > 1 && open() == 1, "{} open", open());
+        assert!(!files.modules()[0].file.is_empty() && !files.are_readable());
+        let library = files.modules[1].mappings[0].start;
+        files.open_at(library);
+        assert_eq!(open(), 2);
+        assert!(!files.modules()[1].file.is_empty());
+        for index in 0..files.modules.len() {
+            files.file(index);
+        }
+        assert!(files.are_readable());
+    }
+
+    #[test]
+    fn process_without_python_is_ruled_out_once_all_its_files_are_known() {
+        let mut search = Search::new(own().pid());
+        let no_python = |result: Result<Target, AttachError>| {
+            matches!(result, Err(AttachError::NotPython { what: NotPython::NoModule, .. }))
+        };
+        assert!(no_python(search.attach()) && search.ruled_out.is_some());
+        assert!(no_python(search.attach()));
+    }
+
+    #[test]
+    fn process_without_executable_is_ending_unless_it_is_of_the_kernel() {
+        let missing = io::Error::from(io::ErrorKind::NotFound);
+        let no_executable = refusal(&own(), &missing);
+        assert!(matches!(no_executable, AttachError::NotPython { .. }), "{no_executable}");
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = Pid::new(child.id());
+        while !Process::new(pid).is_ending() {
+            std::thread::yield_now();
+        }
+        assert_eq!(refusal(&Process::new(pid), &missing), AttachError::ProcessEnded(pid));
+        child.wait().unwrap();
+        assert_eq!(refusal(&Process::new(pid), &missing), AttachError::ProcessEnded(pid));
+    }
 }

@@ -175,6 +175,7 @@ impl StackReader {
 pub fn loss(error: ReadError) -> LossReason {
     match error {
         ReadError::ProcessEnded => LossReason::ProcessEnded,
+        ReadError::BrokenList(_) => LossReason::ListsUnreadable,
         ReadError::Unmapped(_) | ReadError::NotPermitted | ReadError::TooLong { .. } => {
             LossReason::Unreadable
         }

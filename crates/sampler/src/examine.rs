@@ -97,6 +97,7 @@ pub fn examine(target: &Target) -> Result<Examination, ReadError> {
 fn location(target: &Target) -> Option<Location> {
     let mappings = target.process().mappings().ok()?;
     let files = MappedModules::open(target.process(), target.executable(), &mappings);
+    files.open_at(target.runtime().main_address);
     let found = whereabouts(target.runtime(), &files.modules(), target.memory())?;
     Some(Location {
         path: found.path.to_owned(),

@@ -137,6 +137,14 @@ impl Waiting {
         }
     }
 
+    /// Why samples of it are lost.
+    fn loss(&self) -> LossReason {
+        match self.why {
+            Some(AttachError::Unreadable { .. }) => LossReason::ListsUnreadable,
+            _ => LossReason::NoRuntime,
+        }
+    }
+
     /// Counts those of the instants that it lived at.
     fn count_since(&mut self, instants: &[Timestamp]) {
         instants.iter().filter(|instant| **instant > self.since).for_each(|at| self.missed.count(*at, 1));
@@ -595,7 +603,7 @@ impl Members {
         if let Some(Member { state: State::Waiting(waiting), .. }) = self.members.get_mut(&pid) {
             match &self.tree {
                 Some(_) => waiting.missed.count(due, instants),
-                None => profile.ledger_mut().count_lost_times(LossReason::NoRuntime, instants),
+                None => profile.ledger_mut().count_lost_times(waiting.loss(), instants),
             }
         }
     }

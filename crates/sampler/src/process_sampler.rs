@@ -199,6 +199,9 @@ impl ProcessSampler {
             Ok(()) => self.names.update(&self.probe.target, &self.probe.roster, profile, now),
             // It has no memory any more: `exec` leaves no process without, not for a moment.
             Err(ReadError::ProcessEnded) => self.ended = true,
+            Err(_) if self.probe.target.has_live_runtime() => {
+                profile.ledger_mut().count_lost(LossReason::ListsUnreadable);
+            }
             Err(_) => {
                 profile.ledger_mut().count_lost(LossReason::NoRuntime);
                 return Sampled::WithoutRuntime;

@@ -436,13 +436,7 @@ impl Roster {
         now: Timestamp,
     ) -> Result<(), ReadError> {
         let heads_before = self.heads.clone();
-        let mut attempt = 1;
-        let found = loop {
-            match self.read_lists(memory, runtime) {
-                Err(ReadError::Unmapped(_)) if attempt < MAX_ATTEMPTS => attempt += 1,
-                result => break result?,
-            }
-        };
+        let found = self.read_lists_again(memory, runtime)?;
         let states = found.len();
         let found = without_unstarted(found, memory, &runtime.offsets);
         let ids = ThreadIds::of(process, memory, &found, &self.last_holders());
@@ -529,6 +523,30 @@ impl Roster {
             if self.threads.iter().all(|thread| thread.tid != tid) {
                 let thread = new_thread(process.pid(), tid, python, interpreter, now);
                 self.threads.extend(thread.map(|thread| Thread { is_listed: false, ..thread }));
+            }
+        }
+    }
+
+    /// The same as [`Self::read_lists`], of which another try is made where the lists change. If none succeeds, all that is
+    /// known stays as it was, and the lists are read anew at the next look.
+    fn read_lists_again(
+        &mut self,
+        memory: &impl ReadMemory,
+        runtime: &Runtime,
+    ) -> Result<Vec<(usize, profiler_python::ThreadState)>, ReadError> {
+        let (interpreters, gils) = (self.interpreters.clone(), self.gils.clone());
+        let mut attempt = 1;
+        loop {
+            match self.read_lists(memory, runtime) {
+                Ok(found) => return Ok(found),
+                Err(ReadError::Unmapped(_) | ReadError::BrokenList(_)) if attempt < MAX_ATTEMPTS => {
+                    attempt += 1;
+                }
+                Err(error) => {
+                    (self.interpreters, self.gils) = (interpreters, gils);
+                    self.distrust();
+                    return Err(error);
+                }
             }
         }
     }

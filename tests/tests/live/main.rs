@@ -6,6 +6,7 @@ mod asyncio;
 mod bad_input;
 mod c_hosts;
 mod core;
+mod damaged_lists;
 mod doctor;
 mod dump;
 mod embedding;
@@ -30,6 +31,7 @@ mod modes;
 mod numpy_values;
 mod objects;
 mod off_cpu;
+mod outputs;
 mod own_namespace;
 mod places;
 mod reused_numbers;
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
             c_hosts,
             core,
             doctor,
+            damaged_lists,
             dump,
             embedding,
             endings,
@@ -82,6 +85,7 @@ fn main() -> ExitCode {
             numpy_values,
             objects,
             off_cpu,
+            outputs,
             own_namespace,
             places,
             reused_numbers,

@@ -3,12 +3,13 @@
 use std::io;
 use std::path::PathBuf;
 
+use profiler_memory::ReadError;
 use profiler_model::{NsTid, Pid, Tid};
 use profiler_os::host::Host;
 use profiler_os::permission::UserName;
 use profiler_os::rehearsal::{Rehearsal, rehearse};
 use profiler_os::{KernelSymbols, KernelSymbolsError, Process, StopError};
-use profiler_sampler::{Examination, SamplerKind, SamplerOptions, examine};
+use profiler_sampler::{Examination, SamplerKind, SamplerOptions, Target, examine};
 
 use crate::attach::{attach, expect_free, expect_own_proc, expect_tracing};
 use crate::failure::{CONTAINER_ADVICE, Failure, quoted};
@@ -197,6 +198,32 @@ fn hints(host: &Host) -> Vec<Failure> {
     hints
 }
 
+/// How often a Python is looked at whose lists change.
+const MAX_LOOKS: usize = 5;
+
+/// A look at a Python, of which others are made where it fails: its lists may just be changing.
+fn examine_again(target: &Target) -> Result<Examination, ReadError> {
+    for _ in 1..MAX_LOOKS {
+        match examine(target) {
+            Err(ReadError::Unmapped(_) | ReadError::BrokenList(_)) => std::thread::yield_now(),
+            result => return result,
+        }
+    }
+    examine(target)
+}
+
+fn unreadable(pid: Pid, error: &ReadError) -> Failure {
+    match error {
+        ReadError::ProcessEnded => Failure::new(format!("process {pid} is ending or has ended")),
+        _ => Failure::new(format!(
+            "the lists of interpreters and threads of process {pid} cannot be read: {error}"
+        ))
+        .with_advice(
+            "again; if that does not help, the memory of the process is damaged, and a restart helps",
+        ),
+    }
+}
+
 /// The process, unless there is none, and what stands in the way of recording it.
 fn examined(pid: Pid, host: &Host, obstacles: &mut Vec<Failure>) -> Option<ProcessReport> {
     let process = Process::new(pid);
@@ -204,7 +231,9 @@ fn examined(pid: Pid, host: &Host, obstacles: &mut Vec<Failure>) -> Option<Proce
     match attach(pid) {
         Ok(target) => {
             obstacles.extend(expect_free(pid, SamplerKind::Pause).err());
-            let examination = examine(&target).map_err(|error| error.to_string());
+            let examination = examine_again(&target);
+            obstacles.extend(examination.as_ref().err().map(|error| unreadable(pid, error)));
+            let examination = examination.map_err(|error| error.to_string());
             python = Some(PythonReport { version: target.version_text(), examination });
         }
         // Said already of the host.

@@ -1,5 +1,7 @@
 //! Collapsed stacks, flame graphs and speedscope files.
 
+use std::collections::BTreeMap;
+
 use insta::assert_snapshot;
 use profiler_model::{Frame, FrameKind, Nanos};
 use profiler_output::{
@@ -29,6 +31,84 @@ fn threads_and_processes_stand_at_the_root() {
         (options.threads, options.processes, options.full_filenames) = (true, true, true);
     });
     assert_snapshot!(written(&Collapsed, &scene(), &options));
+}
+
+/// A parent with three workers of one command line and one of another, each with a main thread and a thread `pool`.
+fn workers() -> Profile {
+    let mut scene = Scene::new();
+    let parent = scene.process(1, None, "gunicorn app");
+    let main = scene.thread(parent, 1, Some("MainThread"));
+    scene.sample(1, main, &[frame("spawn", "app.py", 1, 2)], 10);
+    for (index, line) in ["worker", "worker", "beat", "worker"].into_iter().enumerate() {
+        let pid = 10 * (index as u32 + 1);
+        let process = scene.process(pid, Some(parent), line);
+        let main = scene.thread(process, pid, Some("MainThread"));
+        let pool = scene.thread(process, pid + 1, Some("pool"));
+        scene.sample(2, main, &[frame("serve", "app.py", 10, 11)], 10);
+        scene.sample(3, pool, &[frame("serve", "app.py", 10, 11)], 10);
+        scene.sample(index + 1, pool, &[frame("query", "db.py", 10, 11)], 5);
+    }
+    scene.profile
+}
+
+#[test]
+fn merged_processes_of_one_command_line_are_one() {
+    let merged = |options: &mut ViewOptions| (options.processes, options.merge_processes) = (true, true);
+    let text = written(&Collapsed, &workers(), &options(merged));
+    let app = "process:\"gunicorn app\"";
+    assert_eq!(
+        weights(&text).into_iter().collect::<BTreeMap<_, _>>(),
+        BTreeMap::from([
+            (&*format!("{app};process:\"beat\";query (db.py:11)"), 3),
+            (&*format!("{app};process:\"beat\";serve (app.py:11)"), 5),
+            (&*format!("{app};process:\"worker\";query (db.py:11)"), 1 + 2 + 4),
+            (&*format!("{app};process:\"worker\";serve (app.py:11)"), 15),
+            (&*format!("{app};spawn (app.py:2)"), 1),
+        ])
+    );
+    let by_thread = options(|options| (merged(options), options.threads = true).1);
+    let text = written(&Collapsed, &workers(), &by_thread);
+    assert_eq!(weights(&text)[&*format!("{app};process:\"worker\";thread: pool;serve (app.py:11)")], 9);
+    let svg = written(&FlameGraph, &workers(), &options(merged));
+    assert!(
+        boxes(&svg).iter().any(|label| label.starts_with("process:&quot;worker&quot; (22 samples")),
+        "{svg}"
+    );
+}
+
+#[test]
+fn speedscope_sums_threads_of_merged_processes() {
+    let merged = options(|options| {
+        (options.processes, options.merge_processes, options.weight) = (true, true, Weight::Cpu);
+    });
+    let text = written(&Speedscope, &workers(), &merged);
+    let file: Value = serde_json::from_str(&text).unwrap();
+    schema::check(&file);
+    assert_eq!(file["processes_merged"], true);
+    let profiles: Vec<(&str, f64, usize)> = file["profiles"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|profile| {
+            let (samples, weights) = (&profile["samples"], &profile["weights"]);
+            let (samples, weights) = (samples.as_array().unwrap(), weights.as_array().unwrap());
+            assert_eq!(samples.len(), weights.len());
+            let sum: f64 = weights.iter().filter_map(Value::as_f64).sum();
+            assert!((sum - profile["endValue"].as_f64().unwrap()).abs() < 1e-9);
+            (profile["name"].as_str().unwrap(), (sum * 1e3).round(), samples.len())
+        })
+        .collect();
+    assert_eq!(
+        profiles,
+        [
+            ("Process \"gunicorn app\" Thread \"MainThread\"", 10.0, 1),
+            ("Process \"worker\" Thread \"MainThread\"", 60.0, 1),
+            ("Process \"worker\" Thread \"pool\"", 125.0, 2),
+            ("Process \"beat\" Thread \"MainThread\"", 20.0, 1),
+            ("Process \"beat\" Thread \"pool\"", 45.0, 2),
+        ]
+    );
+    assert_eq!(file["activeProfileIndex"], 2);
 }
 
 #[test]

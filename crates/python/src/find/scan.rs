@@ -154,7 +154,7 @@ fn interpreter_list(
         *tries = tries.checked_sub(1)?;
         let at = region.start.offset(index as u64 * 8);
         let id = memory.field(RemoteAddr::new(main), offsets.interpreter.id?).ok()?;
-        let alive = id == 0 && owns_a_thread(memory, RemoteAddr::new(main), offsets);
+        let alive = id == 0 && owns_a_thread(memory, RemoteAddr::new(main), offsets) == Ok(true);
         let runtime = at.as_u64().checked_sub(u64::from(offsets.runtime.interpreters_head.offset()))?;
         alive.then(|| Place::Runtime(RemoteAddr::new(runtime)))
     })
@@ -177,8 +177,8 @@ fn interpreter_variable(
         }
         *tries = tries.checked_sub(1)?;
         let at = region.start.offset(index as u64 * 8);
-        let proven =
-            owns_a_thread(memory, RemoteAddr::new(word), offsets) && runs_a_frame(memory, word, offsets);
+        let proven = owns_a_thread(memory, RemoteAddr::new(word), offsets) == Ok(true)
+            && runs_a_frame(memory, word, offsets);
         let head = Variables { interpreters_head: at, gil: None, gc_collecting: None };
         proven.then_some(Place::Variables(head))
     })

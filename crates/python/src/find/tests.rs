@@ -142,15 +142,63 @@ fn the_cookie_does_as_well_with_and_without_the_file() {
 
 #[test]
 fn a_runtime_without_a_live_thread_is_not_up_yet() {
-    let offsets = parse(DEBUG_OFFSETS).unwrap();
     let file = File { data: &data_of_3_14(0), symbol: Some(("_PyRuntime", DATA)), ..File::default() }.bytes();
     let mut memory = Snapshot::new();
     load(&mut memory, BIAS, &data_of_3_14(0));
     assert_eq!(find_in("python3", &file, &memory), Err(FindError::NotInitialised));
     let mut memory = Snapshot::new();
     load(&mut memory, BIAS, &data_of_3_14(INTERPRETER));
-    run_thread(&mut memory, &offsets, INTERPRETER + 8);
+    memory.insert(RemoteAddr::new(INTERPRETER), &[0; 0x4000]);
     assert_eq!(find_in("python3", &file, &memory), Err(FindError::NotInitialised));
+}
+
+#[test]
+fn lists_that_lead_nowhere_or_back_are_unreadable() {
+    let offsets = parse(DEBUG_OFFSETS).unwrap();
+    let file = File { data: &data_of_3_14(0), symbol: Some(("_PyRuntime", DATA)), ..File::default() }.bytes();
+    let found = |memory: &Snapshot| find_in("python3", &file, memory);
+    let unreadable = |error| Err(FindError::Unreadable(error));
+    let broken = |at| unreadable(ReadError::BrokenList(RemoteAddr::new(at)));
+    let mut memory = Snapshot::new();
+    load(&mut memory, BIAS, &data_of_3_14(INTERPRETER));
+    let head = RemoteAddr::new(INTERPRETER).offset(u64::from(offsets.interpreter.threads_head.offset()));
+    assert_eq!(found(&memory), unreadable(ReadError::Unmapped(head)), "no interpreter there");
+    run_thread(&mut memory, &offsets, INTERPRETER + 8);
+    assert_eq!(found(&memory), broken(THREAD), "a thread of another interpreter");
+    let mut memory = Snapshot::new();
+    load(&mut memory, BIAS, &data_of_3_14(INTERPRETER));
+    memory.insert(RemoteAddr::new(INTERPRETER), &[0; 0x4000]);
+    let next = RemoteAddr::new(INTERPRETER).offset(u64::from(offsets.interpreter.next.offset()));
+    memory.overwrite(next, &words([INTERPRETER]));
+    assert_eq!(found(&memory), broken(INTERPRETER), "interpreters without threads in a circle");
+}
+
+#[test]
+fn other_modules_are_opened_only_where_likely_ones_have_no_python() {
+    let named =
+        File { data: &data_of_3_14(0), symbol: Some(("_PyRuntime", DATA)), ..File::default() }.bytes();
+    let bare = File::default().bytes();
+    let mut memory = Snapshot::new();
+    load(&mut memory, BIAS, &data_of_3_14(INTERPRETER));
+    run_thread(&mut memory, &parse(DEBUG_OFFSETS).unwrap(), INTERPRETER);
+    let (python, elsewhere) = (mappings(BIAS), mappings(BIAS + 0x100_0000));
+    for (paths, is_opened) in [
+        (["/usr/bin/app", "/usr/lib/libpython3.14.so.1.0"], false),
+        (["/usr/bin/app", "/usr/lib/libembedded.so"], true),
+    ] {
+        let modules = [
+            Module { path: paths[0], file: &bare, mappings: &elsewhere },
+            Module { path: paths[1], file: if is_opened { b"" } else { &named }, mappings: &python },
+            Module { path: "/usr/lib/libother.so", file: b"", mappings: &elsewhere },
+        ];
+        let opened = std::cell::RefCell::new(Vec::new());
+        let open = |index| {
+            opened.borrow_mut().push(index);
+            if index == 1 { named.as_slice() } else { bare.as_slice() }
+        };
+        assert!(find_opening(&modules, open, &memory).is_ok(), "{paths:?}");
+        assert_eq!(opened.take(), if is_opened { vec![1] } else { vec![] }, "{paths:?}");
+    }
 }
 
 #[test]

@@ -42,6 +42,8 @@ pub struct InKernel {
     always_sends_names: bool,
     /// Whether a sample said that the lists are out of date.
     pub(super) is_outdated: bool,
+    /// Whether the lists could not be read at the last look, although Python is there.
+    are_lists_unreadable: bool,
     next_look: Timestamp,
 }
 
@@ -122,6 +124,9 @@ impl ProcessSampler {
             Ok(_) => self.look_at_lists(kernel, now),
             Err(error) => Err(error),
         };
+        let is_readable = matches!(result, Ok(()) | Err(ReadError::ProcessEnded));
+        self.in_kernel.are_lists_unreadable = !is_readable && self.probe.target.has_live_runtime();
+        self.in_kernel.is_outdated |= self.in_kernel.are_lists_unreadable;
         self.settle_unknown(profile);
         self.resend_missing(kernel);
         self.watch_threads(kernel, profile);
@@ -130,6 +135,7 @@ impl ProcessSampler {
         match result {
             Ok(()) => self.names.update(&self.probe.target, &self.probe.roster, profile, now),
             Err(ReadError::ProcessEnded) => return Sampled::Ended,
+            Err(_) if self.in_kernel.are_lists_unreadable => return Sampled::Going,
             Err(_) => return Sampled::WithoutRuntime,
         }
         match self.probe.roster.threads.is_empty() && !self.probe.target.process().is_alive() {
@@ -172,7 +178,7 @@ impl ProcessSampler {
     }
 
     /// Counts samples of threads that the program did not know: they are lost if the thread has a thread state, or there are
-    /// some of which nobody knows the thread; otherwise it runs no Python.
+    /// some of which nobody knows the thread, or the lists cannot be read; otherwise it runs no Python.
     pub fn settle_unknown(&mut self, profile: &mut Profile) {
         let unknown: Vec<(Tid, u64)> = self.in_kernel.unknown.drain().collect();
         for (tid, times) in unknown {
@@ -183,6 +189,9 @@ impl ProcessSampler {
             let is_python = has_state || !self.probe.roster.unplaced.is_empty();
             match is_python {
                 true => ledger.count_lost_times(LossReason::UnknownThread, times),
+                false if self.in_kernel.are_lists_unreadable => {
+                    ledger.count_lost_times(LossReason::ListsUnreadable, times);
+                }
                 false => (0..times).for_each(|_| ledger.count_not_asked_for()),
             }
         }
