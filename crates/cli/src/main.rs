@@ -22,6 +22,7 @@ mod record;
 mod sampling;
 mod source;
 mod top;
+mod tree_cost;
 mod window;
 
 use std::process::ExitCode;

@@ -25,6 +25,7 @@ use crate::plan::{Output, RecordPlan, Subject};
 use crate::progress::ProgressLine;
 use crate::sampling::{Sampling, Wanted};
 use crate::source::Source;
+use crate::tree_cost;
 
 /// Records as planned; returns the exit status.
 ///
@@ -209,6 +210,7 @@ impl Recording {
         if plan.choice.is_none() {
             say(format_args!("{sampling}"));
         }
+        tree_cost::tell(&sampling.options, plan.subprocesses, source.pid);
         let title = source.command_line();
         let mut profile =
             if plan.format.needs_timeline() { Profile::with_timeline() } else { Profile::new() };

@@ -7,6 +7,7 @@ mod matrix;
 mod memory;
 mod phases;
 mod recorded_tree;
+mod requests;
 mod shares;
 mod slowdown;
 mod storm;
@@ -49,11 +50,13 @@ pub enum Case {
     Top,
     /// The time that the in-kernel program takes, by depth.
     InKernel,
+    /// Servers under load.
+    Requests,
 }
 
 impl Case {
     /// All cases.
-    pub const ALL: [Case; 14] = [
+    pub const ALL: [Case; 15] = [
         Case::Labyrinth,
         Case::Phases,
         Case::Matrix,
@@ -68,6 +71,7 @@ impl Case {
         Case::Lockstep,
         Case::Top,
         Case::InKernel,
+        Case::Requests,
     ];
 
     /// What it is called on the command line.
@@ -87,6 +91,7 @@ impl Case {
             Case::Lockstep => "lockstep",
             Case::Top => "top",
             Case::InKernel => "in_kernel",
+            Case::Requests => "requests",
         }
     }
 
@@ -107,6 +112,7 @@ impl Case {
             Case::Lockstep => lockstep::run(options),
             Case::Top => top::run(options),
             Case::InKernel => in_kernel::run(options),
+            Case::Requests => requests::run(options),
         }
     }
 }
