@@ -90,7 +90,7 @@ fn of_server(kind: Kind, environment: &Path, options: &Options) -> Result<Table>
             before = after;
         }
     }
-    Ok(table(kind, &pairs, &bare))
+    Ok(table(kind, seconds, &pairs, &bare))
 }
 
 /// The load that the server bears while a profiler records it, and the profiler's CPU meanwhile, in cores.
@@ -116,8 +116,8 @@ fn with_profiler(tool: Tool, rate: u32, server: &Server, seconds: u32) -> Result
     Ok((load, (cpu_after - cpu) as f64 / (ended - began).as_nanos() as f64))
 }
 
-fn table(kind: Kind, pairs: &[Result<Vec<Pair>>], bare: &[Load]) -> Table {
-    let mut table = Table::new(format!("requests: {}", kind.name()), HEADER);
+fn table(kind: Kind, seconds: u32, pairs: &[Result<Vec<Pair>>], bare: &[Load]) -> Table {
+    let mut table = Table::new(format!("requests: {}, windows of {seconds} s", kind.name()), HEADER);
     for ((tool, rate), pairs) in TURNS.into_iter().zip(pairs) {
         let name = tool.name().to_owned();
         match pairs {
