@@ -13,7 +13,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// The state letter of a thread: `R`, `S`, `T`, `t`...
 pub fn state_of(pid: u32, tid: u32) -> Result<char> {
     let path = format!("/proc/{pid}/task/{tid}/stat");
-    let stat = fs::read_to_string(&path).with_context(|| path.clone())?;
+    let stat = fs::read(&path).with_context(|| path.clone())?;
+    let stat = String::from_utf8_lossy(&stat);
     let after_name = stat.rfind(')').context("no name in stat")?;
     stat[after_name + 1..].trim_start().chars().next().context("no state in stat")
 }
@@ -25,7 +26,9 @@ pub fn process_state(pid: u32) -> Result<char> {
 
 /// The process that traces this one; 0 when none does.
 pub fn tracer_of(pid: u32) -> Result<u32> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    // The process names itself, and not always in UTF-8.
+    let status = fs::read(format!("/proc/{pid}/status"))?;
+    let status = String::from_utf8_lossy(&status);
     let line = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
     Ok(line.context("no TracerPid")?.trim().parse()?)
 }

@@ -23,6 +23,9 @@ const REQUIREMENTS: &str = "fixtures/requirements.txt";
 /// The only package of the other environment, pinned.
 const NUMPY_1: &str = "fixtures/requirements-numpy-1.txt";
 
+/// Web servers, pinned.
+const SERVERS: &str = "fixtures/requirements-servers.txt";
+
 /// The sources of the compiled modules, and the program that builds them.
 const BINDINGS: &str = "fixtures/bindings/compiled";
 
@@ -36,6 +39,13 @@ pub fn scientific(options: &Options) -> Result<()> {
     packages(&environment, REQUIREMENTS, options)?;
     compiled_modules(&environment, options)?;
     packages(&folder.join(format!("{PYTHON}-numpy-1")), NUMPY_1, options)
+}
+
+/// Makes the environment with the web servers, unless it is there; returns its folder.
+pub fn servers(options: &Options) -> Result<PathBuf> {
+    let folder = cache::folder().join("venvs").join(format!("{PYTHON}-servers"));
+    packages(&folder, SERVERS, options)?;
+    Ok(folder)
 }
 
 /// An environment with the packages that a file names.

@@ -10,7 +10,9 @@ mod layers;
 mod mirror;
 mod offsets;
 mod prepare;
+mod production;
 mod run;
+mod servers;
 mod snapshots;
 mod soak;
 mod test;
@@ -29,7 +31,7 @@ The project's own tasks: cargo xtask TASK
   prepare [--no-skip] [--from-nothing]
                             set up what the tests need: packages, interpreters, virtual environments (in a cache,
                             PROFILER_TESTS_CACHE or the user's)
-  soak [--minutes N] [tests] [fuzz] [kernels] [WORDS]
+  soak [--minutes N] [tests] [production] [fuzz] [kernels] [WORDS]
                             what takes too long for every run of the tests, for N minutes (20) in all
   check-layers              the crates depend on each other only as the design allows, and the pure ones
                             do no I/O
@@ -66,6 +68,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
     match task {
         "test" => test::run(rest),
         "soak" => soak::run(rest),
+        production::TRIALS => production::run_trials(rest),
         "prepare" => prepare::run(rest),
         "check-layers" => layers::run(),
         "check-offsets" => offsets::run(rest),

@@ -1,6 +1,6 @@
 //! `cargo xtask soak`: what takes too long for every run of the tests, or fails by chance once in some hundred runs: kills by
 //! the hundred, storms of threads and processes, 100 kHz, ten thousand threads, CPU hotplug, all tables on all
-//! interpreters, long fuzzing, other kernels. It ends by itself after the time that it is given.
+//! interpreters, a production host, long fuzzing, other kernels. It ends by itself after the time that it is given.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use profiler_tests::suite::Tier;
 
 use crate::prepare::Options;
 use crate::test::{Runner, prepare_and_build};
-use crate::{fuzz, kernels};
+use crate::{fuzz, kernels, production};
 
 /// How long it takes without `--minutes`.
 const DEFAULT_MINUTES: f64 = 20.0;
@@ -18,7 +18,7 @@ const DEFAULT_MINUTES: f64 = 20.0;
 const SECONDS_VARIABLE: &str = "PROFILER_TESTS_SOAK_SECONDS";
 
 /// The parts, each with its share of the time.
-const PARTS: [(&str, f64); 3] = [("tests", 0.5), ("fuzz", 0.25), ("kernels", 0.25)];
+const PARTS: [(&str, f64); 4] = [("tests", 0.4), ("production", 0.2), ("fuzz", 0.2), ("kernels", 0.2)];
 
 /// Runs the parts that are named, or all of them.
 pub fn run(arguments: &[String]) -> Result<()> {
@@ -33,6 +33,7 @@ pub fn run(arguments: &[String]) -> Result<()> {
         eprintln!("xtask: soak: {part} for {:.0} s", time.as_secs_f64());
         let result = match part {
             "tests" => tests(&prepare, time, &words),
+            "production" => production::run(time, &words),
             "fuzz" => fuzz::run(&["--seconds".to_owned(), time.as_secs().max(1).to_string()]),
             _ => kernels::run_until(Instant::now() + time),
         };

@@ -23,6 +23,7 @@ mod rescue;
 mod sampling;
 mod source;
 mod top;
+mod tree_cost;
 mod window;
 
 use std::process::ExitCode;

@@ -26,6 +26,7 @@ use crate::progress::ProgressLine;
 use crate::rescue::write_or_keep;
 use crate::sampling::{Sampling, Wanted};
 use crate::source::Source;
+use crate::tree_cost;
 
 /// Records as planned; returns the exit status.
 ///
@@ -210,6 +211,7 @@ impl Recording {
         if plan.choice.is_none() {
             say(format_args!("{sampling}"));
         }
+        tree_cost::tell(&sampling.options, plan.subprocesses, source.pid);
         let title = source.command_line();
         let mut profile =
             if plan.format.needs_timeline() { Profile::with_timeline() } else { Profile::new() };

@@ -28,6 +28,7 @@ use crate::plan::{Subject, TopPlan};
 use crate::record::take_end_signal;
 use crate::sampling::{Sampling, Wanted};
 use crate::source::Source;
+use crate::tree_cost;
 use crate::window::Window;
 
 /// The view is handed what is new this often: what it shows changes less often still.
@@ -59,6 +60,8 @@ pub fn run(plan: &TopPlan) -> anyhow::Result<u8> {
             let source = Source::of(*pid, plan.subprocesses)?;
             expect_free(*pid, sampling.options.kind)?;
             await_clocks(&signals)?;
+            // Before the view has the terminal, as above.
+            tree_cost::tell(&sampling.options, plan.subprocesses, *pid);
             Watched::of(plan, source, sampling, &signals, None)?.tell();
             Ok(0)
         }

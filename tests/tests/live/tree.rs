@@ -186,6 +186,20 @@ fn storm_is_counted_without_process_events(case: &Case) -> Result<()> {
     storm.must_be_counted(case.interpreter, record.words(&case.sampler_words()))
 }
 
+/// Two workers below their master, at a rate that they bear and at one that they do not.
+fn cost_of_fast_pause_is_said_at_the_start(case: &Case) -> Result<()> {
+    let fixture = Fixture::start(case.interpreter, PROGRAM, &["fork", "2"])?;
+    for (rate, is_said) in [(1000, true), (250, false)] {
+        let scratch = Scratch::new()?;
+        let words = format!("{} -s -f raw -r {rate} -d 0.2 -o", case.sampler_words());
+        let record = Profiler::new("record").words(&words).arg(scratch.file("out.txt"));
+        let run = record.pid(&fixture).succeed()?;
+        let line = format!("pause at {rate} Hz costs about");
+        ensure!(run.stderr.contains(&line) == is_said, "{}", run.stderr);
+    }
+    fixture.finish().map(drop)
+}
+
 /// The tests of this module.
 pub fn tests() -> Vec<Test> {
     vec![
@@ -200,5 +214,6 @@ pub fn tests() -> Vec<Test> {
         test!(child_in_its_own_pid_namespace_is_found).on(On::Layouts).by(PAUSE_AND_BPF),
         test!(storm_of_children_is_counted).by(&[Sampler::Pause, Sampler::Bpf, Sampler::Peek]),
         test!(storm_is_counted_without_process_events).by(PAUSE_AND_BPF),
+        test!(cost_of_fast_pause_is_said_at_the_start).by(&[Sampler::Pause]),
     ]
 }

@@ -17,7 +17,8 @@ use std::fs;
 use anyhow::{Context, Result};
 
 use options::Options;
-use table::Table;
+
+pub use table::Table;
 
 /// Runs the cases that were asked for.
 pub fn run(arguments: &[String]) -> Result<()> {

@@ -30,6 +30,7 @@ Cases (all of them when none is named):
   ending      how long after its time `-d` ends, at many rates, on an idle and a crowded machine
   top         CPU of `top` on the labyrinth at 100 Hz, and the time from a key to its picture
   in_kernel   how long the in-kernel program holds up a thread, by depth of its stack, at 1 kHz
+  requests    requests a second, CPU a request and latency of web servers under load, 100 Hz and 1 kHz
 
 Options:
   --quick             short and few: to try the benchmark, not to believe it

@@ -8,6 +8,7 @@ mod matrix;
 mod memory;
 mod phases;
 mod recorded_tree;
+mod requests;
 mod shares;
 mod slowdown;
 mod storm;
@@ -52,6 +53,8 @@ pub enum Case {
     Top,
     /// The time that the in-kernel program takes, by depth.
     InKernel,
+    /// Servers under load.
+    Requests,
 }
 
 impl Case {
@@ -72,6 +75,7 @@ impl Case {
         Case::Ending,
         Case::Top,
         Case::InKernel,
+        Case::Requests,
     ];
 
     /// What it is called on the command line.
@@ -92,6 +96,7 @@ impl Case {
             Case::Ending => "ending",
             Case::Top => "top",
             Case::InKernel => "in_kernel",
+            Case::Requests => "requests",
         }
     }
 
@@ -113,6 +118,7 @@ impl Case {
             Case::Ending => ending::run(options),
             Case::Top => top::run(options),
             Case::InKernel => in_kernel::run(options),
+            Case::Requests => requests::run(options),
         }
     }
 }
