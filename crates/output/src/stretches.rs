@@ -6,7 +6,7 @@
 //! Of a sum of times it is only known between which instants they were: it is laid into what is free there, from the
 //! beginning on, and never over what is known to have been elsewhere.
 
-use profiler_model::{Nanos, ThreadState, Timestamp};
+use profiler_model::{Nanos, Timestamp};
 use profiler_profile::{Profile, Run, ThreadId, Weights};
 
 /// A stretch of time in which a thread was seen with one stack.
@@ -47,38 +47,27 @@ pub(crate) fn stretches(
     beginning: Timestamp,
 ) -> impl Iterator<Item = Stretch> {
     let runs = profile.timeline(thread).into_iter().flatten();
-    let (mut sums, mut known): (Vec<Run>, Vec<Run>) = runs.partition(|run| run.is_sum);
+    let (sums, mut known): (Vec<Run>, Vec<Run>) = runs.partition(|run| run.is_sum);
     known.sort_by_key(|run| run.last);
-    let (mut laid, cut) = lay_known(known, beginning);
-    sums.extend(cut);
+    let mut laid = lay_known(known, beginning);
     if !sums.is_empty() {
         lay_sums(&mut laid, sums, beginning);
     }
     laid.into_iter()
 }
 
-/// Lays each run where it ended. Returns as sums what running ones have lost to those before them: a sample of a thread that
-/// runs stands for all that it ran since the last one, with waits in between.
-fn lay_known(known: Vec<Run>, beginning: Timestamp) -> (Vec<Stretch>, Vec<Run>) {
-    let (mut laid, mut cut) = (Vec::with_capacity(known.len()), Vec::new());
+/// Lays each run where it ended. What a running sample stands for before a wait is left out: what ran then is not known.
+fn lay_known(known: Vec<Run>, beginning: Timestamp) -> Vec<Stretch> {
+    let mut laid = Vec::with_capacity(known.len());
     let mut before = Nanos::ZERO;
-    let mut ran_until = beginning;
     for mut run in known {
         let start = run.start().since(beginning).max(before);
         let end = run.last.since(beginning).max(start);
-        let lost = run.weights.wall.saturating_sub(end.saturating_sub(start));
-        run.weights.wall = run.weights.wall.saturating_sub(lost);
+        run.weights.wall = run.weights.wall.min(end.saturating_sub(start));
         laid.push(Stretch { start, end, run });
-        if run.state == ThreadState::Running {
-            if lost != Nanos::ZERO {
-                let weights = Weights { samples: 0, cpu: Nanos::ZERO, wall: lost };
-                cut.push(Run { first: ran_until, is_sum: true, weights, ..run });
-            }
-            ran_until = run.last;
-        }
         before = end;
     }
-    (laid, cut)
+    laid
 }
 
 /// Lays sums into what the stretches leave free.

@@ -344,7 +344,7 @@ fn must_have_four_properties(frame: &Value) -> Result<()> {
 fn speedscope_has_one_entry_per_sample(case: &Case) -> Result<()> {
     let fixture = Fixture::start(case.interpreter, "labyrinth/labyrinth.py", &[])?;
     let record =
-        Profiler::new("record").words(&case.sampler_words()).words("-r 200 -d 0.5 -f speedscope -o -");
+        Profiler::new("record").words(&case.sampler_words()).words("-r 200 -d 0.5 -i -f speedscope -o -");
     let file: Value = serde_json::from_str(&record.pid(&fixture).succeed()?.stdout)?;
     let profiles = file["profiles"].as_array().context("profiles")?;
     let samples = profiles.iter().filter_map(|profile| profile["samples"].as_array()).flatten();

@@ -140,11 +140,11 @@ fn sum_is_split_over_free_times() {
 }
 
 #[test]
-fn running_sample_lies_around_the_waits_it_spans() {
-    // It stands for all that ran since the sample at 60.
+fn running_sample_reaches_back_to_the_wait_before_it() {
+    // It stands for all that ran since the sample at 60. Which function ran before the wait is not known.
     let mut profile = recording(&[(60, 60, 60, &["f"]), (100, 20, 20, &["g"])]);
     record_wait(&mut profile, "nap", 95, 20, None);
-    let all = [(60, "f"), (15, "g"), (20, "nap"), (5, "g")];
+    let all = [(60, "f"), (15, ""), (20, "nap"), (5, "g")];
     assert_eq!(pieces(&profile, Weight::Wall), expected(&all));
 }
 
