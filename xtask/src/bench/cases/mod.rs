@@ -59,7 +59,7 @@ pub enum Case {
 
 impl Case {
     /// All cases.
-    pub const ALL: [Case; 15] = [
+    pub const ALL: [Case; 16] = [
         Case::Labyrinth,
         Case::Phases,
         Case::Matrix,
