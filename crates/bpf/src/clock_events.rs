@@ -104,7 +104,7 @@ impl ClockEvents {
         self.stop_all();
     }
 
-    /// How many ticks found a process that the program was told of.
+    /// The number of ticks that interrupted a registered process.
     ///
     /// # Errors
     /// When the program's map cannot be read.

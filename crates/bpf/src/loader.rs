@@ -318,7 +318,7 @@ impl KernelSampler {
         Ok(Counters { ring_full: count(0)?, names_lost: count(1)? })
     }
 
-    /// How many ticks found a process that the program was told of.
+    /// The number of ticks that interrupted a registered process.
     ///
     /// # Errors
     /// When its map cannot be read.

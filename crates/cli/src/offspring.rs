@@ -15,7 +15,7 @@ const MAX_GENERATIONS: usize = 8;
 const MAX_PROCESSES: usize = 256;
 /// The memory of the descendants is searched at most this often ...
 const SHORTEST_SEARCH_GAP: Nanos = Nanos::from_nanos(50_000_000);
-/// ... and for at most one part in so many of our time.
+/// ... and the searches take at most 1/20 of the time.
 const SEARCH_SHARE: u64 = 20;
 
 /// A process that runs a Python.

@@ -8,7 +8,7 @@ use crate::messages::say;
 /// Up to this rate a tree bears `pause`: the cost is within what servers vary by themselves.
 const HARMLESS_RATE_HZ: f64 = 250.0;
 
-/// With so many processes, the first one included, some of them are likely to be busy at the same time.
+/// The number of processes, including the first one, from which on several are likely to be busy at the same time.
 const SEVERAL_PROCESSES: usize = 3;
 
 /// CPU time that one sample of a busy process takes, in seconds: that of the profiler, and what the process loses because its

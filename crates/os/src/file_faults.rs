@@ -1,11 +1,11 @@
 //! Keeps this process alive when a file that it has mapped is cut short: reading behind the new end would end it with SIGBUS.
 //!
 //! The handler puts a page of zeros there, so that the reader finds a damaged file, which it must expect of any file. Only
-//! faults in registered ranges are answered; every other one is left to whoever handled the signal before.
+//! faults in registered ranges are answered; every other fault is left to the previous handler.
 
 use std::ptr;
 use std::sync::Once;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
@@ -22,8 +22,8 @@ static RANGES: [Slot; SLOTS] =
     [const { Slot { start: AtomicUsize::new(0), end: AtomicUsize::new(0) } }; SLOTS];
 /// No slot from this one on was ever used.
 static USED: AtomicUsize = AtomicUsize::new(0);
-/// The handler that was there before: the address of its `sigaction`, 0 before there is any.
-static PREVIOUS: AtomicUsize = AtomicUsize::new(0);
+/// The handler that was there before, never freed; null before ours is installed.
+static PREVIOUS: AtomicPtr<SigAction> = AtomicPtr::new(ptr::null_mut());
 
 /// A range in which faults are answered until this is dropped.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl Guarded {
     pub(crate) fn new(start: *const u8, length: usize) -> Option<Self> {
         static HANDLER: Once = Once::new();
         HANDLER.call_once(install);
-        if PREVIOUS.load(Ordering::Acquire) == 0 {
+        if PREVIOUS.load(Ordering::Acquire).is_null() {
             return None;
         }
         let start = start.addr();
@@ -64,7 +64,7 @@ fn install() {
     // SAFETY: the handler calls nothing that may not be called in a signal handler: it reads atomics, and asks the kernel for a
     // mapping or for the previous handler.
     if let Ok(previous) = unsafe { sigaction(Signal::SIGBUS, &action) } {
-        PREVIOUS.store(Box::into_raw(Box::new(previous)).addr(), Ordering::Release);
+        PREVIOUS.store(Box::into_raw(Box::new(previous)), Ordering::Release);
     }
 }
 
@@ -79,10 +79,9 @@ extern "C" fn answer(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c
     if RANGES[..used].iter().any(is_inside) && put_zeros(address) {
         return;
     }
-    // The instruction runs again, and whoever handled the signal before is asked.
-    let previous: *const SigAction = ptr::with_exposed_provenance(PREVIOUS.load(Ordering::Acquire));
-    // SAFETY: the address is that of a `SigAction` that is never freed, or 0, where there is no handler and this does not run.
-    if let Some(previous) = unsafe { previous.as_ref() } {
+    // The previous handler is put back. The instruction runs again and faults again, this time in that handler.
+    // SAFETY: the pointer is that of a `SigAction` that is never freed, or null before the handler is installed.
+    if let Some(previous) = unsafe { PREVIOUS.load(Ordering::Acquire).as_ref() } {
         // SAFETY: it was the handler before, set by this process.
         let _ = unsafe { sigaction(Signal::SIGBUS, previous) };
     }

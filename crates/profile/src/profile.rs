@@ -21,7 +21,7 @@ pub enum Counted {
     Shown,
     /// Lost for this reason: its time is known, and its stack is not.
     Lost(LossReason),
-    /// Counted as lost already, by whoever lost it.
+    /// Counted as lost already, where it was lost.
     Elsewhere,
 }
 

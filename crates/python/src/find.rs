@@ -426,7 +426,7 @@ fn variables(image: &Image<'_>, bias: u64) -> Option<Place> {
 /// What a search of the module's data finds; `None` where the module is no Python.
 fn by_search(candidate: &Candidate<'_>, memory: &impl ReadMemory) -> Result<Option<Runtime>, FindError> {
     if image::is_foreign(candidate.module.file) {
-        // Its structures have other sizes: what the search would find is none of ours.
+        // Its structures have other sizes, so a match would not be a runtime.
         return Ok(None);
     }
     let mut best = None;

@@ -34,7 +34,7 @@ const OWNED_BY_FRAME_OBJECT: u8 = 2;
 /// beginning. A generator's first `yield` comes after at least three instructions of two bytes.
 const MAX_COMPILED_OFFSET: u32 = 2;
 
-/// In a frame object, the field `f_frame` lies at most so many bytes before the frame that the object holds.
+/// The greatest distance in bytes, in a frame object, from the field `f_frame` to the frame that the object holds.
 const MAX_F_FRAME_DISTANCE: usize = 96;
 
 /// The largest frame structure of any version (`PyFrameObject` of 3.6 is read up to its `f_lasti`).

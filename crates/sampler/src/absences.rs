@@ -305,7 +305,7 @@ impl<S: Clone> Absences<S> {
             let ran_from_start = record.is_from_start() && account.first_state.is_none();
             let is_away = record.left().is_some() && !ran_from_start;
             if is_away && end.is_none() && account.awaits_stack(&record) {
-                // All of it is told once that was read.
+                // The whole wait is reported once its stack was read.
                 return;
             }
             if is_away && account.has_come_back(&record) {
@@ -330,8 +330,8 @@ impl<S: Clone> Absences<S> {
         }
     }
 
-    /// Adds absences in sum that have not been told yet. They are over by `until` and were between the absences that are told
-    /// one by one.
+    /// Adds the part of a sum of short absences that has not been reported yet. They ended before `until`, and none overlaps an
+    /// absence that is reported by itself.
     fn add_sum(&mut self, sum: SummedAbsences, until: Timestamp, owner: Owner<'_>, sink: &mut Sink<'_, S>) {
         let Some(account) = self.threads.get(&sum.thread) else { return };
         let since = Some(account.since.max(self.sums_read).min(until));

@@ -47,7 +47,7 @@ pub struct Kernel {
     /// Changes the period all the time.
     changer: Option<PeriodChanger>,
     next_cpu_look: Timestamp,
-    /// When it is let rest for good, once that is known: what it sends of a later time is none of the recording.
+    /// The end of the recording, once that is known. Later samples are ignored.
     end: Timestamp,
     /// What was counted in the ledger already.
     counted: Counters,

@@ -48,8 +48,8 @@ fn recordings_side_by_side_get_their_samples() -> Result<()> {
     let scratch = Scratch::new()?;
     let mut all = Vec::new();
     for (index, sampler) in ["bpf", "bpf", "bpf", "pause"].into_iter().enumerate() {
-        let words = format!("--sampler {sampler} -f raw -r {RATE}");
-        let name = format!("{index}.txt");
+        let words = format!("--sampler {sampler} -f speedscope -r {RATE}");
+        let name = format!("{index}.json");
         let mut running = record(&words, &scratch, &name).pid(&fixture).spawn()?;
         running.wait_until_sampling()?;
         all.push((sampler, name, running));
@@ -57,19 +57,18 @@ fn recordings_side_by_side_get_their_samples() -> Result<()> {
     fixture.work_for(WORK)?;
     for (sampler, name, running) in all {
         let run = end(running)?;
-        let profile = Collapsed::parse(&fs::read_to_string(scratch.file(&name))?)?;
+        let samples = read_speedscope(&fs::read_to_string(scratch.file(&name))?)?;
         let torn: Vec<_> =
-            profile.stacks.iter().filter_map(|stack| labyrinth::judge(&stack.frames).err()).collect();
+            samples.iter().filter_map(|sample| labyrinth::judge(&sample.frames).err()).collect();
         ensure!(torn.is_empty(), "{} torn, such as {}", torn.len(), torn[0]);
         // Of all the time by the kernel's clocks; what `pause` gets depends on what CPU the others leave to it.
         let share = if sampler == "bpf" { 0.8 } else { 0.3 };
         let enough = share * RATE * WORK.as_secs_f64();
-        ensure!(profile.total() as f64 > enough, "{sampler}: {}", run.stderr);
-        // Random periods have their rate within some hundredths in a second.
-        let ledger = run.ledger()?;
-        let (ticked, all) = ((ledger.shown + ledger.lost()) as f64 / RATE, ledger.target_cpu);
-        let is_all = (0.85..=1.15).contains(&(ticked / all));
-        ensure!(sampler != "bpf" || is_all, "{ticked} s ticked of {all} s used: {}", run.stderr);
+        ensure!(samples.len() as f64 > enough, "{sampler}: {}", run.stderr);
+        let shown: f64 = samples.iter().map(|sample| sample.weight).sum();
+        let all = run.ledger()?.target_cpu;
+        let is_all = (0.9..=1.1).contains(&(shown / all));
+        ensure!(sampler != "bpf" || is_all, "{shown} s shown of {all} s used: {}", run.stderr);
     }
     Ok(())
 }

@@ -37,7 +37,7 @@
 /* No interpreter is started in less than these nanoseconds; sampled at 1 kHz, a busy process is looked at more often. */
 #define MAX_LOOK_GAP 3000000
 #define MAX_CPUS 512
-/* A tick that is earlier than the one part in so many of its period by which ticks differ is of another series. */
+/* Ticks of one series differ by less than 1/EARLY_PART of their period. An earlier tick belongs to a new series. */
 #define EARLY_PART 8
 #define NO_OFFSET 0xffffffffu
 
