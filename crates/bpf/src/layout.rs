@@ -65,8 +65,8 @@ pub struct Layout {
     pub code_count_size: u32,
     /// For [`crate::KernelSampler::set_layout`] to tell: where the program keeps what it has found (`looks`).
     pub place: u32,
-    /// Nothing.
-    pub padding: u32,
+    /// Where a thread state points to the next one of its interpreter.
+    pub thread_next: u32,
 }
 
 /// What the program keeps of a process (`look`); zeros before its first sample.
@@ -88,6 +88,8 @@ pub struct StateEntry {
     pub gil_locked: u64,
     /// Address of its interpreter's count of code objects freed or made, or 0.
     pub code_count: u64,
+    /// Address of its interpreter's pointer to the first of its thread states, or 0.
+    pub first_state: u64,
 }
 
 /// How many thread states of one thread are told (`MAX_STATES`): it has more than one where it runs in several

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::ledger_json::LedgerView;
 use crate::shared_frames::SharedFrames;
-use crate::stretches::{Stretch, beginning, stretches};
+use crate::stretches::{Overlaps, Stretch, beginning, stretches};
 use crate::{Format, OutputError, ViewOptions, escape, summary};
 
 /// What viewers can filter slices by; the events of other programs in one trace have others.
@@ -56,7 +56,7 @@ impl Format for ChromeTrace {
         let began = beginning(profile);
         for (thread, info) in profile.threads() {
             let mut slices = Slices { frames: &frames, key: info.key, open: Vec::new(), events: &mut events };
-            slices.write(profile, thread, stretches(profile, thread, began))?;
+            slices.write(profile, thread, stretches(profile, thread, began, Overlaps::Cut))?;
         }
         Ok(events.finish()?)
     }

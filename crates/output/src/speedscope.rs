@@ -18,7 +18,7 @@ use crate::escape::SafeStrings;
 use crate::label::root_labels;
 use crate::ledger_json::LedgerView;
 use crate::shared_frames::{SharedFrame, SharedFrames};
-use crate::stretches::{Stretch, beginning, duration, stretches};
+use crate::stretches::{Overlaps, Stretch, beginning, duration, stretches};
 use crate::{Format, OutputError, ViewOptions, Weight, summary};
 
 /// The file of speedscope.app.
@@ -138,7 +138,11 @@ impl<'a> View<'a> {
             Weight::Wall => 0,
             Weight::Cpu => self.profile.ledger().interval.unwrap_or_default().as_nanos(),
         };
-        let stretches = stretches(self.profile, thread, self.beginning);
+        let overlaps = match self.options.weight {
+            Weight::Wall => Overlaps::Move,
+            Weight::Cpu | Weight::Samples => Overlaps::Cut,
+        };
+        let stretches = stretches(self.profile, thread, self.beginning, overlaps);
         let parts = stretches.flat_map(move |stretch| {
             let weight = self.options.weight.of(&stretch.run.weights);
             parts(stretch, weight, least_gap, self.is_one_entry_per_sample)

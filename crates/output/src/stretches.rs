@@ -16,8 +16,19 @@ pub(crate) struct Stretch {
     pub(crate) start: Nanos,
     /// ... to here.
     pub(crate) end: Nanos,
-    /// The samples. What they stand for is what the stretch has of them, in wall time no more than its length.
+    /// The samples, with what they stand for.
     pub(crate) run: Run,
+}
+
+/// What becomes of a sample that stands for time which others have taken as well: a running one stands for all that the
+/// thread ran since the one before, with waits in between, or for the time since a tick of another CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Overlaps {
+    /// It reaches back to the one before it and no further: all that is shown lies where it was. Sums of what is shown are
+    /// biased.
+    Cut,
+    /// It keeps all its wall time, and those before it are moved to earlier times as far as needed.
+    Move,
 }
 
 impl Stretch {
@@ -45,19 +56,37 @@ pub(crate) fn stretches(
     profile: &Profile,
     thread: ThreadId,
     beginning: Timestamp,
+    overlaps: Overlaps,
 ) -> impl Iterator<Item = Stretch> {
     let runs = profile.timeline(thread).into_iter().flatten();
     let (sums, mut known): (Vec<Run>, Vec<Run>) = runs.partition(|run| run.is_sum);
     known.sort_by_key(|run| run.last);
-    let mut laid = lay_known(known, beginning);
+    let mut laid = match overlaps {
+        Overlaps::Cut => lay_cut(known, beginning),
+        Overlaps::Move => lay_whole(known, beginning),
+    };
     if !sums.is_empty() {
         lay_sums(&mut laid, sums, beginning);
     }
     laid.into_iter()
 }
 
+/// Lays each run where it ended, or as much earlier as those after it need.
+fn lay_whole(known: Vec<Run>, beginning: Timestamp) -> Vec<Stretch> {
+    let mut laid = Vec::with_capacity(known.len());
+    let mut limit = Nanos::from_nanos(u64::MAX);
+    for run in known.into_iter().rev() {
+        let end = run.last.since(beginning).min(limit);
+        let start = end.saturating_sub(run.weights.wall);
+        laid.push(Stretch { start, end, run });
+        limit = start;
+    }
+    laid.reverse();
+    laid
+}
+
 /// Lays each run where it ended. What a running sample stands for before a wait is left out: what ran then is not known.
-fn lay_known(known: Vec<Run>, beginning: Timestamp) -> Vec<Stretch> {
+fn lay_cut(known: Vec<Run>, beginning: Timestamp) -> Vec<Stretch> {
     let mut laid = Vec::with_capacity(known.len());
     let mut before = Nanos::ZERO;
     for mut run in known {

@@ -253,6 +253,7 @@ fn state_entry(roster: &Roster, thread: &Thread) -> StateEntry {
         gil_last_holder: address(gil.map(|gil| gil.last_holder)),
         gil_locked: address(gil.map(|gil| gil.locked)),
         code_count: address(main.and_then(|main| main.code_count)),
+        first_state: address(interpreter.map(|interpreter| interpreter.threads_head)),
     }
 }
 
@@ -290,7 +291,7 @@ fn layout(offsets: &Offsets, always_send_names: bool) -> Layout {
         },
         code_count_size: offsets.interpreter.code_count.map_or(0, CodeCount::size),
         place: 0,
-        padding: 0,
+        thread_next: thread.next.offset(),
     }
 }
 

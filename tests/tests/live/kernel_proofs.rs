@@ -119,6 +119,7 @@ impl Subject {
             gil_last_holder: 0,
             gil_locked: 0,
             code_count: std::ptr::from_ref(&*self.count).addr() as u64,
+            first_state: 0,
         };
         kernel.set_layout(Pid::new(std::process::id()), &Self::layout())?;
         Ok(kernel.set_thread(own_thread(), &ThreadEntry::new(vec![state]))?)

@@ -8,6 +8,7 @@ mod in_kernel;
 mod in_the_way;
 mod launch;
 mod modes;
+mod naps;
 mod off_cpu;
 mod own_namespace;
 mod reused_numbers;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
             in_the_way,
             launch,
             modes,
+            naps,
             off_cpu,
             own_namespace,
             reused_numbers,

@@ -553,6 +553,64 @@ static ALWAYS_INLINE const struct thread_state *running_state(const struct threa
     return &thread->states[0];
 }
 
+/* Copies a thread state; returns whether it is one of the current thread, in the interpreter of the one that was told. */
+static ALWAYS_INLINE int copy_state(const struct layout *layout, struct stack_record *record,
+                                    const struct thread_state *told, u64 address) {
+    u32 size = layout->thread_size;
+    if (size > THREAD_BYTES)
+        size = THREAD_BYTES;
+    record->thread_state = address;
+    /* The memory of a process goes before its last thread does. */
+    if (bpf_probe_read_user(record->thread_copy, size, at(address)) != 0)
+        return 0;
+    return field(record->thread_copy, layout->thread_interpreter, THREAD_BYTES) == told->interpreter &&
+           field(record->thread_copy, layout->thread_id, THREAD_BYTES) == told->thread_id;
+}
+
+/* The innermost frame of the thread state that was copied. */
+static ALWAYS_INLINE u64 innermost_frame(const struct layout *layout, const struct stack_record *record) {
+    u64 frame = field(record->thread_copy, layout->thread_frame, THREAD_BYTES);
+    if (layout->cframe_current_frame != NO_OFFSET && frame)
+        frame = read_pointer(frame + layout->cframe_current_frame);
+    return frame;
+}
+
+/* Where the outermost frame says that its caller is. */
+static ALWAYS_INLINE u64 outermost_caller(const struct layout *layout, const struct stack_record *record) {
+    return layout->thread_base_frame == NO_OFFSET
+               ? 0
+               : field(record->thread_copy, layout->thread_base_frame, THREAD_BYTES);
+}
+
+/* Copies the thread state in which the thread runs; returns whether there is one.
+ *
+ * A thread of C code that calls Python (PyGILState_Ensure) has a new thread state in each call, mostly but not always at the
+ * address of the one before. What was freed may still look like one that runs nothing. Its own is then the one that
+ * holds the GIL, or where the call has released that, one of the youngest. */
+static ALWAYS_INLINE int copy_running_state(const struct layout *layout, struct stack_record *record,
+                                            const struct thread_state *told, const struct piece *piece) {
+    if (copy_state(layout, record, told, told->state)) {
+        u64 frame = innermost_frame(layout, record);
+        if (frame && frame != outermost_caller(layout, record))
+            return 1;
+    }
+    if (told->gil_locked && (u32)number_at(piece, told->gil_locked) == 1) {
+        u64 holder = number_at(piece, told->gil_last_holder);
+        if (holder != told->state && copy_state(layout, record, told, holder)) {
+            record->holds_gil = 1;
+            return 1;
+        }
+    }
+    u64 next = told->first_state ? read_pointer(told->first_state) : 0;
+#pragma clang loop unroll(disable)
+    for (u32 i = 0; i < SEARCHED_STATES && next; i++) {
+        if (next != told->state && copy_state(layout, record, told, next))
+            return 1;
+        next = field(record->thread_copy, layout->thread_next, THREAD_BYTES);
+    }
+    return copy_state(layout, record, told, told->state);
+}
+
 /* What all code objects have in common that are met while none was freed (3.14+) or made (3.13): whichever was at an
  * address then is the one that is there now, so that it need not be looked at again. Where nothing tells that, those
  * that are met in this walk.
@@ -636,29 +694,15 @@ static ALWAYS_INLINE u32 walk_thread(struct workspace *workspace, struct look *l
     const struct thread_state *state = running_state(thread, record, window, &piece);
     u64 count_of_codes = state->code_count ? number_at(&piece, state->code_count) : 0;
     u64 proof = proof_of_codes(layout, look, count_of_codes, record);
-    record->thread_state = state->state;
-    u32 size = layout->thread_size;
-    if (size > THREAD_BYTES)
-        size = THREAD_BYTES;
-    /* The memory of a process goes before its last thread does. */
-    if (bpf_probe_read_user(record->thread_copy, size, at(state->state)) != 0)
+    if (!copy_running_state(layout, record, state, &piece))
         return OUTCOME_CHANGED_THREAD;
-    if (field(record->thread_copy, layout->thread_interpreter, THREAD_BYTES) != state->interpreter ||
-        field(record->thread_copy, layout->thread_id, THREAD_BYTES) != state->thread_id)
-        return OUTCOME_CHANGED_THREAD;
-    u64 leaf = field(record->thread_copy, layout->thread_frame, THREAD_BYTES);
-    if (layout->cframe_current_frame != NO_OFFSET && leaf) {
-        leaf = read_pointer(leaf + layout->cframe_current_frame);
-    }
     struct walk walk = {
         .layout = layout,
         .record = record,
         .head = workspace->head,
         .window = window,
-        .next = leaf,
-        .end = layout->thread_base_frame == NO_OFFSET
-                   ? 0
-                   : field(record->thread_copy, layout->thread_base_frame, THREAD_BYTES),
+        .next = innermost_frame(layout, record),
+        .end = outermost_caller(layout, record),
         .proof = proof,
         .sent = sent,
         .group = record->process,

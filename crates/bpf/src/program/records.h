@@ -78,7 +78,8 @@ struct layout {
     u32 code_count_size;
     /* Which of the `looks` is this process's. */
     u32 place;
-    u32 padding;
+    /* PyThreadState: the next one of its interpreter. */
+    u32 thread_next;
 };
 
 /* What the program keeps of a process: its count of code objects as it was last found, when that was, and since when it
@@ -90,8 +91,8 @@ struct look {
     u64 padding[5];
 };
 
-/* A thread state, and what must stand in it; the addresses of its GIL's fields and of its interpreter's count of code
- * objects, 0 where there are none. */
+/* A thread state, and what must stand in it; the addresses of its GIL's fields, of its interpreter's count of code objects
+ * and of its interpreter's pointer to the first of its thread states, 0 where there are none. */
 struct thread_state {
     u64 state;
     u64 interpreter;
@@ -99,7 +100,11 @@ struct thread_state {
     u64 gil_last_holder;
     u64 gil_locked;
     u64 code_count;
+    u64 first_state;
 };
+
+/* So many thread states of an interpreter are searched, the youngest first, for the one of a thread that has a new one. */
+#define SEARCHED_STATES 8
 
 /* A thread that runs in several interpreters has several thread states, the youngest first; one that runs no Python
  * has none. */

@@ -140,12 +140,15 @@ fn sum_is_split_over_free_times() {
 }
 
 #[test]
-fn running_sample_reaches_back_to_the_wait_before_it() {
+fn running_sample_keeps_its_time_and_in_a_trace_reaches_back_to_the_wait_before_it() {
     // It stands for all that ran since the sample at 60. Which function ran before the wait is not known.
     let mut profile = recording(&[(60, 60, 60, &["f"]), (100, 20, 20, &["g"])]);
     record_wait(&mut profile, "nap", 95, 20, None);
-    let all = [(60, "f"), (15, ""), (20, "nap"), (5, "g")];
-    assert_eq!(pieces(&profile, Weight::Wall), expected(&all));
+    assert_eq!(pieces(&profile, Weight::Wall), expected(&[(60, "f"), (20, "nap"), (20, "g")]));
+    let slices = trace(&profile, Weight::Wall).slices.into_iter();
+    let lengths: Vec<_> = slices.map(|slice| (slice.end - slice.start, slice.name)).collect();
+    let slice = |millis: u64, name: &str| (millis * 1_000, name.to_owned());
+    assert_eq!(lengths, [slice(60, "f"), slice(20, "nap"), slice(5, "g")]);
 }
 
 #[test]

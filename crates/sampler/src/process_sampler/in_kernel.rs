@@ -266,9 +266,17 @@ impl ProcessSampler {
         if self.options.gil_only && !record.holds_gil() {
             return Ok(None);
         }
-        let index = self.probe.roster.find(record.thread_state()).ok_or(LossReason::ThreadEnded)?;
+        let index = self.thread_of(record).ok_or(LossReason::ThreadEnded)?;
         let stack = self.in_kernel.named(target, record, &raw, &mut self.code_names, profile)?;
         Ok(stack.map(|stack| (index, stack)))
+    }
+
+    /// The thread that a record is of, by its index: the program also meets it in a thread state that is too young to be known
+    /// here. Of several states it says which.
+    fn thread_of(&self, record: &StackRecord<'_>) -> Option<usize> {
+        let roster = &self.probe.roster;
+        let of_kernel_thread = || roster.threads.iter().position(|thread| thread.tid == record.thread());
+        roster.find(record.thread_state()).or_else(of_kernel_thread)
     }
 
     /// On a stack that was read from outside, where in the kernel its thread waits, if that was asked for. Of one that
@@ -299,8 +307,9 @@ impl ProcessSampler {
         let thread = self.thread_id(profile, index);
         let known = &mut self.probe.roster.threads[index];
         let cpu = exactly.unwrap_or(by_tick);
-        // A thread that has moved from one CPU to another is met by both clocks: never for more than went by.
-        let wall = exactly.unwrap_or_else(|| by_tick.min(record.time().since(known.counted_until)));
+        // Of a thread that has moved to another CPU since its last sample this may be more than went by since then. To cut it
+        // would bias the sum.
+        let wall = cpu;
         known.counted_until = record.time();
         profile.record(Sample {
             at: record.time(),
