@@ -98,9 +98,10 @@ fn may_come_up(error: &AttachError, waited: Duration) -> bool {
         | AttachError::NotPython { what: NotPython::NoModule, .. } => true,
         // While the loader is at work, half of a Python may be there.
         AttachError::Unreadable { .. } => waited < PATIENCE,
-        AttachError::NotPermitted(_) | AttachError::NotPython { .. } | AttachError::UnknownVersion { .. } => {
-            false
-        }
+        AttachError::NotPermitted(_)
+        | AttachError::NoAnswer(_)
+        | AttachError::NotPython { .. }
+        | AttachError::UnknownVersion { .. } => false,
     }
 }
 
@@ -118,6 +119,9 @@ fn explain(pid: Pid, error: &AttachError) -> Failure {
             failure.with_advice("a newer version of the profiler, which may know it")
         }
         AttachError::NotInitialised(_) => not_initialised(pid, failure),
+        AttachError::NoAnswer(_) => failure.with_advice(
+            "again when what provides its pages answers: a network file system, a userfaultfd handler",
+        ),
         AttachError::NotPython { .. } | AttachError::Unreadable { .. } => failure,
     }
 }

@@ -108,6 +108,7 @@ fn report_left_out(pid: Pid, error: &AttachError) {
         | AttachError::NotInitialised(_)
         | AttachError::NotPython { what: NotPython::NoModule, .. } => {}
         AttachError::NotPython { .. }
+        | AttachError::NoAnswer(_)
         | AttachError::UnknownVersion { .. }
         | AttachError::Unreadable { .. } => say(format_args!("left out: {error}")),
     }

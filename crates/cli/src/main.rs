@@ -24,6 +24,7 @@ mod sampling;
 mod source;
 mod top;
 mod tree_cost;
+mod watchdog;
 mod window;
 
 use std::process::ExitCode;

@@ -2,17 +2,20 @@
 
 use std::io;
 use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
 use profiler_model::{LossReason, Nanos};
+use profiler_os::clock;
 use profiler_os::launch::{CommandEnd, InvokingUser, Streams};
 use profiler_os::priority::LargerShare;
 use profiler_os::signals::{self, Received, Signals, UserSignal};
-use profiler_output::{ViewOptions, write_ledger, write_ledger_json};
+use profiler_output::{Format, ViewOptions, write_ledger, write_ledger_json};
 use profiler_profile::{Ledger, Profile};
 use profiler_sampler::{End, SamplerOptions};
 
+use crate::FAILED;
 use crate::attach::{expect_free, expect_own_proc, expect_tracing};
 use crate::command::RunningCommand;
 use crate::destination::{Destination, DestinationError};
@@ -20,13 +23,14 @@ use crate::failure::Failure;
 use crate::flags::Mode;
 use crate::kernel_clocks::await_clocks;
 use crate::launch::{end_after_time, launch, source_of, status_of};
-use crate::messages::{counted, say};
+use crate::messages::{counted, report, say};
 use crate::plan::{Output, RecordPlan, Subject};
 use crate::progress::ProgressLine;
 use crate::rescue::write_or_keep;
 use crate::sampling::{Sampling, Wanted};
 use crate::source::Source;
 use crate::tree_cost;
+use crate::watchdog::Watchdog;
 
 /// Records as planned; returns the exit status.
 ///
@@ -43,13 +47,16 @@ pub fn run(plan: &RecordPlan) -> anyhow::Result<u8> {
     expect_tracing(sampling.options.kind)?;
     let signals = Signals::install().context("cannot handle signals")?;
     let user = InvokingUser::behind_sudo();
-    let destinations = Destinations::prove(plan, user.as_ref(), &signals)?;
+    let destinations = Shared::new(Destinations::prove(plan, user.as_ref(), &signals)?);
+    let watchdog = watch_for_hang(plan, &destinations);
     match &plan.subject {
         Subject::Process(pid) => {
             let source = Source::of(*pid, plan.subprocesses)?;
             expect_free(*pid, sampling.options.kind)?;
             await_clocks(&signals)?;
-            Recording::of(plan, source, sampling, &signals, None).write(plan, destinations, &signals)?;
+            let recording = Recording::of(plan, source, sampling, &signals, &watchdog, None);
+            drop(watchdog);
+            recording.write(&Drawing::of(plan), destinations.take(), Some(&signals))?;
             Ok(0)
         }
         Subject::Command { program, arguments } => {
@@ -57,7 +64,68 @@ pub fn run(plan: &RecordPlan) -> anyhow::Result<u8> {
             // Before the command begins, so that nothing of it is missed.
             await_clocks(&signals)?;
             let command = launch(program, arguments, user, &signals, Streams::own())?;
-            record_command(plan, sampling, command, &signals, destinations)
+            record_command(plan, sampling, command, &signals, (watchdog, destinations))
+        }
+    }
+}
+
+/// Writes what was recorded if the main thread hangs.
+fn watch_for_hang(plan: &RecordPlan, destinations: &Shared) -> Watchdog {
+    let (drawing, destinations) = (Drawing::of(plan), destinations.clone());
+    let title = plan.subject.process().map(|pid| format!("process {pid}")).unwrap_or_default();
+    Watchdog::start(move |profile| {
+        let written = match profile {
+            Some(profile) => {
+                let recording = Recording { profile, stop: Stop::TargetSilent, title };
+                recording.write(&drawing, destinations.take(), None)
+            }
+            None => Err(Failure::new(
+                "the process does not answer: the kernel waits for its memory or for a file",
+            )
+            .with_advice(
+                "again when what provides them answers: a network file system, a userfaultfd handler",
+            )
+            .into()),
+        };
+        match written {
+            Ok(()) => 0,
+            Err(error) => {
+                report(&error);
+                FAILED
+            }
+        }
+    })
+}
+
+/// How what was recorded is drawn.
+struct Drawing {
+    format: &'static dyn Format,
+    view: ViewOptions,
+    sampler: SamplerOptions,
+}
+
+impl Drawing {
+    fn of(plan: &RecordPlan) -> Self {
+        Drawing { format: plan.format, view: plan.view.clone(), sampler: plan.sampler }
+    }
+}
+
+/// Where the results go, for the thread that writes them first.
+#[derive(Clone)]
+struct Shared(Arc<Mutex<Option<Destinations>>>);
+
+impl Shared {
+    fn new(destinations: Destinations) -> Self {
+        Shared(Arc::new(Mutex::new(Some(destinations))))
+    }
+
+    /// The destinations; waits for the end of the program where another thread has them.
+    fn take(&self) -> Destinations {
+        loop {
+            match self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                Some(destinations) => return destinations,
+                None => std::thread::park(),
+            }
         }
     }
 }
@@ -107,10 +175,10 @@ fn record_command(
     sampling: Sampling,
     mut command: RunningCommand,
     signals: &Signals,
-    destinations: Destinations,
+    results: (Watchdog, Shared),
 ) -> anyhow::Result<u8> {
     match source_of(&mut command, plan.subprocesses, plan.duration, signals)? {
-        Ok(source) => record_source(plan, source, sampling, command, signals, destinations),
+        Ok(source) => record_source(plan, source, sampling, command, signals, results),
         Err(missing) => missing.status(&mut command, plan.keep_running, signals),
     }
 }
@@ -121,11 +189,12 @@ fn record_source(
     sampling: Sampling,
     mut command: RunningCommand,
     signals: &Signals,
-    destinations: Destinations,
+    (watchdog, destinations): (Watchdog, Shared),
 ) -> anyhow::Result<u8> {
-    let recording = Recording::of(plan, source, sampling, signals, Some(&mut command));
+    let recording = Recording::of(plan, source, sampling, signals, &watchdog, Some(&mut command));
+    drop(watchdog);
     let stop = recording.stop;
-    let written = recording.write(plan, destinations, signals);
+    let written = recording.write(&Drawing::of(plan), destinations.take(), Some(signals));
     let end = end_of_command(&mut command, stop, plan.keep_running, signals)?;
     status_of(end, written)
 }
@@ -139,7 +208,7 @@ fn end_of_command(
     signals: &Signals,
 ) -> anyhow::Result<Option<CommandEnd>> {
     match stop {
-        Stop::TargetEnded | Stop::Signal(_) => command.wait(signals).map(Some),
+        Stop::TargetEnded | Stop::TargetSilent | Stop::Signal(_) => command.wait(signals).map(Some),
         Stop::TimeOver(_) => {
             let end = command.end()?;
             if end.is_some() {
@@ -158,6 +227,8 @@ pub enum Stop {
     TimeOver(Duration),
     /// What was recorded has ended.
     TargetEnded,
+    /// The memory of what was recorded does not answer.
+    TargetSilent,
     /// A signal came.
     Signal(Received),
 }
@@ -167,6 +238,7 @@ impl std::fmt::Display for Stop {
         match self {
             Stop::TimeOver(duration) => write!(f, "{} s are over", duration.as_secs_f64()),
             Stop::TargetEnded => f.write_str("the process ended"),
+            Stop::TargetSilent => f.write_str("the memory of the process does not answer"),
             Stop::Signal(received) => f.write_str(match received.signal {
                 UserSignal::Interrupt => "interrupted",
                 UserSignal::Terminate => "asked to terminate",
@@ -205,6 +277,7 @@ impl Recording {
         source: Source,
         sampling: Sampling,
         signals: &Signals,
+        watchdog: &Watchdog,
         mut command: Option<&mut RunningCommand>,
     ) -> Self {
         say(format_args!("{}", beginning(&source, plan)));
@@ -221,7 +294,9 @@ impl Recording {
         let mut session = source.session(plan.subprocesses, sampling.options);
         sampling.begin(&mut session);
         signals::set_farewell(Some(&NOT_WRITTEN));
-        let end = session.run(&mut profile, limit, &mut |progress, _| {
+        watchdog.end_at(limit.map(|limit| clock::now() + limit));
+        let end = session.run(&mut profile, limit, &mut |progress, profile| {
+            watchdog.keep(profile);
             line.update(progress);
             stop = take_end_signal(signals, command.as_deref_mut());
             if stop.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -229,6 +304,7 @@ impl Recording {
         match end {
             // Ctrl-C on the terminal ends a command sooner than it is noticed here.
             End::TargetEnded => stop = take_end_signal(signals, None),
+            End::TargetSilent => stop = Some(Stop::TargetSilent),
             End::TimeOver => stop = plan.duration.map(Stop::TimeOver),
             End::Asked => {}
         }
@@ -240,10 +316,15 @@ impl Recording {
         Recording { profile, stop, title }
     }
 
-    /// Writes the view and tells how the recording went.
-    fn write(self, plan: &RecordPlan, destinations: Destinations, signals: &Signals) -> anyhow::Result<()> {
+    /// Writes the view and tells how the recording went. With `signals` the user is waited for where there is no room for it.
+    fn write(
+        self,
+        drawing: &Drawing,
+        destinations: Destinations,
+        signals: Option<&Signals>,
+    ) -> anyhow::Result<()> {
         say(format_args!("stopped: {}", self.stop));
-        let written = self.write_view(plan, &destinations.view, signals);
+        let written = self.write_view(drawing, &destinations.view, signals);
         let ledger = self.profile.ledger();
         // A stderr that cannot be written is no reason to fail.
         let _ = write_ledger(ledger, &mut io::stderr());
@@ -258,16 +339,17 @@ impl Recording {
 
     fn write_view(
         &self,
-        plan: &RecordPlan,
+        drawing: &Drawing,
         destination: &Destination,
-        signals: &Signals,
+        signals: Option<&Signals>,
     ) -> anyhow::Result<()> {
         let ledger = self.profile.ledger();
         if ledger.shown() == 0 {
-            return Err(no_samples(ledger, &plan.sampler).into());
+            return Err(no_samples(ledger, &drawing.sampler).into());
         }
-        let view = ViewOptions { title: self.title.clone(), ..plan.view.clone() };
-        let name = write_or_keep(destination, signals, &|out| plan.format.write(&self.profile, &view, out))?;
+        let view = ViewOptions { title: self.title.clone(), ..drawing.view.clone() };
+        let render: &dyn Fn(&mut dyn io::Write) -> _ = &|out| drawing.format.write(&self.profile, &view, out);
+        let name = write_or_keep(destination, signals, render)?;
         say(format_args!("wrote {name}: {}", counted(ledger.shown(), "sample")));
         Ok(())
     }

@@ -29,13 +29,14 @@ const LONGEST_WAIT_ALONE: Duration = Duration::from_secs(600);
 /// Between two looks whether a signal came.
 const LOOK_GAP: Nanos = Nanos::from_nanos(100_000_000);
 
-/// Writes what `render` renders to `destination`; returns what was written, as messages call it.
+/// Writes what `render` renders to `destination`; returns what was written, as messages call it. Without `signals` nobody can be
+/// waited for, so that nothing is kept in memory.
 ///
 /// # Errors
 /// When it cannot be written there, even if it was written elsewhere: the error says where.
 pub fn write_or_keep(
     destination: &Destination,
-    signals: &Signals,
+    signals: Option<&Signals>,
     render: &Render<'_>,
 ) -> anyhow::Result<String> {
     let failed = match destination.write(render) {
@@ -47,7 +48,10 @@ pub fn write_or_keep(
         Ok(name) => Err(Failure::new(format!("{failed}; the result was written to {name} instead")).into()),
         Err(also_failed) => {
             say(format_args!("{failed}; {also_failed}"));
-            keep_in_memory(destination, path, failed, signals, render)
+            match signals {
+                Some(signals) => keep_in_memory(destination, path, failed, signals, render),
+                None => Err(failed.into()),
+            }
         }
     }
 }

@@ -16,6 +16,7 @@ use profiler_os::signals::{Signals, UserSignal};
 use profiler_os::{Process, clock};
 use profiler_output::{ViewOptions, write_ledger};
 use profiler_profile::{Ledger, Profile};
+use profiler_sampler::End;
 use profiler_tui::{Feed, Update};
 
 use crate::attach::{expect_free, expect_own_proc, expect_tracing};
@@ -206,14 +207,14 @@ impl Watched {
         let mut by_signal = false;
         let mut session = source.session(plan.subprocesses, sampling.options);
         sampling.begin(&mut session);
-        session.run(&mut profile, None, &mut |_, profile| {
+        let end = session.run(&mut profile, None, &mut |_, profile| {
             window.show(feeder.update_if_due(profile));
             by_signal = take_end_signal(signals, command.as_deref_mut()).is_some();
             window.serve(Duration::ZERO);
             if by_signal || window.is_closed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         if !by_signal && !window.is_closed() {
-            window.show(Some(feeder.last_update(&mut profile)));
+            window.show(Some(feeder.last_update(&mut profile, end)));
         }
         // What is on the screen stays there until the user has seen enough.
         while !by_signal && !window.is_closed() {
@@ -256,9 +257,12 @@ impl Feeder {
     }
 
     /// What was new when sampling ended by itself.
-    fn last_update(&mut self, profile: &mut Profile) -> Update {
-        let end = Some("the process has ended".to_owned());
-        Update { end, ..self.feed.update(profile, clock::now()) }
+    fn last_update(&mut self, profile: &mut Profile, end: End) -> Update {
+        let end = match end {
+            End::TargetSilent => "the memory of the process does not answer",
+            End::TargetEnded | End::TimeOver | End::Asked => "the process has ended",
+        };
+        Update { end: Some(end.to_owned()), ..self.feed.update(profile, clock::now()) }
     }
 }
 

@@ -19,6 +19,9 @@ pub enum ReadError {
     /// The operating system refuses to let this process be read.
     #[error("reading the process is not permitted")]
     NotPermitted,
+    /// A read did not come back in time, as the kernel waits for a page. Nothing more is read of this process.
+    #[error("the memory of the process did not answer")]
+    NoAnswer,
     /// A length read from the target is beyond the named limit of its reader.
     #[error("a length of {length} at {at} is beyond the limit of {limit}")]
     TooLong {
@@ -59,7 +62,7 @@ pub trait ReadMemory {
     /// many were filled. A live process does this in as few system calls as possible.
     ///
     /// # Errors
-    /// Only when nothing of the process can be read any more (it ended, or permission is lacking).
+    /// Only when nothing of the process can be read any more (it ended, does not answer, or permission is lacking).
     fn read_batch(&self, requests: &mut [ReadRequest<'_>]) -> Result<usize, ReadError> {
         for (done, request) in requests.iter_mut().enumerate() {
             match self.read(request.at, request.into) {

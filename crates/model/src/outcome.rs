@@ -41,11 +41,13 @@ pub enum LossReason {
     NotTaken,
     /// The lists of interpreters or threads lead nowhere, or back into themselves.
     ListsUnreadable,
+    /// The process was dropped: a page of its memory did not come in time.
+    NoAnswer,
 }
 
 impl LossReason {
     /// All reasons, in the order in which they are shown.
-    pub const ALL: [LossReason; 18] = [
+    pub const ALL: [LossReason; 19] = [
         LossReason::Late,
         LossReason::Moved,
         LossReason::GilMoved,
@@ -64,6 +66,7 @@ impl LossReason {
         LossReason::RateLimited,
         LossReason::NotTaken,
         LossReason::ListsUnreadable,
+        LossReason::NoAnswer,
     ];
 }
 
@@ -88,6 +91,7 @@ impl fmt::Display for LossReason {
             LossReason::RateLimited => "kernel limits the rate (sysctl kernel.perf_event_max_sample_rate)",
             LossReason::NotTaken => "stack not taken",
             LossReason::ListsUnreadable => "lists of threads could not be read",
+            LossReason::NoAnswer => "memory did not answer",
         })
     }
 }

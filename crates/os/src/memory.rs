@@ -1,239 +1,191 @@
-//! Reading a live process's memory: `process_vm_readv`, or `/proc/PID/mem` where the kernel has no such call
-//! (Flatcar's is built without) or a system call filter forbids it (Docker's did up to Linux 4.8).
+//! The memory of a live process, read without ever waiting long for it.
 //!
-//! Neither stops the process. Not for core files or snapshots: those implement `ReadMemory` elsewhere.
+//! Pages in memory are read by the calling thread. A page that is not may take long to come, or never come: a worker
+//! reads it, and the caller waits only so long. A process whose memory does not answer in time is not read any more.
+//!
+//! Not for core files or snapshots: those implement `ReadMemory` elsewhere.
 
-use std::cell::RefCell;
-use std::fs::File;
-use std::io::{self, IoSliceMut};
-use std::os::unix::fs::FileExt;
+use std::cell::{Cell, RefCell};
 
-use nix::errno::Errno;
-use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use profiler_memory::{ReadError, ReadMemory, ReadRequest};
-use profiler_model::{Pid, RemoteAddr};
+use profiler_model::{Nanos, Pid, RemoteAddr, Timestamp};
 
-use crate::Process;
+use crate::clock;
+use crate::direct_memory::DirectMemory;
+use crate::patience::Pending;
+use crate::ptrace;
+use crate::residency::Residency;
 
-/// The kernel takes at most this many pieces a call (`UIO_MAXIOV`).
-const MAX_PIECES: usize = 1024;
+/// Memory that has not answered by then does not answer. A page comes from a slow disk within some tens of milliseconds.
+const MAX_WAIT: Nanos = Nanos::from_nanos(500_000_000);
+
+/// While a thread is stopped, a page is waited for only so long at a time; the sample is lost.
+const MAX_WAIT_WHILE_STOPPED: Nanos = Nanos::from_nanos(2_000_000);
 
 /// The memory of a running process.
 #[derive(Debug)]
 pub struct ProcessMemory {
     pid: Pid,
-    /// Opened when `process_vm_readv` turns out to be missing or forbidden, and used from then on.
-    file: RefCell<Option<File>>,
+    direct: DirectMemory,
+    residency: RefCell<Residency>,
+    /// What was given up while a thread was stopped, and may still come.
+    late: RefCell<Option<LateRead>>,
+    is_silent: Cell<bool>,
+}
+
+/// A read by a worker.
+#[derive(Debug)]
+struct LateRead {
+    since: Timestamp,
+    answer: Pending<Result<Vec<u8>, ReadError>>,
 }
 
 impl ProcessMemory {
     /// The memory of the process `pid`. Nothing is asked of the system yet: the first read tells whether
     /// it may be read.
     pub fn new(pid: Pid) -> Self {
-        ProcessMemory { pid, file: RefCell::new(None) }
-    }
-
-    /// Fills at most [`MAX_PIECES`] requests in order; how many were filled completely.
-    fn read_pieces(&self, requests: &mut [ReadRequest<'_>]) -> Result<usize, ReadError> {
-        if self.file.borrow().is_some() {
-            return self.read_pieces_from_file(requests);
-        }
-        match self.call(requests) {
-            Ok(filled) => Ok(filled),
-            Err(Errno::EFAULT) => Ok(0),
-            // Also if only the first thread has ended: then the file of another one has the memory.
-            Err(Errno::ESRCH) if !Process::new(self.pid).is_alive() => Err(ReadError::ProcessEnded),
-            // Whether it is the call that is refused or the process, the file tells.
-            Err(_) => {
-                *self.file.borrow_mut() = Some(self.open()?);
-                self.read_pieces_from_file(requests)
-            }
+        ProcessMemory {
+            pid,
+            direct: DirectMemory::new(pid),
+            residency: RefCell::new(Residency::new(pid)),
+            late: RefCell::default(),
+            is_silent: Cell::new(false),
         }
     }
 
-    /// One call of `process_vm_readv`.
-    fn call(&self, requests: &mut [ReadRequest<'_>]) -> Result<usize, Errno> {
-        let remote: Vec<RemoteIoVec> = requests
-            .iter()
-            .map(|r| RemoteIoVec { base: r.at.as_u64() as usize, len: r.into.len() })
-            .collect();
-        let mut local: Vec<IoSliceMut<'_>> = requests.iter_mut().map(|r| IoSliceMut::new(r.into)).collect();
-        let pid = nix::unistd::Pid::from_raw(self.pid.as_u32() as i32);
-        let mut bytes = process_vm_readv(pid, &mut local, &remote)?;
-        let is_filled = |piece: &&RemoteIoVec| {
-            let whole = bytes >= piece.len;
-            bytes = bytes.saturating_sub(piece.len);
-            whole
-        };
-        Ok(remote.iter().take_while(is_filled).count())
-    }
-
-    fn open(&self) -> Result<File, ReadError> {
-        File::open(Process::new(self.pid).folder().join("mem")).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => ReadError::ProcessEnded,
-            // An ended process that its parent has not taken note of yet.
-            _ if error.raw_os_error() == Some(libc::ESRCH) => ReadError::ProcessEnded,
-            _ => ReadError::NotPermitted,
-        })
-    }
-
-    fn read_pieces_from_file(&self, requests: &mut [ReadRequest<'_>]) -> Result<usize, ReadError> {
-        for (filled, request) in requests.iter_mut().enumerate() {
-            if !self.fill_from_file(request)? {
-                return Ok(filled);
-            }
-        }
-        Ok(requests.len())
-    }
-
-    /// Fills one request; `false` when some of it cannot be read.
-    fn fill_from_file(&self, request: &mut ReadRequest<'_>) -> Result<bool, ReadError> {
-        if request.into.is_empty() {
-            return Ok(true);
-        }
-        let mut file = self.file.borrow_mut();
-        if let Some(open) = file.as_ref()
-            && let Some(filled) = fill(open, request)
+    /// Reads what may not be in memory, by a worker. `false` if it cannot be read, or not while a thread is stopped.
+    fn read_patiently(&self, request: &mut ReadRequest<'_>) -> Result<bool, ReadError> {
+        if let Some(late) = self.late.take()
+            && self.wait_for(late)?.is_none()
         {
-            return Ok(filled);
+            return Ok(false);
         }
-        // The memory that was opened is gone: replaced by `exec`, or with the process.
-        let reopened = self.open()?;
-        let filled = fill(&reopened, request).ok_or(ReadError::ProcessEnded)?;
-        *file = Some(reopened);
-        Ok(filled)
+        let (pid, at, length) = (self.pid, request.at, request.into.len());
+        let read = move || {
+            let mut bytes = vec![0; length];
+            DirectMemory::new(pid).read(at, &mut bytes).map(|()| bytes)
+        };
+        let Ok(answer) = Pending::begin(read) else { return Err(self.fall_silent()) };
+        match self.wait_for(LateRead { since: clock::now(), answer })? {
+            Some(Ok(bytes)) => {
+                request.into.copy_from_slice(&bytes);
+                Ok(true)
+            }
+            Some(Err(ReadError::Unmapped(_))) | None => Ok(false),
+            Some(Err(error)) => Err(error),
+        }
     }
-}
 
-/// Fills a request from `/proc/PID/mem`; `None` when that memory does not exist any more, which is where the
-/// file ends.
-fn fill(file: &File, request: &mut ReadRequest<'_>) -> Option<bool> {
-    let mut done = 0;
-    while done < request.into.len() {
-        match file.read_at(&mut request.into[done..], request.at.offset(done as u64).as_u64()) {
-            Ok(0) => return None,
-            Ok(length) => done += length,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return None,
-            Err(_) => return Some(false),
+    /// Waits for a worker; `None` if it is still at it but has time left.
+    fn wait_for(&self, late: LateRead) -> Result<Option<Result<Vec<u8>, ReadError>>, ReadError> {
+        let left = (late.since + MAX_WAIT).since(clock::now());
+        let longest = if ptrace::is_holding() { MAX_WAIT_WHILE_STOPPED } else { MAX_WAIT };
+        match late.answer.wait(left.min(longest)) {
+            Some(answer) => Ok(Some(answer)),
+            None if left <= longest => Err(self.fall_silent()),
+            None => {
+                *self.late.borrow_mut() = Some(late);
+                Ok(None)
+            }
         }
     }
-    Some(true)
+
+    fn fall_silent(&self) -> ReadError {
+        self.is_silent.set(true);
+        ReadError::NoAnswer
+    }
 }
 
 impl ReadMemory for ProcessMemory {
     fn read(&self, at: RemoteAddr, into: &mut [u8]) -> Result<(), ReadError> {
-        match self.read_pieces(&mut [ReadRequest::new(at, into)])? {
+        match self.read_batch(&mut [ReadRequest::new(at, into)])? {
             1 => Ok(()),
             _ => Err(ReadError::Unmapped(at)),
         }
     }
 
     fn read_batch(&self, requests: &mut [ReadRequest<'_>]) -> Result<usize, ReadError> {
-        let mut filled = 0;
-        for pieces in requests.chunks_mut(MAX_PIECES) {
-            let asked = pieces.len();
-            let got = self.read_pieces(pieces)?;
-            filled += got;
-            if got < asked {
+        let mut done = 0;
+        while done < requests.len() {
+            if self.is_silent.get() {
+                return Err(ReadError::NoAnswer);
+            }
+            let resident = self.residency.borrow_mut().leading(&requests[done..]);
+            if resident > 0 {
+                let read = self.direct.read_batch(&mut requests[done..done + resident])?;
+                done += read;
+                if read < resident {
+                    break;
+                }
+            } else if self.read_patiently(&mut requests[done])? {
+                done += 1;
+            } else {
                 break;
             }
         }
-        Ok(filled)
+        Ok(done)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use memmap2::{MmapMut, MmapOptions};
+
     use super::*;
 
+    const PAGE: usize = 4096;
+
+    /// Two pages of this process: the first one is there, the second one never comes.
+    fn page_that_never_comes() -> MmapMut {
+        let mut map = MmapOptions::new().len(2 * PAGE).map_anon().unwrap();
+        map[0] = 7;
+        let start = map.as_ptr() as u64;
+        // SAFETY: the call takes a flag and returns a descriptor.
+        let handler = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC) } as i32;
+        assert!(handler >= 0, "userfaultfd: {}", std::io::Error::last_os_error());
+        // The structures of `UFFDIO_API` and `UFFDIO_REGISTER`: the version, and a range with the mode "missing".
+        let mut api: [u64; 3] = [0xaa, 0, 0];
+        let mut range: [u64; 4] = [start + PAGE as u64, PAGE as u64, 1, 0];
+        // SAFETY: the structure is of the size that the request names, and outlives the call.
+        let agreed = unsafe { libc::ioctl(handler, 0xc018_aa3f, api.as_mut_ptr()) };
+        // SAFETY: as above; nothing of this process touches the page that is registered.
+        let registered = unsafe { libc::ioctl(handler, 0xc020_aa00, range.as_mut_ptr()) };
+        assert_eq!((agreed, registered), (0, 0));
+        // The descriptor stays open: closed, it would give the page up.
+        map
+    }
+
     #[test]
-    fn a_batch_stops_at_the_first_hole_and_says_how_far_it_came() {
-        let own = [7u8; 64];
+    fn page_that_never_comes_silences_the_process_in_time() {
+        let map = page_that_never_comes();
         let memory = ProcessMemory::new(Pid::new(std::process::id()));
-        let here = RemoteAddr::new(own.as_ptr() as u64);
-        let (mut first, mut hole, mut last) = ([0u8; 64], [0u8; 8], [0u8; 64]);
-        let filled = memory
-            .read_batch(&mut [
-                ReadRequest::new(here, &mut first),
-                ReadRequest::new(RemoteAddr::new(8), &mut hole),
-                ReadRequest::new(here, &mut last),
-            ])
-            .unwrap();
-        assert_eq!((filled, first), (1, own));
-        assert_eq!(memory.read(RemoteAddr::new(8), &mut hole), Err(ReadError::Unmapped(RemoteAddr::new(8))));
-    }
-
-    /// The memory of a process, read through its file from the start.
-    fn from_file(pid: u32) -> ProcessMemory {
-        let memory = ProcessMemory::new(Pid::new(pid));
-        *memory.file.borrow_mut() = Some(memory.open().unwrap());
-        memory
-    }
-
-    #[test]
-    fn the_file_answers_as_the_call_does() {
-        let own = [7u8; 64];
-        let here = RemoteAddr::new(own.as_ptr() as u64);
-        let memory = from_file(std::process::id());
-        let (mut first, mut hole, mut last) = ([0u8; 64], [0u8; 8], [0u8; 64]);
-        let filled = memory
-            .read_batch(&mut [
-                ReadRequest::new(here, &mut first),
-                ReadRequest::new(here, &mut []),
-                ReadRequest::new(RemoteAddr::new(8), &mut hole),
-                ReadRequest::new(here, &mut last),
-            ])
-            .unwrap();
-        assert_eq!((filled, first), (2, own));
-        let nowhere = RemoteAddr::new(u64::MAX - 16);
-        assert_eq!(memory.read(nowhere, &mut hole), Err(ReadError::Unmapped(nowhere)));
+        let start = RemoteAddr::new(map.as_ptr() as u64);
+        let (mut there, mut never) = ([0; 1], [0; 8]);
+        let began = clock::now();
+        let read = memory.read_batch(&mut [
+            ReadRequest::new(start, &mut there),
+            ReadRequest::new(start.offset(PAGE as u64), &mut never),
+        ]);
+        assert_eq!((read, there), (Err(ReadError::NoAnswer), [7]));
+        assert!(clock::now().since(began) >= MAX_WAIT);
+        // From then on nothing is read and nothing is waited for.
+        assert_eq!(memory.read(start, &mut there), Err(ReadError::NoAnswer));
+        // What comes from another process is not concerned, nor is another reader of the same.
+        let another = ProcessMemory::new(Pid::new(std::process::id()));
+        assert_eq!(another.read(start, &mut there), Ok(()));
+        // The worker is inside the kernel with that page for as long as this process lives.
+        std::mem::forget(map);
     }
 
     #[test]
-    fn the_file_tells_exec_from_the_end() {
-        let mut child = std::process::Command::new("sh")
-            .args(["-c", "echo up; read line; exec cat"])
-            .stdin(std::process::Stdio::piped())
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
-        let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        let mut await_answer = || io::Read::read_exact(&mut stdout, &mut [0; 3]).unwrap();
-        let process = crate::Process::new(Pid::new(child.id()));
-        let start = || process.mappings().unwrap().first().unwrap().start;
-        await_answer();
-        let memory = from_file(child.id());
-        let mut magic = [0u8; 4];
-        memory.read(start(), &mut magic).unwrap();
-        assert_eq!(&magic, b"\x7fELF");
-        // What was opened is the memory of the shell; `cat` has its own.
-        io::Write::write_all(&mut stdin, b"go\nup\n").unwrap();
-        await_answer();
-        magic = [0; 4];
-        memory.read(start(), &mut magic).unwrap();
-        assert_eq!(&magic, b"\x7fELF");
-        let before = start();
-        child.kill().unwrap();
-        // Its stdout is closed when it exits; it stays a zombie until it is waited for.
-        io::Read::read_to_end(&mut stdout, &mut Vec::new()).unwrap();
-        assert_eq!(memory.read(before, &mut magic), Err(ReadError::ProcessEnded));
-        child.wait().unwrap();
-        assert_eq!(memory.read(before, &mut magic), Err(ReadError::ProcessEnded));
-    }
-
-    #[test]
-    fn many_pieces_are_read_in_several_calls() {
-        let own: Vec<u8> = (0..4000u32).map(|i| i as u8).collect();
+    fn pages_that_are_not_in_memory_are_read_all_the_same() {
+        let map = MmapOptions::new().len(100 * PAGE).map_anon().unwrap();
         let memory = ProcessMemory::new(Pid::new(std::process::id()));
-        let here = RemoteAddr::new(own.as_ptr() as u64);
-        let mut copies = vec![0u8; own.len()];
-        let mut requests: Vec<_> = copies
-            .chunks_mut(1)
-            .enumerate()
-            .map(|(i, b)| ReadRequest::new(here.offset(i as u64), b))
-            .collect();
-        assert_eq!(memory.read_batch(&mut requests), Ok(own.len()));
-        assert_eq!(copies, own);
+        let mut bytes = vec![1; 3 * PAGE];
+        let middle = RemoteAddr::new(map.as_ptr() as u64 + 50 * PAGE as u64);
+        assert_eq!(memory.read(middle, &mut bytes), Ok(()));
+        assert!(bytes.iter().all(|byte| *byte == 0));
+        let nowhere = RemoteAddr::new(8);
+        assert_eq!(memory.read(nowhere, &mut bytes), Err(ReadError::Unmapped(nowhere)));
     }
 }

@@ -10,6 +10,10 @@ use nix::errno::Errno;
 use profiler_model::{Nanos, NsTid, Pid, RemoteAddr, ThreadState, Tid, WaitReason};
 
 use crate::limits::KeepingRight;
+use crate::patience::Pending;
+
+/// Arguments that have not been read by then are not shown: they lie in the memory of the process.
+const MAX_WAIT_FOR_ARGUMENTS: Nanos = Nanos::from_nanos(500_000_000);
 
 /// One line of `/proc/PID/maps`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,9 +162,12 @@ impl Process {
     /// Its command line, arguments joined by blanks.
     ///
     /// # Errors
-    /// When the process is gone.
+    /// When the process is gone, or its memory, where the arguments are, does not answer in time.
     pub fn command_line(&self) -> io::Result<String> {
-        let raw = fs::read(self.folder().join("cmdline"))?;
+        let file = self.folder().join("cmdline");
+        let raw = Pending::begin(move || fs::read(file))?
+            .wait(MAX_WAIT_FOR_ARGUMENTS)
+            .unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))?;
         let arguments: Vec<_> = raw.split(|byte| *byte == 0).map(argument_text).collect();
         Ok(arguments.join(" ").trim_end().to_owned())
     }

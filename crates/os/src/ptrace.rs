@@ -8,6 +8,7 @@
 //! `nix` cannot be used for waiting: it fails on real-time signals, whose number its enum lacks, after the
 //! kernel has handed the report over, and the thread would stay stopped.
 
+use std::cell::Cell;
 use std::hint;
 use std::path::Path;
 use std::time::Duration;
@@ -91,7 +92,10 @@ impl Tracer {
                 detach(tid, 0);
                 Err(StopError::StoppedBySignal)
             }
-            Ok(waited) => Ok(StoppedThread { tid, waited, released: false }),
+            Ok(waited) => {
+                HELD.set(HELD.get() + 1);
+                Ok(StoppedThread { tid, waited, released: false })
+            }
             Err(StopError::TimedOut) => {
                 self.late.push(tid);
                 Err(StopError::TimedOut)
@@ -116,6 +120,16 @@ impl Tracer {
     pub fn has_late(&self) -> bool {
         !self.late.is_empty()
     }
+}
+
+thread_local! {
+    /// How many threads the calling thread holds stopped.
+    static HELD: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Whether the calling thread holds another one stopped.
+pub(crate) fn is_holding() -> bool {
+    HELD.get() > 0
 }
 
 /// A thread that stands still; it runs on when this is dropped.
@@ -150,6 +164,7 @@ impl StoppedThread {
     fn let_go(&mut self) {
         if !self.released {
             self.released = true;
+            HELD.set(HELD.get() - 1);
             detach(self.tid, self.waited.stop.to_deliver());
         }
     }

@@ -330,7 +330,8 @@ fn own(executable: &Candidate<'_>, memory: &impl ReadMemory) -> Option<Runtime> 
 
 /// Keeps the error that says most; one that concerns the whole process ends the search.
 fn keep_best(best: &mut Option<FindError>, error: FindError) -> Result<(), FindError> {
-    if matches!(error, FindError::Unreadable(ReadError::ProcessEnded | ReadError::NotPermitted)) {
+    use ReadError::{NoAnswer, NotPermitted, ProcessEnded};
+    if matches!(error, FindError::Unreadable(ProcessEnded | NotPermitted | NoAnswer)) {
         return Err(error);
     }
     let rank = |error: &FindError| match error {

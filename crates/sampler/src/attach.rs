@@ -49,6 +49,9 @@ pub enum AttachError {
     /// The operating system does not let us look into it.
     #[error("not permitted to look into process {0}")]
     NotPermitted(Pid),
+    /// A page of its memory did not come in time.
+    #[error("the memory of process {0} does not answer: the kernel waits for one of its pages")]
+    NoAnswer(Pid),
     /// It has no Python, or one that is not CPython 3.
     #[error("process {pid} ({executable}): {what}")]
     NotPython {
@@ -275,6 +278,7 @@ fn not_found(process: &Process, executable: &str, error: FindError) -> AttachErr
         FindError::UnknownVersion(version) => AttachError::UnknownVersion { pid, version },
         FindError::NotInitialised => AttachError::NotInitialised(pid),
         FindError::Unreadable(ReadError::ProcessEnded) => AttachError::ProcessEnded(pid),
+        FindError::Unreadable(ReadError::NoAnswer) => AttachError::NoAnswer(pid),
         FindError::Unreadable(ReadError::NotPermitted) => AttachError::NotPermitted(pid),
         other => AttachError::Unreadable { pid, cause: other.to_string() },
     }

@@ -176,6 +176,7 @@ pub fn loss(error: ReadError) -> LossReason {
     match error {
         ReadError::ProcessEnded => LossReason::ProcessEnded,
         ReadError::BrokenList(_) => LossReason::ListsUnreadable,
+        ReadError::NoAnswer => LossReason::NoAnswer,
         ReadError::Unmapped(_) | ReadError::NotPermitted | ReadError::TooLong { .. } => {
             LossReason::Unreadable
         }

@@ -50,7 +50,12 @@ pub fn dump(target: Target, options: DumpOptions) -> Result<ProcessDump, ReadErr
         if is_whole && (!look.lacks_objects || looks >= MAX_LOOKS_FOR_OBJECTS) {
             break;
         }
-        threads = look.threads(clock::now())?;
+        match look.threads(clock::now()) {
+            Ok(looked) => threads = looked,
+            // What was seen before it fell silent is true.
+            Err(ReadError::NoAnswer) => break,
+            Err(error) => return Err(error),
+        }
     }
     look.probe.release_all();
     let names = names::names(&look.probe.target, &look.probe.roster);

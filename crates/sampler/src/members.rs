@@ -125,6 +125,11 @@ struct Waiting {
 }
 
 impl Waiting {
+    /// Whether the memory of the process did not answer, so that it was dropped.
+    fn is_silent(&self) -> bool {
+        matches!(self.why, Some(AttachError::NoAnswer(_)))
+    }
+
     fn from(pid: Pid, since: Timestamp, cpu: Nanos, is_new_program: bool) -> Self {
         Waiting {
             search: Search::new(pid),
@@ -305,6 +310,7 @@ impl Members {
 
     fn remove(&mut self, profile: &mut Profile, pid: Pid) {
         self.settle_last_absences(profile, pid);
+        self.count_unanswered(profile, pid, clock::now());
         // Its children are still to be shown as its children.
         let has_children = self.members.values().any(|other| other.parent == Some(pid));
         let process = has_children.then(|| self.process_id(profile, pid));
@@ -590,6 +596,12 @@ impl Members {
         match outcome {
             Sampled::Going => {}
             Sampled::Ended => self.remove(profile, pid),
+            Sampled::Silent => {
+                self.program_changed(profile, pid, now, false);
+                if let Some(Member { state: State::Waiting(waiting), .. }) = self.members.get_mut(&pid) {
+                    waiting.had_none(AttachError::NoAnswer(pid), now, None, LONGEST_GAP);
+                }
+            }
             Sampled::WithoutRuntime => {
                 self.program_changed(profile, pid, now, false);
                 self.try_to_attach(profile, pid, now);
@@ -602,8 +614,10 @@ impl Members {
     fn count_missed_instants(&mut self, profile: &mut Profile, pid: Pid, due: Timestamp, instants: u64) {
         if let Some(Member { state: State::Waiting(waiting), .. }) = self.members.get_mut(&pid) {
             match &self.tree {
-                Some(_) => waiting.missed.count(due, instants),
-                None => profile.ledger_mut().count_lost_times(waiting.loss(), instants),
+                None if !waiting.is_silent() => {
+                    profile.ledger_mut().count_lost_times(waiting.loss(), instants);
+                }
+                _ => waiting.missed.count(due, instants),
             }
         }
     }
@@ -615,6 +629,9 @@ impl Members {
         let Member { state: State::Waiting(waiting), start_time, .. } = member else { return };
         if now < waiting.next {
             return;
+        }
+        if waiting.is_silent() {
+            return self.count_unanswered(profile, pid, now);
         }
         // Before the look: it may have one just after it.
         let cpu = Process::new(pid).cpu_time();
@@ -633,6 +650,17 @@ impl Members {
                 let longest = if is_told { LONGEST_TOLD_GAP } else { LONGEST_GAP };
                 waiting.had_none(error, now, cpu, longest);
             }
+        }
+    }
+
+    /// Counts what is lost of a process whose memory does not answer, since the last time.
+    fn count_unanswered(&mut self, profile: &mut Profile, pid: Pid, now: Timestamp) {
+        let period = self.kernel.as_ref().map(Kernel::period);
+        let Some(Member { state: State::Waiting(waiting), .. }) = self.members.get_mut(&pid) else { return };
+        if waiting.is_silent() {
+            waiting.next = now + LONGEST_GAP;
+            let lost = waiting.missed.take_unseen(now, period, Process::new(pid).cpu_time());
+            profile.ledger_mut().count_lost_times(LossReason::NoAnswer, lost);
         }
     }
 
@@ -684,8 +712,8 @@ impl Members {
     /// Counts an instant that was left out, after the one that was sampled last, for all that were there.
     pub fn count_late(&mut self, profile: &mut Profile, instant: Timestamp) {
         let too_young = self.newcomers.iter().filter(|since| **since > instant).count();
-        // A single process without Python loses its samples as well.
-        let least = usize::from(self.tree.is_none());
+        // A single process without Python loses its samples as well. What is silent is counted as such.
+        let least = usize::from(self.tree.is_none() && self.silent().is_none());
         let there = self.sampled().saturating_sub(too_young).max(least);
         profile.ledger_mut().count_lost_times(LossReason::Late, there as u64);
         if self.tree.is_some() && self.left_out.len() < MAX_LEFT_OUT {
@@ -793,6 +821,9 @@ impl Members {
         self.release_late();
         self.settle_waiting(profile);
         self.samplers().for_each(|sampler| sampler.name_last_threads(profile));
+        for pid in self.order.clone() {
+            self.count_unanswered(profile, pid, clock::now());
+        }
         // All that it was told goes with it.
         self.kernel = None;
         for member in std::mem::take(&mut self.members).into_values() {
@@ -815,14 +846,19 @@ impl Members {
 
 /// Telling.
 impl Members {
-    /// Whether nothing is left to sample: the process has ended, and all of its descendants that are Python or
-    /// may become one.
+    /// Whether nothing is left to sample: the process has ended or does not answer, and so it is with all of its
+    /// descendants that are Python or may become one.
     pub fn are_gone(&self, now: Timestamp) -> bool {
-        !self.members.contains_key(&self.root)
+        self.members.get(&self.root).is_none_or(Member::is_silent)
             && self.members.values().all(|member| match &member.state {
                 State::Sampled(_) => false,
-                State::Waiting(waiting) => now.since(waiting.since) > TIME_TO_COME_UP,
+                State::Waiting(waiting) => waiting.is_silent() || now.since(waiting.since) > TIME_TO_COME_UP,
             })
+    }
+
+    /// A process that is still there, but whose memory does not answer.
+    pub fn silent(&self) -> Option<Pid> {
+        self.order.iter().copied().find(|pid| self.members.get(pid).is_some_and(Member::is_silent))
     }
 
     /// The CPU time that the first process has used.
@@ -862,6 +898,10 @@ impl Members {
 }
 
 impl Member {
+    fn is_silent(&self) -> bool {
+        matches!(&self.state, State::Waiting(waiting) if waiting.is_silent())
+    }
+
     /// Counts the process by what became of it.
     fn count(&self, counts: &mut ProcessCounts) {
         match &self.state {

@@ -40,6 +40,17 @@ impl Missed {
         }
     }
 
+    /// Takes what has passed since the last look, in ticks of a clock of this period, or in instants where there is none.
+    pub fn take_unseen(&mut self, now: Timestamp, period: Option<Nanos>, cpu: Option<Nanos>) -> u64 {
+        let unseen = match period {
+            Some(period) => self.by_ticks(period, cpu).1,
+            None => self.unseen,
+        };
+        self.unseen = 0;
+        self.leave_out(now, cpu);
+        unseen
+    }
+
     /// Nobody asked for what was since the last look, up to `now`.
     pub fn leave_out(&mut self, now: Timestamp, cpu: Option<Nanos>) {
         self.without_python = now;
@@ -103,6 +114,16 @@ mod tests {
         assert_eq!(missed.by_ticks(cpu(5), Some(cpu(42))), (2, 6));
         assert_eq!(missed.by_ticks(Nanos::ZERO, Some(cpu(42))), (0, 0));
         assert_eq!(missed.by_ticks(cpu(5), None), (2, 0), "it has ended");
+    }
+
+    #[test]
+    fn what_was_taken_is_not_taken_again() {
+        let mut missed = Missed::since(at(10), cpu(0));
+        missed.count(at(20), 3);
+        assert_eq!(missed.take_unseen(at(25), None, Some(cpu(10))), 3);
+        missed.count(at(30), 1);
+        assert_eq!(missed.take_unseen(at(35), Some(cpu(5)), Some(cpu(40))), 6);
+        assert_eq!(missed.take_unseen(at(45), Some(cpu(5)), None), 0, "it has ended");
     }
 
     #[test]

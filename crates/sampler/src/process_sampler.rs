@@ -86,6 +86,8 @@ pub enum Sampled {
     WithoutRuntime,
     /// It has ended.
     Ended,
+    /// Its memory does not answer.
+    Silent,
 }
 
 impl ProcessSampler {
@@ -199,6 +201,10 @@ impl ProcessSampler {
             Ok(()) => self.names.update(&self.probe.target, &self.probe.roster, profile, now),
             // It has no memory any more: `exec` leaves no process without, not for a moment.
             Err(ReadError::ProcessEnded) => self.ended = true,
+            Err(ReadError::NoAnswer) => {
+                profile.ledger_mut().count_lost(LossReason::NoAnswer);
+                return Sampled::Silent;
+            }
             Err(_) if self.probe.target.has_live_runtime() => {
                 profile.ledger_mut().count_lost(LossReason::ListsUnreadable);
             }

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use profiler_model::{LossReason, Nanos, Pid, Timestamp};
 use profiler_os::priority::Promptness;
 use profiler_os::signals::{self, SuspensionHold};
-use profiler_os::{clock, first_event, limits, priority};
+use profiler_os::{clock, first_event, hang, limits, priority};
 use profiler_profile::{Ledger, Profile};
 
 use crate::Target;
@@ -73,6 +73,8 @@ pub enum End {
     TimeOver,
     /// The target has ended.
     TargetEnded,
+    /// The memory of the target does not answer: the kernel waits for a page of it.
+    TargetSilent,
 }
 
 /// Samples a process or a tree of them.
@@ -203,7 +205,7 @@ impl Session {
                 continue;
             }
             if self.members.are_gone(now) {
-                break End::TargetEnded;
+                break self.end_of_target();
             }
             let earliest = company.as_mut().and_then(Company::come_back);
             let next = schedule.next().max(earliest.unwrap_or(now));
@@ -226,9 +228,16 @@ impl Session {
                 self.members.settle_waiting(profile);
             }
         };
+        // Threads that do not stop are waited for.
+        hang::excuse(true);
         self.settle(profile, &mut costs, true);
         self.members.release_all(profile);
         end
+    }
+
+    /// Why nothing is left to sample.
+    fn end_of_target(&self) -> End {
+        if self.members.silent().is_some() { End::TargetSilent } else { End::TargetEnded }
     }
 
     /// Reads what the in-kernel program sends, from time to time.
@@ -269,11 +278,13 @@ impl Session {
                 continue;
             }
             if self.members.are_gone(now) {
-                break End::TargetEnded;
+                break self.end_of_target();
             }
             let next_look = looks.as_mut().map_or(Timestamp::MAX, |looks| self.look_if_due(profile, looks));
             self.members.wait_until(next_callback.min(deadline).min(next_look));
         };
+        // The kernel takes its time to remove what it was given.
+        hang::excuse(true);
         if looks.is_some() {
             // What waits on has waited up to here.
             self.members.look_off_cpu(profile, clock::now());

@@ -38,6 +38,7 @@ mod reused_numbers;
 mod roots;
 mod rough;
 mod short_code;
+mod silence;
 mod stuck_search;
 mod survival;
 mod threads_processes;
@@ -92,6 +93,7 @@ fn main() -> ExitCode {
             roots,
             rough,
             short_code,
+            silence,
             stuck_search,
             survival,
             threads_processes,

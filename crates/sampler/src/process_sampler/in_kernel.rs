@@ -124,7 +124,8 @@ impl ProcessSampler {
             Ok(_) => self.look_at_lists(kernel, now),
             Err(error) => Err(error),
         };
-        let is_readable = matches!(result, Ok(()) | Err(ReadError::ProcessEnded));
+        let is_readable =
+            matches!(result, Ok(()) | Err(ReadError::ProcessEnded | ReadError::NoAnswer));
         self.in_kernel.are_lists_unreadable = !is_readable && self.probe.target.has_live_runtime();
         self.in_kernel.is_outdated |= self.in_kernel.are_lists_unreadable;
         self.settle_unknown(profile);
@@ -135,6 +136,7 @@ impl ProcessSampler {
         match result {
             Ok(()) => self.names.update(&self.probe.target, &self.probe.roster, profile, now),
             Err(ReadError::ProcessEnded) => return Sampled::Ended,
+            Err(ReadError::NoAnswer) => return Sampled::Silent,
             Err(_) if self.in_kernel.are_lists_unreadable => return Sampled::Going,
             Err(_) => return Sampled::WithoutRuntime,
         }
