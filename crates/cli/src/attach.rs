@@ -12,7 +12,7 @@ use profiler_python::NotPython;
 use profiler_sampler::{AttachError, Beginning, SamplerKind, Search, Target};
 
 use crate::command::RunningCommand;
-use crate::failure::{CONTAINER_ADVICE, Failure, own_command_line};
+use crate::failure::{CONTAINER_ADVICE, Failure, SOURCES_OF_PAGES, own_command_line};
 use crate::messages::say;
 use crate::offspring::{Offspring, PythonChild};
 
@@ -119,9 +119,7 @@ fn explain(pid: Pid, error: &AttachError) -> Failure {
             failure.with_advice("a newer version of the profiler, which may know it")
         }
         AttachError::NotInitialised(_) => not_initialised(pid, failure),
-        AttachError::NoAnswer(_) => failure.with_advice(
-            "again when what provides its pages answers: a network file system, a userfaultfd handler",
-        ),
+        AttachError::NoAnswer(_) => failure.with_advice(SOURCES_OF_PAGES),
         AttachError::NotPython { .. } | AttachError::Unreadable { .. } => failure,
     }
 }

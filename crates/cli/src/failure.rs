@@ -12,7 +12,17 @@ pub struct Failure {
     advice: Vec<String>,
 }
 
+/// What to try when pages do not come.
+pub const SOURCES_OF_PAGES: &str =
+    "again when what provides its pages answers: a network file system, a userfaultfd handler";
+
 impl Failure {
+    /// The kernel waits for something of a process, and no signal ends that.
+    pub fn no_answer() -> Self {
+        Failure::new("the process does not answer: the kernel waits for its memory or for a file of it")
+            .with_advice(SOURCES_OF_PAGES)
+    }
+
     /// A failure without advice.
     pub fn new(what: impl Into<String>) -> Self {
         Failure { what: what.into(), advice: Vec::new() }

@@ -79,13 +79,7 @@ fn watch_for_hang(plan: &RecordPlan, destinations: &Shared) -> Watchdog {
                 let recording = Recording { profile, stop: Stop::TargetSilent, title };
                 recording.write(&drawing, destinations.take(), None)
             }
-            None => Err(Failure::new(
-                "the process does not answer: the kernel waits for its memory or for a file",
-            )
-            .with_advice(
-                "again when what provides them answers: a network file system, a userfaultfd handler",
-            )
-            .into()),
+            None => Err(Failure::no_answer().into()),
         };
         match written {
             Ok(()) => 0,

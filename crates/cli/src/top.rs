@@ -19,14 +19,16 @@ use profiler_profile::{Ledger, Profile};
 use profiler_sampler::End;
 use profiler_tui::{Feed, Update};
 
+use crate::FAILED;
 use crate::attach::{expect_free, expect_own_proc, expect_tracing};
 use crate::command::RunningCommand;
 use crate::failure::Failure;
 use crate::kernel_clocks::await_clocks;
 use crate::launch::{launch, source_of, status_of};
-use crate::messages::{counted, say};
+use crate::messages::{counted, report, say};
 use crate::plan::{Subject, TopPlan};
 use crate::record::take_end_signal;
+use crate::rescue::Rescue;
 use crate::sampling::{Sampling, Wanted};
 use crate::source::Source;
 use crate::tree_cost;
@@ -56,6 +58,10 @@ pub fn run(plan: &TopPlan) -> anyhow::Result<u8> {
         say(format_args!("{sampling}"));
     }
     let signals = Signals::install().context("cannot handle signals")?;
+    let _rescue = Rescue::start(|_| {
+        report(&Failure::no_answer().into());
+        FAILED
+    });
     match &plan.subject {
         Subject::Process(pid) => {
             let source = Source::of(*pid, plan.subprocesses)?;

@@ -6,6 +6,7 @@
 pub mod affinity;
 pub mod children;
 pub mod clock;
+mod cpu_quota;
 pub mod cpu_turns;
 mod direct_memory;
 pub mod file;
@@ -37,6 +38,7 @@ pub mod thread_clock;
 
 pub use affinity::Affinity;
 pub use children::ChildFinder;
+pub use cpu_quota::CpuQuota;
 pub use cpu_turns::{CpuTurns, Switch, SwitchKind};
 pub use file::MappedFile;
 pub use kernel_symbols::{KernelSymbol, KernelSymbols, KernelSymbolsError, Restriction};

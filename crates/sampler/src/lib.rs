@@ -37,6 +37,7 @@ mod peek;
 mod period_changer;
 mod probe;
 mod process_sampler;
+mod quota;
 mod random;
 mod random_period;
 mod roster;

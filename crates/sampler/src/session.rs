@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use profiler_model::{LossReason, Nanos, Pid, Timestamp};
 use profiler_os::priority::Promptness;
 use profiler_os::signals::{self, SuspensionHold};
-use profiler_os::{clock, first_event, hang, limits, priority};
+use profiler_os::{CpuQuota, clock, first_event, hang, limits, priority};
 use profiler_profile::{Ledger, Profile};
 
 use crate::Target;
@@ -17,6 +17,7 @@ use crate::company::Company;
 use crate::deadline::{DeadlineKeeper, latest_look};
 use crate::kernel::Kernel;
 use crate::members::Members;
+use crate::quota::QuotaGuard;
 use crate::schedule::Schedule;
 
 /// The callback of [`Session::run`] is called at least this often.
@@ -127,13 +128,15 @@ impl Session {
         limits::want_many_files();
         match self.options.kind {
             SamplerKind::Pause => {
-                let company = self.be_prompt();
-                self.run_on_schedule(profile, limit, company, callback)
+                let (promptness, company) = self.be_prompt();
+                // Real-time threads are not subject to the quota.
+                let quota = if promptness == Promptness::RealTime { None } else { CpuQuota::own() };
+                self.run_on_schedule(profile, limit, company, quota, callback)
             }
             SamplerKind::Peek => {
                 // One that waits for a CPU gets it when its target sleeps, and sees that too often.
                 priority::want_promptness();
-                self.run_on_schedule(profile, limit, None, callback)
+                self.run_on_schedule(profile, limit, None, None, callback)
             }
             SamplerKind::Bpf => self.run_in_kernel(profile, limit, callback),
         }
@@ -153,12 +156,15 @@ impl Session {
 
     /// Sees to it that the sampling thread does not lose its CPU while another thread is stopped. With real-time priority
     /// it can take the CPU from what it samples.
-    fn be_prompt(&mut self) -> Option<Company> {
+    fn be_prompt(&mut self) -> (Promptness, Option<Company>) {
         first_event::prepare();
-        let is_real_time = priority::want_promptness() == Promptness::RealTime;
-        let company = is_real_time.then(Company::of_this_thread).flatten()?;
-        self.members.watch_turns();
-        Some(company)
+        let promptness = priority::want_promptness();
+        let is_real_time = promptness == Promptness::RealTime;
+        let company = is_real_time.then(Company::of_this_thread).flatten();
+        if company.is_some() {
+            self.members.watch_turns();
+        }
+        (promptness, company)
     }
 
     fn run_on_schedule(
@@ -166,6 +172,7 @@ impl Session {
         profile: &mut Profile,
         limit: Option<Nanos>,
         mut company: Option<Company>,
+        quota: Option<CpuQuota>,
         callback: &mut dyn FnMut(&Progress, &mut Profile) -> ControlFlow<()>,
     ) -> End {
         let mut costs = Costs::from_now();
@@ -180,6 +187,7 @@ impl Session {
         profile.ledger_mut().interval = Some(schedule.mean_gap());
         let deadline = limit.map_or(Timestamp::MAX, |limit| start + limit);
         let _keeper = self.keep_deadline(deadline);
+        let mut guard = quota.map(|quota| QuotaGuard::new(quota, start, clock::own_cpu_time()));
         let mut next_callback = start;
         let end = loop {
             let now = clock::now();
@@ -208,7 +216,8 @@ impl Session {
                 break self.end_of_target();
             }
             let earliest = company.as_mut().and_then(Company::come_back);
-            let next = schedule.next().max(earliest.unwrap_or(now));
+            let rest = guard.as_mut().and_then(|guard| guard.rests_until(now, clock::own_cpu_time()));
+            let next = schedule.next().max(earliest.unwrap_or(now)).max(rest.unwrap_or(now));
             if now < next {
                 clock::sleep_until(next.min(next_callback).min(deadline));
                 continue;

@@ -40,6 +40,28 @@ fn recording_ends_with_what_it_has(case: &Case) -> Result<()> {
     fixture.work_for(ENOUGH_WORK)
 }
 
+/// The page is one that was read a moment ago, so that the main thread itself waits for it.
+fn recording_that_hangs_is_written_at_the_end(case: &Case) -> Result<()> {
+    let scratch = Scratch::new()?;
+    let file = scratch.file("out.txt");
+    let mut fixture = Fixture::start(case.interpreter, PROGRAM, &["frame"])?;
+    // It compiles a large function first.
+    fixture.work_for(5 * ENOUGH_WORK)?;
+    let words = format!("-f raw -r 1000 {} -o", case.sampler_words());
+    let mut running = Profiler::new("record").words(&words).arg(&file).pid(&fixture).spawn()?;
+    running.wait_until_sampling()?;
+    fixture.work_for(3 * ENOUGH_WORK)?;
+    ensure!(fixture.ask("fall silent")? == "silent");
+    running.signal(Signal::SIGINT)?;
+    let began = Instant::now();
+    let run = running.wait()?;
+    ensure!(run.code() == Some(0) && began.elapsed() < NO_HANG, "{run:?}");
+    let profile = Collapsed::parse(&std::fs::read_to_string(&file)?)?;
+    ensure!(profile.count(|stack| stack.contains("below")) >= 50, "{}", run.stderr);
+    ensure!(run.ledger()?.lost_for(REASON) > 0, "{}", run.stderr);
+    fixture.work_for(ENOUGH_WORK)
+}
+
 fn tree_goes_on_without_the_silent_process(case: &Case) -> Result<()> {
     let scratch = Scratch::new()?;
     let fixture = Fixture::start(case.interpreter, PROGRAM, &["child"])?;
@@ -62,7 +84,7 @@ fn tree_goes_on_without_the_silent_process(case: &Case) -> Result<()> {
 fn dump_says_that_memory_does_not_answer(case: &Case) -> Result<()> {
     let fixture = Fixture::start(case.interpreter, PROGRAM, &["at-once"])?;
     let began = Instant::now();
-    Profiler::new("dump").words(&case.sampler_words()).pid(&fixture).fail(&["did not answer"])?;
+    Profiler::new("dump").pid(&fixture).fail(&["did not answer"])?;
     ensure!(began.elapsed() < NO_HANG);
     fixture.work_for(ENOUGH_WORK)
 }
@@ -71,7 +93,10 @@ fn dump_says_that_memory_does_not_answer(case: &Case) -> Result<()> {
 pub fn tests() -> Vec<Test> {
     vec![
         test!(recording_ends_with_what_it_has).on(On::Layouts).by(PAUSE_AND_BPF),
+        test!(recording_that_hangs_is_written_at_the_end)
+            .on(On::Minors(&[8]))
+            .by(&[Sampler::Pause, Sampler::Peek]),
         test!(tree_goes_on_without_the_silent_process).by(PAUSE_AND_BPF),
-        test!(dump_says_that_memory_does_not_answer).on(On::Layouts).by(&[Sampler::Pause]),
+        test!(dump_says_that_memory_does_not_answer).on(On::Layouts),
     ]
 }
