@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn quotas_are_read_in_microseconds() {
-        let quota = |time, period| {
+        let quota = |time: u64, period: u64| {
             Some(CpuQuota { time: Nanos::from_nanos(time * 1000), period: Nanos::from_nanos(period * 1000) })
         };
         assert_eq!(CpuQuota::parse("5000 100000\n"), quota(5000, 100_000));

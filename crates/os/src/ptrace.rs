@@ -19,6 +19,7 @@ use nix::sys::time::TimeSpec;
 use profiler_model::{Nanos, Tid, Timestamp};
 
 use crate::clock;
+use crate::guardian::note_hold;
 use crate::proc::{Schedule, ThreadFiles, text_of};
 
 /// For so long a stop is waited for by looking again and again: it mostly comes within a few
@@ -81,6 +82,14 @@ impl Tracer {
         if self.late.contains(&tid) {
             return Err(StopError::TimedOut);
         }
+        // Before it is asked to stop: it may do so when this process does not run any more.
+        note_hold(true);
+        let stopped = self.try_to_stop(tid);
+        note_hold(is_holding() || stopped.is_ok());
+        stopped
+    }
+
+    fn try_to_stop(&mut self, tid: Tid) -> Result<StoppedThread, StopError> {
         seize(tid)?;
         // One that has ended since it was seized would stay a zombie until its tracer has taken note.
         if let Err(error) = interrupt(tid) {
@@ -166,6 +175,7 @@ impl StoppedThread {
             self.released = true;
             HELD.set(HELD.get() - 1);
             detach(self.tid, self.waited.stop.to_deliver());
+            note_hold(is_holding());
         }
     }
 }

@@ -64,7 +64,7 @@ mod tests {
         for milli in 0..2000 {
             let now = Timestamp::from_nanos(milli * 1_000_000);
             if guard.rests_until(now, cpu).is_none() {
-                cpu = cpu + micros(100);
+                cpu += micros(100);
             }
             used.push(cpu);
         }

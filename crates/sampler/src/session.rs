@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use profiler_model::{LossReason, Nanos, Pid, Timestamp};
 use profiler_os::priority::Promptness;
 use profiler_os::signals::{self, SuspensionHold};
-use profiler_os::{CpuQuota, clock, first_event, hang, limits, priority};
+use profiler_os::{CpuQuota, Guardian, clock, first_event, hang, limits, priority};
 use profiler_profile::{Ledger, Profile};
 
 use crate::Target;
@@ -131,6 +131,8 @@ impl Session {
                 let (promptness, company) = self.be_prompt();
                 // Real-time threads are not subject to the quota.
                 let quota = if promptness == Promptness::RealTime { None } else { CpuQuota::own() };
+                // Without it, a stop lasts as long as this process is stopped.
+                let _guardian = Guardian::start().ok();
                 self.run_on_schedule(profile, limit, company, quota, callback)
             }
             SamplerKind::Peek => {
