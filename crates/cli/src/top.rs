@@ -28,10 +28,10 @@ use crate::launch::{launch, source_of, status_of};
 use crate::messages::{counted, report, say};
 use crate::plan::{Subject, TopPlan};
 use crate::record::take_end_signal;
-use crate::rescue::Rescue;
 use crate::sampling::{Sampling, Wanted};
 use crate::source::Source;
 use crate::tree_cost;
+use crate::watchdog::Watchdog;
 use crate::window::Window;
 
 /// The view is handed what is new this often: what it shows changes less often still.
@@ -58,7 +58,7 @@ pub fn run(plan: &TopPlan) -> anyhow::Result<u8> {
         say(format_args!("{sampling}"));
     }
     let signals = Signals::install().context("cannot handle signals")?;
-    let _rescue = Rescue::start(|_| {
+    let _watchdog = Watchdog::start(|_| {
         report(&Failure::no_answer().into());
         FAILED
     });
