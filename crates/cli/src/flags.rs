@@ -116,6 +116,10 @@ pub struct RecordFlags {
     /// Samples per second
     #[arg(short, long, default_value = "100", allow_negative_numbers = true)]
     pub rate: String,
+    /// How much CPU time the profiler may use, in percent of one core. Above that it gives up its real-time priority and then
+    /// lowers its rate; each sample then stands for more time
+    #[arg(long, value_name = "PERCENT", default_value = "10", allow_negative_numbers = true)]
+    pub max_cpu: String,
     /// Merge the lines of a function: show the line where it starts instead of the one that ran
     #[arg(short = 'F', long)]
     pub function: bool,
@@ -212,6 +216,10 @@ pub struct TopFlags {
     /// Samples per second
     #[arg(short, long, default_value = "100", allow_negative_numbers = true)]
     pub rate: String,
+    /// How much CPU time the profiler may use, in percent of one core. Above that it gives up its real-time priority and then
+    /// lowers its rate; each sample then stands for more time
+    #[arg(long, value_name = "PERCENT", default_value = "10", allow_negative_numbers = true)]
+    pub max_cpu: String,
     /// Seconds between two pictures (fractions too)
     #[arg(short, long, value_name = "SECONDS", default_value = "1", allow_negative_numbers = true)]
     pub delay: String,

@@ -15,6 +15,8 @@ use crate::flags::{Command, DumpFlags, Flags, Mode, RecordFlags, SamplerName, To
 /// The most samples a second. A sample takes some ten microseconds of the target's time at best: at this
 /// rate there is nothing left to measure.
 const MAX_RATE_HZ: f64 = 100_000.0;
+/// Less than this takes no samples worth the name.
+const MIN_CPU_PERCENT: f64 = 0.1;
 /// The fewest: one in a quarter of an hour. Below that, a mistake is likelier than an intention.
 const MIN_RATE_HZ: f64 = 0.001;
 /// The longest recording that can be asked for: a hundred years, which keeps sums of instants in range.
@@ -216,6 +218,11 @@ pub enum UsageError {
     /// Not a rate.
     #[error("{0:?} is no rate: a number of samples per second from {min} to {max} is", min = MIN_RATE_HZ, max = MAX_RATE_HZ)]
     BadRate(String),
+    /// Not a share of a core.
+    #[error(
+        "invalid CPU limit {0:?} (--max-cpu): expected a number of percent from {MIN_CPU_PERCENT} to 100"
+    )]
+    BadMaxCpu(String),
     /// Not a delay between pictures.
     #[error("{0:?} is no delay: a number of seconds from {min} to {max} is", min = MIN_DELAY.as_secs_f64(), max = MAX_DELAY.as_secs())]
     BadDelay(String),
@@ -282,6 +289,7 @@ fn record_plan(flags: RecordFlags, now: SystemTime) -> Result<RecordPlan, UsageE
         kind,
         include_idle: flags.idle || flags.mode == Mode::Wall,
         gil_only: flags.gil || flags.mode == Mode::Gil,
+        max_cpu: parse_max_cpu(&flags.max_cpu)?,
     };
     let (subprocesses, mode) = (flags.subprocesses, flags.mode);
     let min_wait = parse_min_wait(&flags.min_wait)?;
@@ -325,7 +333,8 @@ fn top_plan(flags: TopFlags, now: SystemTime) -> Result<TopPlan, UsageError> {
     let choice = sampler_choice(flags.sampler, flags.nonblocking);
     let kernel_frames = choose_kernel_frames(flags.kernel, flags.sampler, flags.nonblocking)?;
     let kind = choice.unwrap_or_default();
-    let sampler = SamplerOptions { rate_hz, kind, include_idle: true, gil_only: false };
+    let max_cpu = parse_max_cpu(&flags.max_cpu)?;
+    let sampler = SamplerOptions { rate_hz, kind, include_idle: true, gil_only: false, max_cpu };
     let subprocesses = flags.subprocesses;
     Ok(TopPlan { subject, subprocesses, choice, sampler, kernel_frames, settings, view })
 }
@@ -447,6 +456,14 @@ fn parse_rate(text: &str) -> Result<f64, UsageError> {
     match text.parse::<f64>() {
         Ok(rate) if (MIN_RATE_HZ..=MAX_RATE_HZ).contains(&rate) => Ok(rate),
         _ => Err(UsageError::BadRate(text.to_owned())),
+    }
+}
+
+/// A share of one core; 1 is a whole one.
+fn parse_max_cpu(text: &str) -> Result<f64, UsageError> {
+    match text.parse::<f64>() {
+        Ok(percent) if (MIN_CPU_PERCENT..=100.0).contains(&percent) => Ok(percent / 100.0),
+        _ => Err(UsageError::BadMaxCpu(text.to_owned())),
     }
 }
 
@@ -706,6 +723,10 @@ mod tests {
         for text in bad_rates {
             assert_eq!(parse_rate(text), Err(UsageError::BadRate(text.into())));
         }
+        for text in ["0", "0.01", "101", "nan", "much", ""] {
+            assert_eq!(parse_max_cpu(text), Err(UsageError::BadMaxCpu(text.into())));
+        }
+        assert_eq!((parse_max_cpu("10"), parse_max_cpu("100")), (Ok(0.1), Ok(1.0)));
         for text in ["0", "-1", "nan", "inf", "1e300", "soon", "", "1e-12"] {
             assert_eq!(parse_duration(text), Err(UsageError::BadDuration(text.into())));
         }
@@ -718,6 +739,7 @@ mod tests {
         assert_eq!(refused("record -p 1 -- ls"), UsageError::TwoSubjects);
         assert_eq!(refused("dump"), UsageError::NoPid);
         assert_eq!(refused("record -p 1 -r -3"), UsageError::BadRate("-3".into()));
+        assert_eq!(refused("record -p 1 --max-cpu -3"), UsageError::BadMaxCpu("-3".into()));
     }
 
     #[test]

@@ -419,6 +419,7 @@ mod tests {
             kind: SamplerKind::Pause,
             include_idle: false,
             gil_only,
+            max_cpu: 1.0,
         };
         let mut ledger = Ledger::default();
         assert!(no_samples(&ledger, &options(false)).to_string().contains("--rate"));

@@ -43,11 +43,16 @@ pub enum LossReason {
     ListsUnreadable,
     /// The process was dropped: a page of its memory did not come in time.
     NoAnswer,
+    /// The profiler took fewer samples than it was asked for, to stay within the CPU time that it may use. Those that it
+    /// took stand for more time.
+    CpuLimit,
+    /// A stop would have lasted longer than it may.
+    StopTooLong,
 }
 
 impl LossReason {
     /// All reasons, in the order in which they are shown.
-    pub const ALL: [LossReason; 19] = [
+    pub const ALL: [LossReason; 21] = [
         LossReason::Late,
         LossReason::Moved,
         LossReason::GilMoved,
@@ -67,6 +72,8 @@ impl LossReason {
         LossReason::NotTaken,
         LossReason::ListsUnreadable,
         LossReason::NoAnswer,
+        LossReason::CpuLimit,
+        LossReason::StopTooLong,
     ];
 }
 
@@ -92,6 +99,8 @@ impl fmt::Display for LossReason {
             LossReason::NotTaken => "stack not taken",
             LossReason::ListsUnreadable => "lists of threads could not be read",
             LossReason::NoAnswer => "memory did not answer",
+            LossReason::CpuLimit => "profiler at its CPU limit (--max-cpu)",
+            LossReason::StopTooLong => "stop would have been too long",
         })
     }
 }

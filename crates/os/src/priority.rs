@@ -61,6 +61,57 @@ pub fn want_no_promptness() {
     set_policy(CALLER, libc::SCHED_OTHER | libc::SCHED_RESET_ON_FORK, 0);
 }
 
+/// Gives up the real-time priority of the calling thread for good; returns whether it had it.
+pub fn leave_real_time() -> bool {
+    let had = is_real_time();
+    if had {
+        want_no_promptness();
+    }
+    had
+}
+
+/// As long as it lives, the thread that made it has no real-time priority, for work that has time in between. To be dropped
+/// by the thread that made it.
+#[derive(Debug)]
+pub struct OrdinaryMeanwhile(());
+
+impl OrdinaryMeanwhile {
+    /// From now on; `None` where the calling thread has no real-time priority.
+    #[must_use]
+    pub fn begin() -> Option<Self> {
+        is_real_time().then(|| {
+            want_no_promptness();
+            OrdinaryMeanwhile(())
+        })
+    }
+}
+
+impl Drop for OrdinaryMeanwhile {
+    fn drop(&mut self) {
+        set_real_time(CALLER);
+    }
+}
+
+/// As long as it lives, the thread that made it has real-time priority, for what must not wait for a CPU: another thread
+/// is stopped. To be dropped by the thread that made it.
+#[derive(Debug)]
+pub struct RealTimeMeanwhile(());
+
+impl RealTimeMeanwhile {
+    /// From now on; `None` where the calling thread has it already, or may not have it.
+    #[must_use]
+    pub fn begin() -> Option<Self> {
+        // Only then is there one to be dropped.
+        (!is_real_time() && set_real_time(CALLER)).then(|| RealTimeMeanwhile(()))
+    }
+}
+
+impl Drop for RealTimeMeanwhile {
+    fn drop(&mut self) {
+        want_no_promptness();
+    }
+}
+
 /// The niceness of the largest share: beside a hundred ordinary threads on its CPU, a thread has nearly half of the time.
 const NICEST_TO_ITSELF: i32 = -20;
 
@@ -203,6 +254,23 @@ mod tests {
         let (is_prompt, granted) = receiver.recv().unwrap();
         assert_eq!(is_prompt, granted == Promptness::RealTime);
         assert_eq!(is_real_time(), was_real_time, "it was given back");
+    }
+
+    #[test]
+    fn priority_for_a_while_ends_with_the_while() {
+        let is_permitted = want_promptness() == Promptness::RealTime;
+        if let Some(ordinary) = OrdinaryMeanwhile::begin() {
+            assert!(is_permitted && !is_real_time());
+            drop(ordinary);
+        }
+        assert_eq!(is_real_time(), is_permitted);
+        assert!(!is_permitted || RealTimeMeanwhile::begin().is_none(), "it has it already");
+        assert_eq!(is_real_time(), is_permitted, "what it had before stays");
+        want_no_promptness();
+        let ahead = RealTimeMeanwhile::begin();
+        assert_eq!((ahead.is_some(), is_real_time()), (is_permitted, is_permitted));
+        drop(ahead);
+        assert!(!is_real_time() && OrdinaryMeanwhile::begin().is_none());
     }
 
     #[test]

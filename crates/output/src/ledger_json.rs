@@ -65,6 +65,9 @@ struct LedgerFile<'a> {
     interruptions: Times,
     target_cpu: f64,
     own_cpu: f64,
+    /// Whether the profiler gave up its real-time priority to stay within the CPU time that it may use.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    left_real_time: bool,
     /// In bytes.
     own_memory: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -137,6 +140,7 @@ impl<'a> LedgerFile<'a> {
             ),
             target_cpu: ledger.target_cpu.as_secs_f64(),
             own_cpu: ledger.own_cpu.as_secs_f64(),
+            left_real_time: ledger.left_real_time,
             own_memory: ledger.own_memory,
             processes: ledger.processes.map(Processes::from),
             other_pythons: ledger.other_pythons.iter().map(Into::into).collect(),

@@ -109,9 +109,10 @@ fn interruptions(ledger: &Ledger) -> String {
 /// `profiler used 1.100 s of CPU (0.9 % of a core), 14 MB; target used 119.8 s of CPU`
 fn cost(ledger: &Ledger) -> String {
     format!(
-        "profiler used {} of CPU{}, {:.0} MB; target used {} of CPU",
+        "profiler used {} of CPU{}{}, {:.0} MB; target used {} of CPU",
         duration(ledger.own_cpu),
         share(ledger.own_cpu, ledger.duration(), " of a core"),
+        if ledger.left_real_time { " and gave up its real-time priority for that" } else { "" },
         ledger.own_memory as f64 / 1e6,
         duration(ledger.target_cpu),
     )
@@ -218,6 +219,18 @@ mod tests {
              target stopped 1,001 times, 20.09 ms in all (0.0 %), 85.0 µs at most; 1,000 instants needed no stop\n\
              profiler used 1.100 s of CPU (0.9 % of a core), 14 MB; target used 119.8 s of CPU\n"
         );
+    }
+
+    #[test]
+    fn profiler_at_its_limit_says_what_it_gave_up() {
+        let mut ledger = Ledger::default();
+        ledger.period = Some((Timestamp::default(), Timestamp::from_nanos(10_000_000_000)));
+        (ledger.own_cpu, ledger.left_real_time) = (Nanos::from_nanos(1_000_000_000), true);
+        ledger.count_lost_times(LossReason::CpuLimit, 800);
+        let text = "profiler used 1.000 s of CPU (10.0 % of a core) and gave up its real-time priority for that, 0 MB; \
+                    target used 0 ns of CPU";
+        assert_eq!(cost(&ledger), text);
+        assert_eq!(losses(&ledger), "lost 800 (100.00 %): 800 profiler at its CPU limit (--max-cpu)");
     }
 
     #[test]

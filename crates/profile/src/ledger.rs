@@ -60,6 +60,8 @@ pub struct Ledger {
     pub interval: Option<Nanos>,
     /// The CPU time that the profiler used itself.
     pub own_cpu: Nanos,
+    /// Whether the profiler gave up its real-time priority, as it used more CPU time than it may.
+    pub left_real_time: bool,
     /// The largest resident memory of the profiler, in bytes.
     pub own_memory: u64,
     /// The CPU time that the targets used while they were sampled.
@@ -73,7 +75,12 @@ pub struct Ledger {
 impl Ledger {
     /// Counts a sample that is shown.
     pub(crate) fn count_shown(&mut self) {
-        self.shown += 1;
+        self.count_shown_times(1);
+    }
+
+    /// Counts so many of them.
+    pub(crate) fn count_shown_times(&mut self, times: u64) {
+        self.shown += times;
     }
 
     /// Counts an attempt whose sample is missing.
@@ -95,7 +102,12 @@ impl Ledger {
     /// Counts an attempt that succeeded but whose thread the user did not ask to see: it was proved idle, or
     /// did not hold the GIL where only its holder is wanted.
     pub fn count_not_asked_for(&mut self) {
-        self.not_asked_for += 1;
+        self.count_not_asked_for_times(1);
+    }
+
+    /// Counts so many of them.
+    pub fn count_not_asked_for_times(&mut self, times: u64) {
+        self.not_asked_for += times;
     }
 
     /// Counts a stop of a target's thread that lasted so long.
@@ -233,6 +245,7 @@ impl Ledger {
             before_python: if begun.is_some() { Nanos::ZERO } else { self.before_python },
             interval: self.interval,
             own_cpu: self.own_cpu.saturating_sub(earlier.own_cpu),
+            left_real_time: self.left_real_time,
             own_memory: self.own_memory,
             target_cpu: self.target_cpu.saturating_sub(earlier.target_cpu),
             processes: self.processes,
@@ -279,6 +292,7 @@ impl Ledger {
             self.interval = None;
         }
         self.own_cpu += other.own_cpu;
+        self.left_real_time |= other.left_real_time;
         self.own_memory = self.own_memory.max(other.own_memory);
         self.target_cpu += other.target_cpu;
         self.other_pythons.extend(other.other_pythons.iter().cloned());

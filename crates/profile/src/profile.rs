@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use profiler_model::{Frame, LossReason, Timestamp};
+use profiler_model::{Frame, LossReason, Nanos, Timestamp};
 
 use crate::frame_table::FrameTable;
 use crate::handle::TallyId;
@@ -12,6 +12,7 @@ use crate::thread_table::ThreadTable;
 use crate::timeline::{Entry, Timeline};
 use crate::{
     FrameId, LeafFirst, Ledger, ProcessId, ProcessInfo, Run, Sample, StackId, Tally, ThreadId, ThreadInfo,
+    Weights,
 };
 
 /// What a sample is in the ledger.
@@ -135,6 +136,24 @@ impl Profile {
     /// Adds a sample, and counts it as shown.
     pub fn record(&mut self, sample: Sample) {
         self.record_as(sample, None, Counted::Shown);
+    }
+
+    /// Adds a sample that was seen at so many further instants, for all of which it stands; counts all as shown.
+    pub fn record_times(&mut self, sample: Sample, further: u64) {
+        self.record(sample);
+        if further == 0 {
+            return;
+        }
+        let same = Sample { cpu: Nanos::ZERO, wall: Nanos::ZERO, ..sample };
+        let weights = Weights { samples: further, ..Weights::of(&same) };
+        let tally = self.tallies.add(Tally { weights, ..Tally::of(&same) });
+        if let Some(timeline) = &mut self.timeline {
+            (0..further).for_each(|_| timeline.add(&same, tally));
+        }
+        if let Some(recent) = &mut self.recent {
+            recent.extend((0..further).map(|_| same));
+        }
+        self.ledger.count_shown_times(further);
     }
 
     /// Adds a sample that stands for time of which not all is known. With `since` its time lies anywhere between that

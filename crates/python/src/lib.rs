@@ -55,6 +55,6 @@ pub use offsets::{
 };
 pub use repr::{ReprLimits, Values};
 pub use strings::{CUT_MARK, MAX_STRING_CODE_POINTS, StringError, read_bytes, read_string};
-pub use thread_names::thread_names;
+pub use thread_names::{thread_names, thread_names_of};
 pub use value_offsets::{ValueOffsets, VariableLayout};
 pub use versions::offsets_for;

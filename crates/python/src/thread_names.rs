@@ -36,6 +36,19 @@ pub fn thread_names(
     offsets: &Offsets,
     interpreter: RemoteAddr,
 ) -> Result<HashMap<u64, String>, ReadError> {
+    thread_names_of(memory, offsets, interpreter, &|_| true)
+}
+
+/// The same for the threads that are `wanted`, by `pthread_t`: of the others only the number is read.
+///
+/// # Errors
+/// As for [`thread_names`].
+pub fn thread_names_of(
+    memory: &impl ReadMemory,
+    offsets: &Offsets,
+    interpreter: RemoteAddr,
+    wanted: &dyn Fn(u64) -> bool,
+) -> Result<HashMap<u64, String>, ReadError> {
     let modules = memory.field(interpreter, offsets.interpreter.modules)?;
     if modules.is_null() {
         // The interpreter is starting or ending.
@@ -54,13 +67,16 @@ pub fn thread_names(
     let mut looked_at = 0;
     let mut name_key = None;
     for thread in &threads {
+        let Ok(Some(ident)) = read_unsigned(memory, offsets, thread.key) else { continue };
+        if !wanted(ident) {
+            continue;
+        }
         let Ok(attributes) = attributes(memory, offsets, thread.value) else { continue };
         looked_at += attributes.len();
         if looked_at > MAX_ATTRIBUTES_OF_ALL {
             break;
         }
         let named = (|| {
-            let ident = read_unsigned(memory, offsets, thread.key).ok()??;
             let name = name_object(memory, offsets, &attributes, &mut name_key)?;
             Some((ident, read_string(memory, offsets, name).ok()?))
         })();

@@ -74,6 +74,10 @@ pub struct Members {
     last_read: Timestamp,
     /// After this instant nothing is looked at any more; what was sampled is lost.
     latest_look: Timestamp,
+    /// When sampling ended, once it has.
+    end: Option<Timestamp>,
+    /// The part of the instants that are sampled: fewer where sampling all of them takes too much CPU time.
+    part_sampled: f64,
     /// When the root was started, if that was to sample it and its tree.
     began: Option<Timestamp>,
     /// Since when those may have had their Pythons that were found at the last instant.
@@ -208,6 +212,8 @@ impl Members {
             kernel: None,
             last_read: now,
             latest_look: Timestamp::MAX,
+            end: None,
+            part_sampled: 1.0,
             began: None,
             newcomers: Vec::new(),
             left_out: Vec::new(),
@@ -270,6 +276,7 @@ impl Members {
 
     fn give_up(&mut self, profile: &mut Profile, mut sampler: ProcessSampler) {
         sampler.settle_waiting(profile);
+        sampler.settle_unseen(profile, self.end.unwrap_or_else(clock::now));
         if let Some(kernel) = &mut self.kernel {
             sampler.leave_kernel(kernel);
         }
@@ -709,13 +716,19 @@ impl Members {
         }
     }
 
-    /// Counts an instant that was left out, after the one that was sampled last, for all that were there.
-    pub fn count_late(&mut self, profile: &mut Profile, instant: Timestamp) {
+    /// Has so many of the instants be sampled from now on, as a part of 1.
+    pub fn sample_part(&mut self, part: f64) {
+        self.part_sampled = part;
+        self.samplers().for_each(|sampler| sampler.sample_part(part));
+    }
+
+    /// Counts an instant that was left out for this reason, after the one that was sampled last, for all that were there.
+    pub fn count_left_out(&mut self, profile: &mut Profile, reason: LossReason, instant: Timestamp) {
         let too_young = self.newcomers.iter().filter(|since| **since > instant).count();
         // A single process without Python loses its samples as well. What is silent is counted as such.
         let least = usize::from(self.tree.is_none() && self.silent().is_none());
         let there = self.sampled().saturating_sub(too_young).max(least);
-        profile.ledger_mut().count_lost_times(LossReason::Late, there as u64);
+        profile.ledger_mut().count_lost_times(reason, there as u64);
         if self.tree.is_some() && self.left_out.len() < MAX_LEFT_OUT {
             self.left_out.push(instant);
         }
@@ -741,6 +754,7 @@ impl Members {
         });
         member.process = Some(process);
         let mut sampler = ProcessSampler::new(target, self.options, process, member.born.take());
+        sampler.sample_part(self.part_sampled);
         if self.watches_turns {
             sampler.watch_turns();
         }
@@ -826,6 +840,7 @@ impl Members {
         }
         // All that it was told goes with it.
         self.kernel = None;
+        self.end = profile.ledger().period.map(|(_, end)| end);
         for member in std::mem::take(&mut self.members).into_values() {
             member.count(&mut self.counts);
             if let State::Sampled(sampler) = member.state {

@@ -1,13 +1,13 @@
 //! Names of threads, as the target's `threading` module has them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use profiler_model::{Nanos, Timestamp};
 use profiler_profile::Profile;
-use profiler_python::thread_names;
+use profiler_python::thread_names_of;
 
 use crate::Target;
-use crate::roster::Roster;
+use crate::roster::{Roster, Thread};
 
 /// Names are looked up at most so often: a thread gets its name in `threading` a moment after it starts,
 /// and may be renamed, but walking Python's dictionaries for every sample would cost more than the samples.
@@ -17,46 +17,59 @@ const LOOKUP_GAP: Nanos = Nanos::from_nanos(500_000_000);
 /// so soon that a thread of some tenths of a second still gets its name.
 const SECOND_LOOK: Nanos = Nanos::from_nanos(20_000_000);
 
-/// Looks after a change in the number of threads: at once, soon, and when all is quiet.
+/// Looks after a thread has come into the profile: at once, soon, and when all is quiet.
 const LOOKS: u32 = 3;
+
+/// Of more threads than this, those that have a name are not looked at again: it may be another one by then, but to read
+/// thousands takes a tenth of a second.
+const MANY: usize = 256;
 
 /// Looks names up from time to time.
 #[derive(Debug, Default)]
 pub struct ThreadNames {
     next: Timestamp,
-    /// How many threads there were: a change is a reason to look.
-    threads: usize,
-    /// Looks left at an unchanged number of threads.
+    /// Looks left after the last thread came into the profile.
     looks: u32,
 }
 
 impl ThreadNames {
+    /// A thread has come into the profile.
+    pub fn expect_another(&mut self) {
+        self.looks = LOOKS;
+    }
+
     /// Names the threads of the roster that are in the profile, if it is time to.
     pub fn update(&mut self, target: &Target, roster: &Roster, profile: &mut Profile, now: Timestamp) {
-        let sampled = roster.threads.iter().filter(|thread| thread.id.is_some()).count();
-        if sampled != self.threads {
-            self.threads = sampled;
-            self.looks = LOOKS;
-        }
         if self.looks == 0 || now < self.next {
             return;
         }
+        let is_first = self.looks == LOOKS;
         self.looks -= 1;
-        self.next = now + if self.looks + 1 == LOOKS { SECOND_LOOK } else { LOOKUP_GAP };
-        name_threads(target, roster, profile);
+        self.next = now + if is_first { SECOND_LOOK } else { LOOKUP_GAP };
+        let only_nameless = !is_first && roster.threads.len() > MANY;
+        name_threads(target, roster, profile, only_nameless);
     }
 
     /// Names those that came into the profile after the last look: there will be no other.
     pub fn complete(&self, target: &Target, roster: &Roster, profile: &mut Profile) {
         let mut sampled = roster.threads.iter().filter_map(|thread| thread.id);
         if sampled.any(|id| profile.thread_of(id).name.is_none()) {
-            name_threads(target, roster, profile);
+            name_threads(target, roster, profile, true);
         }
     }
 }
 
-fn name_threads(target: &Target, roster: &Roster, profile: &mut Profile) {
-    let names = names(target, roster);
+fn name_threads(target: &Target, roster: &Roster, profile: &mut Profile, only_nameless: bool) {
+    let is_wanted = |thread: &&Thread| {
+        let has_name = |id| profile.thread_of(id).name.is_some();
+        thread.id.is_some_and(|id| !only_nameless || !has_name(id))
+    };
+    let wanted: HashSet<u64> =
+        roster.threads.iter().filter(is_wanted).map(|thread| thread.python.pthread_id).collect();
+    if wanted.is_empty() {
+        return;
+    }
+    let names = names_of(target, roster, &|thread| wanted.contains(&thread));
     for thread in &roster.threads {
         if let (Some(id), Some(name)) = (thread.id, names.get(&thread.python.pthread_id)) {
             profile.name_thread(id, name.as_str());
@@ -67,11 +80,14 @@ fn name_threads(target: &Target, roster: &Roster, profile: &mut Profile) {
 /// The names of all threads, by `pthread_self()`. A dictionary that changes while it is read may lack some;
 /// they come with the next look.
 pub fn names(target: &Target, roster: &Roster) -> HashMap<u64, String> {
+    names_of(target, roster, &|_| true)
+}
+
+fn names_of(target: &Target, roster: &Roster, wanted: &dyn Fn(u64) -> bool) -> HashMap<u64, String> {
     let mut all = HashMap::new();
     for interpreter in &roster.interpreters {
-        if let Ok(names) = thread_names(target.memory(), target.offsets(), interpreter.address) {
-            all.extend(names);
-        }
+        let names = thread_names_of(target.memory(), target.offsets(), interpreter.address, wanted);
+        all.extend(names.into_iter().flatten());
     }
     all
 }

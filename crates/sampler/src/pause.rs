@@ -12,6 +12,7 @@
 
 use profiler_memory::ReadError;
 use profiler_model::{LossReason, Nanos};
+use profiler_os::priority::RealTimeMeanwhile;
 use profiler_os::{StopError, StoppedThread, Tracer, clock};
 use profiler_python::GilAddresses;
 
@@ -44,6 +45,7 @@ pub fn capture(
     reader: &mut StackReader,
     tracer: &mut Tracer,
 ) -> Result<Instant, ReadError> {
+    let _ahead = RealTimeMeanwhile::begin();
     let mut stops = Vec::new();
     for attempt in 1..=MAX_ATTEMPTS {
         let last_holder = roster.find(before.last_holder);
@@ -163,6 +165,7 @@ pub fn capture_alone(
     reader: &mut StackReader,
     tracer: &mut Tracer,
 ) -> Result<Instant, ReadError> {
+    let _ahead = RealTimeMeanwhile::begin();
     let thread = &roster.threads[index];
     let mut attempt = 1;
     loop {

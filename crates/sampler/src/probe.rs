@@ -61,26 +61,42 @@ impl Probe {
     /// # Errors
     /// When the runtime cannot be read any more.
     pub fn look(&mut self, now: Timestamp) -> Result<(), ReadError> {
-        match self.look_at_threads(now)? {
-            Found::Same => Ok(()),
-            Found::Changed { ended } => self.refresh(ended, now),
-        }
-    }
-
-    /// Looks at what each thread is doing, and whether the roster is to be brought up to date.
-    ///
-    /// # Errors
-    /// When the runtime cannot be read any more.
-    pub fn look_at_threads(&mut self, now: Timestamp) -> Result<Found, ReadError> {
         let mut ended = Vec::new();
         for (index, thread) in self.roster.threads.iter_mut().enumerate() {
             if thread.look().is_err() {
                 ended.push(index);
             }
         }
+        match self.look_at_lists(ended, now)? {
+            Found::Same => Ok(()),
+            Found::Changed { ended } => self.refresh(ended, now),
+        }
+    }
+
+    /// Begins an instant: looks at what threads are doing that are awake, and those that rest where these are few, and
+    /// whether the roster is to be brought up to date.
+    ///
+    /// # Errors
+    /// When the runtime cannot be read any more.
+    pub fn look_at_active(&mut self, now: Timestamp) -> Result<Found, ReadError> {
+        let ended = self.roster.look_at_active();
+        self.look_at_lists(ended, now)
+    }
+
+    /// Looks at so many of the threads that rest, see [`rota`](crate::rota).
+    pub fn look_at_resting(&mut self, most: u32) -> Found {
+        let ended = self.roster.look_at_resting(most);
+        if ended.is_empty() { Found::Same } else { Found::Changed { ended } }
+    }
+
+    /// Whether the roster is to be brought up to date, of which these threads have ended.
+    fn look_at_lists(&mut self, mut ended: Vec<usize>, now: Timestamp) -> Result<Found, ReadError> {
         // Last, as the state of the GIL says what to stop.
         let lists_stand = ended.is_empty() && self.lists_stand(now)?;
-        match lists_stand && !self.roster.is_recheck_due(now) {
+        if lists_stand {
+            ended = self.roster.look_at_holders();
+        }
+        match lists_stand && ended.is_empty() && !self.roster.is_recheck_due(now) {
             true => Ok(Found::Same),
             false => Ok(Found::Changed { ended }),
         }
@@ -269,9 +285,19 @@ impl GilGroup {
 
     /// The groups of all threads.
     pub fn all(roster: &Roster) -> Vec<GilGroup> {
+        GilGroup::of(roster, 0..roster.threads.len())
+    }
+
+    /// The groups of the threads that were looked at in this round.
+    pub fn looked(roster: &mut Roster) -> Vec<GilGroup> {
+        let looked = roster.looked();
+        GilGroup::of(roster, looked.into_iter())
+    }
+
+    fn of(roster: &Roster, threads: impl Iterator<Item = usize>) -> Vec<GilGroup> {
         let mut groups: Vec<GilGroup> = Vec::new();
-        for (index, thread) in roster.threads.iter().enumerate() {
-            let gil = roster.interpreters[thread.interpreter].gil;
+        for index in threads {
+            let gil = roster.interpreters[roster.threads[index].interpreter].gil;
             match groups.iter_mut().find(|group| group.gil == gil) {
                 Some(group) => group.threads.push(index),
                 None => groups.push(GilGroup { gil, threads: vec![index] }),

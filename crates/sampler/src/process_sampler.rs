@@ -4,6 +4,7 @@
 use profiler_memory::ReadError;
 use profiler_model::{Frame, FrameKind, LossReason, Nanos, ThreadKey, Timestamp};
 use profiler_os::clock;
+use profiler_os::priority::OrdinaryMeanwhile;
 use profiler_profile::{
     FrameId, Ledger, OtherPython, ProcessId, Profile, Sample, StackId, ThreadId, ThreadInfo,
 };
@@ -16,6 +17,7 @@ use crate::names::ThreadNames;
 use crate::other_pythons::OtherPythons;
 use crate::probe::{Found, GilGroup, Probe};
 use crate::roster::{KnownStack, Thread};
+use crate::rota::cost_of_instant;
 use crate::schedule::Schedule;
 use crate::wait_account::WaitAccount;
 use crate::{SamplerKind, SamplerOptions, Target};
@@ -33,6 +35,9 @@ use off_cpu::OffCpuTimes;
 /// them, but for one time in hundreds of millions: otherwise what is known of its turns is wrong.
 const MAX_GAPS_KEPT_BACK: f64 = 20.0;
 
+/// What takes longer than this is done without real-time priority, as far as is known before.
+const LONG: Nanos = Nanos::from_nanos(1_000_000);
+
 /// A look that comes so much later than it was due shows what a thread does now, and not what it did then.
 const LATE_LOOK: Nanos = Nanos::from_nanos(100_000);
 
@@ -41,6 +46,10 @@ const LATE_LOOK: Nanos = Nanos::from_nanos(100_000);
 pub struct ProcessSampler {
     probe: Probe,
     options: SamplerOptions,
+    /// How many instants are sampled in a second.
+    rate_hz: f64,
+    /// Whether to read the lists of its threads takes long.
+    has_long_lists: bool,
     /// CPU time that may wait for a sample which met its thread on a CPU.
     most_kept_back: Nanos,
     waiting: Waiting,
@@ -77,6 +86,15 @@ pub enum Runners {
     Many,
 }
 
+/// Which of its threads are sampled, see [`rota`](crate::rota).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Round {
+    /// Those that are awake, and those that rest where these are few.
+    Active,
+    /// Those that rest and have their turn.
+    Resting,
+}
+
 /// What became of a process that was to be sampled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sampled {
@@ -101,7 +119,9 @@ impl ProcessSampler {
             code_names: CodeNames::new(*target.process()),
             probe: Probe::new(target, options.kind),
             options,
-            most_kept_back: Nanos::from_nanos((MAX_GAPS_KEPT_BACK * 1e9 / options.rate_hz) as u64),
+            rate_hz: options.rate_hz,
+            has_long_lists: false,
+            most_kept_back: most_kept_back(options.rate_hz),
             waiting: Waiting::default(),
             watches_turns: false,
             names: ThreadNames::default(),
@@ -114,6 +134,12 @@ impl ProcessSampler {
             cpu_last: cpu_before,
             ended: false,
         }
+    }
+
+    /// Has so many of the instants be sampled from now on, as a part of 1: a sample stands for more time.
+    pub fn sample_part(&mut self, part: f64) {
+        self.rate_hz = self.options.rate_hz * part;
+        self.most_kept_back = most_kept_back(self.rate_hz);
     }
 
     /// Has it be known from now on which CPU a thread has that is the only one to run.
@@ -129,7 +155,9 @@ impl ProcessSampler {
 
     /// Which of its threads run, as far as that says where to sample from.
     pub fn runners(&self) -> Runners {
-        let mut running = self.probe.roster.threads.iter().filter(|thread| thread.is_running());
+        let roster = &self.probe.roster;
+        let active = roster.rota().active().iter().map(|index| &roster.threads[*index]);
+        let mut running = active.filter(|thread| thread.is_running());
         match (running.next(), running.next()) {
             (None, _) => Runners::None,
             (Some(only), None) => only
@@ -193,7 +221,12 @@ impl ProcessSampler {
 
     /// Takes one sample of every thread that is wanted; the sampler began `late` to do so.
     pub fn sample(&mut self, profile: &mut Profile, now: Timestamp, late: Nanos) -> Sampled {
-        let result = self.look(profile, now).and_then(|()| self.sample_threads(profile, now, late));
+        let unplaced = self.probe.roster.unplaced.len() as u64;
+        profile.ledger_mut().count_lost_times(LossReason::UnknownThread, unplaced);
+        let result = self
+            .look(profile, now)
+            .and_then(|()| self.sample_threads(profile, now, late, Round::Active))
+            .and_then(|()| self.sample_resting(profile, late));
         if result.is_err() || self.ended {
             self.settle_waiting(profile);
         }
@@ -218,10 +251,8 @@ impl ProcessSampler {
 
     /// Looks at what its threads are doing.
     fn look(&mut self, profile: &mut Profile, now: Timestamp) -> Result<(), ReadError> {
-        if let Found::Changed { ended } = self.probe.look_at_threads(now)? {
-            self.settle_waiting(profile);
-            self.probe.refresh(ended, now)?;
-        }
+        let found = self.probe.look_at_active(now)?;
+        self.bring_up_to_date(profile, found, now)?;
         if let Some(born) = self.born
             && self.has_threads()
         {
@@ -231,18 +262,51 @@ impl ProcessSampler {
         Ok(())
     }
 
+    fn bring_up_to_date(
+        &mut self,
+        profile: &mut Profile,
+        found: Found,
+        now: Timestamp,
+    ) -> Result<(), ReadError> {
+        if let Found::Changed { ended } = found {
+            self.settle_waiting(profile);
+            let _ordinary = self.has_long_lists.then(OrdinaryMeanwhile::begin);
+            let began = clock::now();
+            self.probe.refresh(ended, now)?;
+            self.has_long_lists = clock::now().since(began) > LONG;
+        }
+        let unseen = self.probe.roster.take_unseen_of_ended();
+        profile.ledger_mut().count_lost_times(LossReason::CpuLimit, unseen);
+        Ok(())
+    }
+
+    /// Samples the threads that rest, as many as have their turn, where there are many: without real-time priority, as to
+    /// look at them takes long. One that was woken is sampled like the others.
+    fn sample_resting(&mut self, profile: &mut Profile, late: Nanos) -> Result<(), ReadError> {
+        if !self.probe.roster.rota().has_many_resting() {
+            return Ok(());
+        }
+        let most = cost_of_instant(self.rate_hz);
+        let _ordinary = OrdinaryMeanwhile::begin();
+        let now = clock::now();
+        let found = self.probe.look_at_resting(most);
+        self.bring_up_to_date(profile, found, now)?;
+        self.sample_threads(profile, now, late, Round::Resting)
+    }
+
+    /// Samples the threads that were looked at in this round of the instant.
     fn sample_threads(
         &mut self,
         profile: &mut Profile,
         now: Timestamp,
         late: Nanos,
+        round: Round,
     ) -> Result<(), ReadError> {
-        let unplaced = self.probe.roster.unplaced.len() as u64;
-        profile.ledger_mut().count_lost_times(LossReason::UnknownThread, unplaced);
         let suspended = self.probe.suspended()?;
-        for group in GilGroup::all(&self.probe.roster) {
+        for group in GilGroup::looked(&mut self.probe.roster) {
             let mut wanted = Vec::new();
             for index in group.threads {
+                self.note_settled(profile.ledger_mut(), index);
                 let thread = &self.probe.roster.threads[index];
                 if suspended.contains(&index) {
                     self.settle_before(profile, index);
@@ -264,7 +328,9 @@ impl ProcessSampler {
                 self.keep_holder(profile, gil, &mut wanted, now);
             }
             if wanted.is_empty() {
-                profile.ledger_mut().count_without_stop();
+                if round == Round::Active {
+                    profile.ledger_mut().count_without_stop();
+                }
                 continue;
             }
             if let ([only], true) = (wanted.as_slice(), self.watches_turns) {
@@ -275,6 +341,44 @@ impl ProcessSampler {
             }
         }
         Ok(())
+    }
+
+    /// Notes that the thread is recorded for this instant; what it did at those at which it was not looked at although it
+    /// ran is lost.
+    fn note_settled(&mut self, ledger: &mut Ledger, index: usize) {
+        let instant = self.probe.roster.rota().instant();
+        let thread = &mut self.probe.roster.threads[index];
+        thread.settled_at = instant;
+        ledger.count_lost_times(LossReason::CpuLimit, std::mem::take(&mut thread.unseen.unknown));
+    }
+
+    /// At how many earlier instants the thread slept as it does now and was not looked at, since this was last asked.
+    fn take_unseen_asleep(&mut self, index: usize) -> u64 {
+        std::mem::take(&mut self.probe.roster.threads[index].unseen.asleep)
+    }
+
+    /// Records what is known of the instants since each thread was looked at last: at the end of sampling, at `now`.
+    pub fn settle_unseen(&mut self, profile: &mut Profile, now: Timestamp) {
+        let instant = self.probe.roster.rota().instant();
+        for index in 0..self.probe.roster.threads.len() {
+            let thread = &mut self.probe.roster.threads[index];
+            let unseen = thread.instants_since_look(instant);
+            if unseen == 0 {
+                continue;
+            }
+            if !thread.slept_since_look() {
+                profile.ledger_mut().count_lost_times(LossReason::CpuLimit, unseen);
+                continue;
+            }
+            thread.unseen.asleep += unseen - 1;
+            let gil = self.probe.roster.interpreters[thread.interpreter].gil;
+            match self.options.kind {
+                SamplerKind::Bpf => self.settle_sleeper(profile, index, gil.as_ref(), now),
+                SamplerKind::Pause | SamplerKind::Peek => {
+                    self.settle_asleep(profile, index, gil.as_ref(), now);
+                }
+            }
+        }
     }
 
     /// Whether a thread that sleeps may have run at the instant that is sampled so late. A sampler that waits for a CPU often
@@ -350,8 +454,9 @@ impl ProcessSampler {
         let Some((queued, last)) = self.waiting.only_queued() else { return };
         let stands_still = threads[queued.thread].clock_now() == Some(queued.clock);
         let is_alone = || {
+            let few = !self.probe.roster.rota().has_many_resting();
             let mut others = threads.iter().enumerate().filter(|(index, _)| *index != queued.thread);
-            others.all(|(_, other)| !other.is_running() && other.slept_since_look())
+            few && others.all(|(_, other)| !other.is_running() && other.slept_since_look())
         };
         if !stands_still || !is_alone() {
             return;
@@ -428,7 +533,8 @@ impl ProcessSampler {
                 Err(reason) => {
                     let is_gone = self.ended && reason == LossReason::Unreadable;
                     let reason = if is_gone { LossReason::ProcessEnded } else { reason };
-                    profile.ledger_mut().count_lost_times(reason, instants().count() as u64);
+                    let unseen = self.take_unseen_asleep(index);
+                    profile.ledger_mut().count_lost_times(reason, instants().count() as u64 + unseen);
                     self.lose_time(profile.ledger_mut(), index, again.last().copied().unwrap_or(at), clocks);
                     self.check_after_loss(reason);
                 }
@@ -467,12 +573,14 @@ impl ProcessSampler {
             return;
         }
         let thread = self.thread_id(profile, index);
+        let unseen = self.take_unseen_asleep(index);
         let known = &mut self.probe.roster.threads[index];
         let cpu = clocks.uncounted_since(known.counted_cpu, self.most_kept_back);
         let wall = at.since(known.counted_until);
         known.counted_cpu += cpu;
         known.counted_until = at;
-        profile.record(Sample { at, thread, stack, state: clocks.state, holds_gil, cpu, wall });
+        let sample = Sample { at, thread, stack, state: clocks.state, holds_gil, cpu, wall };
+        profile.record_times(sample, unseen);
     }
 
     /// Notes that a thread runs no Python at the instant: there is nothing to show. The CPU time up to here is not that of
@@ -494,8 +602,9 @@ impl ProcessSampler {
     }
 
     fn not_asked_for(&mut self, profile: &mut Profile, index: usize, at: Timestamp) {
+        let times = 1 + self.take_unseen_asleep(index);
         self.probe.roster.threads[index].counted_until = at;
-        profile.ledger_mut().count_not_asked_for();
+        profile.ledger_mut().count_not_asked_for_times(times);
     }
 
     fn thread_id(&mut self, profile: &mut Profile, index: usize) -> ThreadId {
@@ -505,6 +614,7 @@ impl ProcessSampler {
         let thread = &mut self.probe.roster.threads[index];
         let id = profile.thread(thread_info(&self.probe.target, thread, self.process));
         thread.id = Some(id);
+        self.names.expect_another();
         id
     }
 
@@ -516,6 +626,10 @@ impl ProcessSampler {
             self.ended = !self.probe.target.process().is_alive();
         }
     }
+}
+
+fn most_kept_back(rate_hz: f64) -> Nanos {
+    Nanos::from_nanos((MAX_GAPS_KEPT_BACK * 1e9 / rate_hz) as u64)
 }
 
 fn thread_info(target: &Target, thread: &Thread, process: ProcessId) -> ThreadInfo {

@@ -12,6 +12,7 @@ use profiler_python::{GilAddresses, Interpreter, Offsets, Runtime, interpreters,
 use crate::capture::StackReader;
 use crate::gil::{self, GilSpan, GilState};
 use crate::opened::Opened;
+use crate::rota::{COST_OF_ASKING, COST_OF_WATCHING, LOOKS_BEFORE_REST, Rota, Seen};
 use crate::sleep_watch::SleepWatch;
 use crate::wait_account::WaitAccount;
 
@@ -64,6 +65,16 @@ pub struct Thread {
     pub activity: Activity,
     /// Whether it slept at the last look and had run since the one before.
     pub has_fallen_asleep: bool,
+    /// Whether it ran at the last look, or has run since the one before.
+    has_run: bool,
+    /// At how many looks in a row it was asleep and had not run.
+    looks_asleep: u16,
+    /// The instant at which it was looked at last, by its number.
+    looked_at: u64,
+    /// The instant for which its state was recorded last, by its number.
+    pub settled_at: u64,
+    /// The instants at which it was not looked at and that are not recorded yet.
+    pub unseen: UnseenInstants,
     /// Its id in the profile, once it has one.
     pub id: Option<ThreadId>,
     /// The stack that was proved last: still true while the thread sleeps and has not run since.
@@ -84,6 +95,15 @@ pub struct Thread {
     pub counted_until: Timestamp,
     /// Its time off the CPU that is in no sample yet, where the in-kernel program samples what runs.
     pub waits: WaitAccount,
+}
+
+/// Instants at which a thread was not looked at, by what its counters said of them later.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnseenInstants {
+    /// It slept, as it had not run since the look before.
+    pub asleep: u64,
+    /// It ran at some time: what it did at each of them is not known.
+    pub unknown: u64,
 }
 
 /// What two clocks of a thread said at one instant.
@@ -116,7 +136,32 @@ impl Thread {
         self.look_now()?;
         let has_run = was_running || self.schedule.times_run != times_run;
         self.has_fallen_asleep = !self.is_running() && has_run;
+        self.has_run = self.is_running() || has_run;
+        self.looks_asleep = if self.has_run { 0 } else { self.looks_asleep.saturating_add(1) };
         Ok(())
+    }
+
+    /// Looks at it for the instant of this number.
+    fn look_at(&mut self, instant: u64) -> std::io::Result<Seen> {
+        let skipped = self.instants_since_look(instant).saturating_sub(1);
+        let cost = if self.watch.sleeps_on() { COST_OF_WATCHING } else { COST_OF_ASKING };
+        self.looked_at = instant;
+        self.look().inspect_err(|_| self.unseen.unknown += skipped)?;
+        match self.has_run {
+            true => self.unseen.unknown += skipped,
+            false => self.unseen.asleep += skipped,
+        }
+        Ok(Seen { rests: self.rests(), cost })
+    }
+
+    /// How many instants there were after the last look, up to the one of this number.
+    pub fn instants_since_look(&self, instant: u64) -> u64 {
+        instant.saturating_sub(self.looked_at)
+    }
+
+    /// Whether it has slept for long enough to be looked at now and then.
+    fn rests(&self) -> bool {
+        self.looks_asleep >= LOOKS_BEFORE_REST
     }
 
     fn look_now(&mut self) -> std::io::Result<()> {
@@ -306,6 +351,10 @@ pub struct Roster {
     pub threads: Vec<Thread>,
     /// Thread states that run Python and whose kernel thread could not be found.
     pub unplaced: Vec<profiler_python::ThreadState>,
+    /// When each thread is looked at.
+    rota: Rota,
+    /// Instants at which threads were not looked at that have ended since.
+    unseen_of_ended: u64,
     /// All interpreters.
     pub interpreters: Vec<Interpreter>,
     /// Their GILs, each once, with the states at the last look.
@@ -330,10 +379,78 @@ impl Roster {
 
     /// Forgets threads that have ended, by index in ascending order.
     pub fn remove(&mut self, ended: &[usize]) {
+        let before = self.unseen_instants();
         for index in ended.iter().rev() {
             self.threads.swap_remove(*index);
         }
         self.index_threads();
+        self.unseen_of_ended += before.saturating_sub(self.unseen_instants());
+    }
+
+    /// How many instants there were at which some thread was not looked at and that are not recorded yet, of all threads.
+    fn unseen_instants(&self) -> u64 {
+        let now = self.rota.instant();
+        let of_thread =
+            |thread: &Thread| thread.unseen.asleep + thread.unseen.unknown + thread.instants_since_look(now);
+        self.threads.iter().map(of_thread).sum()
+    }
+
+    /// The same of threads that have ended since this was last asked.
+    pub fn take_unseen_of_ended(&mut self) -> u64 {
+        std::mem::take(&mut self.unseen_of_ended)
+    }
+
+    /// When each thread is looked at.
+    pub fn rota(&self) -> &Rota {
+        &self.rota
+    }
+
+    /// Begins an instant: looks at the threads that are awake, and at those that rest where these are few. Returns which of
+    /// them have ended, in ascending order.
+    pub fn look_at_active(&mut self) -> Vec<usize> {
+        self.rota.begin();
+        let (threads, rota) = (&mut self.threads, &mut self.rota);
+        let (instant, mut ended) = (rota.instant(), Vec::new());
+        let mut look = |index: usize| look_at(threads, index, instant, &mut ended);
+        rota.look_at_active(&mut look);
+        if !rota.has_many_resting() {
+            rota.look_at_resting(u32::MAX, &mut look);
+        }
+        ended.sort_unstable();
+        ended
+    }
+
+    /// Begins the second round of an instant: looks at threads that rest, in turn, for so much of [`COST_OF_ASKING`]. Returns
+    /// which of them have ended, in ascending order.
+    pub fn look_at_resting(&mut self, most: u32) -> Vec<usize> {
+        self.rota.begin_round();
+        let (threads, rota) = (&mut self.threads, &mut self.rota);
+        let (instant, mut ended) = (rota.instant(), Vec::new());
+        rota.look_at_resting(most, &mut |index| look_at(threads, index, instant, &mut ended));
+        ended.sort_unstable();
+        ended
+    }
+
+    /// Looks at the threads that held a GIL last, as far as that was not done at this instant: whatever rests, a thread that
+    /// takes the GIL is noticed. Returns which of them have ended.
+    pub fn look_at_holders(&mut self) -> Vec<usize> {
+        let mut ended = Vec::new();
+        for index in
+            self.last_holders().into_iter().filter_map(|holder| self.find(holder)).collect::<Vec<_>>()
+        {
+            let (threads, rota) = (&mut self.threads, &mut self.rota);
+            let instant = rota.instant();
+            if threads[index].looked_at != instant && threads[index].rests() {
+                rota.look_out_of_turn(index, &mut |index| look_at(threads, index, instant, &mut ended));
+            }
+        }
+        ended.sort_unstable();
+        ended
+    }
+
+    /// The threads that were looked at in this round, in ascending order.
+    pub fn looked(&mut self) -> Vec<usize> {
+        self.rota.looked().to_vec()
     }
 
     /// Forgets where the lists started, so that they are read anew at the next look.
@@ -436,6 +553,7 @@ impl Roster {
         now: Timestamp,
     ) -> Result<(), ReadError> {
         let heads_before = self.heads.clone();
+        let unseen_before = self.unseen_instants();
         let found = self.read_lists_again(memory, runtime)?;
         let states = found.len();
         let found = without_unstarted(found, memory, &runtime.offsets);
@@ -446,6 +564,7 @@ impl Roster {
         self.add_last_holders(process, memory, runtime, now);
         let all_listed = self.threads.iter().all(|thread| thread.is_listed);
         self.index_threads();
+        self.unseen_of_ended += unseen_before.saturating_sub(self.unseen_instants());
         let complete = listed == states && all_listed && !self.has_nested;
         self.plan_recheck(complete, self.heads == heads_before, now);
         Ok(())
@@ -482,7 +601,7 @@ impl Roster {
                     Some(thread) => {
                         Some(Thread { python, interpreter, is_listed: true, known: None, ..thread })
                     }
-                    None => new_thread(pid, tid, python, interpreter, now),
+                    None => self.new_thread(pid, tid, python, interpreter, now),
                 },
             };
             self.threads.extend(thread);
@@ -521,7 +640,7 @@ impl Roster {
         for (interpreter, python) in found {
             let Some(tid) = ids.told(&python) else { continue };
             if self.threads.iter().all(|thread| thread.tid != tid) {
-                let thread = new_thread(process.pid(), tid, python, interpreter, now);
+                let thread = self.new_thread(process.pid(), tid, python, interpreter, now);
                 self.threads.extend(thread.map(|thread| Thread { is_listed: false, ..thread }));
             }
         }
@@ -580,7 +699,35 @@ impl Roster {
         self.by_address = self.threads.iter().enumerate().map(|(i, t)| (t.python.address, i)).collect();
         let distinct: HashSet<Tid> = self.threads.iter().map(|thread| thread.tid).collect();
         self.has_nested = distinct.len() < self.threads.len();
+        let instant = self.rota.instant();
+        let in_rota = |thread: &Thread| {
+            let is_unsettled = thread.looked_at == instant && thread.settled_at != instant;
+            (thread.rests().then_some(thread.looked_at), is_unsettled)
+        };
+        self.rota.renumber(self.threads.iter().map(in_rota));
     }
+
+    /// A thread that is met at the current instant.
+    fn new_thread(
+        &self,
+        pid: Pid,
+        tid: Tid,
+        python: profiler_python::ThreadState,
+        interpreter: usize,
+        now: Timestamp,
+    ) -> Option<Thread> {
+        let looked_at = self.rota.instant();
+        let thread = new_thread(pid, tid, python, interpreter, now)?;
+        Some(Thread { looked_at, ..thread })
+    }
+}
+
+/// Looks at a thread for the instant of this number; notes whether it has ended.
+fn look_at(threads: &mut [Thread], index: usize, instant: u64, ended: &mut Vec<usize>) -> Seen {
+    threads[index].look_at(instant).unwrap_or_else(|_| {
+        ended.push(index);
+        Seen { rests: false, cost: COST_OF_ASKING }
+    })
 }
 
 /// The thread states without those of threads that have not started yet: up to 3.11 these have the ids of the thread that
@@ -619,6 +766,11 @@ fn new_thread(
         schedule,
         activity,
         has_fallen_asleep: false,
+        has_run: activity == Activity::Running,
+        looks_asleep: if activity == Activity::Running { 0 } else { LOOKS_BEFORE_REST },
+        looked_at: 0,
+        settled_at: 0,
+        unseen: UnseenInstants::default(),
         id: None,
         known: None,
         waits_for_cpu: Cell::new(has_waited_much(&schedule)),

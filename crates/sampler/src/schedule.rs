@@ -19,12 +19,22 @@ pub struct Schedule {
     mean_gap: f64,
     next: Timestamp,
     random: Random,
+    /// The part of the instants that are sampled.
+    part: f64,
+    /// The instants before the next one that are not.
+    left_out: Vec<Timestamp>,
 }
 
 impl Schedule {
     /// A schedule of `rate_hz` instants a second on average, beginning at `start`.
     pub fn new(rate_hz: f64, start: Timestamp, seed: u64) -> Self {
-        let mut schedule = Schedule { mean_gap: 1e9 / rate_hz, next: start, random: Random::new(seed) };
+        let mut schedule = Schedule {
+            mean_gap: 1e9 / rate_hz,
+            next: start,
+            random: Random::new(seed),
+            part: 1.0,
+            left_out: Vec::new(),
+        };
         schedule.advance();
         schedule
     }
@@ -37,6 +47,17 @@ impl Schedule {
     /// The instant of the next sample.
     pub fn next(&self) -> Timestamp {
         self.next
+    }
+
+    /// Has only this part of the instants be sampled from now on, chosen at random: those that are left are as random as
+    /// all of them.
+    pub fn sample_part(&mut self, part: f64) {
+        self.part = part;
+    }
+
+    /// The instants that were left out for that before the next one, since this was last asked.
+    pub fn take_left_out(&mut self) -> Vec<Timestamp> {
+        std::mem::take(&mut self.left_out)
     }
 
     /// Goes on to the instant after this one. Where that lies too far back because the sampler was held
@@ -60,6 +81,7 @@ impl Schedule {
     pub fn go_on_from(&mut self, now: Timestamp) {
         while self.next < now {
             self.next = now;
+            self.left_out.clear();
             self.advance();
         }
     }
@@ -80,6 +102,14 @@ impl Schedule {
     }
 
     fn advance(&mut self) {
+        self.advance_by_one();
+        while self.part < 1.0 && self.random.uniform() > self.part {
+            self.left_out.push(self.next);
+            self.advance_by_one();
+        }
+    }
+
+    fn advance_by_one(&mut self) {
         let gap = (-self.random.uniform().ln()).min(MAX_GAPS) * self.mean_gap;
         self.next = self.next + Nanos::from_nanos(gap as u64);
     }
@@ -110,6 +140,25 @@ mod tests {
         // Five standard errors: 1/sqrt(n) for the mean; of an exponential the deviation equals the mean.
         assert!((mean / 0.001 - 1.0).abs() < 5.0 / (gaps.len() as f64).sqrt());
         assert!((variance.sqrt() / 0.001 - 1.0).abs() < 0.03);
+    }
+
+    #[test]
+    fn instants_of_a_lowered_rate_are_as_random_and_the_others_are_counted() {
+        let mut schedule = Schedule::new(1000.0, Timestamp::from_nanos(0), 42);
+        schedule.sample_part(0.1);
+        let (mut left_out, mut gaps, mut last) = (0, Vec::new(), schedule.next());
+        for _ in 0..20_000 {
+            schedule.go_on(last);
+            left_out += schedule.take_left_out().len();
+            gaps.push(schedule.next().since(last).as_secs_f64());
+            last = schedule.next();
+        }
+        let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
+        let variance = gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / gaps.len() as f64;
+        assert!((mean / 0.01 - 1.0).abs() < 5.0 / (gaps.len() as f64).sqrt(), "{mean}");
+        assert!((variance.sqrt() / 0.01 - 1.0).abs() < 0.06);
+        let kept = gaps.len() as f64 / (gaps.len() + left_out) as f64;
+        assert!((kept - 0.1).abs() < 0.005, "{kept}");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::ops::ControlFlow;
 
 use profiler_model::{LossReason, Nanos, Pid, Timestamp};
-use profiler_os::priority::Promptness;
+use profiler_os::priority::{LargerShare, OrdinaryMeanwhile, Promptness};
 use profiler_os::signals::{self, SuspensionHold};
 use profiler_os::{CpuQuota, Guardian, clock, first_event, hang, limits, priority};
 use profiler_profile::{Ledger, Profile};
@@ -14,6 +14,7 @@ use profiler_profile::{Ledger, Profile};
 use crate::Target;
 use crate::beginning::Beginning;
 use crate::company::Company;
+use crate::cpu_limit::{CpuLimit, Verdict};
 use crate::deadline::{DeadlineKeeper, latest_look};
 use crate::kernel::Kernel;
 use crate::members::Members;
@@ -52,6 +53,8 @@ pub struct SamplerOptions {
     pub include_idle: bool,
     /// Whether only the thread that holds the GIL is shown.
     pub gil_only: bool,
+    /// How much CPU time the profiler may use, as a share of one core: 1 is a whole one.
+    pub max_cpu: f64,
 }
 
 /// How far a session has come.
@@ -84,6 +87,8 @@ pub struct Session {
     members: Members,
     options: SamplerOptions,
     beginning: Option<Beginning>,
+    /// What work that has time gets of its CPU while real-time priority is given up for it.
+    share: Option<LargerShare>,
 }
 
 impl Session {
@@ -93,6 +98,7 @@ impl Session {
             members: Members::new(target.pid(), Some(target), false, options),
             options,
             beginning: None,
+            share: None,
         }
     }
 
@@ -100,7 +106,7 @@ impl Session {
     /// tree is watched from now on. `target` is the root's Python, where it is known: the root need not have
     /// one.
     pub fn of_tree(root: Pid, target: Option<Target>, options: SamplerOptions) -> Self {
-        Session { members: Members::new(root, target, true, options), options, beginning: None }
+        Session { members: Members::new(root, target, true, options), options, beginning: None, share: None }
     }
 
     /// Has the recording begin when its process, or the root of its tree, was started: what was not seen since is counted.
@@ -126,6 +132,17 @@ impl Session {
         callback: &mut dyn FnMut(&Progress, &mut Profile) -> ControlFlow<()>,
     ) -> End {
         limits::want_many_files();
+        let end = self.run_by_sampler(profile, limit, callback);
+        self.share = None;
+        end
+    }
+
+    fn run_by_sampler(
+        &mut self,
+        profile: &mut Profile,
+        limit: Option<Nanos>,
+        callback: &mut dyn FnMut(&Progress, &mut Profile) -> ControlFlow<()>,
+    ) -> End {
         match self.options.kind {
             SamplerKind::Pause => {
                 let (promptness, company) = self.be_prompt();
@@ -137,7 +154,7 @@ impl Session {
             }
             SamplerKind::Peek => {
                 // One that waits for a CPU gets it when its target sleeps, and sees that too often.
-                priority::want_promptness();
+                self.want_promptness();
                 self.run_on_schedule(profile, limit, None, None, callback)
             }
             SamplerKind::Bpf => self.run_in_kernel(profile, limit, callback),
@@ -156,11 +173,18 @@ impl Session {
         })
     }
 
+    /// Has the calling thread go ahead of ordinary work, as far as is permitted, and have a larger share than others
+    /// whenever it does not.
+    fn want_promptness(&mut self) -> Promptness {
+        self.share = LargerShare::take();
+        priority::want_promptness()
+    }
+
     /// Sees to it that the sampling thread does not lose its CPU while another thread is stopped. With real-time priority
     /// it can take the CPU from what it samples.
     fn be_prompt(&mut self) -> (Promptness, Option<Company>) {
         first_event::prepare();
-        let promptness = priority::want_promptness();
+        let promptness = self.want_promptness();
         let is_real_time = promptness == Promptness::RealTime;
         let company = is_real_time.then(Company::of_this_thread).flatten();
         if company.is_some() {
@@ -187,6 +211,7 @@ impl Session {
         }
         let mut schedule = Schedule::new(self.options.rate_hz, start, start.as_nanos());
         profile.ledger_mut().interval = Some(schedule.mean_gap());
+        let mut limit_of_cpu = self.limit_of_cpu(self.options.rate_hz, &costs);
         let deadline = limit.map_or(Timestamp::MAX, |limit| start + limit);
         let _keeper = self.keep_deadline(deadline);
         let mut guard = quota.map(|quota| QuotaGuard::new(quota, start, clock::own_cpu_time()));
@@ -205,6 +230,13 @@ impl Session {
             if now >= next_callback {
                 next_callback = now + CALLBACK_GAP;
                 company.as_mut().map(Company::step_aside);
+                if let Some(verdict) = limit_of_cpu.look(now) {
+                    if verdict == Verdict::LeaveRealTime {
+                        company = None;
+                    }
+                    self.keep_limit(profile.ledger_mut(), verdict, &mut schedule);
+                }
+                let _ordinary = OrdinaryMeanwhile::begin();
                 self.members.follow_tree(profile, schedule.next(), now);
                 self.members.release_late();
                 self.settle(profile, &mut costs, false);
@@ -226,7 +258,10 @@ impl Session {
             }
             self.members.sample(profile, schedule.next());
             let members = &mut self.members;
-            schedule.go_on_telling(clock::now(), &mut |instant| members.count_late(profile, instant));
+            let left_out = schedule.take_left_out();
+            left_out.into_iter().for_each(|at| members.count_left_out(profile, LossReason::CpuLimit, at));
+            let mut count_late = |at| members.count_left_out(profile, LossReason::Late, at);
+            schedule.go_on_telling(clock::now(), &mut count_late);
             if company.is_some() && schedule.next() <= clock::now() {
                 self.members.sample_again(profile, &mut schedule);
             }
@@ -236,6 +271,7 @@ impl Session {
             }
             if self.members.is_settling_due(schedule.next()) {
                 company.as_mut().map(Company::step_aside);
+                let _ordinary = OrdinaryMeanwhile::begin();
                 self.members.settle_waiting(profile);
             }
         };
@@ -264,6 +300,7 @@ impl Session {
         let _keeper = self.keep_deadline(deadline);
         let mut next_callback = start;
         let mut looks = self.looks_off_cpu(profile, start);
+        let mut limit_of_cpu = self.limit_of_cpu(self.options.rate_hz, &costs);
         let mut hold = SuspensionHold::begin();
         let end = loop {
             let now = clock::now();
@@ -279,6 +316,10 @@ impl Session {
             self.members.read_kernel(profile);
             if now >= next_callback {
                 next_callback = now + CALLBACK_GAP;
+                if let (Some(looks), Some(verdict)) = (&mut looks, limit_of_cpu.look(now)) {
+                    self.keep_limit(profile.ledger_mut(), verdict, looks);
+                }
+                let _ordinary = OrdinaryMeanwhile::begin();
                 self.settle(profile, &mut costs, false);
                 let mut call = |profile: &mut Profile| callback(&progress(profile, start, now), profile);
                 let is_over = self.call_back(profile, &mut hold, &mut call);
@@ -329,7 +370,9 @@ impl Session {
         // What was missed is told by CPU time there.
         self.begin_tree(0);
         self.members.read_kernel_until_all_are_met(profile, PROMPT_BEGINNING);
-        if !self.members.wants_looks_off_cpu() {
+        if self.members.wants_looks_off_cpu() {
+            self.share = LargerShare::take();
+        } else {
             priority::want_no_promptness();
         }
         costs.start = self.members.watched_since().unwrap_or(costs.start);
@@ -374,10 +417,33 @@ impl Session {
     fn look_if_due(&mut self, profile: &mut Profile, looks: &mut Schedule) -> Timestamp {
         if clock::now() >= looks.next() {
             self.members.look_off_cpu(profile, looks.next());
-            let late = looks.go_on(clock::now()) * self.members.sampled().max(1) as u64;
+            let processes = self.members.sampled().max(1) as u64;
+            let left_out = looks.take_left_out().len() as u64 * processes;
+            profile.ledger_mut().count_lost_times(LossReason::CpuLimit, left_out);
+            let late = looks.go_on(clock::now()) * processes;
             profile.ledger_mut().count_lost_times(LossReason::Late, late);
         }
         looks.next()
+    }
+
+    /// What keeps the session within the CPU time that it may use.
+    fn limit_of_cpu(&self, rate_hz: f64, costs: &Costs) -> CpuLimit {
+        CpuLimit::new(self.options.max_cpu, rate_hz, clock::now(), costs.own_before)
+    }
+
+    /// Does what has to be done to use less CPU time, or what can be done with what is left.
+    fn keep_limit(&mut self, ledger: &mut Ledger, verdict: Verdict, schedule: &mut Schedule) {
+        match verdict {
+            Verdict::LeaveRealTime => {
+                ledger.left_real_time |= priority::leave_real_time();
+                self.share = None;
+                self.members.unwatch_turns();
+            }
+            Verdict::Sample(part) => {
+                schedule.sample_part(part);
+                self.members.sample_part(part);
+            }
+        }
     }
 
     /// Has the members know when the root was started, if that is known, and how many instants ago.

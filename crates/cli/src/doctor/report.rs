@@ -16,8 +16,13 @@ use crate::failure::{CONTAINER_ADVICE, Failure, quoted};
 use crate::sampling::{Obstacle, Wanted, load, unnamed};
 
 /// To see whether it works.
-const ONCE_A_SECOND: SamplerOptions =
-    SamplerOptions { rate_hz: 1.0, kind: SamplerKind::Bpf, include_idle: false, gil_only: false };
+const ONCE_A_SECOND: SamplerOptions = SamplerOptions {
+    rate_hz: 1.0,
+    kind: SamplerKind::Bpf,
+    include_idle: false,
+    gil_only: false,
+    max_cpu: 1.0,
+};
 
 /// The number of `CAP_SYS_PTRACE`.
 const SYS_PTRACE: u32 = 19;

@@ -6,6 +6,7 @@
 use profiler_memory::ReadError;
 use profiler_model::{LossReason, Nanos, ThreadState, Timestamp, WaitReason};
 use profiler_os::clock;
+use profiler_os::priority::OrdinaryMeanwhile;
 use profiler_profile::{Profile, Sample, StackId};
 use profiler_python::{GilAddresses, RawStack};
 
@@ -14,6 +15,7 @@ use crate::codes::Capture;
 use crate::instant::Instant;
 use crate::probe::GilGroup;
 use crate::roster::KnownStack;
+use crate::rota::cost_of_instant;
 
 /// When a look is taken, and when that was due.
 #[derive(Clone, Copy, Debug)]
@@ -34,30 +36,64 @@ impl ProcessSampler {
     /// Records what its threads off the CPU do, as far as they are wanted, at the instant that was due at `due`.
     pub fn look_off_cpu(&mut self, profile: &mut Profile, due: Timestamp) {
         let instant = Look { due, now: clock::now() };
+        let looked = self.look_at_active().and_then(|()| self.sample_off_cpu(profile, instant));
         // What has become of the process is found out, and told, when its lists are looked at.
-        if self.look_at_threads().and_then(|()| self.sample_off_cpu(profile, instant)).is_err() {
+        if looked.and_then(|()| self.look_at_resting(profile)).is_err() {
             self.in_kernel.is_outdated = true;
         }
     }
 
-    /// Looks at what each thread is doing, and who holds the GIL.
-    fn look_at_threads(&mut self) -> Result<(), ReadError> {
-        let roster = &mut self.probe.roster;
-        let mut ended = Vec::new();
-        for (index, thread) in roster.threads.iter_mut().enumerate() {
-            if thread.look().and_then(|()| thread.count_if_running()).is_err() {
-                ended.push(index);
-            }
+    /// Looks at what threads are doing that are awake, and at those that rest where these are few, and who holds the GIL.
+    fn look_at_active(&mut self) -> Result<(), ReadError> {
+        let ended = self.probe.roster.look_at_active();
+        self.forget_ended(ended);
+        self.look_at_gils()
+    }
+
+    /// Records what threads do that rest, as many as have their turn, where there are many.
+    fn look_at_resting(&mut self, profile: &mut Profile) -> Result<(), ReadError> {
+        if !self.probe.roster.rota().has_many_resting() {
+            return Ok(());
         }
-        roster.remove(&ended);
+        let most = cost_of_instant(self.rate_hz);
+        let _ordinary = OrdinaryMeanwhile::begin();
+        let now = clock::now();
+        let ended = self.probe.roster.look_at_resting(most);
+        self.forget_ended(ended);
+        self.sample_off_cpu(profile, Look { due: now, now })
+    }
+
+    fn look_at_gils(&mut self) -> Result<(), ReadError> {
+        let roster = &mut self.probe.roster;
         let lists_stand = roster.look(self.probe.target.memory(), self.probe.target.runtime())?;
-        self.in_kernel.is_outdated |= !ended.is_empty() || !lists_stand;
+        self.in_kernel.is_outdated |= !lists_stand;
+        let ended = roster.look_at_holders();
+        self.forget_ended(ended);
         Ok(())
     }
 
+    fn forget_ended(&mut self, mut ended: Vec<usize>) {
+        let roster = &mut self.probe.roster;
+        for index in roster.looked() {
+            if roster.threads[index].count_if_running().is_err() {
+                ended.push(index);
+            }
+        }
+        if ended.is_empty() {
+            return;
+        }
+        ended.sort_unstable();
+        ended.dedup();
+        roster.remove(&ended);
+        self.in_kernel.is_outdated = true;
+    }
+
     fn sample_off_cpu(&mut self, profile: &mut Profile, look: Look) -> Result<(), ReadError> {
+        let unseen = self.probe.roster.take_unseen_of_ended();
+        profile.ledger_mut().count_lost_times(LossReason::CpuLimit, unseen);
         let suspended = self.probe.suspended()?;
-        for mut group in GilGroup::all(&self.probe.roster) {
+        for mut group in GilGroup::looked(&mut self.probe.roster) {
+            group.threads.iter().for_each(|index| self.note_settled(profile.ledger_mut(), *index));
             group.threads.retain(|index| !suspended.contains(index));
             let gil = group.gil.as_ref();
             let state = gil.and_then(|gil| self.probe.roster.gil_state(gil)).filter(|state| state.exists);
@@ -107,7 +143,9 @@ impl ProcessSampler {
                     wanted.threads.push(index);
                     wanted.queued.push((index, clock));
                 }
-                (None, _) if state.is_running() || !self.options.include_idle => {}
+                (None, _) if state.is_running() || !self.options.include_idle => {
+                    self.take_unseen_asleep(index);
+                }
                 (None, Some(known)) => {
                     self.record_off_cpu(profile, index, known.stack, state, holds_gil, now)
                 }
@@ -115,6 +153,23 @@ impl ProcessSampler {
             }
         }
         wanted
+    }
+
+    /// Records a thread that sleeps as it did at the last look, at `now`.
+    pub(super) fn settle_sleeper(
+        &mut self,
+        profile: &mut Profile,
+        index: usize,
+        gil: Option<&GilAddresses>,
+        now: Timestamp,
+    ) {
+        let thread = &self.probe.roster.threads[index];
+        let state = thread.state(gil);
+        if let (Some(known), true, false) =
+            (thread.unchanged_stack(), self.options.include_idle, self.options.gil_only)
+        {
+            self.record_off_cpu(profile, index, known.stack, state, false, now);
+        }
     }
 
     /// Tells what a thread is doing, for views of what threads do.
@@ -158,12 +213,16 @@ impl ProcessSampler {
             };
             let proved = stack.and_then(|raw| if has_run { Err(LossReason::Moved) } else { Ok(raw) });
             match proved.and_then(|raw| self.resolve_off_cpu(profile, index, &raw, &instant.capture)) {
-                Ok(_) if self.options.gil_only && !holds_gil => profile.ledger_mut().count_not_asked_for(),
+                Ok(_) if self.options.gil_only && !holds_gil => {
+                    let times = 1 + self.take_unseen_asleep(index);
+                    profile.ledger_mut().count_not_asked_for_times(times);
+                }
                 Ok(stack) => self.record_off_cpu(profile, index, stack, state, holds_gil, now),
                 Err(reason) => {
                     // It waited somewhere, and where is not known: for no other place.
                     self.take_off_cpu_time(index, now);
-                    profile.ledger_mut().count_lost(reason);
+                    let unseen = self.take_unseen_asleep(index);
+                    profile.ledger_mut().count_lost_times(reason, 1 + unseen);
                     self.in_kernel.is_outdated |= reason == LossReason::ThreadEnded;
                 }
             }
@@ -196,12 +255,14 @@ impl ProcessSampler {
         at: Timestamp,
     ) {
         let wall = self.take_off_cpu_time(index, at);
+        let unseen = self.take_unseen_asleep(index);
         if stack.is_none() {
             // A thread that has a thread state but runs no Python: there is nothing to show.
-            return profile.ledger_mut().count_not_asked_for();
+            return profile.ledger_mut().count_not_asked_for_times(1 + unseen);
         }
         let thread = self.thread_id(profile, index);
-        profile.record(Sample { at, thread, stack, state, holds_gil, cpu: Nanos::ZERO, wall });
+        let sample = Sample { at, thread, stack, state, holds_gil, cpu: Nanos::ZERO, wall };
+        profile.record_times(sample, unseen);
     }
 
     /// The time off the CPU that was not told yet. For how much of it the thread held the GIL is not known: where that
