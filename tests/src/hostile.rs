@@ -111,6 +111,11 @@ impl ManyThreads {
         Ok(Some(ManyThreads { fixture, all: threads + 1 }))
     }
 
+    /// The process.
+    pub fn fixture(&self) -> &Fixture {
+        &self.fixture
+    }
+
     /// A dump shows each of them, one as the owner of the GIL, and leaves all of them free.
     ///
     /// # Errors

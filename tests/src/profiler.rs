@@ -65,9 +65,15 @@ pub struct Profiler {
 const RECORD: &str = "record";
 
 impl Profiler {
-    /// `profiler SUBCOMMAND`.
+    /// `profiler SUBCOMMAND`. A recording may use as much CPU time as it takes: tests ask for rates at which it uses more
+    /// than it usually may.
     pub fn new(subcommand: &str) -> Self {
         Profiler::by(Command::new(profiler_path()), subcommand)
+    }
+
+    /// `profiler SUBCOMMAND`, which may use no more CPU time than it usually may.
+    pub fn with_usual_limit(subcommand: &str) -> Self {
+        Profiler::with_ledger(Command::new(profiler_path()), subcommand)
     }
 
     /// `profiler SUBCOMMAND` as the user nobody, with a copy of the binary that nobody can reach.
@@ -93,8 +99,14 @@ impl Profiler {
         Profiler::of(command, subcommand)
     }
 
-    /// The words so far run the binary; a recording writes its ledger where the test finds it.
+    /// The words so far run the binary; a recording has no limit to its CPU time.
     fn by(command: Command, subcommand: &str) -> Self {
+        let profiler = Profiler::with_ledger(command, subcommand);
+        if subcommand == RECORD { profiler.words("--max-cpu 100") } else { profiler }
+    }
+
+    /// The words so far run the binary; a recording writes its ledger where the test finds it.
+    fn with_ledger(command: Command, subcommand: &str) -> Self {
         let mut profiler = Profiler::of(command, subcommand);
         if subcommand == RECORD {
             let scratch = Scratch::new().expect("a folder for the ledger");

@@ -3,11 +3,11 @@
 //! Nothing is parsed here: stacks are addresses. Whether they may be believed is for the sampler to prove.
 
 use profiler_memory::{PageCopy, ReadError, ReadMemory};
-use profiler_model::LossReason;
+use profiler_model::{LossReason, Nanos};
 use profiler_python::{Callers, GilAddresses, Offsets, RawStack, STACK_PAGE_BYTES, ThreadState, WalkError};
 
 use crate::Target;
-use crate::codes::KnownCodes;
+use crate::codes::{Capture, KnownCodes};
 use crate::forecast::PageForecast;
 use crate::gil::{self, GilSpan, GilState};
 use crate::instant::Instant;
@@ -27,6 +27,8 @@ pub struct StackReader {
     pub codes: KnownCodes,
     /// Which objects are copied with the stacks.
     pub objects: ObjectsWanted,
+    /// How long a thread may be stopped; `None` for as long as it takes.
+    pub longest_stop: Option<Nanos>,
     /// Where these were a moment ago, of threads that will probably be captured together.
     pub ahead: Vec<ObjectsAhead>,
 }
@@ -119,7 +121,8 @@ impl StackReader {
     }
 
     /// Looks at the stacks of the threads `wanted` and at the objects that are to be copied with them, while they
-    /// move: what is seen may be wrong, but tells where to look when they stand still.
+    /// move: what is seen may be wrong, but tells where to look when they stand still. Returns the stacks with what names
+    /// their code objects, if none of these changed meanwhile: stacks that may have never existed, of code that is there.
     ///
     /// # Errors
     /// When nothing of the process can be read any more.
@@ -128,16 +131,20 @@ impl StackReader {
         target: &Target,
         roster: &Roster,
         wanted: &[usize],
-    ) -> Result<(), ReadError> {
-        self.begin(target.memory())?;
+    ) -> Result<Option<CodeAhead>, ReadError> {
+        let (memory, offsets) = (target.memory(), target.offsets());
+        self.begin(memory)?;
         let threads = wanted.iter().map(|index| &roster.threads[*index].python);
         let stacks: Vec<RawStack> =
-            threads.filter_map(|thread| self.stack(target.memory(), target.offsets(), thread).ok()).collect();
+            threads.filter_map(|thread| self.stack(memory, offsets, thread).ok()).collect();
         self.learn(stacks.iter());
+        let capture = Capture::of_stacks(memory, offsets, stacks.iter(), &mut self.codes)?;
+        let is_unchanged = capture.is_unchanged(memory, offsets)?;
+        let code = is_unchanged.then(|| CodeAhead { capture, stacks: stacks.clone() });
         if self.objects.is_any() {
             self.ahead.push(look_ahead(target, roster, self.objects, wanted, stacks)?);
         }
-        Ok(())
+        Ok(code)
     }
 
     /// Copies the objects of the stacks of `instant`.
@@ -169,6 +176,15 @@ impl StackReader {
         stacks.for_each(|stack| self.callers.learn(stack));
         self.forecast.learn(self.pages.read_pages().into_iter());
     }
+}
+
+/// Code objects that were met before an instant, so that their names need not be copied at it.
+#[derive(Debug)]
+pub struct CodeAhead {
+    /// What names them.
+    pub capture: Capture,
+    /// Where they were met.
+    pub stacks: Vec<RawStack>,
 }
 
 /// The loss that follows from a failed read.

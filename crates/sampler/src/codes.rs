@@ -131,6 +131,15 @@ impl Capture {
         self.left.is_empty()
     }
 
+    /// Whether the code objects whose names were copied have the same heads as before that.
+    ///
+    /// # Errors
+    /// When nothing of the process can be read any more.
+    pub fn is_unchanged(&self, memory: &impl ReadMemory, offsets: &Offsets) -> Result<bool, ReadError> {
+        let again = CodeHeads::read(memory, offsets, self.at_instant.codes.clone())?;
+        Ok(again.codes == self.at_instant.codes && again.heads == self.at_instant.heads)
+    }
+
     /// What identifies the code object.
     pub fn identity(&self, code: RemoteAddr) -> Option<Identity> {
         if self.unreplaced.binary_search(&code).is_ok() {
@@ -344,6 +353,14 @@ mod tests {
         let other = capture(&memory(2), &offsets(12), &mut known);
         known.forget(&other, &stack());
         assert_eq!(identities(12, &[2; 6], &mut known), ["first", "now", "now", "now", "now", "now"]);
+    }
+
+    #[test]
+    fn code_that_changes_while_its_names_are_copied_is_noticed() {
+        let offsets = offsets(11);
+        let capture = capture(&memory(1), &offsets, &mut KnownCodes::default());
+        assert_eq!(capture.is_unchanged(&memory(1), &offsets), Ok(true));
+        assert_eq!(capture.is_unchanged(&memory(2), &offsets), Ok(false));
     }
 
     #[test]

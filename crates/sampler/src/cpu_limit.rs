@@ -11,7 +11,7 @@ use profiler_os::clock;
 const WINDOW: Nanos = Nanos::from_nanos(250_000_000);
 
 /// What may be used ahead of its time: the share of so many seconds.
-const AHEAD: f64 = 1.0;
+const AHEAD: f64 = 3.0;
 
 /// Where less than this part of the share is used, more instants are sampled again.
 const ROOM: f64 = 0.7;
@@ -42,6 +42,8 @@ pub struct CpuLimit {
 pub enum Verdict {
     /// Real-time priority is to be given up.
     LeaveRealTime,
+    /// Real-time priority may be taken again.
+    TakeRealTime,
     /// This part of the instants is to be sampled.
     Sample(f64),
 }
@@ -75,6 +77,9 @@ impl CpuLimit {
             self.give_up(allowed / spent)
         } else if self.part < 1.0 && self.excess < 0.0 && spent < ROOM * allowed {
             self.sample(self.part * STEP_UP)
+        } else if self.is_real_time_over && self.part == 1.0 && self.excess <= -self.most * AHEAD {
+            self.is_real_time_over = false;
+            Some(Verdict::TakeRealTime)
         } else {
             None
         }
@@ -122,6 +127,10 @@ mod tests {
                 match self.limit.judge(self.now, Nanos::from_nanos((self.used * 1e9) as u64)) {
                     None => {}
                     Some(Verdict::LeaveRealTime) => self.left_real_time = true,
+                    Some(Verdict::TakeRealTime) => {
+                        assert_eq!(self.part, 1.0, "the rate comes back first");
+                        self.left_real_time = false;
+                    }
                     Some(Verdict::Sample(part)) => {
                         assert!(self.left_real_time, "real-time priority goes first");
                         self.part = part;
@@ -142,8 +151,8 @@ mod tests {
     #[test]
     fn sampler_that_would_take_a_core_stays_within_its_share() {
         let mut life = Life::new(100.0);
-        life.live(2.0, 0.9);
-        assert!(life.left_real_time);
+        life.live(1.0, 0.9);
+        assert!(life.left_real_time, "within a second");
         let used = life.live(20.0, 0.9);
         assert!(used <= 0.101, "{used}");
         assert!((life.part - 0.1 / 0.9).abs() < 0.03, "{}", life.part);
@@ -152,8 +161,8 @@ mod tests {
     #[test]
     fn short_burst_of_work_gives_up_nothing() {
         let mut life = Life::new(100.0);
-        life.live(2.0, 0.01);
-        life.live(0.25, 0.35);
+        life.live(4.0, 0.01);
+        life.live(0.25, 1.2);
         life.live(10.0, 0.01);
         assert_eq!((life.part, life.left_real_time), (1.0, false));
     }
@@ -164,7 +173,7 @@ mod tests {
         life.live(10.0, 0.9);
         assert!(life.part < 0.2);
         life.live(20.0, 0.01);
-        assert_eq!(life.part, 1.0);
+        assert_eq!((life.part, life.left_real_time), (1.0, false));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use profiler_os::{clock, priority};
 use profiler_profile::{FrameDetails, ProcessDump, Stops, Tasks, ThreadDump, Variables};
 use profiler_python::{RawStack, ReprLimits};
 
+use crate::capture::CodeAhead;
 use crate::code_names::CodeNames;
 use crate::codes::Capture;
 use crate::instant::Instant;
@@ -141,7 +142,9 @@ impl Look {
     /// All threads, in the reverse order of CPython's list: the oldest first.
     fn threads(&mut self, now: Timestamp) -> Result<Vec<ThreadDump>, ReadError> {
         self.probe.look(now)?;
-        self.probe.look_ahead()?;
+        for code in self.probe.look_ahead()? {
+            self.name_ahead(code)?;
+        }
         self.probe.look(clock::now())?;
         self.is_stopped =
             self.probe.target.process().state().is_some_and(|state| matches!(state, b'T' | b't'));
@@ -168,6 +171,16 @@ impl Look {
         dumps.sort_by_key(|(index, _)| std::cmp::Reverse(*index));
         let unplaced = self.probe.roster.unplaced.iter().map(|python| self.unplaced(python));
         Ok(dumps.into_iter().map(|(_, dump)| dump).chain(unplaced).collect())
+    }
+
+    /// Names code before any thread is stopped. In the stop its evidence alone is copied, which has to be the same.
+    fn name_ahead(&mut self, CodeAhead { mut capture, stacks }: CodeAhead) -> Result<(), ReadError> {
+        self.probe.complete(std::iter::once(&mut capture))?;
+        for raw in &stacks {
+            let is_named = self.frames(raw, &capture, None).is_ok();
+            self.probe.learn_code(&capture, raw, is_named);
+        }
+        Ok(())
     }
 
     /// A thread state whose kernel thread is not known, so that nothing proves its stack.

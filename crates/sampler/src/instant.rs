@@ -9,6 +9,7 @@ use crate::capture::StackReader;
 use crate::codes::Capture;
 use crate::objects::ObjectCopy;
 use crate::roster::Roster;
+use crate::stop_bound::StopBound;
 
 /// The most threads that are captured at one instant, and so during one stop: what is left is captured at
 /// another one. More stacks than that take longer than a millisecond, and a process may have ten thousand
@@ -55,6 +56,21 @@ impl Instant {
         self.stacks.iter().filter_map(|(_, stack)| stack.as_ref().ok())
     }
 
+    /// Marks all stacks as lost that were read, and those that could not be: there was no time to copy all that they need.
+    fn lose_cut(&mut self) {
+        for (_, stack) in &mut self.stacks {
+            if matches!(stack, Ok(_) | Err(LossReason::Unreadable)) {
+                *stack = Err(LossReason::StopTooLong);
+            }
+        }
+    }
+
+    /// The threads whose stacks were lost for want of time.
+    pub fn cut(&self) -> impl Iterator<Item = usize> {
+        let is_cut = |(_, stack): &&(usize, Result<_, _>)| matches!(stack, Err(LossReason::StopTooLong));
+        self.stacks.iter().filter(is_cut).map(|(index, _)| *index)
+    }
+
     /// Marks the stacks as lost whose thread has no proof.
     pub fn lose_unproved(&mut self, proof: impl Fn(usize) -> Result<(), LossReason>) {
         for (thread, stack) in &mut self.stacks {
@@ -68,17 +84,18 @@ impl Instant {
 }
 
 /// Copies the first of the wanted stacks, as many as one instant may take, and what has to be looked at now of
-/// their code objects, with a reader that has begun a new instant.
+/// their code objects, with a reader that has begun a new instant. What cannot be copied within `bound` is lost.
 pub fn read_stacks(
     target: &Target,
     roster: &Roster,
     wanted: &[usize],
     reader: &mut StackReader,
+    bound: &StopBound,
 ) -> Result<Instant, ReadError> {
-    let (memory, offsets) = (target.memory(), target.offsets());
+    let (memory, offsets) = (&bound.memory(target.memory()), target.offsets());
     let (mut stacks, mut frames) = (Vec::new(), 0);
     for index in wanted.iter().take(MAX_THREADS_AT_ONCE) {
-        if frames >= MAX_FRAMES_AT_ONCE {
+        if frames >= MAX_FRAMES_AT_ONCE || (!stacks.is_empty() && !bound.has_time_for_more()) {
             break;
         }
         let stack = reader.stack(memory, offsets, &roster.threads[*index].python);
@@ -91,5 +108,9 @@ pub fn read_stacks(
         stacks.iter().filter_map(|(_, stack)| stack.as_ref().ok()),
         &mut reader.codes,
     )?;
-    Ok(Instant { stacks, capture, ..Instant::default() })
+    let mut instant = Instant { stacks, capture, ..Instant::default() };
+    if bound.has_cut() {
+        instant.lose_cut();
+    }
+    Ok(instant)
 }

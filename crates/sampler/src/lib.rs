@@ -49,6 +49,7 @@ mod session;
 mod short_file;
 mod sleep_watch;
 mod sources;
+mod stop_bound;
 mod tasks;
 mod ticks;
 mod told_parts;

@@ -22,6 +22,7 @@ use crate::gil::{self, GilState};
 use crate::instant::{Instant, Queued, read_stacks};
 use crate::objects::nobody_ran;
 use crate::roster::Roster;
+use crate::stop_bound::StopBound;
 
 /// How often the stop is tried anew when it came at a moment that cannot be used: the GIL has passed to
 /// another thread before it took effect, or a frame is just being unlinked.
@@ -50,6 +51,7 @@ pub fn capture(
     for attempt in 1..=MAX_ATTEMPTS {
         let last_holder = roster.find(before.last_holder);
         let still = hold(roster, last_holder, tracer);
+        let bound = still.bound(reader);
         let now = reader.begin_with_gil(target.memory(), gil)?;
         if now.last_holder != before.last_holder {
             // It passed on before the stop took effect: another one is to be stopped.
@@ -57,7 +59,7 @@ pub fn capture(
             before = now;
             continue;
         }
-        let mut instant = read_stacks(target, roster, wanted, reader)?;
+        let mut instant = read_stacks(target, roster, wanted, reader, &bound)?;
         if reader.objects.is_any() {
             let is_held = matches!(still, Still::Stopped(_));
             let mut objects = reader.copy_objects(target, roster, &instant, is_held)?;
@@ -121,6 +123,12 @@ impl Still {
             Still::Asleep => Err(LossReason::Moved),
             Still::Not(reason) => Err(*reason),
         }
+    }
+
+    /// How long it may stand still from now on on account of the `reader`.
+    fn bound(&self, reader: &StackReader) -> StopBound {
+        let longest = matches!(self, Still::Stopped(_)).then_some(reader.longest_stop);
+        StopBound::new(clock::now(), longest.flatten())
     }
 
     /// The thread `index`, if it waits for a CPU.
@@ -199,8 +207,9 @@ fn read_alone(
     still: &Still,
     reader: &mut StackReader,
 ) -> Result<Instant, ReadError> {
+    let bound = still.bound(reader);
     reader.begin(target.memory())?;
-    let mut instant = read_stacks(target, roster, &[index], reader)?;
+    let mut instant = read_stacks(target, roster, &[index], reader, &bound)?;
     if reader.objects.is_any() {
         let is_stopped = matches!(still, Still::Stopped(_));
         let mut objects = reader.copy_objects(target, roster, &instant, is_stopped)?;

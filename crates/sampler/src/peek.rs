@@ -6,6 +6,7 @@
 
 use profiler_memory::ReadError;
 use profiler_model::LossReason;
+use profiler_os::clock;
 use profiler_python::{GilAddresses, RawStack};
 
 use crate::Target;
@@ -14,6 +15,7 @@ use crate::gil;
 use crate::instant::{Instant, read_stacks};
 use crate::objects::nobody_ran;
 use crate::roster::Roster;
+use crate::stop_bound::StopBound;
 
 /// How many readings must be the same. A stack that changes while it is read can look the same twice; each
 /// further reading would have to meet the same two halves again.
@@ -56,7 +58,7 @@ fn capture_once(
     let read_gil = || gil.map(|gil| gil::read(target.memory(), gil)).transpose();
     let before = read_gil()?;
     reader.begin(target.memory())?;
-    let mut instant = read_stacks(target, roster, wanted, reader)?;
+    let mut instant = read_stacks(target, roster, wanted, reader, &StopBound::new(clock::now(), None))?;
     // One that sleeps stands still, and is proved far more often than one that runs: it would show too much of its time.
     instant.lose_unproved(|index| match roster.threads[index].has_fallen_asleep_since_look() {
         true => Err(LossReason::Moved),

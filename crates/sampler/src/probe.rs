@@ -5,12 +5,13 @@ use profiler_model::{Nanos, RemoteAddr, Timestamp};
 use profiler_os::{Tracer, clock};
 use profiler_python::{GilAddresses, RawStack};
 
-use crate::capture::StackReader;
+use crate::capture::{CodeAhead, StackReader};
 use crate::codes::Capture;
 use crate::gil;
 use crate::instant::{Instant, MAX_THREADS_AT_ONCE};
 use crate::objects::ObjectsWanted;
 use crate::roster::Roster;
+use crate::stop_bound::LONGEST_STOP;
 use crate::{SamplerKind, Target, pause, peek};
 
 /// How long threads that would not stop are waited for at the end, to let them go.
@@ -130,21 +131,36 @@ impl Probe {
         self.roster.look(self.target.memory(), self.target.runtime())
     }
 
-    /// Looks at all stacks, and at the objects that are wanted with them, without stopping anything and without
-    /// believing what is seen: it makes the next captures short. What the threads do is to be looked at anew
-    /// afterwards.
+    /// Has no thread be stopped for longer than [`LONGEST_STOP`]: what cannot be copied by then is lost.
+    pub fn bound_stops(&mut self) {
+        self.reader.longest_stop = Some(LONGEST_STOP);
+    }
+
+    /// Looks at the stacks of the threads `wanted`, as [`Probe::look_ahead`] does.
     ///
     /// # Errors
     /// When nothing of the process can be read any more.
-    pub fn look_ahead(&mut self) -> Result<(), ReadError> {
+    pub fn look_ahead_at(&mut self, wanted: &[usize]) -> Result<Option<CodeAhead>, ReadError> {
+        self.reader.look_ahead(&self.target, &self.roster, wanted)
+    }
+
+    /// Looks at all stacks, and at the objects that are wanted with them, without stopping anything and without
+    /// believing what is seen: it makes the next captures short. What the threads do is to be looked at anew
+    /// afterwards. Returns the code that was met: to be named before the next captures, so that they need not copy what
+    /// its names are made of.
+    ///
+    /// # Errors
+    /// When nothing of the process can be read any more.
+    pub fn look_ahead(&mut self) -> Result<Vec<CodeAhead>, ReadError> {
         self.reader.ahead.clear();
+        let mut code = Vec::new();
         for group in GilGroup::all(&self.roster) {
             let together = if group.gil.is_some() { MAX_THREADS_AT_ONCE } else { 1 };
             for threads in group.running_first(&self.roster).chunks(together) {
-                self.reader.look_ahead(&self.target, &self.roster, threads)?;
+                code.extend(self.reader.look_ahead(&self.target, &self.roster, threads)?);
             }
         }
-        Ok(())
+        Ok(code)
     }
 
     /// Captures the stacks of the threads `wanted` (indices into the roster), which share `gil` or have none. What

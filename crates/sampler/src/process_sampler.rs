@@ -10,6 +10,7 @@ use profiler_profile::{
 };
 use profiler_python::{GilAddresses, RawStack};
 
+use crate::capture::CodeAhead;
 use crate::code_names::CodeNames;
 use crate::codes::Capture;
 use crate::instant::Instant;
@@ -17,7 +18,7 @@ use crate::names::ThreadNames;
 use crate::other_pythons::OtherPythons;
 use crate::probe::{Found, GilGroup, Probe};
 use crate::roster::{KnownStack, Thread};
-use crate::rota::cost_of_instant;
+use crate::rota::{cost_of_instant, is_long};
 use crate::schedule::Schedule;
 use crate::wait_account::WaitAccount;
 use crate::{SamplerKind, SamplerOptions, Target};
@@ -115,9 +116,12 @@ impl ProcessSampler {
             Some(_) => Nanos::ZERO,
             None => target.process().cpu_time().unwrap_or_default(),
         };
+        let code_names = CodeNames::new(*target.process());
+        let mut probe = Probe::new(target, options.kind);
+        probe.bound_stops();
         ProcessSampler {
-            code_names: CodeNames::new(*target.process()),
-            probe: Probe::new(target, options.kind),
+            code_names,
+            probe,
             options,
             rate_hz: options.rate_hz,
             has_long_lists: false,
@@ -280,14 +284,14 @@ impl ProcessSampler {
         Ok(())
     }
 
-    /// Samples the threads that rest, as many as have their turn, where there are many: without real-time priority, as to
-    /// look at them takes long. One that was woken is sampled like the others.
+    /// Samples the threads that rest, as many as have their turn, where there are many. One that was woken is sampled like
+    /// the others.
     fn sample_resting(&mut self, profile: &mut Profile, late: Nanos) -> Result<(), ReadError> {
         if !self.probe.roster.rota().has_many_resting() {
             return Ok(());
         }
         let most = cost_of_instant(self.rate_hz);
-        let _ordinary = OrdinaryMeanwhile::begin();
+        let _ordinary = is_long(most).then(OrdinaryMeanwhile::begin);
         let now = clock::now();
         let found = self.probe.look_at_resting(most);
         self.bring_up_to_date(profile, found, now)?;
@@ -336,8 +340,32 @@ impl ProcessSampler {
             if let ([only], true) = (wanted.as_slice(), self.watches_turns) {
                 self.probe.roster.threads[*only].watch_turns();
             }
+            let mut cut = Vec::new();
             for instant in self.probe.capture(group.gil.as_ref(), &wanted)? {
+                cut.extend(instant.cut());
                 self.note(profile, instant, group.gil, now);
+            }
+            self.look_ahead_at(profile, &cut)?;
+        }
+        Ok(())
+    }
+
+    /// Looks at the stacks of threads whose stops were too short to copy them: what is known of their code by then need not
+    /// be copied at the next instant.
+    fn look_ahead_at(&mut self, profile: &mut Profile, cut: &[usize]) -> Result<(), ReadError> {
+        if cut.is_empty() {
+            return Ok(());
+        }
+        let _ordinary = OrdinaryMeanwhile::begin();
+        self.settle_waiting(profile);
+        for index in cut {
+            let Some(CodeAhead { mut capture, stacks }) = self.probe.look_ahead_at(&[*index])? else {
+                continue;
+            };
+            self.probe.complete(std::iter::once(&mut capture))?;
+            for raw in &stacks {
+                // Whether its code has certain names is all that matters: that is learned.
+                let _ = self.resolve(profile, raw, &capture);
             }
         }
         Ok(())

@@ -48,6 +48,11 @@ pub fn cost_of_instant(rate_hz: f64) -> u32 {
     (LOOKS_A_SECOND * f64::from(COST_OF_ASKING) / rate_hz).clamp(f64::from(COST_OF_ASKING), 1e6) as u32
 }
 
+/// Whether looks that cost so much take longer than a fifth of a millisecond: too long for real-time priority.
+pub fn is_long(cost: u32) -> bool {
+    cost > 100 * COST_OF_ASKING
+}
+
 impl Rota {
     /// The number of the current instant, from 1; 0 before the first.
     pub fn instant(&self) -> u64 {

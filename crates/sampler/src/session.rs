@@ -6,7 +6,7 @@
 use std::ops::ControlFlow;
 
 use profiler_model::{LossReason, Nanos, Pid, Timestamp};
-use profiler_os::priority::{LargerShare, OrdinaryMeanwhile, Promptness};
+use profiler_os::priority::{LargerShare, Promptness};
 use profiler_os::signals::{self, SuspensionHold};
 use profiler_os::{CpuQuota, Guardian, clock, first_event, hang, limits, priority};
 use profiler_profile::{Ledger, Profile};
@@ -236,7 +236,6 @@ impl Session {
                     }
                     self.keep_limit(profile.ledger_mut(), verdict, &mut schedule);
                 }
-                let _ordinary = OrdinaryMeanwhile::begin();
                 self.members.follow_tree(profile, schedule.next(), now);
                 self.members.release_late();
                 self.settle(profile, &mut costs, false);
@@ -271,7 +270,6 @@ impl Session {
             }
             if self.members.is_settling_due(schedule.next()) {
                 company.as_mut().map(Company::step_aside);
-                let _ordinary = OrdinaryMeanwhile::begin();
                 self.members.settle_waiting(profile);
             }
         };
@@ -319,7 +317,6 @@ impl Session {
                 if let (Some(looks), Some(verdict)) = (&mut looks, limit_of_cpu.look(now)) {
                     self.keep_limit(profile.ledger_mut(), verdict, looks);
                 }
-                let _ordinary = OrdinaryMeanwhile::begin();
                 self.settle(profile, &mut costs, false);
                 let mut call = |profile: &mut Profile| callback(&progress(profile, start, now), profile);
                 let is_over = self.call_back(profile, &mut hold, &mut call);
@@ -438,6 +435,9 @@ impl Session {
                 ledger.left_real_time |= priority::leave_real_time();
                 self.share = None;
                 self.members.unwatch_turns();
+            }
+            Verdict::TakeRealTime => {
+                self.want_promptness();
             }
             Verdict::Sample(part) => {
                 schedule.sample_part(part);

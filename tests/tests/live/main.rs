@@ -32,6 +32,7 @@ mod numpy_values;
 mod objects;
 mod off_cpu;
 mod outputs;
+mod own_cost;
 mod own_namespace;
 mod places;
 mod reused_numbers;
@@ -87,6 +88,7 @@ fn main() -> ExitCode {
             objects,
             off_cpu,
             outputs,
+            own_cost,
             own_namespace,
             places,
             reused_numbers,

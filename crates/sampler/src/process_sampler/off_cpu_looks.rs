@@ -15,7 +15,7 @@ use crate::codes::Capture;
 use crate::instant::Instant;
 use crate::probe::GilGroup;
 use crate::roster::KnownStack;
-use crate::rota::cost_of_instant;
+use crate::rota::{cost_of_instant, is_long};
 
 /// When a look is taken, and when that was due.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +56,7 @@ impl ProcessSampler {
             return Ok(());
         }
         let most = cost_of_instant(self.rate_hz);
-        let _ordinary = OrdinaryMeanwhile::begin();
+        let _ordinary = is_long(most).then(OrdinaryMeanwhile::begin);
         let now = clock::now();
         let ended = self.probe.roster.look_at_resting(most);
         self.forget_ended(ended);
