@@ -13,11 +13,15 @@ const WINDOW: Nanos = Nanos::from_nanos(250_000_000);
 /// What may be used ahead of its time: the share of so many seconds.
 const AHEAD: f64 = 3.0;
 
+/// What was used beyond the share is made good for up to the share of so many seconds: to begin may take longer than
+/// anybody wants to wait for the full rate.
+const DEBT: f64 = 0.5;
+
 /// Where less than this part of the share is used, more instants are sampled again.
 const ROOM: f64 = 0.7;
 
 /// So much more at a time.
-const STEP_UP: f64 = 1.25;
+const STEP_UP: f64 = 1.5;
 
 /// The rate is not lowered below so many samples a second.
 const LOWEST_RATE: f64 = 1.0;
@@ -72,7 +76,7 @@ impl CpuLimit {
         let spent = used.saturating_sub(self.last.1).as_secs_f64();
         self.last = (now, used);
         let allowed = self.most * elapsed;
-        self.excess = (self.excess + spent - allowed).max(-self.most * AHEAD);
+        self.excess = (self.excess + spent - allowed).clamp(-self.most * AHEAD, self.most * DEBT);
         if self.excess > 0.0 && spent > allowed {
             self.give_up(allowed / spent)
         } else if self.part < 1.0 && self.excess < 0.0 && spent < ROOM * allowed {
@@ -174,6 +178,14 @@ mod tests {
         assert!(life.part < 0.2);
         life.live(20.0, 0.01);
         assert_eq!((life.part, life.left_real_time), (1.0, false));
+    }
+
+    #[test]
+    fn long_beginning_costs_the_full_rate_for_seconds_only() {
+        let mut life = Life::new(100.0);
+        life.live(2.0, 1.0);
+        life.live(5.0, 0.05);
+        assert_eq!(life.part, 1.0);
     }
 
     #[test]
