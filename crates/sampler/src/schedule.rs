@@ -1,14 +1,19 @@
-//! When samples are taken: at random instants, exponentially spaced.
+//! When samples are taken: at random instants, some four in a stretch of some four mean gaps.
 //!
-//! Evenly spaced samples would be in step with a program that does things at even intervals, and show one of
-//! them too often. Exponential gaps make every instant equally likely, whatever came before.
+//! Evenly spaced instants would be in step with a program that does things at even intervals, and show one of them too often.
+//! Within a stretch each instant is anywhere, so that gaps are nearly exponential, and the stretches are of random length, so
+//! that no program is in step with them either. Their number in a second hardly differs from what was asked: if all gaps
+//! were exponential, a recording of one second at 100 Hz would have 80 to 120 samples.
 
 use profiler_model::{Nanos, Timestamp};
 
 use crate::random::Random;
 
-/// No gap is longer than so many mean gaps: a progress line should move, and the chance is e^-16.
+/// Hardly a gap is longer than so many mean gaps.
 const MAX_GAPS: f64 = 16.0;
+
+/// The instants in a stretch, from the first number on and less than the second.
+const STRETCH: (f64, f64) = (2.0, 6.0);
 
 /// A sampler that is so far behind gives up the instants that have passed. Until then it catches up.
 const MAX_BACKLOG: Nanos = Nanos::from_nanos(20_000_000);
@@ -18,6 +23,11 @@ const MAX_BACKLOG: Nanos = Nanos::from_nanos(20_000_000);
 pub struct Schedule {
     mean_gap: f64,
     next: Timestamp,
+    /// What is left of the stretch after `next`, in nanoseconds, and how many instants are to lie there.
+    room: f64,
+    left: u32,
+    /// The part of an instant that the stretches so far were too long for what they have.
+    owed: f64,
     random: Random,
     /// The part of the instants that are sampled.
     part: f64,
@@ -31,6 +41,9 @@ impl Schedule {
         let mut schedule = Schedule {
             mean_gap: 1e9 / rate_hz,
             next: start,
+            room: 0.0,
+            left: 0,
+            owed: 0.0,
             random: Random::new(seed),
             part: 1.0,
             left_out: Vec::new(),
@@ -81,6 +94,7 @@ impl Schedule {
     pub fn go_on_from(&mut self, now: Timestamp) {
         while self.next < now {
             self.next = now;
+            (self.room, self.left) = (0.0, 0);
             self.left_out.clear();
             self.advance();
         }
@@ -110,8 +124,26 @@ impl Schedule {
     }
 
     fn advance_by_one(&mut self) {
-        let gap = (-self.random.uniform().ln()).min(MAX_GAPS) * self.mean_gap;
-        self.next = self.next + Nanos::from_nanos(gap as u64);
+        let mut gap = 0.0;
+        if self.left == 0 {
+            gap = self.room;
+            self.begin_stretch();
+        }
+        // The first of so many points that are anywhere in the room.
+        let until = self.room * (1.0 - self.random.uniform().powf(1.0 / f64::from(self.left)));
+        self.room -= until;
+        self.left -= 1;
+        self.next = self.next + Nanos::from_nanos((gap + until) as u64);
+    }
+
+    /// Begins a stretch: of random length, with as many instants as belong into it, at least one.
+    fn begin_stretch(&mut self) {
+        let (least, most) = STRETCH;
+        let length = least + (most - least) * self.random.uniform();
+        self.room = length * self.mean_gap;
+        let count = (length + self.owed).round();
+        self.owed += length - count;
+        self.left = count as u32;
     }
 }
 
@@ -133,13 +165,50 @@ mod tests {
     }
 
     #[test]
-    fn gaps_are_exponential_with_the_mean_that_was_asked() {
-        let gaps = gaps(1000.0, 100_000);
+    fn gaps_are_nearly_exponential_and_seconds_have_as_many_instants() {
+        let gaps = gaps(100.0, 100_000);
         let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
         let variance = gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / gaps.len() as f64;
-        // Five standard errors: 1/sqrt(n) for the mean; of an exponential the deviation equals the mean.
-        assert!((mean / 0.001 - 1.0).abs() < 5.0 / (gaps.len() as f64).sqrt());
-        assert!((variance.sqrt() / 0.001 - 1.0).abs() < 0.03);
+        assert!((mean / 0.01 - 1.0).abs() < 1e-3, "{mean}");
+        // Of an exponential the deviation equals the mean.
+        assert!((0.75..0.9).contains(&(variance.sqrt() / 0.01)), "{}", variance.sqrt());
+        let (mut instant, mut seconds) = (0.0, vec![0u32; 1002]);
+        for gap in &gaps {
+            instant += gap;
+            seconds[instant as usize] += 1;
+        }
+        let seconds = &seconds[..990];
+        assert!(seconds.iter().all(|count| (94..=106).contains(count)), "{seconds:?}");
+    }
+
+    /// What samples that stand for the gap before them make of the first tenth, the next two and the other seven of a cycle.
+    fn shares(rate: f64, cycle: f64) -> [f64; 3] {
+        let (mut schedule, mut sums, mut last) =
+            (Schedule::new(rate, Timestamp::from_nanos(0), 42), [0.0; 3], Timestamp::from_nanos(0));
+        for _ in 0..200_000 {
+            let next = schedule.next();
+            let phase = (next.since(Timestamp::from_nanos(0)).as_secs_f64() / cycle).fract();
+            sums[usize::from(phase >= 0.1) + usize::from(phase >= 0.3)] += next.since(last).as_secs_f64();
+            last = next;
+            schedule.go_on(next);
+        }
+        sums.map(|sum| sum / last.since(Timestamp::from_nanos(0)).as_secs_f64())
+    }
+
+    #[test]
+    fn no_cycle_is_in_step_with_the_instants() {
+        for rate in [100.0, 1000.0] {
+            for gaps_per_cycle in [0.1, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0] {
+                let shares = shares(rate, gaps_per_cycle / rate);
+                for (share, truth) in shares.into_iter().zip([0.1, 0.2, 0.7]) {
+                    // Five standard errors of 100,000 equal samples: those that stand for gaps say half as much.
+                    assert!(
+                        (share - truth).abs() < 5.0 * (truth * (1.0 - truth) / 100_000.0_f64).sqrt(),
+                        "{gaps_per_cycle} gaps, {rate} Hz: {shares:?}"
+                    );
+                }
+            }
+        }
     }
 
     #[test]
@@ -156,7 +225,7 @@ mod tests {
         let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
         let variance = gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / gaps.len() as f64;
         assert!((mean / 0.01 - 1.0).abs() < 5.0 / (gaps.len() as f64).sqrt(), "{mean}");
-        assert!((variance.sqrt() / 0.01 - 1.0).abs() < 0.06);
+        assert!((variance.sqrt() / 0.01 - 1.0).abs() < 0.1);
         let kept = gaps.len() as f64 / (gaps.len() + left_out) as f64;
         assert!((kept - 0.1).abs() < 0.005, "{kept}");
     }
