@@ -339,7 +339,10 @@ impl Recording {
     ) -> anyhow::Result<()> {
         let ledger = self.profile.ledger();
         if ledger.shown() == 0 {
-            return Err(no_samples(ledger, &drawing.sampler).into());
+            if !nobody_held_gil(ledger, &drawing.sampler) {
+                return Err(no_samples(ledger, &drawing.sampler).into());
+            }
+            say(format_args!("no samples: no thread held the GIL when it was looked at"));
         }
         let view = ViewOptions { title: self.title.clone(), ..drawing.view.clone() };
         let render: &dyn Fn(&mut dyn io::Write) -> _ = &|out| drawing.format.write(&self.profile, &view, out);
@@ -367,13 +370,26 @@ fn beginning(source: &Source, plan: &RecordPlan) -> String {
     )
 }
 
+/// In a recording of so many mean gaps some samples are expected.
+const SOME_INSTANTS: u64 = 5;
+
+/// Whether the recording was long enough for some samples.
+fn had_instants(ledger: &Ledger) -> bool {
+    let interval = ledger.interval.filter(|interval| *interval > Nanos::ZERO);
+    interval
+        .is_some_and(|interval| ledger.duration() > Nanos::from_nanos(SOME_INSTANTS * interval.as_nanos()))
+}
+
 /// Whether the target hardly ran in a recording that was long enough for some samples.
 fn used_no_cpu(ledger: &Ledger) -> bool {
-    const SOME_INSTANTS: u64 = 5;
-    let Some(interval) = ledger.interval.filter(|interval| *interval > Nanos::ZERO) else { return false };
-    let expected = Nanos::from_nanos(SOME_INSTANTS * interval.as_nanos());
-    ledger.duration() > expected
-        && ledger.target_cpu.as_nanos() * SOME_INSTANTS < ledger.duration().as_nanos()
+    had_instants(ledger) && ledger.target_cpu.as_nanos() * SOME_INSTANTS < ledger.duration().as_nanos()
+}
+
+/// Whether that there are no samples is what was asked: only holders of the GIL were to be shown, nothing was lost, and at no
+/// instant was there one. An empty view says so, as py-spy's does.
+fn nobody_held_gil(ledger: &Ledger, options: &SamplerOptions) -> bool {
+    let was_sampled = ledger.processes.is_none_or(|processes| processes.sampled > 0);
+    options.gil_only && ledger.lost() == 0 && was_sampled && had_instants(ledger)
 }
 
 /// A view of nothing helps nobody: says why there is nothing instead.

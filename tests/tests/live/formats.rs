@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
-use profiler_tests::suite::{Case, PAUSE_AND_BPF, Sampler, Test};
+use profiler_tests::suite::{Case, On, PAUSE_AND_BPF, Sampler, Test};
 use profiler_tests::test;
 use profiler_tests::tree::wait_for_work;
 use profiler_tests::{
@@ -331,6 +331,25 @@ fn speedscope_files_follow_its_schema(case: &Case) -> Result<()> {
     fixture.finish().map(drop)
 }
 
+/// A program whose only thread sleeps.
+const SLEEPER: &str = "
+import time
+time.sleep(1000)
+";
+
+/// That nothing held the GIL is an answer, as with py-spy; that every thread slept needs another option.
+fn gil_recording_of_a_sleeper_is_an_empty_view(case: &Case) -> Result<()> {
+    let fixture = Fixture::inline(case.interpreter, SLEEPER)?;
+    wait_until_still(fixture.pid())?;
+    let words = format!("-d 0.2 -f raw -o - {}", case.sampler_words());
+    let record = |more: &str| Profiler::new("record").words(&words).words(more).pid(&fixture);
+    let run = record("--gil").succeed()?;
+    run.must_say(&["no thread held the GIL"])?;
+    ensure!(run.stdout.lines().all(|line| line.ends_with(" 0")), "{}", run.stdout);
+    record("").fail(&["--idle"])?;
+    Ok(())
+}
+
 /// What the readers of py-spy's files take for granted of each frame, those of processes and threads included.
 fn must_have_four_properties(frame: &Value) -> Result<()> {
     let properties: BTreeSet<&str> =
@@ -375,6 +394,7 @@ fn traces_follow_their_viewers(case: &Case) -> Result<()> {
 pub fn tests() -> Vec<Test> {
     vec![
         test!(collapsed_stacks_are_those_of_py_spy).by(PAUSE_AND_BPF),
+        test!(gil_recording_of_a_sleeper_is_an_empty_view).on(On::One).by(PAUSE_AND_BPF),
         test!(sleep_is_a_gap_in_speedscope).by(PAUSE_AND_BPF),
         test!(sleep_is_a_gap_in_trace).by(PAUSE_AND_BPF),
         test!(sleep_fills_its_time_in_speedscope).by(PAUSE_AND_BPF),
