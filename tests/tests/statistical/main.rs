@@ -7,6 +7,7 @@ mod full_ring;
 mod in_kernel;
 mod in_the_way;
 mod launch;
+mod losses;
 mod modes;
 mod naps;
 mod off_cpu;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
             in_kernel,
             in_the_way,
             launch,
+            losses,
             modes,
             naps,
             off_cpu,
