@@ -43,7 +43,9 @@ mod tests {
     use super::*;
 
     fn line(kind: SamplerKind, rate_hz: f64, processes: usize) -> Option<String> {
-        cost(&SamplerOptions { rate_hz, kind, include_idle: false, gil_only: false }, || processes)
+        cost(&SamplerOptions { rate_hz, kind, include_idle: false, gil_only: false, max_cpu: 1.0 }, || {
+            processes
+        })
     }
 
     #[test]

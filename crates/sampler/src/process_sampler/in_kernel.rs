@@ -124,8 +124,7 @@ impl ProcessSampler {
             Ok(_) => self.look_at_lists(kernel, now),
             Err(error) => Err(error),
         };
-        let is_readable =
-            matches!(result, Ok(()) | Err(ReadError::ProcessEnded | ReadError::NoAnswer));
+        let is_readable = matches!(result, Ok(()) | Err(ReadError::ProcessEnded | ReadError::NoAnswer));
         self.in_kernel.are_lists_unreadable = !is_readable && self.probe.target.has_live_runtime();
         self.in_kernel.is_outdated |= self.in_kernel.are_lists_unreadable;
         self.settle_unknown(profile);
