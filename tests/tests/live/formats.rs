@@ -333,7 +333,8 @@ fn speedscope_files_follow_its_schema(case: &Case) -> Result<()> {
 
 /// A program whose only thread sleeps.
 const SLEEPER: &str = "
-import time
+import os, time
+print('ready', os.getpid(), flush=True)
 time.sleep(1000)
 ";
 
