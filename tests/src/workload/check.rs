@@ -74,9 +74,9 @@ struct Seconds {
     truth_least: Option<f64>,
     /// How much of it the true part is at most; that what was sampled is more may be chance.
     truth_most: Option<f64>,
-    /// The part is one stretch of wall time, with samples before and after it: at either end it is known to one
-    /// sample, the first inside, which stands for time before as well, and the first afterwards, which does for
-    /// time inside. No sample stands for more than the heaviest does.
+    /// The part is one stretch of wall time: at either end it is known to one gap between samples. The first one inside
+    /// stands for time before as well; the first one afterwards does for time inside, or that time is in no sample,
+    /// if the thread never waits again. How long such a gap is is chance, and no sample stands for more than the heaviest.
     #[serde(default)]
     one_stretch: bool,
 }
@@ -209,7 +209,8 @@ impl Seconds {
     fn check(&self, evidence: &Evidence) -> Result<()> {
         let counted = evidence.account[&self.account].as_f64().context("no such entry of the account")?;
         let heaviest = evidence.samples.iter().map(|sample| sample.weight).fold(0.0, f64::max);
-        let unknown = if self.one_stretch { heaviest / counted } else { 0.0 };
+        let longest = (samples_that_tell() / evidence.asked_per_second).max(heaviest);
+        let unknown = if self.one_stretch { longest / counted } else { 0.0 };
         let (least, most) = (self.least.map(|least| least - unknown), self.most.map(|most| most + unknown));
         let shown = weight(evidence, &self.part)? / counted;
         if let Some(truth) = self.truth_least {
