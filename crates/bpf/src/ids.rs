@@ -6,6 +6,7 @@ use aya::programs::{ProgramError, RawTracePoint, RawTracePointRunOptions, TestRu
 
 use crate::loader::BpfError;
 use crate::task_layout;
+use crate::wire::id_source;
 
 /// What the kernel runs once, for us, to know our namespace.
 const FINDER: &str = "find_namespace";
@@ -46,9 +47,9 @@ impl Ids {
     /// The constants `id_source`, `namespace_device`, `namespace_inode` and `id_fields`.
     pub(crate) fn constants(self) -> (u32, u64, u64, [u32; 5]) {
         match self {
-            Ids::OfKernel => (0, 0, 0, [0; 5]),
-            Ids::ByHelper(PidNamespace { device, inode }) => (1, device, inode, [0; 5]),
-            Ids::ByTypes(fields) => (2, 0, 0, fields),
+            Ids::OfKernel => (id_source::OF_KERNEL, 0, 0, [0; 5]),
+            Ids::ByHelper(PidNamespace { device, inode }) => (id_source::BY_HELPER, device, inode, [0; 5]),
+            Ids::ByTypes(fields) => (id_source::BY_TYPES, 0, 0, fields),
         }
     }
 

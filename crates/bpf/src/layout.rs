@@ -3,107 +3,108 @@
 
 use aya::Pod;
 
+use crate::wire::mirrors;
+
 /// Stands for a field that does not exist in a version.
 pub const NO_OFFSET: u32 = u32::MAX;
 
 /// The most bytes of a code object's head that are hashed (`HEAD_BYTES`).
 const HEAD_BYTES: usize = 128;
 
-/// Everything that the walk along a process's frames needs. Offsets that do not exist are [`NO_OFFSET`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct Layout {
-    /// Bytes of a thread state that are copied.
-    pub thread_size: u32,
-    /// Where a thread state names its interpreter.
-    pub thread_interpreter: u32,
-    /// Where it names its thread (`pthread_self()`).
-    pub thread_id: u32,
-    /// Where it points to its frame, or to what points to it.
-    pub thread_frame: u32,
-    /// Where that points to the frame, in the versions that have it.
-    pub cframe_current_frame: u32,
-    /// Where a thread state points to the sentinel at the root of its stack.
-    pub thread_base_frame: u32,
-    /// Bytes of a frame that are looked at.
-    pub frame_size: u32,
-    /// A frame's caller.
-    pub frame_previous: u32,
-    /// A frame's code object.
-    pub frame_code: u32,
-    /// A frame's instruction.
-    pub frame_instruction: u32,
-    /// A frame's owner.
-    pub frame_owner: u32,
-    /// A frame's mark that C called it.
-    pub frame_is_entry: u32,
-    /// Which copy of its bytecode a frame runs.
-    pub frame_bytecode_copy: u32,
-    /// Bit N: an owner of N has no code object.
-    pub shim_owners: u32,
-    /// Where the bytes start that identify a code object.
-    pub head_start: u32,
-    /// How many they are.
-    pub head_length: u32,
-    /// A code object's name, ...
-    pub code_name: u32,
-    /// ... the qualified name, ...
-    pub code_qualname: u32,
-    /// ... the file ...
-    pub code_filename: u32,
-    /// ... and the line table.
-    pub code_line_table: u32,
-    /// Where a bytes object has its length.
-    pub bytes_length: u32,
-    /// 1 to have names sent with every sample.
-    pub always_send_names: u32,
-    /// Which bits of a frame's code object are its address.
-    pub code_mask: u64,
-    /// How many bytes before a frame are worth copying with it, as its callers may lie there.
-    pub frames_before: u32,
-    /// How many bytes a count of code objects has ([`StateEntry::code_count`]).
-    pub code_count_size: u32,
-    /// For [`crate::KernelSampler::set_layout`] to tell: where the program keeps what it has found (`looks`).
-    pub place: u32,
-    /// Where a thread state points to the next one of its interpreter.
-    pub thread_next: u32,
-}
-
-/// What the program keeps of a process (`look`); zeros before its first sample.
-pub(crate) type Look = [u64; 8];
-
-/// A thread state, and what must stand in it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct StateEntry {
-    /// Its address.
-    pub state: u64,
-    /// Its interpreter.
-    pub interpreter: u64,
-    /// Its `pthread_self()`.
-    pub thread_id: u64,
-    /// Address of the last holder of its GIL, or 0.
-    pub gil_last_holder: u64,
-    /// Address of its GIL's lock, or 0.
-    pub gil_locked: u64,
-    /// Address of its interpreter's count of code objects freed or made, or 0.
-    pub code_count: u64,
-    /// Address of its interpreter's pointer to the first of its thread states, or 0.
-    pub first_state: u64,
-}
-
 /// How many thread states of one thread are told (`MAX_STATES`): it has more than one where it runs in several
 /// interpreters.
 pub const MAX_STATES: usize = 4;
 
-/// The thread states of a thread, the youngest first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct ThreadEntry {
-    count: u32,
-    padding: u32,
-    states: [StateEntry; MAX_STATES],
+mirrors! {
+    /// Everything that the walk along a process's frames needs. Offsets that do not exist are [`NO_OFFSET`].
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct Layout = layout {
+        /// Bytes of a thread state that are copied.
+        pub thread_size: u32,
+        /// Where a thread state names its interpreter.
+        pub thread_interpreter: u32,
+        /// Where it names its thread (`pthread_self()`).
+        pub thread_id: u32,
+        /// Where it points to its frame, or to what points to it.
+        pub thread_frame: u32,
+        /// Where that points to the frame, in the versions that have it.
+        pub cframe_current_frame: u32,
+        /// Where a thread state points to the sentinel at the root of its stack.
+        pub thread_base_frame: u32,
+        /// Bytes of a frame that are looked at.
+        pub frame_size: u32,
+        /// A frame's caller.
+        pub frame_previous: u32,
+        /// A frame's code object.
+        pub frame_code: u32,
+        /// A frame's instruction.
+        pub frame_instruction: u32,
+        /// A frame's owner.
+        pub frame_owner: u32,
+        /// A frame's mark that C called it.
+        pub frame_is_entry: u32,
+        /// Which copy of its bytecode a frame runs.
+        pub frame_bytecode_copy: u32,
+        /// Bit N: an owner of N has no code object.
+        pub shim_owners: u32,
+        /// Where the bytes start that identify a code object.
+        pub head_start: u32,
+        /// How many they are.
+        pub head_length: u32,
+        /// A code object's name, ...
+        pub code_name: u32,
+        /// ... the qualified name, ...
+        pub code_qualname: u32,
+        /// ... the file ...
+        pub code_filename: u32,
+        /// ... and the line table.
+        pub code_line_table: u32,
+        /// Where a bytes object has its length.
+        pub bytes_length: u32,
+        /// 1 to have names sent with every sample.
+        pub always_send_names: u32,
+        /// Which bits of a frame's code object are its address.
+        pub code_mask: u64,
+        /// How many bytes before a frame are worth copying with it, as its callers may lie there.
+        pub frames_before: u32,
+        /// How many bytes a count of code objects has ([`StateEntry::code_count`]).
+        pub code_count_size: u32,
+        /// For [`crate::KernelSampler::set_layout`] to tell: where the program keeps what it has found (`looks`).
+        pub place: u32,
+        /// Where a thread state points to the next one of its interpreter.
+        pub thread_next: u32,
+    }
+
+    /// A thread state, and what must stand in it.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct StateEntry = thread_state {
+        /// Its address.
+        pub state: u64,
+        /// Its interpreter.
+        pub interpreter: u64,
+        /// Its `pthread_self()`.
+        pub thread_id: u64,
+        /// Address of the last holder of its GIL, or 0.
+        pub gil_last_holder: u64,
+        /// Address of its GIL's lock, or 0.
+        pub gil_locked: u64,
+        /// Address of its interpreter's count of code objects freed or made, or 0.
+        pub code_count: u64,
+        /// Address of its interpreter's pointer to the first of its thread states, or 0.
+        pub first_state: u64,
+    }
+
+    /// The thread states of a thread, the youngest first.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct ThreadEntry = thread {
+        count: u32,
+        padding: u32,
+        states: [StateEntry; MAX_STATES],
+    }
 }
+
+/// What the program keeps of a process (`look`); zeros before its first sample.
+pub(crate) type Look = [u64; 8];
 
 impl ThreadEntry {
     /// The entry of a thread with these states; those beyond [`MAX_STATES`] are left out.

@@ -4,6 +4,7 @@
 //! The program is C (`src/program/`), built by `cargo xtask bpf` to the object that is checked in beside it. It
 //! copies addresses and bytes; what they mean is for the crates above: this one knows no version of CPython.
 
+mod btf;
 mod causes;
 mod clock_events;
 mod ids;
@@ -14,6 +15,7 @@ mod records;
 #[cfg(test)]
 mod stack_depth;
 mod task_layout;
+mod wire;
 
 pub use clock_events::ClockEvents;
 pub use ids::PidNamespace;

@@ -17,6 +17,7 @@ use crate::layout::{Layout, Look, ThreadEntry, code_key};
 use crate::off_cpu::DescriptorCalls;
 use crate::records::Record;
 use crate::task_layout::{self, TaskLayout, Unfit};
+use crate::wire::counter;
 
 /// The program as clang built it.
 pub(crate) static OBJECT: &[u8] = aya::include_bytes_aligned!("program/python.bpf.o");
@@ -315,7 +316,7 @@ impl KernelSampler {
     /// When its map cannot be read.
     pub fn counters(&self) -> Result<Counters, BpfError> {
         let count = |index| self.counters.get(&index, 0);
-        Ok(Counters { ring_full: count(0)?, names_lost: count(1)? })
+        Ok(Counters { ring_full: count(counter::RING_FULL)?, names_lost: count(counter::NAMES_LOST)? })
     }
 
     /// The number of ticks that interrupted a registered process.

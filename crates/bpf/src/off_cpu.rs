@@ -3,6 +3,8 @@
 //!
 //! Stacks of threads that run are `loader`'s; both come through the same ring.
 
+use std::mem::offset_of;
+
 use aya::Pod;
 use aya::maps::{Array, HashMap, MapData, MapError};
 use aya::programs::RawTracePoint;
@@ -12,6 +14,7 @@ use crate::ids::{Ids, PidNamespace};
 use crate::loader::{BpfError, KernelSampler, take};
 use crate::records::{StackRecord, number};
 use crate::task_layout;
+use crate::wire::{AbsenceHead, FrameCopy, StackHead, absence, mirrors, off_cpu_kind};
 
 /// Each program, and the places of the scheduler that it runs at.
 const PROGRAMS: [(&str, &[&str]); 2] =
@@ -20,24 +23,12 @@ const PROGRAMS: [(&str, &[&str]); 2] =
 /// The same for what only runs outside of the first PID namespace.
 const ENDS: (&str, &[&str]) = ("off_cpu_exit", &["sched_process_exit"]);
 
-const HEAD_BYTES: usize = 128;
-const STACK_BYTES: usize = crate::records::STACK_HEAD_BYTES
-    + crate::records::THREAD_BYTES
-    + KEPT_FRAMES * crate::records::FRAME_RECORD_BYTES;
+const HEAD_BYTES: usize = size_of::<AbsenceHead>();
+const STACK_BYTES: usize = size_of::<StackHead>() + KEPT_FRAMES * size_of::<FrameCopy>();
 /// Frames of a stack that is kept until the thread comes back (`KEPT_FRAMES`).
 const KEPT_FRAMES: usize = 64;
 /// Bytes of an entry of the map `absences`.
 const ENTRY_BYTES: usize = HEAD_BYTES + STACK_BYTES;
-
-/// Where the scheduler's state stands, and behind it how long the stack is.
-const SCHEDULER_STATE_AT: usize = 96;
-
-const RUNNABLE: u32 = 1;
-const DEEP: u32 = 2;
-const FROM_START: u32 = 4;
-const END: u32 = 8;
-const SEVERAL: u32 = 16;
-const STACK_LOST: u32 = 32;
 
 /// Where the key of a sum has the scheduler's state (`SUM_STATE_SHIFT`).
 const SUM_STATE_SHIFT: u32 = 8;
@@ -68,18 +59,6 @@ impl DescriptorCalls {
     }
 }
 
-/// What a descriptor was open on at the moment at which its thread left the CPU to wait for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(C)]
-pub struct OpenFile {
-    /// The first bytes of its name, as the kernel calls it, where it has no other place; zeros otherwise.
-    pub name: [u8; 8],
-    /// The magic number of the file system that it lies on.
-    pub file_system: u32,
-    /// What kind of file it is, and its permissions (`st_mode`).
-    pub mode: u32,
-}
-
 impl OpenFile {
     /// `None` where the program could not see what it was.
     fn known(self) -> Option<Self> {
@@ -87,38 +66,49 @@ impl OpenFile {
     }
 }
 
-/// What the program sums short absences by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(C)]
-struct SumKey {
-    thread: u32,
-    flags: u32,
-    call: i64,
-    argument: u64,
-    file: OpenFile,
+mirrors! {
+    /// What a descriptor was open on at the moment at which its thread left the CPU to wait for it.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub struct OpenFile = open_file {
+        /// The first bytes of its name, as the kernel calls it, where it has no other place; zeros otherwise.
+        pub name: [u8; 8],
+        /// The magic number of the file system that it lies on.
+        pub file_system: u32,
+        /// What kind of file it is, and its permissions (`st_mode`).
+        pub mode: u32,
+    }
+
+    /// What the program sums short absences by.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    struct SumKey = sum_key {
+        thread: u32,
+        flags: u32,
+        call: i64,
+        argument: u64,
+        file: OpenFile,
+    }
+
+    /// Absences in sum.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    struct SumEntry = sum {
+        absences: u64,
+        waited: u64,
+        queued: u64,
+    }
+
+    /// Until when an absence was told that began at `left`, for a thread that is still away.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    struct ToldEntry = told {
+        left: u64,
+        until: u64,
+    }
 }
 
 // SAFETY: numbers without gaps, for which every bit pattern is a value.
 unsafe impl Pod for SumKey {}
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-struct SumEntry {
-    absences: u64,
-    waited: u64,
-    queued: u64,
-}
-
 // SAFETY: numbers without gaps, for which every bit pattern is a value.
 unsafe impl Pod for SumEntry {}
-
-/// Until when an absence was told that began at `left`, for a thread that is still away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)]
-struct ToldEntry {
-    left: u64,
-    until: u64,
-}
 
 // SAFETY: numbers without gaps, for which every bit pattern is a value.
 unsafe impl Pod for ToldEntry {}
@@ -216,15 +206,15 @@ impl OffCpu {
     ) -> Result<(), BpfError> {
         let mut entry = Box::new(Entry([0; ENTRY_BYTES]));
         let mut put = |at: usize, bytes: &[u8]| entry.0[at..at + bytes.len()].copy_from_slice(bytes);
-        put(0, &3u32.to_le_bytes());
-        put(4, &process.as_u32().to_le_bytes());
-        put(8, &thread.as_u32().to_le_bytes());
-        put(12, &FROM_START.to_le_bytes());
-        put(16, &now.as_nanos().to_le_bytes());
-        put(32, &now.as_nanos().to_le_bytes());
-        put(40, &(-1i64).to_le_bytes());
-        put(72, &arrivals.to_le_bytes());
-        put(88, &executed.as_nanos().to_le_bytes());
+        put(offset_of!(AbsenceHead, kind), &off_cpu_kind::ABSENCE.to_le_bytes());
+        put(offset_of!(AbsenceHead, process), &process.as_u32().to_le_bytes());
+        put(offset_of!(AbsenceHead, thread), &thread.as_u32().to_le_bytes());
+        put(offset_of!(AbsenceHead, flags), &absence::FROM_START.to_le_bytes());
+        put(offset_of!(AbsenceHead, left), &now.as_nanos().to_le_bytes());
+        put(offset_of!(AbsenceHead, back), &now.as_nanos().to_le_bytes());
+        put(offset_of!(AbsenceHead, call), &(-1i64).to_le_bytes());
+        put(offset_of!(AbsenceHead, arrivals), &arrivals.to_le_bytes());
+        put(offset_of!(AbsenceHead, executed), &executed.as_nanos().to_le_bytes());
         Ok(self.absences.insert(thread.as_u32(), *entry, 0)?)
     }
 
@@ -290,7 +280,7 @@ pub struct AbsenceCopy(Entry);
 impl AbsenceCopy {
     /// The same as when it is sent, or would have been if there had been room.
     pub fn record(&self) -> AbsenceRecord<'_> {
-        let stack = number(&self.0.0, SCHEDULER_STATE_AT).unwrap_or(0) >> 32;
+        let stack = AbsenceRecord(&self.0.0).narrow(offset_of!(AbsenceHead, stack_bytes));
         AbsenceRecord(&self.0.0[..HEAD_BYTES + (stack as usize).min(STACK_BYTES)])
     }
 }
@@ -339,93 +329,98 @@ impl<'a> AbsenceRecord<'a> {
     }
 
     fn has(&self, flag: u32) -> bool {
-        self.narrow(12) & flag != 0
+        self.narrow(offset_of!(AbsenceHead, flags)) & flag != 0
     }
 
     /// The process.
     pub fn process(&self) -> Pid {
-        Pid::new(self.narrow(4))
+        Pid::new(self.narrow(offset_of!(AbsenceHead, process)))
     }
 
     /// The thread.
     pub fn thread(&self) -> Tid {
-        Tid::new(self.narrow(8))
+        Tid::new(self.narrow(offset_of!(AbsenceHead, thread)))
     }
 
     /// Whether this only says that the thread has ended.
     pub fn is_end(&self) -> bool {
-        self.has(END)
+        self.has(absence::END)
     }
 
     /// Whether the thread was away when it was first watched: its stack is not known here.
     pub fn is_from_start(&self) -> bool {
-        self.has(FROM_START)
+        self.has(absence::FROM_START)
     }
 
     /// Whether it came back in between and left again, unseen: how long it was away in all is known, and nothing else.
     pub fn is_several(&self) -> bool {
-        self.has(SEVERAL)
+        self.has(absence::SEVERAL)
     }
 
     /// Whether the stack came before as a record of its own, taken at [`AbsenceRecord::left`].
     pub fn is_deep(&self) -> bool {
-        self.has(DEEP)
+        self.has(absence::DEEP)
     }
 
     /// Whether the stack was to come before as a record of its own, and found the ring full.
     pub fn is_stack_lost(&self) -> bool {
-        self.has(STACK_LOST)
+        self.has(absence::STACK_LOST)
     }
 
     /// How long it was away in all, since it is watched, in absences of which nothing else is known: neither the ring nor
     /// the sums had room for them.
     pub fn unsent(&self) -> Nanos {
-        Nanos::from_nanos(self.wide(120))
+        Nanos::from_nanos(self.wide(offset_of!(AbsenceHead, unsent)))
     }
 
     /// When it left the CPU; `None` while it is on one.
     pub fn left(&self) -> Option<Timestamp> {
-        Some(self.wide(16)).filter(|left| *left != 0).map(Timestamp::from_nanos)
+        Some(self.wide(offset_of!(AbsenceHead, left))).filter(|left| *left != 0).map(Timestamp::from_nanos)
     }
 
     /// When it could go on, and only lacked a CPU.
     pub fn woken(&self) -> Option<Timestamp> {
-        Some(self.wide(24)).filter(|woken| *woken != 0).map(Timestamp::from_nanos)
+        Some(self.wide(offset_of!(AbsenceHead, woken))).filter(|woken| *woken != 0).map(Timestamp::from_nanos)
     }
 
     /// When it came back.
     pub fn back(&self) -> Timestamp {
-        Timestamp::from_nanos(self.wide(32))
+        Timestamp::from_nanos(self.wide(offset_of!(AbsenceHead, back)))
     }
 
     /// How long it was on a CPU since it is watched, until it came back.
     pub fn ran(&self) -> Nanos {
-        Nanos::from_nanos(self.wide(80))
+        Nanos::from_nanos(self.wide(offset_of!(AbsenceHead, ran)))
     }
 
     /// Why it was away.
     pub fn cause(&self) -> Cause {
-        Cause::new(self.has(RUNNABLE), self.wide(40) as i64, self.wide(48), self.file())
+        let [first, ..] = self.arguments();
+        Cause::new(self.has(absence::RUNNABLE), self.wide(offset_of!(AbsenceHead, call)) as i64, first, self.file())
     }
 
     fn file(&self) -> OpenFile {
-        let kind = self.wide(112);
-        OpenFile { name: self.wide(104).to_le_bytes(), file_system: kind as u32, mode: (kind >> 32) as u32 }
+        let at = offset_of!(AbsenceHead, file);
+        OpenFile {
+            name: self.wide(at + offset_of!(OpenFile, name)).to_le_bytes(),
+            file_system: self.narrow(at + offset_of!(OpenFile, file_system)),
+            mode: self.narrow(at + offset_of!(OpenFile, mode)),
+        }
     }
 
     /// The first three arguments of the system call that it left in.
     pub fn arguments(&self) -> [u64; 3] {
-        [self.wide(48), self.wide(56), self.wide(64)]
+        [0, 8, 16].map(|place| self.wide(offset_of!(AbsenceHead, arguments) + place))
     }
 
     /// How often the scheduler had put it on a CPU when it left.
     pub fn arrivals(&self) -> u64 {
-        self.wide(72)
+        self.wide(offset_of!(AbsenceHead, arrivals))
     }
 
     /// What the scheduler calls its state (`TASK_INTERRUPTIBLE` is 1).
     pub fn scheduler_state(&self) -> u32 {
-        self.narrow(SCHEDULER_STATE_AT)
+        self.narrow(offset_of!(AbsenceHead, state))
     }
 
     /// Its stack when it left; `None` where it is not in this record.
@@ -453,10 +448,10 @@ pub struct SummedAbsences {
 
 impl SummedAbsences {
     fn new(key: &SumKey, sum: &SumEntry) -> Self {
-        let is_lost = key.flags & STACK_LOST != 0;
+        let is_lost = key.flags & absence::STACK_LOST != 0;
         SummedAbsences {
             thread: Tid::new(key.thread),
-            cause: Cause::new(key.flags & RUNNABLE != 0, key.call, key.argument, key.file),
+            cause: Cause::new(key.flags & absence::RUNNABLE != 0, key.call, key.argument, key.file),
             lost_in_state: is_lost.then_some(key.flags >> SUM_STATE_SHIFT),
             absences: sum.absences,
             waited: Nanos::from_nanos(sum.waited),
@@ -491,7 +486,7 @@ mod tests {
         bytes[116..120].copy_from_slice(&0o600u32.to_le_bytes());
         let file = OpenFile { name: *b"[timerfd", file_system: 0x0904_1934, mode: 0o600 };
         assert_eq!(AbsenceRecord(&bytes).cause(), waited(Some(file)));
-        bytes[12] = RUNNABLE as u8;
+        bytes[12] = absence::RUNNABLE as u8;
         assert_eq!(AbsenceRecord(&bytes).cause(), Cause::Preempted);
         assert!(AbsenceRecord::parse(&bytes[1..]).is_none());
     }
@@ -504,9 +499,9 @@ mod tests {
             |flags| SummedAbsences::new(&SumKey { thread: 7, flags, call: 202, argument: 1, file }, &sum);
         let short = of(0);
         assert_eq!((short.thread, short.lost_in_state, short.absences), (Tid::new(7), None, 3));
-        let lost = of(STACK_LOST | 2 << SUM_STATE_SHIFT);
+        let lost = of(absence::STACK_LOST | 2 << SUM_STATE_SHIFT);
         assert_eq!((lost.lost_in_state, lost.cause), (Some(2), short.cause));
-        assert_eq!(of(STACK_LOST | RUNNABLE).cause, Cause::Preempted);
+        assert_eq!(of(absence::STACK_LOST | absence::RUNNABLE).cause, Cause::Preempted);
     }
 
     #[test]

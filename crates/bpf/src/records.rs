@@ -1,22 +1,21 @@
 //! What the program sends: stacks and names, as they lie in the ring. The same structures as in
 //! `program/records.h`.
 
+use std::mem::offset_of;
 use std::num::NonZeroU64;
 
 use profiler_model::{Nanos, Pid, RemoteAddr, Tid, Timestamp};
 
 use crate::off_cpu::AbsenceRecord;
+use crate::wire::{
+    FILE_BYTES, FrameCopy, NAME_BYTES, NamesHead, OBJECT_BYTES, StackHead, StrangerRecord, kind, off_cpu_kind, outcome,
+};
 
-pub(crate) const STACK_HEAD_BYTES: usize = 96;
-pub(crate) const THREAD_BYTES: usize = 384;
-pub(crate) const FRAME_RECORD_BYTES: usize = 40;
-/// What a stack is called that was taken by the scheduler (`RECORD_DEEP_STACK`).
-const DEEP_STACK: u32 = 4;
-const OBJECT_BYTES: usize = 192;
-const NAME_BYTES: usize = 256;
-const FILE_BYTES: usize = 384;
-const NAMES_HEAD_BYTES: usize = 80;
-const LINE_TABLE_AT: usize = NAMES_HEAD_BYTES + OBJECT_BYTES + 2 * NAME_BYTES + FILE_BYTES;
+/// The bytes of a stack before its frames.
+const STACK_BYTES: usize = size_of::<StackHead>();
+/// The bytes of names before the line table.
+const NAMES_BYTES: usize = size_of::<NamesHead>();
+const FRAME_BYTES: usize = size_of::<FrameCopy>();
 
 /// How a walk ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,15 +52,16 @@ pub enum Record<'a> {
 impl<'a> Record<'a> {
     /// The record in these bytes; `None` where they are none.
     pub fn parse(bytes: &'a [u8]) -> Option<Self> {
-        match number(bytes, 0)? as u32 {
-            1 => StackRecord::parse(bytes).map(Record::Stack),
-            3 => AbsenceRecord::parse(bytes).map(Record::Absence),
-            kind if kind == DEEP_STACK => StackRecord::parse(bytes).map(Record::DeepStack),
-            5 => {
-                let process = Pid::new((number(bytes, 0)? >> 32) as u32);
-                Some(Record::Stranger(process, Tid::new(number(bytes, 8)? as u32)))
+        match number(bytes, offset_of!(StackHead, kind))? as u32 {
+            kind::STACK => StackRecord::parse(bytes).map(Record::Stack),
+            off_cpu_kind::ABSENCE => AbsenceRecord::parse(bytes).map(Record::Absence),
+            off_cpu_kind::DEEP_STACK => StackRecord::parse(bytes).map(Record::DeepStack),
+            off_cpu_kind::STRANGER => {
+                let field = |at: usize| Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
+                let process = Pid::new(field(offset_of!(StrangerRecord, process))?);
+                Some(Record::Stranger(process, Tid::new(field(offset_of!(StrangerRecord, thread))?)))
             }
-            2 if bytes.len() >= LINE_TABLE_AT => Some(Record::Names(NamesRecord(bytes))),
+            kind::NAMES if bytes.len() >= NAMES_BYTES => Some(Record::Names(NamesRecord(bytes))),
             _ => None,
         }
     }
@@ -97,7 +97,7 @@ pub struct FrameRecord {
 
 impl<'a> StackRecord<'a> {
     pub(crate) fn parse(bytes: &'a [u8]) -> Option<Self> {
-        (bytes.len() >= STACK_HEAD_BYTES + THREAD_BYTES).then_some(StackRecord(bytes))
+        (bytes.len() >= STACK_BYTES).then_some(StackRecord(bytes))
     }
 
     fn wide(&self, at: usize) -> u64 {
@@ -110,96 +110,96 @@ impl<'a> StackRecord<'a> {
 
     /// How the walk ended.
     pub fn outcome(&self) -> Outcome {
-        match self.narrow(4) {
-            0 => Outcome::Whole,
-            1 => Outcome::Truncated,
-            2 => Outcome::UnknownThread,
-            5 => Outcome::NoPython,
-            3 => Outcome::ChangedThread,
+        match self.narrow(offset_of!(StackHead, outcome)) {
+            outcome::WHOLE => Outcome::Whole,
+            outcome::TRUNCATED => Outcome::Truncated,
+            outcome::UNKNOWN_THREAD => Outcome::UnknownThread,
+            outcome::NO_PYTHON => Outcome::NoPython,
+            outcome::CHANGED_THREAD => Outcome::ChangedThread,
             _ => Outcome::Unreadable,
         }
     }
 
     /// The instant.
     pub fn time(&self) -> Timestamp {
-        Timestamp::from_nanos(self.wide(8))
+        Timestamp::from_nanos(self.wide(offset_of!(StackHead, time)))
     }
 
     /// For how much CPU time the stack stands.
     pub fn weight(&self) -> Nanos {
-        Nanos::from_nanos(self.wide(16))
+        Nanos::from_nanos(self.wide(offset_of!(StackHead, weight)))
     }
 
     /// The process.
     pub fn process(&self) -> Pid {
-        Pid::new(self.narrow(24))
+        Pid::new(self.narrow(offset_of!(StackHead, process)))
     }
 
     /// The thread.
     pub fn thread(&self) -> Tid {
-        Tid::new(self.narrow(28))
+        Tid::new(self.narrow(offset_of!(StackHead, thread)))
     }
 
     /// The thread state.
     pub fn thread_state(&self) -> RemoteAddr {
-        RemoteAddr::new(self.wide(32))
+        RemoteAddr::new(self.wide(offset_of!(StackHead, thread_state)))
     }
 
     /// How long the program took.
     pub fn took(&self) -> Nanos {
-        Nanos::from_nanos(self.narrow(40).into())
+        Nanos::from_nanos(self.narrow(offset_of!(StackHead, took)).into())
     }
 
     /// For how long the kernel had not let the clock of this CPU tick before: that is not in the weight.
     pub fn rested(&self) -> Nanos {
-        Nanos::from_nanos(self.narrow(52).into())
+        Nanos::from_nanos(self.narrow(offset_of!(StackHead, rested)).into())
     }
 
     /// Whether the thread held its GIL.
     pub fn holds_gil(&self) -> bool {
-        self.narrow(48) as u16 == 1
+        self.narrow(offset_of!(StackHead, holds_gil)) as u16 == 1
     }
 
     /// The thread state's bytes.
     pub fn thread_copy(&self) -> &'a [u8] {
-        &self.0[STACK_HEAD_BYTES..STACK_HEAD_BYTES + THREAD_BYTES]
+        &self.0[offset_of!(StackHead, thread_copy)..STACK_BYTES]
     }
 
     /// Where the outermost frame says that its caller is.
     pub fn end(&self) -> RemoteAddr {
-        RemoteAddr::new(self.wide(56))
+        RemoteAddr::new(self.wide(offset_of!(StackHead, end)))
     }
 
     /// How long the thread has been on a CPU in all since it is watched; `None` where that is not known.
     pub fn ran(&self) -> Option<Nanos> {
-        Some(self.wide(64)).filter(|ran| *ran != 0).map(Nanos::from_nanos)
+        Some(self.wide(offset_of!(StackHead, ran))).filter(|ran| *ran != 0).map(Nanos::from_nanos)
     }
 
     /// How many ticks of this CPU's clock were due and did not come before this one.
     pub fn missed(&self) -> u64 {
-        self.narrow(72).into()
+        self.narrow(offset_of!(StackHead, missed)).into()
     }
 
     /// By how much this tick came after its time.
     pub fn behind(&self) -> Nanos {
-        Nanos::from_nanos(self.narrow(76).into())
+        Nanos::from_nanos(self.narrow(offset_of!(StackHead, behind)).into())
     }
 
     /// The period of this CPU's clock, which changes every few ticks.
     pub fn period(&self) -> Nanos {
-        Nanos::from_nanos(self.narrow(88).into())
+        Nanos::from_nanos(self.narrow(offset_of!(StackHead, period)).into())
     }
 
     /// Stands for a time in which no code object was replaced by another: those that are met under one proof have the same
     /// hash each time. `None` where nothing proves that.
     pub fn proof(&self) -> Option<NonZeroU64> {
-        NonZeroU64::new(self.wide(80))
+        NonZeroU64::new(self.wide(offset_of!(StackHead, proof)))
     }
 
     /// What stands behind the head: the frames that were walked, and those of the kernel.
     fn parts(&self) -> (&'a [u8], &'a [u8]) {
-        let frames = self.0.get(STACK_HEAD_BYTES + THREAD_BYTES..).unwrap_or_default();
-        let walked = self.narrow(44) as usize * FRAME_RECORD_BYTES;
+        let frames = self.0.get(STACK_BYTES..).unwrap_or_default();
+        let walked = self.narrow(offset_of!(StackHead, frame_count)) as usize * FRAME_BYTES;
         frames.split_at(walked.min(frames.len()))
     }
 
@@ -218,26 +218,26 @@ impl<'a> StackRecord<'a> {
     }
 
     fn kernel_frame_count(&self) -> i16 {
-        (self.narrow(48) >> 16) as i16
+        self.narrow(offset_of!(StackHead, kernel_frame_count)) as i16
     }
 
     /// Whether the stack was taken as the thread left its CPU, by the scheduler, which then stands on top of it.
     pub fn is_of_leaving(&self) -> bool {
-        self.narrow(0) == DEEP_STACK
+        self.narrow(offset_of!(StackHead, kind)) == off_cpu_kind::DEEP_STACK
     }
 
     /// The frames that were walked, leaf first, shims included.
     pub fn frames(&self) -> impl Iterator<Item = FrameRecord> + use<'a> {
-        self.parts().0.as_chunks::<FRAME_RECORD_BYTES>().0.iter().map(|frame| {
+        self.parts().0.as_chunks::<FRAME_BYTES>().0.iter().map(|frame| {
             let wide = |at| number(frame, at).unwrap_or(0);
             FrameRecord {
-                address: RemoteAddr::new(wide(0)),
-                code: RemoteAddr::new(wide(8)),
-                head_hash: NonZeroU64::new(wide(16)),
-                instruction: wide(24),
-                bytecode_copy: wide(32) as u32,
-                owner: frame[36],
-                is_entry: frame[37],
+                address: RemoteAddr::new(wide(offset_of!(FrameCopy, address))),
+                code: RemoteAddr::new(wide(offset_of!(FrameCopy, code))),
+                head_hash: NonZeroU64::new(wide(offset_of!(FrameCopy, head_hash))),
+                instruction: wide(offset_of!(FrameCopy, instruction)),
+                bytecode_copy: wide(offset_of!(FrameCopy, bytecode_copy)) as u32,
+                owner: frame[offset_of!(FrameCopy, owner)],
+                is_entry: frame[offset_of!(FrameCopy, is_entry)],
             }
         })
     }
@@ -254,37 +254,34 @@ impl<'a> NamesRecord<'a> {
 
     /// The process.
     pub fn process(&self) -> Pid {
-        Pid::new((self.wide(0) >> 32) as u32)
+        Pid::new(self.wide(offset_of!(NamesHead, process)) as u32)
     }
 
     /// The code object.
     pub fn code(&self) -> RemoteAddr {
-        RemoteAddr::new(self.wide(8))
+        RemoteAddr::new(self.wide(offset_of!(NamesHead, code)))
     }
 
     /// [`crate::head_hash`] of the code object.
     pub fn head_hash(&self) -> u64 {
-        self.wide(16)
+        self.wide(offset_of!(NamesHead, head_hash))
     }
 
     /// Pieces of memory: the code object, its name, qualified name, file and line table.
     pub fn pieces(&self) -> impl Iterator<Item = (RemoteAddr, &'a [u8])> + use<'a> {
         let bytes = self.0;
-        let line_table = bytes.len() - LINE_TABLE_AT;
-        // Where each one's address and copied length stand, and the room for its copy.
+        let line_table = bytes.len() - NAMES_BYTES;
+        // Where each one's address and copied length stand, its copy, and the room for that.
         let places = [
-            (8, 56, OBJECT_BYTES),
-            (24, 60, NAME_BYTES),
-            (32, 64, NAME_BYTES),
-            (40, 68, FILE_BYTES),
-            (48, 72, line_table),
+            (offset_of!(NamesHead, code), offset_of!(NamesHead, object_copied), offset_of!(NamesHead, object_copy), OBJECT_BYTES),
+            (offset_of!(NamesHead, name), offset_of!(NamesHead, name_copied), offset_of!(NamesHead, name_copy), NAME_BYTES),
+            (offset_of!(NamesHead, qualname), offset_of!(NamesHead, qualname_copied), offset_of!(NamesHead, qualname_copy), NAME_BYTES),
+            (offset_of!(NamesHead, filename), offset_of!(NamesHead, filename_copied), offset_of!(NamesHead, filename_copy), FILE_BYTES),
+            (offset_of!(NamesHead, line_table), offset_of!(NamesHead, line_table_copied), NAMES_BYTES, line_table),
         ];
-        let mut start = NAMES_HEAD_BYTES;
-        let pieces = places.map(|(address, length, room)| {
+        let pieces = places.map(|(address, length, start, room)| {
             let copied = (number(bytes, length).unwrap_or(0) as u32 as usize).min(room);
-            let piece = &bytes[start..start + copied];
-            start += room;
-            (RemoteAddr::new(number(bytes, address).unwrap_or(0)), piece)
+            (RemoteAddr::new(number(bytes, address).unwrap_or(0)), &bytes[start..start + copied])
         });
         pieces.into_iter().filter(|(_, piece)| !piece.is_empty())
     }
@@ -296,12 +293,13 @@ mod tests {
 
     /// A record with one frame, at 0x1000, and the kernel's frames 7, 8 and 9.
     fn record(kernel_frames: i16) -> Vec<u8> {
-        let mut bytes = vec![0u8; STACK_HEAD_BYTES + THREAD_BYTES];
-        bytes[0] = 1;
-        bytes[44] = 1;
-        bytes[48] = 1;
-        bytes[50..52].copy_from_slice(&kernel_frames.to_le_bytes());
-        let mut frame = [0u8; FRAME_RECORD_BYTES];
+        let mut bytes = vec![0u8; STACK_BYTES];
+        bytes[offset_of!(StackHead, kind)] = kind::STACK as u8;
+        bytes[offset_of!(StackHead, frame_count)] = 1;
+        bytes[offset_of!(StackHead, holds_gil)] = 1;
+        let at = offset_of!(StackHead, kernel_frame_count);
+        bytes[at..at + 2].copy_from_slice(&kernel_frames.to_le_bytes());
+        let mut frame = [0u8; FRAME_BYTES];
         frame[..8].copy_from_slice(&0x1000u64.to_le_bytes());
         bytes.extend(frame);
         bytes.extend([7u64, 8, 9].into_iter().flat_map(u64::to_le_bytes));
@@ -323,7 +321,7 @@ mod tests {
     #[test]
     fn a_record_that_is_cut_short_has_what_is_there() {
         let whole = record(3);
-        for length in STACK_HEAD_BYTES + THREAD_BYTES..whole.len() {
+        for length in STACK_BYTES..whole.len() {
             let stack = StackRecord::parse(&whole[..length]).unwrap();
             assert!(stack.frames().count() <= 1 && stack.kernel_frames().len() < 3, "{length}");
         }

@@ -4,29 +4,13 @@
 use std::fs::File;
 use std::io::Read;
 
+use crate::btf::{POINTER, PROTOTYPE, TYPEDEF, Type, Types};
+
 /// The kernel's types.
 const TYPES: &str = "/sys/kernel/btf/vmlinux";
 
 /// They take some 6 MB; more than this are not read.
 const MAX_BYTES: u64 = 64 << 20;
-
-/// Structures without a name lie in each other so deep at most: the kernel's own do in two or three.
-const MAX_DEPTH: usize = 8;
-
-const MAGIC: u16 = 0xeb9f;
-/// Name, kind, and size or type.
-const HEAD_BYTES: usize = 12;
-const MEMBER_BYTES: usize = 12;
-/// Kinds that have members.
-const STRUCTURE: u32 = 4;
-const UNION: u32 = 5;
-const POINTER: u32 = 2;
-const TYPEDEF: u32 = 8;
-/// Kinds that say something of another type: volatile, const, restrict, a tag of a type.
-const MODIFIERS: [u32; 4] = [9, 10, 11, 18];
-/// So many of them stand before a type at most: C has not more to say.
-const MAX_MODIFIERS: usize = 8;
-const PROTOTYPE: u32 = 13;
 
 /// What the programs look at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -126,79 +110,13 @@ pub(crate) fn of_types(bytes: &[u8]) -> Result<TaskLayout, Unfit> {
     Ok(layout)
 }
 
-/// Type information.
-struct Types<'a> {
-    types: &'a [u8],
-    names: &'a [u8],
-    /// Where each type starts, by its number; the first is 1.
-    starts: Vec<u32>,
-}
-
-/// A type: where it stands, and what its head says.
-#[derive(Clone, Copy)]
-struct Type {
-    at: usize,
-    name: u32,
-    kind: u32,
-    members: usize,
-    /// Whether the offset of a member shares its number with the bits of a bit field.
-    has_bit_fields: bool,
-}
-
-impl<'a> Types<'a> {
-    fn parse(bytes: &'a [u8]) -> Option<Self> {
-        if number(bytes, 0)? as u16 != MAGIC {
-            return None;
-        }
-        let head = number(bytes, 4)? as usize;
-        let section = |at: usize| -> Option<&'a [u8]> {
-            let start = head.checked_add(number(bytes, at)? as usize)?;
-            bytes.get(start..start.checked_add(number(bytes, at + 4)? as usize)?)
-        };
-        let mut types = Types { types: section(8)?, names: section(16)?, starts: vec![0] };
-        let mut at = 0;
-        while at < types.types.len() {
-            types.starts.push(at as u32);
-            at += types.at(at)?.size()?;
-        }
-        Some(types)
-    }
-
-    fn at(&self, at: usize) -> Option<Type> {
-        let info = number(self.types, at + 4)?;
-        Some(Type {
-            at,
-            name: number(self.types, at)?,
-            kind: info >> 24 & 0x1f,
-            members: info as usize & 0xffff,
-            has_bit_fields: info >> 31 != 0,
-        })
-    }
-
-    fn numbered(&self, number: u32) -> Option<Type> {
-        self.at(*self.starts.get(number as usize)? as usize)
-    }
-
-    fn name(&self, at: u32) -> Option<&'a [u8]> {
-        self.names.get(at as usize..)?.split(|byte| *byte == 0).next()
-    }
-
-    /// Those of this name: the kernel itself has one, a driver may have another.
-    fn structures(&self, name: &str) -> impl Iterator<Item = Type> {
-        let found = self.starts[1..].iter().filter_map(|at| self.at(*at as usize));
-        found.filter(move |one| one.kind == STRUCTURE && self.name(one.name) == Some(name.as_bytes()))
-    }
-
+impl Types<'_> {
     /// Whether `sched_switch` tells whether it was forced, the thread that leaves, the one that comes, and the state.
     fn switch_is_told_as_expected(&self) -> Option<bool> {
-        let mut found = self.starts[1..].iter().filter_map(|at| self.at(*at as usize));
         let is_it = |one: &Type| self.name(one.name) == Some(b"btf_trace_sched_switch");
-        let switch = found.find(|one| one.kind == TYPEDEF && is_it(one))?;
+        let switch = self.all().find(|one| one.kind == TYPEDEF && is_it(one))?;
         let prototype = self.meant_by(self.meant_by(switch)?)?;
-        let is_pointer = |index: usize| -> Option<bool> {
-            let at = prototype.at + HEAD_BYTES + 8 * index + 4;
-            Some(self.numbered(number(self.types, at)?)?.kind == POINTER)
-        };
+        let is_pointer = |index: usize| Some(self.parameter(prototype, index)?.kind == POINTER);
         if prototype.kind != PROTOTYPE || prototype.members != 5 {
             return Some(false);
         }
@@ -213,82 +131,12 @@ impl<'a> Types<'a> {
         }
         Some(layout)
     }
-
-    /// The type that is left without what only says something of it.
-    fn unmodified(&self, mut one: Type) -> Option<Type> {
-        for _ in 0..MAX_MODIFIERS {
-            if !MODIFIERS.contains(&one.kind) {
-                return Some(one);
-            }
-            one = self.meant_by(one)?;
-        }
-        None
-    }
-
-    /// The type that a name or a pointer stands for.
-    fn meant_by(&self, one: Type) -> Option<Type> {
-        self.numbered(number(self.types, one.at + 8)?)
-    }
-
-    /// How many bytes into `outer` this member of a member is.
-    fn offset(&self, outer: Type, way: &[&str]) -> Option<u32> {
-        let (first, rest) = way.split_first()?;
-        let (bits, inner) = self.member(outer, first, MAX_DEPTH)?;
-        let before = (bits % 8 == 0).then_some(bits / 8)?;
-        if rest.is_empty() {
-            Some(before)
-        } else {
-            before.checked_add(self.offset(self.unmodified(self.numbered(inner)?)?, rest)?)
-        }
-    }
-
-    /// How many bits into `outer` its member is, and the member's type; members of what has no name are its own.
-    fn member(&self, outer: Type, name: &str, depth: usize) -> Option<(u32, u32)> {
-        if !matches!(outer.kind, STRUCTURE | UNION) || depth == 0 {
-            return None;
-        }
-        (0..outer.members).find_map(|index| {
-            let at = outer.at + HEAD_BYTES + index * MEMBER_BYTES;
-            let [name_at, inner, offset] = [0, 4, 8].map(|field| number(self.types, at + field));
-            let bits = offset? & if outer.has_bit_fields { 0x00ff_ffff } else { u32::MAX };
-            match self.name(name_at?)? {
-                b"" => {
-                    let (more, found) = self.member(self.numbered(inner?)?, name, depth - 1)?;
-                    Some((bits.checked_add(more)?, found))
-                }
-                found => (found == name.as_bytes()).then_some((bits, inner?)),
-            }
-        })
-    }
-}
-
-impl Type {
-    /// Its bytes, by its kind (include/uapi/linux/btf.h).
-    fn size(&self) -> Option<usize> {
-        let more = match self.kind {
-            // An integer, a variable, a tag of a declaration.
-            1 | 14 | 17 => 4,
-            // An array.
-            3 => 12,
-            // A structure, a union, a section, an enumeration of wide numbers.
-            STRUCTURE | UNION | 15 | 19 => self.members * MEMBER_BYTES,
-            // An enumeration, the parameters of a function.
-            6 | PROTOTYPE => self.members * 8,
-            // What says no more than another type or a name.
-            POINTER | 7..=12 | 16 | 18 => 0,
-            _ => return None,
-        };
-        Some(HEAD_BYTES + more)
-    }
-}
-
-fn number(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::btf::{MAGIC, STRUCTURE};
 
     const NAMES: &[u8] = b"\0task_struct\0pid\0se\0sum_exec_runtime\0sched_info\0pcount\0last_arrival\0\
         btf_trace_sched_switch\0thread_pid\0signal\0signal_struct\0pids\0level\0numbers\0upid\0nr\0ns\0\

@@ -587,4 +587,15 @@ int off_cpu_exit(u64 *arguments) {
     return 0;
 }
 
+/* What user space compares with its own (`wire.rs`), and nothing else here has the compiler describe. */
+const volatile struct {
+    enum record_kind record_kind;
+    enum off_cpu_kind off_cpu_kind;
+    enum outcome outcome;
+    enum absence_flags absence_flags;
+    enum counter counter;
+    enum id_source id_source;
+    struct stranger stranger;
+} described = {};
+
 #endif
