@@ -1,7 +1,7 @@
 //! Which sampler takes the samples: the one that was asked for, else the best one that is possible here; and why.
 
 use profiler_model::{Nanos, Pid};
-use profiler_os::{KernelSymbolsError, Process, ProgramObstacle, Restriction, first_event, limits};
+use profiler_os::{KernelSymbolsError, Process, BpfRestriction, Restriction, first_event, limits};
 use profiler_sampler::{BpfError, Kernel, KernelNames, SamplerKind, SamplerOptions, Session};
 
 use crate::failure::Failure;
@@ -124,7 +124,7 @@ pub enum Obstacle {
     NestedNamespace,
     /// The kernel refuses such programs, by this rule.
     #[error("{}", rule(.0))]
-    Refused(ProgramObstacle),
+    Refused(BpfRestriction),
     /// Something else.
     #[error("{0}")]
     Kernel(BpfError),
@@ -151,55 +151,55 @@ impl Obstacle {
 }
 
 /// What the rule says, as the end of a sentence.
-fn rule(obstacle: &ProgramObstacle) -> String {
+fn rule(obstacle: &BpfRestriction) -> String {
     match obstacle {
-        ProgramObstacle::Capabilities(missing) => {
+        BpfRestriction::Capabilities(missing) => {
             let missing = missing.join(" and ");
             format!("that takes root, or the capabilities CAP_BPF and CAP_PERFMON; missing here: {missing}")
         }
-        ProgramObstacle::UserNamespace => {
+        BpfRestriction::UserNamespace => {
             "this is a user namespace, as of a rootless container: its capabilities, \
                                            also root's, count inside only"
                 .to_owned()
         }
-        ProgramObstacle::SystemCallFilter(calls) => {
+        BpfRestriction::SystemCallFilter(calls) => {
             format!("a system call filter (seccomp) refuses {}", calls.join(" and "))
         }
-        ProgramObstacle::NotBuilt(calls) => format!("the kernel was built without {}", calls.join(" and ")),
-        ProgramObstacle::LockedMemory(limit) => format!(
+        BpfRestriction::NotBuilt(calls) => format!("the kernel was built without {}", calls.join(" and ")),
+        BpfRestriction::LockedMemory(limit) => format!(
             "this kernel (before Linux 5.11) counts what programs keep as locked memory, of which only {limit} bytes \
              may be had"
         ),
-        ProgramObstacle::Paranoid(level) => format!(
+        BpfRestriction::Paranoid(level) => format!(
             "kernel.perf_event_paranoid is {level}: this kernel then gives clocks to root and CAP_SYS_ADMIN only"
         ),
-        ProgramObstacle::Lockdown => {
+        BpfRestriction::Lockdown => {
             "the kernel is locked down for confidentiality and lets no program read memory".to_owned()
         }
     }
 }
 
-fn advice(obstacle: &ProgramObstacle) -> Vec<&'static str> {
+fn advice(obstacle: &BpfRestriction) -> Vec<&'static str> {
     match obstacle {
-        ProgramObstacle::Capabilities(_) => {
+        BpfRestriction::Capabilities(_) => {
             vec![
                 "sudo",
                 "docker run --cap-add BPF --cap-add PERFMON --cap-add SYS_PTRACE ..., where it is a container",
             ]
         }
-        ProgramObstacle::UserNamespace => vec!["the same as root outside of the container"],
-        ProgramObstacle::SystemCallFilter(_) => vec![
+        BpfRestriction::UserNamespace => vec!["the same as root outside of the container"],
+        BpfRestriction::SystemCallFilter(_) => vec![
             "docker run --security-opt seccomp=unconfined ... (Kubernetes: securityContext.seccompProfile.type: \
              Unconfined)",
             "SystemCallFilter=bpf perf_event_open, where it is a service of systemd",
         ],
-        ProgramObstacle::NotBuilt(_) => vec!["a kernel with CONFIG_BPF_SYSCALL and CONFIG_PERF_EVENTS"],
-        ProgramObstacle::LockedMemory(_) => vec![
+        BpfRestriction::NotBuilt(_) => vec!["a kernel with CONFIG_BPF_SYSCALL and CONFIG_PERF_EVENTS"],
+        BpfRestriction::LockedMemory(_) => vec![
             "sudo",
             "ulimit -Hl unlimited (as root), LimitMEMLOCK=infinity of a service, or the capability CAP_SYS_RESOURCE",
         ],
-        ProgramObstacle::Paranoid(_) => vec!["sudo", "sudo sysctl kernel.perf_event_paranoid=2"],
-        ProgramObstacle::Lockdown => {
+        BpfRestriction::Paranoid(_) => vec!["sudo", "sudo sysctl kernel.perf_event_paranoid=2"],
+        BpfRestriction::Lockdown => {
             vec!["a kernel that is started with lockdown=integrity or without lockdown"]
         }
     }
@@ -246,12 +246,12 @@ pub fn load(options: &SamplerOptions, wanted: Wanted) -> Result<Kernel, Obstacle
 /// The rule behind an error, where it is known.
 fn obstacle(error: BpfError) -> Obstacle {
     let is_refused = error.is_permission() || error.is_missing_call();
-    let by_rule = || is_refused.then(ProgramObstacle::in_force).flatten();
+    let by_rule = || is_refused.then(BpfRestriction::in_force).flatten();
     let by_another = || match error {
-        _ if error.is_of_event() => is_refused.then(ProgramObstacle::of_events).flatten(),
+        _ if error.is_of_event() => is_refused.then(BpfRestriction::of_events).flatten(),
         // What is locked down is not told as a missing right.
         BpfError::Load(_) | BpfError::Program(_) | BpfError::Event(..) => {
-            ProgramObstacle::of_programs().filter(|rule| is_refused || *rule == ProgramObstacle::Lockdown)
+            BpfRestriction::of_programs().filter(|rule| is_refused || *rule == BpfRestriction::Lockdown)
         }
         _ => None,
     };

@@ -16,7 +16,7 @@ use crate::clock;
 
 /// What the scheduler granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Promptness {
+pub enum SchedulingClass {
     /// Ahead of all ordinary work, at the lowest of the real-time priorities (`SCHED_FIFO` 1). Needs
     /// `CAP_SYS_NICE` or an `RLIMIT_RTPRIO`.
     RealTime,
@@ -32,7 +32,7 @@ const SLICE_NANOS: u64 = 100_000;
 
 /// Makes the calling thread prompt, as far as is permitted, and has it woken on time: by default the kernel
 /// may let sleepers oversleep by 50 µs. Processes that it starts later are ordinary again.
-pub fn want_promptness() -> Promptness {
+pub fn want_promptness() -> SchedulingClass {
     clock::want_exact_wakeups();
     make_prompt(CALLER)
 }
@@ -46,13 +46,13 @@ pub fn this_thread() -> Tid {
 }
 
 /// Makes a thread of this process prompt, as far as is permitted: one that has work to do and waits for a CPU gets one.
-pub fn make_prompt(thread: Tid) -> Promptness {
+pub fn make_prompt(thread: Tid) -> SchedulingClass {
     if set_real_time(thread) {
-        Promptness::RealTime
+        SchedulingClass::RealTime
     } else if set_short_slices(thread) {
-        Promptness::ShortSlices
+        SchedulingClass::ShortSlices
     } else {
-        Promptness::Ordinary
+        SchedulingClass::Ordinary
     }
 }
 
@@ -252,13 +252,13 @@ mod tests {
         let work = move || sender.send((is_real_time(), want_promptness())).unwrap();
         crate::quiet_thread::spawn_prompt("test", work).unwrap().join().unwrap();
         let (is_prompt, granted) = receiver.recv().unwrap();
-        assert_eq!(is_prompt, granted == Promptness::RealTime);
+        assert_eq!(is_prompt, granted == SchedulingClass::RealTime);
         assert_eq!(is_real_time(), was_real_time, "it was given back");
     }
 
     #[test]
     fn priority_for_a_while_ends_with_the_while() {
-        let is_permitted = want_promptness() == Promptness::RealTime;
+        let is_permitted = want_promptness() == SchedulingClass::RealTime;
         if let Some(ordinary) = OrdinaryMeanwhile::begin() {
             assert!(is_permitted && !is_real_time());
             drop(ordinary);

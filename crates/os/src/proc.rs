@@ -367,14 +367,14 @@ fn parse_mapping(line: &str) -> Option<Mapping> {
 /// What the scheduler has counted for a thread. While a thread runs, its CPU time is brought up to date
 /// only now and then; when it stands still it is exact.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Schedule {
+pub struct SchedStat {
     /// CPU time used.
     pub cpu: Nanos,
     /// How long it was ready to run without a CPU, up to the last time it got one.
     pub queued: Nanos,
     /// How often it was put on a CPU. A thread that was off the CPU before and after, with this number
     /// unchanged, has not run in between.
-    pub times_run: u64,
+    pub timeslices: u64,
 }
 
 /// A small file of `/proc` that is read again and again: kept open, unless too many are.
@@ -425,14 +425,14 @@ impl ThreadFiles {
     ///
     /// # Errors
     /// When the thread is gone.
-    pub fn schedule(&self) -> io::Result<Schedule> {
+    pub fn schedule(&self) -> io::Result<SchedStat> {
         let mut text = [0u8; 96];
         let length = self.schedstat.read(&mut text)?;
         let mut numbers =
             text[..length].split(|b| !b.is_ascii_digit()).filter(|w| !w.is_empty()).map(decimal);
         match (numbers.next(), numbers.next(), numbers.next()) {
-            (Some(cpu), Some(queued), Some(times_run)) => {
-                Ok(Schedule { cpu: Nanos::from_nanos(cpu), queued: Nanos::from_nanos(queued), times_run })
+            (Some(cpu), Some(queued), Some(timeslices)) => {
+                Ok(SchedStat { cpu: Nanos::from_nanos(cpu), queued: Nanos::from_nanos(queued), timeslices })
             }
             _ => Err(io::Error::from(io::ErrorKind::InvalidData)),
         }
@@ -746,7 +746,7 @@ mod tests {
         let pid = Pid::new(std::process::id());
         let tid = Tid::new(nix::unistd::gettid().as_raw() as u32);
         let files = ThreadFiles::open(pid, tid).unwrap();
-        assert!(files.schedule().unwrap().times_run > 0);
+        assert!(files.schedule().unwrap().timeslices > 0);
         assert!(Process::new(pid).threads().unwrap().contains(&tid));
         assert_eq!(Process::new(pid).inner_thread_id(tid).unwrap(), NsTid::new(tid.as_u32()));
     }

@@ -20,7 +20,7 @@ use profiler_model::{Nanos, Tid, Timestamp};
 
 use crate::clock;
 use crate::guardian::note_hold;
-use crate::proc::{Schedule, ThreadFiles, text_of};
+use crate::proc::{SchedStat, ThreadFiles, text_of};
 
 /// For so long a stop is waited for by looking again and again: it mostly comes within a few
 /// microseconds, sooner than a sleeping waiter could be woken.
@@ -158,7 +158,7 @@ impl StoppedThread {
     /// Lets the thread run on; returns how long it stood still at most. `files` are those of the thread, and
     /// `before` what its scheduler had counted before the stop: a thread that had to wait for a CPU first did
     /// not stand still on our account while it waited.
-    pub fn release(mut self, files: &ThreadFiles, before: &Schedule) -> Nanos {
+    pub fn release(mut self, files: &ThreadFiles, before: &SchedStat) -> Nanos {
         self.let_go();
         let now = clock::now();
         let mut since = self.waited.not_before;

@@ -5,7 +5,7 @@
 
 use profiler_bpf::{AbsenceRecord, Cause, OffCpu, StackRecord, SummedAbsences};
 use profiler_model::{Nanos, ThreadState, Tid, Timestamp, WaitReason};
-use profiler_os::{Process, Schedule, ThreadFiles, clock};
+use profiler_os::{Process, SchedStat, ThreadFiles, clock};
 use profiler_python::GilAddresses;
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -225,7 +225,7 @@ impl<S: Clone> Absences<S> {
     /// Notes how often each thread was put on a CPU: the watch is about to end.
     pub fn note_arrivals(&mut self) {
         for account in self.threads.values_mut() {
-            account.last_arrivals = times_run(&account.files);
+            account.last_arrivals = timeslices(&account.files);
         }
     }
 
@@ -367,14 +367,14 @@ fn start_watch(
     off_cpu: &mut OffCpu,
     owner: Owner<'_>,
     thread: &Thread,
-    (mut start, mut counted): (Timestamp, Schedule),
+    (mut start, mut counted): (Timestamp, SchedStat),
 ) -> Option<Timestamp> {
     for _ in 0..MAX_LOOKS {
-        let told = (counted.times_run, counted.cpu);
+        let told = (counted.timeslices, counted.cpu);
         off_cpu.watch(owner.process.pid(), thread.tid, start, told).ok()?;
         let after = thread.files.schedule().ok()?;
         // Otherwise it was put on a CPU before it was told of.
-        if after.times_run == counted.times_run || !is_at_start(off_cpu, thread.tid) {
+        if after.timeslices == counted.timeslices || !is_at_start(off_cpu, thread.tid) {
             return Some(start);
         }
         (counted, start) = (after, clock::now());
@@ -383,8 +383,8 @@ fn start_watch(
     None
 }
 
-fn times_run(files: &ThreadFiles) -> Option<u64> {
-    files.schedule().ok().map(|schedule| schedule.times_run)
+fn timeslices(files: &ThreadFiles) -> Option<u64> {
+    files.schedule().ok().map(|schedule| schedule.timeslices)
 }
 
 /// Whether a watched thread has neither left its CPU nor come back since the watch began.
@@ -533,7 +533,7 @@ impl<S: Clone> Account<S> {
     /// Whether a thread that is taken to be away is on a CPU again: not every return is told at once.
     fn has_come_back(&self, record: &AbsenceRecord<'_>) -> bool {
         self.last_arrivals
-            .or_else(|| times_run(&self.files))
+            .or_else(|| timeslices(&self.files))
             .is_some_and(|arrivals| arrivals > record.arrivals())
     }
 

@@ -551,7 +551,7 @@ impl ProcessSampler {
                     // True for as long as the thread sleeps. One that runs may fall asleep elsewhere without being
                     // put on a CPU again.
                     self.probe.roster.threads[index].known =
-                        clocks.slept_after.map(|times_run| KnownStack { stack, times_run });
+                        clocks.slept_after.map(|timeslices| KnownStack { stack, timeslices });
                     instants().for_each(|at| self.record(profile, index, stack, holds_gil, at, clocks));
                 }
                 // It is in no list, and its memory is used for something else: the thread is between two calls of Python.

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use profiler_memory::{ReadError, ReadMemory, ReadRequest};
 use profiler_model::{Nanos, NsTid, Pid, RemoteAddr, ThreadState, Tid, Timestamp};
-use profiler_os::{Activity, CpuTurns, Process, Schedule, Switch, SwitchKind, ThreadClock, ThreadFiles};
+use profiler_os::{Activity, ContextSwitchLog, Process, SchedStat, Switch, SwitchKind, ThreadClock, ThreadFiles};
 use profiler_profile::{StackId, ThreadId};
 use profiler_python::{GilAddresses, Interpreter, Offsets, Runtime, interpreters, native_ids, thread_states};
 
@@ -60,7 +60,7 @@ pub struct Thread {
     /// Its files in `/proc`.
     pub files: ThreadFiles,
     /// What the scheduler had counted at the last look.
-    pub schedule: Schedule,
+    pub schedule: SchedStat,
     /// What it was doing at the last look.
     pub activity: Activity,
     /// Whether it slept at the last look and had run since the one before.
@@ -86,7 +86,7 @@ pub struct Thread {
     /// What its exact clock said when the scheduler's counters were read last.
     counted_by_clock: Option<CountedByClock>,
     /// When it had a CPU, from the first time on that it had to wait for one; `None` where that is not told.
-    turns: Opened<CpuTurns>,
+    turns: Opened<ContextSwitchLog>,
     /// Tells whether it sleeps on, once it has slept for a while.
     watch: SleepWatch,
     /// CPU time up to its last sample.
@@ -123,7 +123,7 @@ pub struct KnownStack {
     /// The stack in the profile.
     pub stack: Option<StackId>,
     /// How often the thread had run when the stack was read.
-    pub times_run: u64,
+    pub timeslices: u64,
 }
 
 impl Thread {
@@ -132,9 +132,9 @@ impl Thread {
     /// # Errors
     /// When the thread has ended.
     pub fn look(&mut self) -> std::io::Result<()> {
-        let (was_running, times_run) = (self.is_running(), self.schedule.times_run);
+        let (was_running, timeslices) = (self.is_running(), self.schedule.timeslices);
         self.look_now()?;
-        let has_run = was_running || self.schedule.times_run != times_run;
+        let has_run = was_running || self.schedule.timeslices != timeslices;
         self.has_fallen_asleep = !self.is_running() && has_run;
         self.has_run = self.is_running() || has_run;
         self.looks_asleep = if self.has_run { 0 } else { self.looks_asleep.saturating_add(1) };
@@ -180,7 +180,7 @@ impl Thread {
         // The counters come before the activity: a thread that is then seen asleep has not run as long as
         // they stay.
         let schedule = self.files.schedule()?;
-        let sleeps_on = !self.is_running() && schedule.times_run == self.schedule.times_run;
+        let sleeps_on = !self.is_running() && schedule.timeslices == self.schedule.timeslices;
         // Where CPUs are short, it may be woken and still have none.
         if !sleeps_on || self.sees_queue() {
             self.activity = self.files.activity()?;
@@ -199,9 +199,9 @@ impl Thread {
     }
 
     /// Takes what the scheduler has counted by now.
-    fn count(&mut self, schedule: Schedule) {
+    fn count(&mut self, schedule: SchedStat) {
         // The wait for a CPU is counted when it is over.
-        let waits_on = schedule.times_run == self.schedule.times_run && schedule.cpu == self.schedule.cpu;
+        let waits_on = schedule.timeslices == self.schedule.timeslices && schedule.cpu == self.schedule.cpu;
         if !waits_on {
             let waited = schedule.queued.saturating_sub(self.schedule.queued);
             self.waits_for_cpu.set(waited > NEGLIGIBLE_QUEUE);
@@ -223,7 +223,7 @@ impl Thread {
 
     /// Has the kernel write down from now on when the thread gets a CPU and when it loses it.
     pub fn watch_turns(&self) {
-        self.turns.or_open(|| CpuTurns::open(self.tid));
+        self.turns.or_open(|| ContextSwitchLog::open(self.tid));
     }
 
     /// Has it not be written down any more: each time costs the thread a little.
@@ -234,7 +234,7 @@ impl Thread {
 
     /// How often it got a CPU or lost it, since that is watched.
     pub fn switches(&self) -> u64 {
-        self.turns.now().map_or(0, CpuTurns::switches)
+        self.turns.now().map_or(0, ContextSwitchLog::switches)
     }
 
     /// The last time that it got a CPU or lost it, as far as that is watched.
@@ -303,7 +303,7 @@ impl Thread {
         if !self.waits_for_cpu.get() && !self.turns.was_tried() {
             return true;
         }
-        let turns = self.turns.or_open(|| CpuTurns::open(self.tid));
+        let turns = self.turns.or_open(|| ContextSwitchLog::open(self.tid));
         let before_waking = Timestamp::from_nanos(at.as_nanos().saturating_sub(EARLY_WAKING.as_nanos()));
         turns.and_then(|turns| turns.was_on_cpu(before_waking)).unwrap_or(true)
     }
@@ -317,7 +317,7 @@ impl Thread {
     pub fn slept_since_look(&self) -> bool {
         self.watch.sleeps_on()
             || !self.is_running()
-                && self.files.schedule().is_ok_and(|now| now.times_run == self.schedule.times_run)
+                && self.files.schedule().is_ok_and(|now| now.timeslices == self.schedule.timeslices)
     }
 
     /// Whether it ran at the last look and does not now.
@@ -332,7 +332,7 @@ impl Thread {
 
     /// The stack that is known already, if it must still be the same.
     pub fn unchanged_stack(&self) -> Option<KnownStack> {
-        self.known.filter(|known| !self.is_running() && known.times_run == self.schedule.times_run)
+        self.known.filter(|known| !self.is_running() && known.timeslices == self.schedule.timeslices)
     }
 
     /// Its state at the last look; a futex inside the GIL's structure is the GIL's.
@@ -785,7 +785,7 @@ fn new_thread(
 }
 
 /// Whether a thread had to wait for CPUs for a good part of its life.
-fn has_waited_much(schedule: &Schedule) -> bool {
+fn has_waited_much(schedule: &SchedStat) -> bool {
     schedule.queued > NEGLIGIBLE_QUEUE
         && schedule.queued.as_nanos() > schedule.cpu.as_nanos() / SHARE_OF_WAITING
 }

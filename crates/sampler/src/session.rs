@@ -6,7 +6,7 @@
 use std::ops::ControlFlow;
 
 use profiler_model::{LossReason, Nanos, Pid, Timestamp};
-use profiler_os::priority::{LargerShare, Promptness};
+use profiler_os::priority::{LargerShare, SchedulingClass};
 use profiler_os::signals::{self, SuspensionHold};
 use profiler_os::{CpuQuota, Guardian, clock, first_event, hang, limits, priority};
 use profiler_profile::{Ledger, Profile};
@@ -147,7 +147,7 @@ impl Session {
             SamplerKind::Pause => {
                 let (promptness, company) = self.be_prompt();
                 // Real-time threads are not subject to the quota.
-                let quota = if promptness == Promptness::RealTime { None } else { CpuQuota::own() };
+                let quota = if promptness == SchedulingClass::RealTime { None } else { CpuQuota::own() };
                 // Without it, a stop lasts as long as this process is stopped.
                 let _guardian = Guardian::start().ok();
                 self.run_on_schedule(profile, limit, company, quota, callback)
@@ -175,17 +175,17 @@ impl Session {
 
     /// Has the calling thread go ahead of ordinary work, as far as is permitted, and have a larger share than others
     /// whenever it does not.
-    fn want_promptness(&mut self) -> Promptness {
+    fn want_promptness(&mut self) -> SchedulingClass {
         self.share = LargerShare::take();
         priority::want_promptness()
     }
 
     /// Sees to it that the sampling thread does not lose its CPU while another thread is stopped. With real-time priority
     /// it can take the CPU from what it samples.
-    fn be_prompt(&mut self) -> (Promptness, Option<Company>) {
+    fn be_prompt(&mut self) -> (SchedulingClass, Option<Company>) {
         first_event::prepare();
         let promptness = self.want_promptness();
-        let is_real_time = promptness == Promptness::RealTime;
+        let is_real_time = promptness == SchedulingClass::RealTime;
         let company = is_real_time.then(Company::of_this_thread).flatten();
         if company.is_some() {
             self.members.watch_turns();

@@ -9,7 +9,7 @@ use std::io::ErrorKind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use profiler_model::Tid;
-use profiler_os::CpuTurns;
+use profiler_os::ContextSwitchLog;
 
 /// A thread is watched when it was asleep at so many looks in a row, ...
 const LOOKS_ASLEEP: u16 = 32;
@@ -37,7 +37,7 @@ enum State {
 
 #[derive(Debug)]
 struct Watched {
-    turns: CpuTurns,
+    turns: ContextSwitchLog,
     /// How many records there were when it was seen asleep.
     asleep_at: Option<u64>,
     _place: Place,
@@ -97,7 +97,7 @@ impl SleepWatch {
             self.0 = State::Refused;
             return;
         };
-        self.0 = match CpuTurns::open(tid) {
+        self.0 = match ContextSwitchLog::open(tid) {
             Ok(turns) => State::Watched(Watched { turns, asleep_at: None, _place: place }),
             // The kernel is getting ready.
             Err(error) if error.kind() == ErrorKind::WouldBlock => State::default(),

@@ -6,7 +6,7 @@
 //! and lacks a CPU is where it slept, and one that is put aside is where it ran.
 
 use profiler_model::{Nanos, Timestamp};
-use profiler_os::Schedule;
+use profiler_os::SchedStat;
 
 /// What of a thread's time off the CPU was accounted for already.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +26,7 @@ pub struct WaitAccount {
 
 impl WaitAccount {
     /// Nothing is accounted for that comes after `now`, when the scheduler had counted `schedule`.
-    pub fn from(now: Timestamp, schedule: &Schedule) -> Self {
+    pub fn from(now: Timestamp, schedule: &SchedStat) -> Self {
         WaitAccount {
             from: now,
             ran: schedule.cpu,
@@ -40,7 +40,7 @@ impl WaitAccount {
 
     /// The time for which it was off the CPU, up to `now`: it is, so that `schedule` is exact. That may have been asked
     /// for a moment after `now`, by one that lost its CPU in between; the next time makes good for it.
-    pub fn take(&mut self, now: Timestamp, schedule: &Schedule) -> Nanos {
+    pub fn take(&mut self, now: Timestamp, schedule: &SchedStat) -> Nanos {
         let ran = schedule.cpu.saturating_sub(self.ran);
         let away = now.since(self.from).saturating_sub(ran).saturating_sub(self.unseen);
         let new = away.saturating_sub(self.taken);
@@ -50,7 +50,7 @@ impl WaitAccount {
 
     /// Notes that it is looked at. What it waited for a CPU is not told where that cannot be seen (`sees_queue`), as it
     /// would go to where the thread sleeps.
-    pub fn look(&mut self, now: Timestamp, schedule: &Schedule, sees_queue: bool) {
+    pub fn look(&mut self, now: Timestamp, schedule: &SchedStat, sees_queue: bool) {
         self.gap = now.since(self.looked);
         self.looked = now;
         let queued = schedule.queued.saturating_sub(self.queued);
@@ -71,8 +71,8 @@ mod tests {
     use super::*;
     use crate::random::Random;
 
-    fn schedule(cpu: u64, queued: u64) -> Schedule {
-        Schedule { cpu: Nanos::from_nanos(cpu), queued: Nanos::from_nanos(queued), times_run: 0 }
+    fn schedule(cpu: u64, queued: u64) -> SchedStat {
+        SchedStat { cpu: Nanos::from_nanos(cpu), queued: Nanos::from_nanos(queued), timeslices: 0 }
     }
 
     #[test]
@@ -120,7 +120,7 @@ mod tests {
         let (mut clock, mut ran, mut queued) = (0, 0, 0);
         let (mut shown, mut truth) = ([0.0; 2], [0.0; 2]);
         let mut random = Random::new(7);
-        let mut account = WaitAccount::from(Timestamp::default(), &Schedule::default());
+        let mut account = WaitAccount::from(Timestamp::default(), &SchedStat::default());
         let mut next = 0.0;
         for (micros, has_cpu, function) in life.iter().cycle().take(10_000 * life.len()) {
             let (began, length) = (clock, micros * 1_000);

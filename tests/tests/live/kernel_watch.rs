@@ -16,7 +16,7 @@ use profiler_bpf::{
     AbsenceCopy, Cause, DescriptorCalls, KernelSampler, Layout, OffCpu, Record, SummedAbsences,
 };
 use profiler_model::{Nanos, Pid, Tid, Timestamp};
-use profiler_os::{Schedule, ThreadFiles, clock};
+use profiler_os::{SchedStat, ThreadFiles, clock};
 use profiler_tests::suite::{Sampler, Test};
 use profiler_tests::test;
 
@@ -75,7 +75,7 @@ impl Subject {
     }
 
     /// Waits until it sleeps; returns what the scheduler has counted of it then.
-    fn sleeping(&self) -> Result<Schedule> {
+    fn sleeping(&self) -> Result<SchedStat> {
         sleeping(&self.files)
     }
 
@@ -107,11 +107,11 @@ impl Subject {
 }
 
 /// Waits until a thread sleeps; returns what the scheduler has counted of it then.
-fn sleeping(files: &ThreadFiles) -> Result<Schedule> {
+fn sleeping(files: &ThreadFiles) -> Result<SchedStat> {
     loop {
         let before = files.schedule()?;
         let is_running = files.activity()?.thread_state().is_running();
-        if !is_running && files.schedule()?.times_run == before.times_run {
+        if !is_running && files.schedule()?.timeslices == before.timeslices {
             return Ok(before);
         }
         thread::yield_now();
@@ -184,7 +184,7 @@ fn with_unseen_returns(returns: usize) -> Result<Received> {
     }
     subject.runs_while(|| {
         while subject.files.schedule()?.cpu < counted.cpu + RAN_UNSEEN {}
-        Ok(watch.watch(subject.pid, subject.tid, start, (counted.times_run, counted.cpu))?)
+        Ok(watch.watch(subject.pid, subject.tid, start, (counted.timeslices, counted.cpu))?)
     })?;
     subject.sleeping()?;
     let seen = received(&mut kernel, subject.tid);
@@ -258,7 +258,7 @@ impl Unread {
         let players = [Player::start(one)?, Player::start(other)?];
         for player in &players {
             let counted = sleeping(&player.files)?;
-            let counted = (counted.times_run, counted.cpu);
+            let counted = (counted.timeslices, counted.cpu);
             self.watch.watch(self.subject.pid, player.tid, clock::now(), counted)?;
         }
         first.write_all(b".")?;
@@ -349,7 +349,7 @@ impl Unread {
 fn watched_asleep(watch: &mut OffCpu, subject: &Subject) -> Result<Timestamp> {
     let counted = subject.sleeping()?;
     let start = clock::now();
-    watch.watch(subject.pid, subject.tid, start, (counted.times_run, counted.cpu))?;
+    watch.watch(subject.pid, subject.tid, start, (counted.timeslices, counted.cpu))?;
     Ok(start)
 }
 

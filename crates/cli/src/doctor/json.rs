@@ -20,10 +20,10 @@ pub fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let value = json!({
         "works": report.obstacles.is_empty(),
         "host": host(&report.host),
-        "rehearsal": report.rehearsal.as_ref().ok().map(|rehearsal| json!({
-            "process_vm_readv": rehearsal.reads_by_call,
-            "read": rehearsal.reads,
-            "ptrace": rehearsal.stops.is_ok(),
+        "rehearsal": report.self_test.as_ref().ok().map(|self_test| json!({
+            "process_vm_readv": self_test.reads_by_call,
+            "read": self_test.reads,
+            "ptrace": self_test.stops.is_ok(),
         })),
         "samplers": {
             "record": if report.in_kernel.is_ok() { Some("bpf") } else { pause.then_some("pause") },

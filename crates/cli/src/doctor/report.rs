@@ -7,7 +7,7 @@ use profiler_memory::ReadError;
 use profiler_model::{NsTid, Pid, Tid};
 use profiler_os::host::Host;
 use profiler_os::permission::UserName;
-use profiler_os::rehearsal::{Rehearsal, rehearse};
+use profiler_os::self_test::{SelfTest, rehearse};
 use profiler_os::{KernelSymbols, KernelSymbolsError, Process, StopError};
 use profiler_sampler::{Examination, SamplerKind, SamplerOptions, Target, examine};
 
@@ -34,7 +34,7 @@ pub struct Report {
     /// What the host allows.
     pub host: Host,
     /// What could be done to a child process of our own; the error where none could be started.
-    pub rehearsal: io::Result<Rehearsal>,
+    pub self_test: io::Result<SelfTest>,
     /// What stands in the way of sampling inside the kernel; nothing where that works.
     pub in_kernel: Result<(), Obstacle>,
     /// Why functions of the kernel have no names; nothing where they have.
@@ -93,11 +93,11 @@ impl Report {
     /// Finds out about this host, and about a process.
     pub fn of(pid: Option<Pid>) -> Self {
         // While there is one thread: a child is forked.
-        let rehearsal = rehearse();
+        let self_test = rehearse();
         let host = Host::look();
         let mut obstacles = Vec::new();
         obstacles.extend(expect_own_proc().err());
-        obstacles.extend(host_obstacle(&host, &rehearsal));
+        obstacles.extend(host_obstacle(&host, &self_test));
         let process = pid.and_then(|pid| examined(pid, &host, &mut obstacles));
         // One thing after the other.
         let mut hints = if obstacles.is_empty() { hints(&host) } else { Vec::new() };
@@ -106,39 +106,39 @@ impl Report {
         if let (true, Ok(()), Err(trouble)) = (obstacles.is_empty(), &in_kernel, &kernel_names) {
             hints.push(unnamed(trouble));
         }
-        Report { host, rehearsal, in_kernel, kernel_names, process, obstacles, hints }
+        Report { host, self_test, in_kernel, kernel_names, process, obstacles, hints }
     }
 
     /// Whether threads can be stopped here, as far as it was tried.
     pub fn can_stop(&self) -> bool {
-        self.rehearsal.as_ref().is_ok_and(|rehearsal| rehearsal.stops.is_ok())
+        self.self_test.as_ref().is_ok_and(|self_test| self_test.stops.is_ok())
     }
 
     /// Whether memory can be read here.
     pub fn can_read(&self) -> bool {
-        self.rehearsal.as_ref().is_ok_and(|rehearsal| rehearsal.reads)
+        self.self_test.as_ref().is_ok_and(|self_test| self_test.reads)
     }
 }
 
 /// What keeps even a child process of our own from being sampled.
-fn host_obstacle(host: &Host, rehearsal: &io::Result<Rehearsal>) -> Option<Failure> {
-    let failure = match rehearsal {
+fn host_obstacle(host: &Host, self_test: &io::Result<SelfTest>) -> Option<Failure> {
+    let failure = match self_test {
         Err(error) => return Some(Failure::new(format!("no child process could be started: {error}"))),
-        Ok(Rehearsal { reads: false, .. }) => {
+        Ok(SelfTest { reads: false, .. }) => {
             Failure::new("the memory of processes may not be read here, not even of a child process")
         }
-        Ok(Rehearsal { stops: Err(_), .. }) if expect_tracing(SamplerKind::Pause).is_err() => {
+        Ok(SelfTest { stops: Err(_), .. }) if expect_tracing(SamplerKind::Pause).is_err() => {
             return expect_tracing(SamplerKind::Pause).err();
         }
-        Ok(Rehearsal { stops: Err(StopError::NotPermitted), .. }) => {
+        Ok(SelfTest { stops: Err(StopError::NotPermitted), .. }) => {
             Failure::new("processes may not be stopped here (ptrace), not even a child process")
                 .with_advice("--nonblocking, which stops nothing")
         }
-        Ok(Rehearsal { stops: Err(error), .. }) => {
+        Ok(SelfTest { stops: Err(error), .. }) => {
             Failure::new(format!("a child process could not be stopped: {error}"))
                 .with_advice("--nonblocking, which stops nothing")
         }
-        Ok(Rehearsal { stops: Ok(()), .. }) => return None,
+        Ok(SelfTest { stops: Ok(()), .. }) => return None,
     };
     Some(with_host_advice(failure, host))
 }

@@ -96,16 +96,16 @@ fn ptrace_scope(scope: Option<i32>) -> String {
 }
 
 fn reading(report: &Report) -> &'static str {
-    match &report.rehearsal {
-        Ok(rehearsal) if rehearsal.reads_by_call => "process_vm_readv works",
-        Ok(rehearsal) if rehearsal.reads => "process_vm_readv does not work, /proc/PID/mem does",
+    match &report.self_test {
+        Ok(self_test) if self_test.reads_by_call => "process_vm_readv works",
+        Ok(self_test) if self_test.reads => "process_vm_readv does not work, /proc/PID/mem does",
         Ok(_) => "not permitted, not even of a child process",
         Err(_) => "could not be tried",
     }
 }
 
 fn stopping(report: &Report) -> String {
-    match report.rehearsal.as_ref().map(|rehearsal| rehearsal.stops) {
+    match report.self_test.as_ref().map(|self_test| self_test.stops) {
         Ok(Ok(())) => "ptrace works".to_owned(),
         Ok(Err(error)) => format!("ptrace does not work on a child process: {error}"),
         Err(_) => "could not be tried".to_owned(),

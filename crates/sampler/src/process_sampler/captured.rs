@@ -72,7 +72,7 @@ impl Clocks {
             cpu: thread.schedule.cpu,
             had_cpu,
             state: if had_cpu { thread.state(gil) } else { ThreadState::Waiting(WaitReason::Cpu) },
-            slept_after: (!thread.is_running()).then_some(thread.schedule.times_run),
+            slept_after: (!thread.is_running()).then_some(thread.schedule.timeslices),
         }
     }
 

@@ -240,8 +240,8 @@ impl ProcessSampler {
         let stack = self.resolve(profile, raw, capture)?;
         let stack = self.with_kernel_frames(profile, index, stack);
         let thread = &mut self.probe.roster.threads[index];
-        let times_run = thread.schedule.times_run;
-        thread.known = (!thread.is_running()).then_some(KnownStack { stack, times_run });
+        let timeslices = thread.schedule.timeslices;
+        thread.known = (!thread.is_running()).then_some(KnownStack { stack, timeslices });
         Ok(stack)
     }
 

@@ -19,9 +19,9 @@ static MARK: [u8; 16] = *b"profiler:a child";
 /// After so long the child ends of itself. It is needed for some milliseconds.
 const LONGEST_SECONDS: u32 = 10;
 
-/// What came of the rehearsal.
+/// What came of the self-test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rehearsal {
+pub struct SelfTest {
     /// Whether `process_vm_readv` reads the child's memory.
     pub reads_by_call: bool,
     /// Whether its memory can be read at all: by the call, or else by `/proc/PID/mem`.
@@ -34,18 +34,18 @@ pub struct Rehearsal {
 ///
 /// # Errors
 /// When no child can be started.
-pub fn rehearse() -> io::Result<Rehearsal> {
+pub fn rehearse() -> io::Result<SelfTest> {
     // SAFETY: the child calls nothing but `prctl`, `alarm` and `pause`, which are safe between `fork` and `exec`
     // whatever other threads held when it was made.
     let child = match unsafe { fork() }? {
         ForkResult::Child => wait_for_death(),
         ForkResult::Parent { child } => child,
     };
-    let rehearsal = try_on(child);
+    let self_test = try_on(child);
     // It can only be gone already if somebody else killed it.
     let _ = kill(child, Signal::SIGKILL);
     let _ = waitpid(child, None);
-    Ok(rehearsal)
+    Ok(self_test)
 }
 
 fn wait_for_death() -> ! {
@@ -60,7 +60,7 @@ fn wait_for_death() -> ! {
     }
 }
 
-fn try_on(child: UnixPid) -> Rehearsal {
+fn try_on(child: UnixPid) -> SelfTest {
     let pid = Pid::new(child.as_raw() as u32);
     let at = MARK.as_ptr() as usize;
     let mut copy = [0; MARK.len()];
@@ -70,7 +70,7 @@ fn try_on(child: UnixPid) -> Rehearsal {
     let mut copy = [0; MARK.len()];
     let reads = ProcessMemory::new(pid).read(RemoteAddr::new(at as u64), &mut copy) == Ok(()) && copy == MARK;
     let stops = Tracer::new().stop(Tid::new(pid.as_u32())).map(drop);
-    Rehearsal { reads_by_call, reads, stops }
+    SelfTest { reads_by_call, reads, stops }
 }
 
 #[cfg(test)]
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn a_child_of_our_own_can_be_read_and_stopped() {
-        let rehearsal = rehearse().unwrap();
-        assert_eq!(rehearsal, Rehearsal { reads_by_call: true, reads: true, stops: Ok(()) });
+        let self_test = rehearse().unwrap();
+        assert_eq!(self_test, SelfTest { reads_by_call: true, reads: true, stops: Ok(()) });
     }
 }

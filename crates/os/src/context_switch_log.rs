@@ -61,14 +61,14 @@ pub enum SwitchKind {
 
 /// What is known of a thread's turns on the CPUs, since this was opened.
 #[derive(Debug)]
-pub struct CpuTurns {
+pub struct ContextSwitchLog {
     records: MmapRaw,
     page: usize,
     _event: File,
     _right: KeepingRight,
 }
 
-impl CpuTurns {
+impl ContextSwitchLog {
     /// The turns of thread `tid` from now on.
     ///
     /// # Errors
@@ -86,7 +86,7 @@ impl CpuTurns {
         let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)?.unwrap_or(4096) as usize;
         // A page that says how far, and one of records.
         let records = MmapOptions::new().len(2 * page).map_raw_read_only(&event)?;
-        Ok(CpuTurns { records, page, _event: event, _right: right })
+        Ok(ContextSwitchLog { records, page, _event: event, _right: right })
     }
 
     /// A number in the shared memory.
@@ -191,7 +191,7 @@ mod tests {
         });
         let worker_tid = Tid::new(told.recv().unwrap().0);
         wait_until_asleep(worker_tid);
-        let Ok(turns) = CpuTurns::open(worker_tid) else { return };
+        let Ok(turns) = ContextSwitchLog::open(worker_tid) else { return };
         let before = clock::now();
         assert_eq!(turns.was_on_cpu(before), None, "it has not been switched since");
         assert_eq!((turns.written(), turns.switches()), (0, 0));

@@ -18,7 +18,7 @@ const CAP_SYS_ADMIN: u32 = 21;
 
 /// A rule that stands between us and the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ProgramObstacle {
+pub enum BpfRestriction {
     /// These of the capabilities are missing.
     Capabilities(Vec<&'static str>),
     /// They are there, but count in this user namespace only.
@@ -40,11 +40,11 @@ pub enum ProgramObstacle {
 /// Linux 5.11 counts what programs keep by control groups.
 const NO_LOCKED_MEMORY_SINCE: (u32, u32) = (5, 11);
 
-impl ProgramObstacle {
+impl BpfRestriction {
     /// The one that is in force here; `None` where none of them is, and something else refuses: a security module, a kernel
     /// that is locked down.
     pub fn in_force() -> Option<Self> {
-        ProgramObstacle::on(&Host::look())
+        BpfRestriction::on(&Host::look())
     }
 
     /// The one by which a program or its memory may be refused where none of those is in force.
@@ -54,9 +54,9 @@ impl ProgramObstacle {
         let limit = getrlimit(Resource::RLIMIT_MEMLOCK).map_or(RLIM_INFINITY, |(limit, _)| limit);
         let is_counted = version(&host.kernel).is_some_and(|version| version < NO_LOCKED_MEMORY_SINCE);
         if is_locked_down {
-            Some(ProgramObstacle::Lockdown)
+            Some(BpfRestriction::Lockdown)
         } else {
-            (is_counted && limit != RLIM_INFINITY).then_some(ProgramObstacle::LockedMemory(limit))
+            (is_counted && limit != RLIM_INFINITY).then_some(BpfRestriction::LockedMemory(limit))
         }
     }
 
@@ -64,7 +64,7 @@ impl ProgramObstacle {
     pub fn of_events() -> Option<Self> {
         let host = Host::look();
         let level = host.perf_event_paranoid.filter(|level| *level > 2);
-        level.filter(|_| !host.effective.has(CAP_SYS_ADMIN)).map(ProgramObstacle::Paranoid)
+        level.filter(|_| !host.effective.has(CAP_SYS_ADMIN)).map(BpfRestriction::Paranoid)
     }
 
     fn on(host: &Host) -> Option<Self> {
@@ -76,19 +76,19 @@ impl ProgramObstacle {
         if !absent.is_empty() {
             // Filters say so as well, for programs that try something else then.
             return Some(match host.has_filter {
-                true => ProgramObstacle::SystemCallFilter(absent),
-                false => ProgramObstacle::NotBuilt(absent),
+                true => BpfRestriction::SystemCallFilter(absent),
+                false => BpfRestriction::NotBuilt(absent),
             });
         }
         let has = |number| host.effective.has(number) || host.effective.has(CAP_SYS_ADMIN);
         let missing: Vec<_> = NEEDED.into_iter().filter(|(_, number)| !has(*number)).collect();
         if !missing.is_empty() {
-            return Some(ProgramObstacle::Capabilities(missing.into_iter().map(|(name, _)| name).collect()));
+            return Some(BpfRestriction::Capabilities(missing.into_iter().map(|(name, _)| name).collect()));
         }
         if !host.in_first_user_namespace {
-            return Some(ProgramObstacle::UserNamespace);
+            return Some(BpfRestriction::UserNamespace);
         }
-        (host.has_filter && !refused.is_empty()).then_some(ProgramObstacle::SystemCallFilter(refused))
+        (host.has_filter && !refused.is_empty()).then_some(BpfRestriction::SystemCallFilter(refused))
     }
 }
 
@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn each_rule_is_told_from_the_others() {
         use Answer::{Allowed, Missing, Refused};
-        use ProgramObstacle::{Capabilities, NotBuilt, SystemCallFilter};
+        use BpfRestriction::{Capabilities, NotBuilt, SystemCallFilter};
         let cases = [
             (host(BOTH, false, Allowed, Allowed), None),
             (host(BOTH, true, Allowed, Allowed), None),
@@ -139,9 +139,9 @@ mod tests {
             (host(0, false, Missing, Missing), Some(NotBuilt(vec!["bpf", "perf_event_open"]))),
         ];
         for (host, expected) in cases {
-            assert_eq!(ProgramObstacle::on(&host), expected, "{host:?}");
+            assert_eq!(BpfRestriction::on(&host), expected, "{host:?}");
         }
         let rootless = Host { in_first_user_namespace: false, ..host(!0, false, Refused, Refused) };
-        assert_eq!(ProgramObstacle::on(&rootless), Some(ProgramObstacle::UserNamespace));
+        assert_eq!(BpfRestriction::on(&rootless), Some(BpfRestriction::UserNamespace));
     }
 }
