@@ -50,7 +50,7 @@ pub enum Torn {
         frame: String,
     },
     /// A function on top of a room that no room calls.
-    Stranger {
+    Unregistered {
         /// The frame as it was shown.
         frame: String,
     },
@@ -63,7 +63,7 @@ impl fmt::Display for Torn {
             Torn::NoRoot { found } => write!(f, "begins with {found}"),
             Torn::WrongCaller { caller, callee } => write!(f, "{callee} on {caller}"),
             Torn::WrongLine { frame } => write!(f, "{frame} is not on a line of its own"),
-            Torn::Stranger { frame } => write!(f, "{frame} on top of a room"),
+            Torn::Unregistered { frame } => write!(f, "{frame} on top of a room"),
         }
     }
 }
@@ -139,7 +139,7 @@ fn judge_rooms(around: Option<&Frame>, rooms: &[Frame]) -> Result<(), Torn> {
     let mut below: Option<(Room, u32)> = None;
     for (index, frame) in rooms.iter().enumerate() {
         let Some(room) = Room::parse(&frame.function) else {
-            return Err(Torn::Stranger { frame: shown(frame) });
+            return Err(Torn::Unregistered { frame: shown(frame) });
         };
         let line = frame.line.filter(|&line| room.has_line(line));
         let line = line.ok_or_else(|| Torn::WrongLine { frame: shown(frame) })?;
@@ -196,7 +196,7 @@ mod tests {
         assert!(matches!(maze(";n2_from_1_at_4 (maze.py:12)"), Err(Torn::WrongCaller { .. })));
         assert!(matches!(maze(";n2_from_0_at_4 (maze.py:16)"), Err(Torn::WrongLine { .. })));
         assert!(matches!(maze(";n4_from_2_at_13 (maze.py:21)"), Err(Torn::WrongCaller { .. })));
-        assert!(matches!(maze(";main (l.py:3)"), Err(Torn::Stranger { .. })));
+        assert!(matches!(maze(";main (l.py:3)"), Err(Torn::Unregistered { .. })));
         let without_root = "n0_from_outside_at_0 (maze.py:4)";
         assert!(matches!(judge(&stack(without_root)), Err(Torn::NoRoot { .. })));
         let without_driver = "<module> (l.py:9);main (l.py:8);n0_from_outside_at_0 (maze.py:4)";

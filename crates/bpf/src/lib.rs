@@ -5,8 +5,8 @@
 //! copies addresses and bytes; what they mean is for the crates above: this one knows no version of CPython.
 
 mod btf;
-mod causes;
 mod clock_events;
+mod error_chain;
 mod ids;
 mod layout;
 mod loader;
@@ -21,5 +21,5 @@ pub use clock_events::ClockEvents;
 pub use ids::PidNamespace;
 pub use layout::{Layout, MAX_STATES, NO_OFFSET, StateEntry, ThreadEntry, head_hash};
 pub use loader::{BpfError, Counters, KernelSampler};
-pub use off_cpu::{AbsenceCopy, AbsenceRecord, Cause, DescriptorCalls, OffCpu, OpenFile, SummedAbsences};
+pub use off_cpu::{BlockReason, DescriptorCalls, OffCpu, OffCpuCopy, OffCpuRecord, OffCpuSum, OpenFile};
 pub use records::{FrameRecord, NamesRecord, Outcome, Record, StackRecord};

@@ -10,8 +10,8 @@ use aya::util::online_cpus;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use profiler_model::{Nanos, Pid, RemoteAddr, Tid};
 
-use crate::causes::Causes;
 use crate::clock_events::ClockEvents;
+use crate::error_chain::ErrorChain;
 use crate::ids::{Ids, PidNamespace};
 use crate::layout::{Layout, Look, ThreadEntry, code_key};
 use crate::off_cpu::DescriptorCalls;
@@ -30,16 +30,16 @@ const PROGRAMS: [&str; 2] = ["sample", "sample_by_calls"];
 #[derive(Debug, thiserror::Error)]
 pub enum BpfError {
     /// The object was refused: the kernel is too old, lacks BPF, or does not permit it.
-    #[error("the kernel does not take the program: {}", Causes(.0))]
+    #[error("the kernel does not take the program: {}", ErrorChain(.0))]
     Load(#[from] EbpfError),
     /// The program was refused by the verifier, or the event could not be opened.
-    #[error("the kernel does not run the program: {}", Causes(.0))]
+    #[error("the kernel does not run the program: {}", ErrorChain(.0))]
     Program(#[from] ProgramError),
     /// The kernel refused a clock by which the program is run, in this call.
     #[error("the kernel does not run the program: `{0}` failed: {1}")]
     Event(&'static str, #[source] std::io::Error),
     /// A map could not be read or written.
-    #[error("the program's map: {}", Causes(.0))]
+    #[error("the program's map: {}", ErrorChain(.0))]
     Map(#[from] MapError),
     /// The program has room for no other process.
     #[error("more than {MAX_PROCESSES} processes at once")]
@@ -118,9 +118,9 @@ pub struct KernelSampler {
     looks: Array<MapData, Look>,
     /// The processes that have a layout, each at the place of its look.
     places: Vec<Option<Pid>>,
-    editions: Array<MapData, u64>,
+    generations: Array<MapData, u64>,
     /// How often the layouts and threads have been changed.
-    edition: u64,
+    generation: u64,
     codes: Array<MapData, KnownCode>,
     counters: Array<MapData, u64>,
     clock_events: Arc<Mutex<ClockEvents>>,
@@ -199,8 +199,8 @@ impl KernelSampler {
             threads: HashMap::try_from(take(&mut ebpf, "threads")?)?,
             looks: Array::try_from(take(&mut ebpf, "looks")?)?,
             places: vec![None; MAX_PROCESSES],
-            editions: Array::try_from(take(&mut ebpf, "editions")?)?,
-            edition: 0,
+            generations: Array::try_from(take(&mut ebpf, "generations")?)?,
+            generation: 0,
             codes: Array::try_from(take(&mut ebpf, "codes")?)?,
             counters: Array::try_from(take(&mut ebpf, "counters")?)?,
             ebpf,
@@ -242,8 +242,8 @@ impl KernelSampler {
 
     /// Has the program look up anew what it has looked up of processes and threads.
     fn publish(&mut self) -> Result<(), BpfError> {
-        self.edition += 1;
-        Ok(self.editions.set(0, self.edition, 0)?)
+        self.generation += 1;
+        Ok(self.generations.set(0, self.generation, 0)?)
     }
 
     /// Tells the thread states of a thread.

@@ -1,4 +1,4 @@
-//! What threads do while they are not on a CPU: has the kernel watch them, and reads what it says of each absence.
+//! What threads do while they are not on a CPU: has the kernel watch them, and reads what it says of each off-CPU interval.
 //! The same structures as in `program/off_cpu.h`.
 //!
 //! Stacks of threads that run are `loader`'s; both come through the same ring.
@@ -14,7 +14,7 @@ use crate::ids::{Ids, PidNamespace};
 use crate::loader::{BpfError, KernelSampler, take};
 use crate::records::{StackRecord, number};
 use crate::task_layout;
-use crate::wire::{AbsenceHead, FrameCopy, StackHead, absence, mirrors, off_cpu_kind};
+use crate::wire::{FrameCopy, OffCpuHead, StackHead, interval, mirrors, off_cpu_kind};
 
 /// Each program, and the places of the scheduler that it runs at.
 const PROGRAMS: [(&str, &[&str]); 2] =
@@ -23,11 +23,11 @@ const PROGRAMS: [(&str, &[&str]); 2] =
 /// The same for what only runs outside of the first PID namespace.
 const ENDS: (&str, &[&str]) = ("off_cpu_exit", &["sched_process_exit"]);
 
-const HEAD_BYTES: usize = size_of::<AbsenceHead>();
+const HEAD_BYTES: usize = size_of::<OffCpuHead>();
 const STACK_BYTES: usize = size_of::<StackHead>() + KEPT_FRAMES * size_of::<FrameCopy>();
 /// Frames of a stack that is kept until the thread comes back (`KEPT_FRAMES`).
 const KEPT_FRAMES: usize = 64;
-/// Bytes of an entry of the map `absences`.
+/// Bytes of an entry of the map `intervals`.
 const ENTRY_BYTES: usize = HEAD_BYTES + STACK_BYTES;
 
 /// Where the key of a sum has the scheduler's state (`SUM_STATE_SHIFT`).
@@ -78,7 +78,7 @@ mirrors! {
         pub mode: u32,
     }
 
-    /// What the program sums short absences by.
+    /// What the program sums short off-CPU intervals by.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
     struct SumKey = sum_key {
         thread: u32,
@@ -91,14 +91,14 @@ mirrors! {
     /// Absences in sum.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     struct SumEntry = sum {
-        absences: u64,
+        intervals: u64,
         waited: u64,
         queued: u64,
     }
 
-    /// Until when an absence was told that began at `left`, for a thread that is still away.
+    /// Until when an off-CPU interval was told that began at `left`, for a thread that is still away.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    struct ToldEntry = told {
+    struct ReportedEntry = told {
         left: u64,
         until: u64,
     }
@@ -111,14 +111,14 @@ unsafe impl Pod for SumKey {}
 unsafe impl Pod for SumEntry {}
 
 // SAFETY: numbers without gaps, for which every bit pattern is a value.
-unsafe impl Pod for ToldEntry {}
+unsafe impl Pod for ReportedEntry {}
 
 /// The watch over threads that are off the CPU. The programs run as long as the [`KernelSampler`] that it was made
 /// with is there.
 pub struct OffCpu {
-    absences: HashMap<MapData, u32, Entry>,
+    intervals: HashMap<MapData, u32, Entry>,
     sums: HashMap<MapData, SumKey, SumEntry>,
-    told_parts: HashMap<MapData, u32, ToldEntry>,
+    reported_until: HashMap<MapData, u32, ReportedEntry>,
     settings: Array<MapData, [u64; 3]>,
     least: Nanos,
 }
@@ -168,9 +168,9 @@ impl OffCpu {
             }
         }
         Ok(OffCpu {
-            absences: HashMap::try_from(take(&mut kernel.ebpf, "absences")?)?,
+            intervals: HashMap::try_from(take(&mut kernel.ebpf, "intervals")?)?,
             sums: HashMap::try_from(take(&mut kernel.ebpf, "sums")?)?,
-            told_parts: HashMap::try_from(take(&mut kernel.ebpf, "told_parts")?)?,
+            reported_until: HashMap::try_from(take(&mut kernel.ebpf, "reported_until")?)?,
             settings,
             least,
         })
@@ -206,56 +206,56 @@ impl OffCpu {
     ) -> Result<(), BpfError> {
         let mut entry = Box::new(Entry([0; ENTRY_BYTES]));
         let mut put = |at: usize, bytes: &[u8]| entry.0[at..at + bytes.len()].copy_from_slice(bytes);
-        put(offset_of!(AbsenceHead, kind), &off_cpu_kind::ABSENCE.to_le_bytes());
-        put(offset_of!(AbsenceHead, process), &process.as_u32().to_le_bytes());
-        put(offset_of!(AbsenceHead, thread), &thread.as_u32().to_le_bytes());
-        put(offset_of!(AbsenceHead, flags), &absence::FROM_START.to_le_bytes());
-        put(offset_of!(AbsenceHead, left), &now.as_nanos().to_le_bytes());
-        put(offset_of!(AbsenceHead, back), &now.as_nanos().to_le_bytes());
-        put(offset_of!(AbsenceHead, call), &(-1i64).to_le_bytes());
-        put(offset_of!(AbsenceHead, arrivals), &arrivals.to_le_bytes());
-        put(offset_of!(AbsenceHead, executed), &executed.as_nanos().to_le_bytes());
-        Ok(self.absences.insert(thread.as_u32(), *entry, 0)?)
+        put(offset_of!(OffCpuHead, kind), &off_cpu_kind::INTERVAL.to_le_bytes());
+        put(offset_of!(OffCpuHead, process), &process.as_u32().to_le_bytes());
+        put(offset_of!(OffCpuHead, thread), &thread.as_u32().to_le_bytes());
+        put(offset_of!(OffCpuHead, flags), &interval::FROM_START.to_le_bytes());
+        put(offset_of!(OffCpuHead, left), &now.as_nanos().to_le_bytes());
+        put(offset_of!(OffCpuHead, back), &now.as_nanos().to_le_bytes());
+        put(offset_of!(OffCpuHead, call), &(-1i64).to_le_bytes());
+        put(offset_of!(OffCpuHead, arrivals), &arrivals.to_le_bytes());
+        put(offset_of!(OffCpuHead, executed), &executed.as_nanos().to_le_bytes());
+        Ok(self.intervals.insert(thread.as_u32(), *entry, 0)?)
     }
 
     /// Watches a thread no longer.
     pub fn forget(&mut self, thread: Tid) {
-        // Its end may have removed it, and none of its absences need have been told before it was over.
-        let _ = self.absences.remove(&thread.as_u32());
-        let _ = self.told_parts.remove(&thread.as_u32());
+        // Its end may have removed it, and none of its off-CPU intervals need have been told before it was over.
+        let _ = self.intervals.remove(&thread.as_u32());
+        let _ = self.reported_until.remove(&thread.as_u32());
     }
 
-    /// Has an absence, which began at `left` and lasts, be told by the caller up to `until`: should its end find no room
+    /// Has an off-CPU interval, which began at `left` and lasts, be told by the caller up to `until`: should its end find no room
     /// in the ring, only the rest of it is added to the sums. Returns whether the caller is to tell it: not if the thread
     /// has moved on meanwhile.
-    pub fn tell_until(&mut self, thread: Tid, left: Timestamp, until: Timestamp) -> bool {
-        let entry = ToldEntry { left: left.as_nanos(), until: until.as_nanos() };
+    pub fn report_until(&mut self, thread: Tid, left: Timestamp, until: Timestamp) -> bool {
+        let entry = ReportedEntry { left: left.as_nanos(), until: until.as_nanos() };
         let key = thread.as_u32();
-        if self.told_parts.insert(key, entry, 0).is_err() {
+        if self.reported_until.insert(key, entry, 0).is_err() {
             return false;
         }
         // One copy is enough for this: that it is woken meanwhile makes no difference.
-        let now = self.absences.get(&key, 0).ok().and_then(|entry| AbsenceRecord(&entry.0).left());
+        let now = self.intervals.get(&key, 0).ok().and_then(|entry| OffCpuRecord(&entry.0).left());
         let is_still_away = now == Some(left);
         // If the program has removed it already, it counts on what it says.
-        is_still_away || self.told_parts.remove(&key).is_err()
+        is_still_away || self.reported_until.remove(&key).is_err()
     }
 
     /// What a watched thread is doing, as the program knows it; `None` where it is not watched, or its state changed
     /// while it was read.
-    pub fn now(&self, thread: Tid) -> Option<Box<AbsenceCopy>> {
-        let first = Box::new(AbsenceCopy(self.absences.get(&thread.as_u32(), 0).ok()?));
-        let again = self.absences.get(&thread.as_u32(), 0).ok()?;
+    pub fn now(&self, thread: Tid) -> Option<Box<OffCpuCopy>> {
+        let first = Box::new(OffCpuCopy(self.intervals.get(&thread.as_u32(), 0).ok()?));
+        let again = self.intervals.get(&thread.as_u32(), 0).ok()?;
         (again.0[..HEAD_BYTES] == first.0.0[..HEAD_BYTES]).then_some(first)
     }
 
-    /// The sums of absences since each thread is watched: of short ones, and of those that found no room in the ring.
+    /// The sums of off-CPU intervals since each thread is watched: of short ones, and of those that found no room in the ring.
     ///
     /// # Errors
     /// When the map cannot be read.
-    pub fn sums(&self) -> Result<Vec<SummedAbsences>, BpfError> {
+    pub fn sums(&self) -> Result<Vec<OffCpuSum>, BpfError> {
         let entries: Result<Vec<_>, MapError> = self.sums.iter().collect();
-        Ok(entries?.into_iter().map(|(key, sum)| SummedAbsences::new(&key, &sum)).collect())
+        Ok(entries?.into_iter().map(|(key, sum)| OffCpuSum::new(&key, &sum)).collect())
     }
 
     /// Forgets the sums of threads that have ended.
@@ -274,20 +274,20 @@ impl std::fmt::Debug for OffCpu {
     }
 }
 
-/// An absence as it stands in the program's map at this moment.
-pub struct AbsenceCopy(Entry);
+/// An off-CPU interval as it stands in the program's map at this moment.
+pub struct OffCpuCopy(Entry);
 
-impl AbsenceCopy {
+impl OffCpuCopy {
     /// The same as when it is sent, or would have been if there had been room.
-    pub fn record(&self) -> AbsenceRecord<'_> {
-        let stack = AbsenceRecord(&self.0.0).narrow(offset_of!(AbsenceHead, stack_bytes));
-        AbsenceRecord(&self.0.0[..HEAD_BYTES + (stack as usize).min(STACK_BYTES)])
+    pub fn record(&self) -> OffCpuRecord<'_> {
+        let stack = OffCpuRecord(&self.0.0).narrow(offset_of!(OffCpuHead, stack_bytes));
+        OffCpuRecord(&self.0.0[..HEAD_BYTES + (stack as usize).min(STACK_BYTES)])
     }
 }
 
 /// Why a thread was off the CPU, in the kernel's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Cause {
+pub enum BlockReason {
     /// It could have gone on, but another thread was put in its place.
     Preempted,
     /// It waited in a system call, or in none: for a page, or under a stop signal.
@@ -301,23 +301,23 @@ pub enum Cause {
     },
 }
 
-impl Cause {
+impl BlockReason {
     fn new(runnable: bool, call: i64, argument: u64, file: OpenFile) -> Self {
         match runnable {
-            true => Cause::Preempted,
+            true => BlockReason::Preempted,
             // The kernel has -1 where there is none.
-            false => Cause::Waited { call: u64::try_from(call).ok(), argument, file: file.known() },
+            false => BlockReason::Waited { call: u64::try_from(call).ok(), argument, file: file.known() },
         }
     }
 }
 
-/// An absence of a thread from the CPU.
+/// An off-CPU interval of a thread.
 #[derive(Clone, Copy, Debug)]
-pub struct AbsenceRecord<'a>(&'a [u8]);
+pub struct OffCpuRecord<'a>(&'a [u8]);
 
-impl<'a> AbsenceRecord<'a> {
+impl<'a> OffCpuRecord<'a> {
     pub(crate) fn parse(bytes: &'a [u8]) -> Option<Self> {
-        (bytes.len() >= HEAD_BYTES).then_some(AbsenceRecord(bytes))
+        (bytes.len() >= HEAD_BYTES).then_some(OffCpuRecord(bytes))
     }
 
     fn wide(&self, at: usize) -> u64 {
@@ -329,78 +329,83 @@ impl<'a> AbsenceRecord<'a> {
     }
 
     fn has(&self, flag: u32) -> bool {
-        self.narrow(offset_of!(AbsenceHead, flags)) & flag != 0
+        self.narrow(offset_of!(OffCpuHead, flags)) & flag != 0
     }
 
     /// The process.
     pub fn process(&self) -> Pid {
-        Pid::new(self.narrow(offset_of!(AbsenceHead, process)))
+        Pid::new(self.narrow(offset_of!(OffCpuHead, process)))
     }
 
     /// The thread.
     pub fn thread(&self) -> Tid {
-        Tid::new(self.narrow(offset_of!(AbsenceHead, thread)))
+        Tid::new(self.narrow(offset_of!(OffCpuHead, thread)))
     }
 
     /// Whether this only says that the thread has ended.
     pub fn is_end(&self) -> bool {
-        self.has(absence::END)
+        self.has(interval::END)
     }
 
     /// Whether the thread was away when it was first watched: its stack is not known here.
     pub fn is_from_start(&self) -> bool {
-        self.has(absence::FROM_START)
+        self.has(interval::FROM_START)
     }
 
     /// Whether it came back in between and left again, unseen: how long it was away in all is known, and nothing else.
     pub fn is_several(&self) -> bool {
-        self.has(absence::SEVERAL)
+        self.has(interval::SEVERAL)
     }
 
-    /// Whether the stack came before as a record of its own, taken at [`AbsenceRecord::left`].
+    /// Whether the stack came before as a record of its own, taken at [`OffCpuRecord::left`].
     pub fn is_deep(&self) -> bool {
-        self.has(absence::DEEP)
+        self.has(interval::DEEP)
     }
 
     /// Whether the stack was to come before as a record of its own, and found the ring full.
     pub fn is_stack_lost(&self) -> bool {
-        self.has(absence::STACK_LOST)
+        self.has(interval::STACK_LOST)
     }
 
-    /// How long it was away in all, since it is watched, in absences of which nothing else is known: neither the ring nor
+    /// How long it was away in all, since it is watched, in off-CPU intervals of which nothing else is known: neither the ring nor
     /// the sums had room for them.
     pub fn unsent(&self) -> Nanos {
-        Nanos::from_nanos(self.wide(offset_of!(AbsenceHead, unsent)))
+        Nanos::from_nanos(self.wide(offset_of!(OffCpuHead, unsent)))
     }
 
     /// When it left the CPU; `None` while it is on one.
     pub fn left(&self) -> Option<Timestamp> {
-        Some(self.wide(offset_of!(AbsenceHead, left))).filter(|left| *left != 0).map(Timestamp::from_nanos)
+        Some(self.wide(offset_of!(OffCpuHead, left))).filter(|left| *left != 0).map(Timestamp::from_nanos)
     }
 
     /// When it could go on, and only lacked a CPU.
     pub fn woken(&self) -> Option<Timestamp> {
-        Some(self.wide(offset_of!(AbsenceHead, woken))).filter(|woken| *woken != 0).map(Timestamp::from_nanos)
+        Some(self.wide(offset_of!(OffCpuHead, woken))).filter(|woken| *woken != 0).map(Timestamp::from_nanos)
     }
 
     /// When it came back.
     pub fn back(&self) -> Timestamp {
-        Timestamp::from_nanos(self.wide(offset_of!(AbsenceHead, back)))
+        Timestamp::from_nanos(self.wide(offset_of!(OffCpuHead, back)))
     }
 
     /// How long it was on a CPU since it is watched, until it came back.
     pub fn ran(&self) -> Nanos {
-        Nanos::from_nanos(self.wide(offset_of!(AbsenceHead, ran)))
+        Nanos::from_nanos(self.wide(offset_of!(OffCpuHead, ran)))
     }
 
     /// Why it was away.
-    pub fn cause(&self) -> Cause {
+    pub fn cause(&self) -> BlockReason {
         let [first, ..] = self.arguments();
-        Cause::new(self.has(absence::RUNNABLE), self.wide(offset_of!(AbsenceHead, call)) as i64, first, self.file())
+        BlockReason::new(
+            self.has(interval::RUNNABLE),
+            self.wide(offset_of!(OffCpuHead, call)) as i64,
+            first,
+            self.file(),
+        )
     }
 
     fn file(&self) -> OpenFile {
-        let at = offset_of!(AbsenceHead, file);
+        let at = offset_of!(OffCpuHead, file);
         OpenFile {
             name: self.wide(at + offset_of!(OpenFile, name)).to_le_bytes(),
             file_system: self.narrow(at + offset_of!(OpenFile, file_system)),
@@ -410,17 +415,17 @@ impl<'a> AbsenceRecord<'a> {
 
     /// The first three arguments of the system call that it left in.
     pub fn arguments(&self) -> [u64; 3] {
-        [0, 8, 16].map(|place| self.wide(offset_of!(AbsenceHead, arguments) + place))
+        [0, 8, 16].map(|place| self.wide(offset_of!(OffCpuHead, arguments) + place))
     }
 
     /// How often the scheduler had put it on a CPU when it left.
     pub fn arrivals(&self) -> u64 {
-        self.wide(offset_of!(AbsenceHead, arrivals))
+        self.wide(offset_of!(OffCpuHead, arrivals))
     }
 
     /// What the scheduler calls its state (`TASK_INTERRUPTIBLE` is 1).
     pub fn scheduler_state(&self) -> u32 {
-        self.narrow(offset_of!(AbsenceHead, state))
+        self.narrow(offset_of!(OffCpuHead, state))
     }
 
     /// Its stack when it left; `None` where it is not in this record.
@@ -431,29 +436,29 @@ impl<'a> AbsenceRecord<'a> {
 
 /// Absences of a thread for one cause that were not sent, in sum since it is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SummedAbsences {
+pub struct OffCpuSum {
     /// The thread.
     pub thread: Tid,
     /// The cause.
-    pub cause: Cause,
+    pub cause: BlockReason,
     /// What the scheduler called its state, of those that found no room in the ring; `None` of those that were short.
     pub lost_in_state: Option<u32>,
     /// How many.
-    pub absences: u64,
+    pub intervals: u64,
     /// How long until it was woken, ...
     pub waited: Nanos,
     /// ... and from then until it was on a CPU.
     pub queued: Nanos,
 }
 
-impl SummedAbsences {
+impl OffCpuSum {
     fn new(key: &SumKey, sum: &SumEntry) -> Self {
-        let is_lost = key.flags & absence::STACK_LOST != 0;
-        SummedAbsences {
+        let is_lost = key.flags & interval::STACK_LOST != 0;
+        OffCpuSum {
             thread: Tid::new(key.thread),
-            cause: Cause::new(key.flags & absence::RUNNABLE != 0, key.call, key.argument, key.file),
+            cause: BlockReason::new(key.flags & interval::RUNNABLE != 0, key.call, key.argument, key.file),
             lost_in_state: is_lost.then_some(key.flags >> SUM_STATE_SHIFT),
-            absences: sum.absences,
+            intervals: sum.intervals,
             waited: Nanos::from_nanos(sum.waited),
             queued: Nanos::from_nanos(sum.queued),
         }
@@ -465,49 +470,51 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_absence_says_when_and_why() {
+    fn an_interval_says_when_and_why() {
         let mut bytes = [0u8; HEAD_BYTES];
         let fields = [(16, 1000u64), (24, 4000), (32, 5000), (40, 202), (48, 0x7f00), (96, 1 | 77 << 32)];
         for (at, value) in fields {
             bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
         }
         bytes[8] = 42;
-        let absence = AbsenceRecord::parse(&bytes).unwrap();
-        assert_eq!((absence.thread(), absence.is_end(), absence.is_deep()), (Tid::new(42), false, false));
-        let times = (absence.left(), absence.woken(), absence.back());
+        let interval = OffCpuRecord::parse(&bytes).unwrap();
+        assert_eq!((interval.thread(), interval.is_end(), interval.is_deep()), (Tid::new(42), false, false));
+        let times = (interval.left(), interval.woken(), interval.back());
         let at = Timestamp::from_nanos;
         assert_eq!(times, (Some(at(1000)), Some(at(4000)), at(5000)));
-        let waited = |file| Cause::Waited { call: Some(202), argument: 0x7f00, file };
-        assert_eq!(absence.cause(), waited(None));
-        assert!(absence.stack().is_none());
-        assert_eq!(absence.scheduler_state(), 1);
+        let waited = |file| BlockReason::Waited { call: Some(202), argument: 0x7f00, file };
+        assert_eq!(interval.cause(), waited(None));
+        assert!(interval.stack().is_none());
+        assert_eq!(interval.scheduler_state(), 1);
         bytes[104..112].copy_from_slice(b"[timerfd");
         bytes[112..116].copy_from_slice(&0x0904_1934u32.to_le_bytes());
         bytes[116..120].copy_from_slice(&0o600u32.to_le_bytes());
         let file = OpenFile { name: *b"[timerfd", file_system: 0x0904_1934, mode: 0o600 };
-        assert_eq!(AbsenceRecord(&bytes).cause(), waited(Some(file)));
-        bytes[12] = absence::RUNNABLE as u8;
-        assert_eq!(AbsenceRecord(&bytes).cause(), Cause::Preempted);
-        assert!(AbsenceRecord::parse(&bytes[1..]).is_none());
+        assert_eq!(OffCpuRecord(&bytes).cause(), waited(Some(file)));
+        bytes[12] = interval::RUNNABLE as u8;
+        assert_eq!(OffCpuRecord(&bytes).cause(), BlockReason::Preempted);
+        assert!(OffCpuRecord::parse(&bytes[1..]).is_none());
     }
 
     #[test]
-    fn a_sum_says_whether_it_is_of_short_absences_or_of_lost_ones() {
+    fn a_sum_says_whether_it_is_of_short_intervals_or_of_lost_ones() {
         let file = OpenFile { name: [0; 8], file_system: 0, mode: 0 };
-        let sum = SumEntry { absences: 3, waited: 40, queued: 5 };
-        let of =
-            |flags| SummedAbsences::new(&SumKey { thread: 7, flags, call: 202, argument: 1, file }, &sum);
+        let sum = SumEntry { intervals: 3, waited: 40, queued: 5 };
+        let of = |flags| OffCpuSum::new(&SumKey { thread: 7, flags, call: 202, argument: 1, file }, &sum);
         let short = of(0);
-        assert_eq!((short.thread, short.lost_in_state, short.absences), (Tid::new(7), None, 3));
-        let lost = of(absence::STACK_LOST | 2 << SUM_STATE_SHIFT);
+        assert_eq!((short.thread, short.lost_in_state, short.intervals), (Tid::new(7), None, 3));
+        let lost = of(interval::STACK_LOST | 2 << SUM_STATE_SHIFT);
         assert_eq!((lost.lost_in_state, lost.cause), (Some(2), short.cause));
-        assert_eq!(of(absence::STACK_LOST | absence::RUNNABLE).cause, Cause::Preempted);
+        assert_eq!(of(interval::STACK_LOST | interval::RUNNABLE).cause, BlockReason::Preempted);
     }
 
     #[test]
     fn no_system_call_is_none() {
         let file = OpenFile { name: [0; 8], file_system: 0, mode: 0 };
-        assert_eq!(Cause::new(false, -1, 7, file), Cause::Waited { call: None, argument: 7, file: None });
+        assert_eq!(
+            BlockReason::new(false, -1, 7, file),
+            BlockReason::Waited { call: None, argument: 7, file: None }
+        );
     }
 
     #[test]

@@ -6,9 +6,10 @@ use std::num::NonZeroU64;
 
 use profiler_model::{Nanos, Pid, RemoteAddr, Tid, Timestamp};
 
-use crate::off_cpu::AbsenceRecord;
+use crate::off_cpu::OffCpuRecord;
 use crate::wire::{
-    FILE_BYTES, FrameCopy, NAME_BYTES, NamesHead, OBJECT_BYTES, StackHead, StrangerRecord, kind, off_cpu_kind, outcome,
+    FILE_BYTES, FrameCopy, NAME_BYTES, NamesHead, OBJECT_BYTES, StackHead, UnregisteredRecord, kind,
+    off_cpu_kind, outcome,
 };
 
 /// The bytes of a stack before its frames.
@@ -42,11 +43,11 @@ pub enum Record<'a> {
     /// The names of a code object that was met for the first time.
     Names(NamesRecord<'a>),
     /// A thread was off the CPU.
-    Absence(AbsenceRecord<'a>),
-    /// The stack of an absence that is still to come: it is too deep to be kept until then.
+    OffCpu(OffCpuRecord<'a>),
+    /// The stack of an off-CPU interval that is still to come: it is too deep to be kept until then.
     DeepStack(StackRecord<'a>),
     /// A thread left the CPU whose process was told, but not its thread state.
-    Stranger(Pid, Tid),
+    Unregistered(Pid, Tid),
 }
 
 impl<'a> Record<'a> {
@@ -54,12 +55,12 @@ impl<'a> Record<'a> {
     pub fn parse(bytes: &'a [u8]) -> Option<Self> {
         match number(bytes, offset_of!(StackHead, kind))? as u32 {
             kind::STACK => StackRecord::parse(bytes).map(Record::Stack),
-            off_cpu_kind::ABSENCE => AbsenceRecord::parse(bytes).map(Record::Absence),
+            off_cpu_kind::INTERVAL => OffCpuRecord::parse(bytes).map(Record::OffCpu),
             off_cpu_kind::DEEP_STACK => StackRecord::parse(bytes).map(Record::DeepStack),
-            off_cpu_kind::STRANGER => {
+            off_cpu_kind::UNREGISTERED => {
                 let field = |at: usize| Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
-                let process = Pid::new(field(offset_of!(StrangerRecord, process))?);
-                Some(Record::Stranger(process, Tid::new(field(offset_of!(StrangerRecord, thread))?)))
+                let process = Pid::new(field(offset_of!(UnregisteredRecord, process))?);
+                Some(Record::Unregistered(process, Tid::new(field(offset_of!(UnregisteredRecord, thread))?)))
             }
             kind::NAMES if bytes.len() >= NAMES_BYTES => Some(Record::Names(NamesRecord(bytes))),
             _ => None,
@@ -273,11 +274,36 @@ impl<'a> NamesRecord<'a> {
         let line_table = bytes.len() - NAMES_BYTES;
         // Where each one's address and copied length stand, its copy, and the room for that.
         let places = [
-            (offset_of!(NamesHead, code), offset_of!(NamesHead, object_copied), offset_of!(NamesHead, object_copy), OBJECT_BYTES),
-            (offset_of!(NamesHead, name), offset_of!(NamesHead, name_copied), offset_of!(NamesHead, name_copy), NAME_BYTES),
-            (offset_of!(NamesHead, qualname), offset_of!(NamesHead, qualname_copied), offset_of!(NamesHead, qualname_copy), NAME_BYTES),
-            (offset_of!(NamesHead, filename), offset_of!(NamesHead, filename_copied), offset_of!(NamesHead, filename_copy), FILE_BYTES),
-            (offset_of!(NamesHead, line_table), offset_of!(NamesHead, line_table_copied), NAMES_BYTES, line_table),
+            (
+                offset_of!(NamesHead, code),
+                offset_of!(NamesHead, object_copied),
+                offset_of!(NamesHead, object_copy),
+                OBJECT_BYTES,
+            ),
+            (
+                offset_of!(NamesHead, name),
+                offset_of!(NamesHead, name_copied),
+                offset_of!(NamesHead, name_copy),
+                NAME_BYTES,
+            ),
+            (
+                offset_of!(NamesHead, qualname),
+                offset_of!(NamesHead, qualname_copied),
+                offset_of!(NamesHead, qualname_copy),
+                NAME_BYTES,
+            ),
+            (
+                offset_of!(NamesHead, filename),
+                offset_of!(NamesHead, filename_copied),
+                offset_of!(NamesHead, filename_copy),
+                FILE_BYTES,
+            ),
+            (
+                offset_of!(NamesHead, line_table),
+                offset_of!(NamesHead, line_table_copied),
+                NAMES_BYTES,
+                line_table,
+            ),
         ];
         let pieces = places.map(|(address, length, start, room)| {
             let copied = (number(bytes, length).unwrap_or(0) as u32 as usize).min(room);

@@ -108,7 +108,7 @@ mirrors! {
     }
 
     /// A thread off the CPU, without its stack.
-    pub(crate) struct AbsenceHead = absence up to stack {
+    pub(crate) struct OffCpuHead = interval up to stack {
         pub(crate) kind: u32,
         pub(crate) process: u32,
         pub(crate) thread: u32,
@@ -128,7 +128,7 @@ mirrors! {
     }
 
     /// A thread of which no thread state is told.
-    pub(crate) struct StrangerRecord = stranger {
+    pub(crate) struct UnregisteredRecord = unregistered {
         pub(crate) kind: u32,
         pub(crate) process: u32,
         pub(crate) thread: u32,
@@ -162,9 +162,9 @@ enumerators! {
 
     /// The same of those that the scheduler's programs send.
     off_cpu_kind = off_cpu_kind {
-        ABSENCE = 3 RECORD_ABSENCE,
+        INTERVAL = 3 RECORD_INTERVAL,
         DEEP_STACK = 4 RECORD_DEEP_STACK,
-        STRANGER = 5 RECORD_STRANGER,
+        UNREGISTERED = 5 RECORD_UNREGISTERED,
     }
 
     /// How a walk ended.
@@ -177,14 +177,14 @@ enumerators! {
         NO_PYTHON = 5 OUTCOME_NO_PYTHON,
     }
 
-    /// What is said of an absence, a bit each.
-    absence = absence_flags {
-        RUNNABLE = 1 ABSENCE_RUNNABLE,
-        DEEP = 2 ABSENCE_DEEP,
-        FROM_START = 4 ABSENCE_FROM_START,
-        END = 8 ABSENCE_END,
-        SEVERAL = 16 ABSENCE_SEVERAL,
-        STACK_LOST = 32 ABSENCE_STACK_LOST,
+    /// What is said of an off-CPU interval, a bit each.
+    interval = interval_flags {
+        RUNNABLE = 1 INTERVAL_RUNNABLE,
+        DEEP = 2 INTERVAL_DEEP,
+        FROM_START = 4 INTERVAL_FROM_START,
+        END = 8 INTERVAL_END,
+        SEVERAL = 16 INTERVAL_SEVERAL,
+        STACK_LOST = 32 INTERVAL_STACK_LOST,
     }
 
     /// The counts of what was lost.
@@ -228,9 +228,12 @@ mod tests {
             let own = &members[..ends.unwrap_or(members.len())];
             let found: Vec<_> = own
                 .iter()
-                .map(|member| (String::from_utf8_lossy(member.name).into_owned(), member.offset, member.bytes))
+                .map(|member| {
+                    (String::from_utf8_lossy(member.name).into_owned(), member.offset, member.bytes)
+                })
                 .collect();
-            let ours = mirror.fields.iter().map(|(name, offset, bytes)| ((*name).to_owned(), *offset, *bytes));
+            let ours =
+                mirror.fields.iter().map(|(name, offset, bytes)| ((*name).to_owned(), *offset, *bytes));
             assert_eq!(ours.collect::<Vec<_>>(), found, "{}", mirror.theirs);
             let bytes = ends.map_or_else(|| types.bytes_of(theirs).unwrap(), |end| members[end].offset);
             assert_eq!(mirror.bytes, bytes, "{}", mirror.theirs);

@@ -1,7 +1,7 @@
 //! Which sampler takes the samples: the one that was asked for, else the best one that is possible here; and why.
 
 use profiler_model::{Nanos, Pid};
-use profiler_os::{KernelSymbolsError, Process, BpfRestriction, Restriction, first_event, limits};
+use profiler_os::{BpfRestriction, KernelSymbolsError, Process, Restriction, first_event, limits};
 use profiler_sampler::{BpfError, Kernel, KernelNames, SamplerKind, SamplerOptions, Session};
 
 use crate::failure::Failure;

@@ -4,15 +4,16 @@
 //! interprets memory is written and tested once. This crate does no I/O itself.
 #![forbid(unsafe_code)]
 
+mod batched_reader;
 mod copied;
 mod core_file;
 mod field;
 mod pages;
 mod read;
 mod recorder;
-mod rounds;
 mod snapshot;
 
+pub use batched_reader::BatchedReader;
 pub use copied::{CopiedPages, Copying, Nothing};
 pub use core_file::{
     CoreActivity, CoreError, CoreFile, CoreMapping, CoreMemory, CoreProcess, CoreSegment, CoreThread,
@@ -22,5 +23,4 @@ pub use field::{Field, Scalar};
 pub use pages::{PAGE_BYTES, PageCopy};
 pub use read::{ReadError, ReadMemory, ReadRequest};
 pub use recorder::Recorder;
-pub use rounds::RoundCopy;
 pub use snapshot::{Snapshot, SnapshotError};

@@ -4,10 +4,11 @@
 //! The only crate beside `bpf` that may hold `unsafe` code; each block says why it is sound.
 
 pub mod affinity;
+pub mod bpf_restriction;
 pub mod children;
 pub mod clock;
-mod cpu_quota;
 pub mod context_switch_log;
+mod cpu_quota;
 mod direct_memory;
 pub mod file;
 mod file_faults;
@@ -27,20 +28,20 @@ pub mod permission;
 pub mod priority;
 pub mod proc;
 pub mod process_events;
-pub mod bpf_restriction;
 pub mod ptrace;
 pub mod quiet_thread;
 pub mod readiness;
-pub mod self_test;
 mod residency;
+pub mod self_test;
 pub mod signals;
 pub mod target_files;
 pub mod thread_clock;
 
 pub use affinity::Affinity;
+pub use bpf_restriction::BpfRestriction;
 pub use children::ChildFinder;
-pub use cpu_quota::CpuQuota;
 pub use context_switch_log::{ContextSwitchLog, Switch, SwitchKind};
+pub use cpu_quota::CpuQuota;
 pub use file::MappedFile;
 pub use guardian::Guardian;
 pub use kernel_symbols::{KernelSymbol, KernelSymbols, KernelSymbolsError, Restriction};
@@ -50,6 +51,5 @@ pub use proc::{
     Activity, CopyEnd, KernelFunction, Mapping, ProcView, Process, SchedStat, ThreadFiles, proc_view,
 };
 pub use process_events::{EventsError, ProcessEvent, ProcessEvents};
-pub use bpf_restriction::BpfRestriction;
 pub use ptrace::{StopError, StoppedThread, Tracer};
 pub use thread_clock::ThreadClock;

@@ -1,7 +1,7 @@
 //! The variables of a frame: which there are, by its code object, and where each one's value is.
 //!
 //! What they are worth is for [`Values`](crate::Values). All of this is true only of memory that stands still:
-//! see [`RoundCopy`](profiler_memory::RoundCopy) for a way to get such.
+//! see [`BatchedReader`](profiler_memory::BatchedReader) for a way to get such.
 
 use profiler_memory::{ReadError, ReadMemory};
 use profiler_model::{RemoteAddr, Variable};

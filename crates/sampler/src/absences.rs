@@ -1,9 +1,9 @@
-//! From what the kernel says of absences from the CPU to an account of each thread's time. From the instant at which
+//! From what the kernel says of off-CPU intervals from the CPU to an account of each thread's time. From the instant at which
 //! a thread is first watched its whole life is accounted for: time on a CPU, and time off it by state.
 //!
 //! How a stack gets its names is the caller's business: `S` is whatever stands for one.
 
-use profiler_bpf::{AbsenceRecord, Cause, OffCpu, StackRecord, SummedAbsences};
+use profiler_bpf::{OffCpuRecord, BlockReason, OffCpu, StackRecord, OffCpuSum};
 use profiler_model::{Nanos, ThreadState, Tid, Timestamp, WaitReason};
 use profiler_os::{Process, SchedStat, ThreadFiles, clock};
 use profiler_python::GilAddresses;
@@ -12,7 +12,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use crate::known_stacks::{KnownStack, KnownStacks};
 use crate::off_cpu_reason;
 use crate::roster::Thread;
-use crate::told_parts::ToldParts;
+use crate::reported_until::ToldParts;
 
 /// How often a thread is looked at that leaves its CPU or comes back at that very moment.
 const MAX_LOOKS: usize = 10;
@@ -36,7 +36,7 @@ pub struct Absence<S> {
     pub stack: S,
 }
 
-/// Whose absences they are: what it takes to say on what a thread waits.
+/// Whose off-CPU intervals they are: what it takes to say on what a thread waits.
 #[derive(Clone, Copy, Debug)]
 pub struct Owner<'a> {
     /// The process.
@@ -45,20 +45,20 @@ pub struct Owner<'a> {
     pub gils: &'a [GilAddresses],
 }
 
-/// Where absences go.
+/// Where off-CPU intervals go.
 pub struct Sink<'a, S> {
     /// Makes of a stack that the kernel took what stands for it.
     pub stack: &'a mut dyn FnMut(&StackRecord<'_>) -> S,
-    /// Takes an absence, or a part of one.
-    pub absence: &'a mut dyn FnMut(Absence<S>),
+    /// Takes an off-CPU interval, or a part of one.
+    pub interval: &'a mut dyn FnMut(Absence<S>),
 }
 
 /// The account of every watched thread of a process.
 #[derive(Debug)]
 pub struct Absences<S> {
     threads: FxHashMap<Tid, Account<S>>,
-    /// Sums of absences that were told already.
-    told: FxHashMap<(Tid, Cause, Option<u32>), SummedAbsences>,
+    /// Sums of off-CPU intervals that were told already.
+    told: FxHashMap<(Tid, BlockReason, Option<u32>), OffCpuSum>,
     /// When they were read last.
     sums_read: Timestamp,
     instead: Instead<S>,
@@ -71,7 +71,7 @@ pub struct Instead<S> {
     pub missing: S,
     /// The kernel's ring had no room for it.
     pub unsent: S,
-    /// Of many short absences.
+    /// Of many short off-CPU intervals.
     pub summed: S,
 }
 
@@ -82,15 +82,15 @@ struct Account<S> {
     since: Timestamp,
     /// How much of its time on a CPU is in samples.
     sampled: Nanos,
-    /// Parts of absences that were told before their records were read.
+    /// Parts of off-CPU intervals that were told before their records were read.
     told: ToldParts,
-    /// How much was told of the absences that the kernel has only counted.
+    /// How much was told of the off-CPU intervals that the kernel has only counted.
     unsent: Nanos,
     /// Up to when that was asked for.
     unsent_until: Timestamp,
     /// When it was sampled last.
     sampled_until: Timestamp,
-    /// The stacks of absences that may not be over.
+    /// The stacks of off-CPU intervals that may not be over.
     known: KnownStacks<S>,
     /// What it waited for when the watch began; `None` if it did not wait.
     first_state: Option<ThreadState>,
@@ -180,10 +180,10 @@ impl<S: Clone> Absences<S> {
         }
     }
 
-    /// Takes the stack of an absence whose record is still to come.
+    /// Takes the stack of an off-CPU interval whose record is still to come.
     pub fn take_deep(&mut self, record: &StackRecord<'_>, stack: S) {
         if let Some(account) = self.threads.get_mut(&record.thread()) {
-            // The records of earlier absences were sent before.
+            // The records of earlier off-CPU intervals were sent before.
             account.known.forget_until(record.time());
             account.known.keep(KnownStack { began: record.time(), stack, holds_gil: record.holds_gil() });
         }
@@ -208,14 +208,14 @@ impl<S: Clone> Absences<S> {
         }
     }
 
-    /// Takes an absence that is over.
-    pub fn take(&mut self, record: &AbsenceRecord<'_>, owner: Owner<'_>, sink: &mut Sink<'_, S>) {
+    /// Takes an off-CPU interval that is over.
+    pub fn take(&mut self, record: &OffCpuRecord<'_>, owner: Owner<'_>, sink: &mut Sink<'_, S>) {
         let Some(account) = self.threads.get_mut(&record.thread()) else { return };
         match record.is_end() {
             true => account.end(record, &self.instead, sink),
             false => account.take(record, record.back(), &self.instead, owner, sink),
         }
-        // What was looked at meanwhile may be a later absence, whose record is still to come.
+        // What was looked at meanwhile may be a later off-CPU interval, whose record is still to come.
         if let Some(left) = record.left() {
             account.told.forget_until(left);
             account.known.forget_until(left);
@@ -248,7 +248,7 @@ impl<S: Clone> Absences<S> {
         self.told.clear();
     }
 
-    /// Tells what the kernel has not told by itself: sums of absences, and the parts of those that last, up to now or to
+    /// Tells what the kernel has not told by itself: sums of off-CPU intervals, and the parts of those that last, up to now or to
     /// the `end` of the watch.
     pub fn settle(
         &mut self,
@@ -317,7 +317,7 @@ impl<S: Clone> Absences<S> {
             // One that is short may still be summed.
             let is_told = is_away
                 && (end.is_some()
-                    || now.since(since) >= off_cpu.least() && off_cpu.tell_until(thread, since, now));
+                    || now.since(since) >= off_cpu.least() && off_cpu.report_until(thread, since, now));
             if is_told {
                 account.take(&record, now, &self.instead, owner, sink);
                 account.told.note(since, now);
@@ -330,9 +330,9 @@ impl<S: Clone> Absences<S> {
         }
     }
 
-    /// Adds the part of a sum of short absences that has not been reported yet. They ended before `until`, and none overlaps an
-    /// absence that is reported by itself.
-    fn add_sum(&mut self, sum: SummedAbsences, until: Timestamp, owner: Owner<'_>, sink: &mut Sink<'_, S>) {
+    /// Adds the part of a sum of short off-CPU intervals that has not been reported yet. They ended before `until`, and none overlaps an
+    /// off-CPU interval that is reported by itself.
+    fn add_sum(&mut self, sum: OffCpuSum, until: Timestamp, owner: Owner<'_>, sink: &mut Sink<'_, S>) {
         let Some(account) = self.threads.get(&sum.thread) else { return };
         let since = Some(account.since.max(self.sums_read).min(until));
         let before = self.told.insert((sum.thread, sum.cause, sum.lost_in_state), sum);
@@ -346,7 +346,7 @@ impl<S: Clone> Absences<S> {
         for (state, duration) in parts.into_iter().filter(|(_, duration)| *duration != Nanos::ZERO) {
             let (thread, stack) = (sum.thread, instead.clone());
             let at = until;
-            (sink.absence)(Absence { thread, at, state, duration, since, holds_gil: false, stack });
+            (sink.interval)(Absence { thread, at, state, duration, since, holds_gil: false, stack });
         }
     }
 
@@ -393,8 +393,8 @@ fn is_at_start(off_cpu: &OffCpu, thread: Tid) -> bool {
 }
 
 impl<S: Clone> Instead<S> {
-    /// Why the stack of this absence is not there.
-    fn of(&self, record: &AbsenceRecord<'_>) -> S {
+    /// Why the stack of this off-CPU interval is not there.
+    fn of(&self, record: &OffCpuRecord<'_>) -> S {
         if record.is_stack_lost() { self.unsent.clone() } else { self.missing.clone() }
     }
 }
@@ -418,10 +418,10 @@ impl<S: Clone> Account<S> {
         }
     }
 
-    /// Takes an absence, as far as it has not been told, up to `until`.
+    /// Takes an off-CPU interval, as far as it has not been told, up to `until`.
     fn take(
         &mut self,
-        record: &AbsenceRecord<'_>,
+        record: &OffCpuRecord<'_>,
         until: Timestamp,
         instead: &Instead<S>,
         owner: Owner<'_>,
@@ -449,23 +449,23 @@ impl<S: Clone> Account<S> {
             let duration = at.since(told.map_or(from, |told| from.max(told)));
             if duration != Nanos::ZERO {
                 let (thread, stack) = (record.thread(), known.stack.clone());
-                (sink.absence)(Absence { thread, at, state, duration, since: None, holds_gil, stack });
+                (sink.interval)(Absence { thread, at, state, duration, since: None, holds_gil, stack });
             }
         }
         self.known.keep(known);
     }
 
     /// Takes note of its end.
-    fn end(&mut self, record: &AbsenceRecord<'_>, instead: &Instead<S>, sink: &mut Sink<'_, S>) {
+    fn end(&mut self, record: &OffCpuRecord<'_>, instead: &Instead<S>, sink: &mut Sink<'_, S>) {
         self.has_ended = true;
         self.tell_unsent(record, record.back(), instead, sink);
         self.tell_unsampled(record, record.ran(), record.back(), instead, sink);
     }
 
-    /// Tells of absences of which the kernel has only kept how long they were.
+    /// Tells of off-CPU intervals of which the kernel has only kept how long they were.
     fn tell_unsent(
         &mut self,
-        record: &AbsenceRecord<'_>,
+        record: &OffCpuRecord<'_>,
         at: Timestamp,
         instead: &Instead<S>,
         sink: &mut Sink<'_, S>,
@@ -476,14 +476,14 @@ impl<S: Clone> Account<S> {
         if duration != Nanos::ZERO {
             let (thread, state) = (record.thread(), ThreadState::Waiting(WaitReason::Unknown));
             let stack = instead.unsent.clone();
-            (sink.absence)(Absence { thread, at, state, duration, since, holds_gil: false, stack });
+            (sink.interval)(Absence { thread, at, state, duration, since, holds_gil: false, stack });
         }
     }
 
     /// Tells of the time since its last sample; in all it `ran` for so long.
     fn tell_unsampled(
         &mut self,
-        record: &AbsenceRecord<'_>,
+        record: &OffCpuRecord<'_>,
         ran: Nanos,
         at: Timestamp,
         instead: &Instead<S>,
@@ -494,7 +494,7 @@ impl<S: Clone> Account<S> {
         let since = Some(std::mem::replace(&mut self.sampled_until, at).min(at));
         let (thread, stack, state) = (record.thread(), instead.missing.clone(), ThreadState::Running);
         if duration != Nanos::ZERO {
-            (sink.absence)(Absence { thread, at, state, duration, since, holds_gil: false, stack });
+            (sink.interval)(Absence { thread, at, state, duration, since, holds_gil: false, stack });
         }
     }
 
@@ -504,17 +504,17 @@ impl<S: Clone> Account<S> {
         end.since(from).saturating_sub(self.sampled.saturating_sub(ran))
     }
 
-    /// When it came back from this absence was not told before the end.
+    /// When it came back from this off-CPU interval was not told before the end.
     fn lose_rest(
         &self,
-        record: &AbsenceRecord<'_>,
+        record: &OffCpuRecord<'_>,
         end: Timestamp,
         instead: &Instead<S>,
         sink: &mut Sink<'_, S>,
     ) {
         let left = record.left().unwrap_or(end);
         let from = self.told.of(left).unwrap_or(left);
-        (sink.absence)(Absence {
+        (sink.interval)(Absence {
             thread: record.thread(),
             at: end,
             state: ThreadState::Waiting(WaitReason::Unknown),
@@ -525,19 +525,19 @@ impl<S: Clone> Account<S> {
         });
     }
 
-    /// Whether the stack of this absence was sent by itself and is still to be read from the ring.
-    fn awaits_stack(&self, record: &AbsenceRecord<'_>) -> bool {
+    /// Whether the stack of this off-CPU interval was sent by itself and is still to be read from the ring.
+    fn awaits_stack(&self, record: &OffCpuRecord<'_>) -> bool {
         record.is_deep() && record.left().is_some_and(|left| self.known.of(left).is_none())
     }
 
     /// Whether a thread that is taken to be away is on a CPU again: not every return is told at once.
-    fn has_come_back(&self, record: &AbsenceRecord<'_>) -> bool {
+    fn has_come_back(&self, record: &OffCpuRecord<'_>) -> bool {
         self.last_arrivals
             .or_else(|| timeslices(&self.files))
             .is_some_and(|arrivals| arrivals > record.arrivals())
     }
 
-    fn state_of(&self, record: &AbsenceRecord<'_>, owner: Owner<'_>) -> ThreadState {
+    fn state_of(&self, record: &OffCpuRecord<'_>, owner: Owner<'_>) -> ThreadState {
         if record.is_several() {
             return ThreadState::Waiting(WaitReason::Unknown);
         }
@@ -556,8 +556,8 @@ mod tests {
 
     use super::*;
 
-    /// What the kernel says of an absence of this thread: when it began, when the thread came back, and its flags.
-    fn absence(left: u64, back: u64, flags: u32) -> Vec<u8> {
+    /// What the kernel says of an off-CPU interval of this thread: when it began, when the thread came back, and its flags.
+    fn interval(left: u64, back: u64, flags: u32) -> Vec<u8> {
         let mut bytes = vec![0u8; 128];
         let head = [3, std::process::id(), std::process::id(), flags];
         for (at, value) in head.into_iter().enumerate() {
@@ -569,7 +569,7 @@ mod tests {
         bytes
     }
 
-    /// The stack of an absence that began at `left`, sent by itself.
+    /// The stack of an off-CPU interval that began at `left`, sent by itself.
     fn deep_stack(left: u64) -> Vec<u8> {
         let mut bytes = vec![0u8; 1024];
         bytes[0] = 4;
@@ -578,8 +578,8 @@ mod tests {
         bytes
     }
 
-    fn record(bytes: &[u8]) -> AbsenceRecord<'_> {
-        let Some(Record::Absence(record)) = Record::parse(bytes) else { panic!("no absence") };
+    fn record(bytes: &[u8]) -> OffCpuRecord<'_> {
+        let Some(Record::OffCpu(record)) = Record::parse(bytes) else { panic!("no interval") };
         record
     }
 
@@ -589,7 +589,7 @@ mod tests {
     struct Life {
         process: Process,
         thread: Tid,
-        absences: Absences<&'static str>,
+        intervals: Absences<&'static str>,
         /// When each reported part ended, how long it was, and its stack.
         reported: Vec<(u64, u64, &'static str)>,
     }
@@ -598,30 +598,30 @@ mod tests {
         fn new() -> Self {
             let process = Process::new(profiler_model::Pid::new(std::process::id()));
             let thread = Tid::new(std::process::id());
-            let mut absences =
+            let mut intervals =
                 Absences::new(Instead { missing: "missing", unsent: "unsent", summed: "summed" });
             let files = ThreadFiles::open(process.pid(), thread).unwrap();
-            absences.threads.insert(thread, Account::new(Timestamp::default(), files));
-            Life { process, thread, absences, reported: Vec::new() }
+            intervals.threads.insert(thread, Account::new(Timestamp::default(), files));
+            Life { process, thread, intervals, reported: Vec::new() }
         }
 
         fn read_stack(&mut self, left: u64, stack: &'static str) {
             let bytes = deep_stack(left);
             let Some(Record::DeepStack(record)) = Record::parse(&bytes) else { panic!("no stack") };
-            self.absences.take_deep(&record, stack);
+            self.intervals.take_deep(&record, stack);
         }
 
         fn read_record(&mut self, left: u64, back: u64, flags: u32) {
-            let bytes = absence(left, back, flags);
-            self.report(|absences, owner, sink| absences.take(&record(&bytes), owner, sink));
+            let bytes = interval(left, back, flags);
+            self.report(|intervals, owner, sink| intervals.take(&record(&bytes), owner, sink));
         }
 
         /// The thread is looked at while it is away.
         fn look(&mut self, left: u64, now: u64, flags: u32) {
-            let (bytes, now, thread) = (absence(left, 0, flags), Timestamp::from_nanos(now), self.thread);
-            self.report(|absences, owner, sink| {
-                let account = absences.threads.get_mut(&thread).unwrap();
-                account.take(&record(&bytes), now, &absences.instead, owner, sink);
+            let (bytes, now, thread) = (interval(left, 0, flags), Timestamp::from_nanos(now), self.thread);
+            self.report(|intervals, owner, sink| {
+                let account = intervals.threads.get_mut(&thread).unwrap();
+                account.take(&record(&bytes), now, &intervals.instead, owner, sink);
                 account.told.note(Timestamp::from_nanos(left), now);
             });
         }
@@ -635,17 +635,17 @@ mod tests {
                 reported.push((part.at.as_nanos(), part.duration.as_nanos(), part.stack));
             };
             let owner = Owner { process: &self.process, gils: &[] };
-            let mut sink = Sink { stack: &mut |_| "of the record", absence: &mut keep };
-            tell(&mut self.absences, owner, &mut sink);
+            let mut sink = Sink { stack: &mut |_| "of the record", interval: &mut keep };
+            tell(&mut self.intervals, owner, &mut sink);
         }
     }
 
     #[test]
-    fn late_record_keeps_the_stack_of_its_own_absence() {
+    fn late_record_keeps_the_stack_of_its_own_interval() {
         let mut life = Life::new();
         life.read_stack(100, "first");
         life.look(100, 150, DEEP);
-        // The first absence is over, but its record is unread when the thread is looked at in the next one.
+        // The first off-CPU interval is over, but its record is unread when the thread is looked at in the next one.
         life.look(300, 350, 0);
         life.read_record(100, 200, DEEP);
         life.read_record(300, 400, 0);
@@ -654,21 +654,21 @@ mod tests {
     }
 
     #[test]
-    fn stacks_of_past_absences_are_forgotten() {
+    fn stacks_of_past_intervals_are_forgotten() {
         let mut life = Life::new();
-        // Short absences below deep stacks send no records of their own.
+        // Short off-CPU intervals below deep stacks send no records of their own.
         (1..1_000).for_each(|left| life.read_stack(left, "short"));
         life.read_record(2_000, 2_100, 0);
-        let account = &life.absences.threads[&life.thread];
+        let account = &life.intervals.threads[&life.thread];
         assert!((1..3_000).all(|left| account.known.of(Timestamp::from_nanos(left)).is_none()));
         assert_eq!(life.reported, [(2_100, 100, "missing")]);
     }
 
     #[test]
-    fn absence_whose_deep_stack_is_unread_is_not_lost() {
+    fn interval_whose_deep_stack_is_unread_is_not_lost() {
         let mut life = Life::new();
-        let bytes = absence(100, 0, DEEP);
-        let awaits = |life: &Life| life.absences.threads[&life.thread].awaits_stack(&record(&bytes));
+        let bytes = interval(100, 0, DEEP);
+        let awaits = |life: &Life| life.intervals.threads[&life.thread].awaits_stack(&record(&bytes));
         assert!(awaits(&life));
         life.read_stack(100, "first");
         assert!(!awaits(&life));
@@ -677,22 +677,22 @@ mod tests {
     }
 
     #[test]
-    fn sum_of_short_absences_belongs_to_the_time_since_the_last_sum() {
+    fn sum_of_short_intervals_belongs_to_the_time_since_the_last_sum() {
         let mut life = Life::new();
-        life.absences.sums_read = Timestamp::from_nanos(500);
-        let sum = SummedAbsences {
+        life.intervals.sums_read = Timestamp::from_nanos(500);
+        let sum = OffCpuSum {
             thread: life.thread,
-            cause: Cause::Preempted,
+            cause: BlockReason::Preempted,
             lost_in_state: None,
-            absences: 3,
+            intervals: 3,
             waited: Nanos::ZERO,
             queued: Nanos::from_nanos(40),
         };
         let mut found = Vec::new();
         let mut keep = |part: Absence<&'static str>| found.push((part.since, part.at, part.duration));
-        let mut sink = Sink { stack: &mut |_| "of the record", absence: &mut keep };
+        let mut sink = Sink { stack: &mut |_| "of the record", interval: &mut keep };
         let until = Timestamp::from_nanos(900);
-        life.absences.add_sum(sum, until, Owner { process: &life.process, gils: &[] }, &mut sink);
+        life.intervals.add_sum(sum, until, Owner { process: &life.process, gils: &[] }, &mut sink);
         assert_eq!(found, [(Some(Timestamp::from_nanos(500)), until, Nanos::from_nanos(40))]);
     }
 

@@ -64,7 +64,7 @@ impl Kernel {
         Ok(Kernel::of(sampler, None, names))
     }
 
-    /// Loads it with the programs that watch threads off the CPU, which the scheduler runs from now on; absences
+    /// Loads it with the programs that watch threads off the CPU, which the scheduler runs from now on; off-CPU intervals
     /// shorter than `least` are summed.
     ///
     /// # Errors

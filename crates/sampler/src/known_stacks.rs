@@ -1,10 +1,10 @@
-//! Stacks of absences whose records have not been read yet: taken when the thread was looked at, or sent before the record
-//! because they are deep. The record of one absence may be read after a later absence was looked at, so that a thread can
+//! Stacks of off-CPU intervals whose records have not been read yet: taken when the thread was looked at, or sent before the record
+//! because they are deep. The record of one off-CPU interval may be read after a later off-CPU interval was looked at, so that a thread can
 //! have several of them.
 
 use profiler_model::Timestamp;
 
-/// What was found when an absence began.
+/// What was found when an off-CPU interval began.
 #[derive(Clone, Debug)]
 pub struct KnownStack<S> {
     /// When it began.
@@ -26,18 +26,18 @@ impl<S> Default for KnownStacks<S> {
 }
 
 impl<S: Clone> KnownStacks<S> {
-    /// Keeps the stack of an absence, in place of an earlier one of the same absence.
+    /// Keeps the stack of an off-CPU interval, in place of an earlier one of the same off-CPU interval.
     pub fn keep(&mut self, known: KnownStack<S>) {
         self.0.retain(|kept| kept.began != known.began);
         self.0.push(known);
     }
 
-    /// The stack of the absence that began at `left`.
+    /// The stack of the off-CPU interval that began at `left`.
     pub fn of(&self, left: Timestamp) -> Option<KnownStack<S>> {
         self.0.iter().find(|known| known.began == left).cloned()
     }
 
-    /// Forgets the absence that began at `left` and those before it: the kernel sends records in their order.
+    /// Forgets the off-CPU interval that began at `left` and those before it: the kernel sends records in their order.
     pub fn forget_until(&mut self, left: Timestamp) {
         self.0.retain(|known| known.began > left);
     }
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn later_absence_does_not_hide_unread_earlier_one() {
+    fn later_interval_does_not_hide_unread_earlier_one() {
         let mut kept = KnownStacks::default();
         kept.keep(known(10, "first look"));
         kept.keep(known(10, "second look"));

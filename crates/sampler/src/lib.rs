@@ -6,7 +6,7 @@
 //! `kernel`; everything else they share.
 #![forbid(unsafe_code)]
 
-mod absences;
+mod intervals;
 mod attach;
 mod beginning;
 mod capture;

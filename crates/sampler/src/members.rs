@@ -303,7 +303,7 @@ impl Members {
 
     /// Records what the scheduler's programs have sent of a process that has ended, and what they know of it beside that: its
     /// last waits may have been over only after the ring was read.
-    fn settle_last_absences(&mut self, profile: &mut Profile, pid: Pid) {
+    fn settle_last_intervals(&mut self, profile: &mut Profile, pid: Pid) {
         if self.kernel.as_ref().is_none_or(|kernel| kernel.off_cpu.is_none()) {
             return;
         }
@@ -311,12 +311,12 @@ impl Members {
         if let (Some(kernel), Some(Member { state: State::Sampled(sampler), .. })) =
             (&mut self.kernel, self.members.get_mut(&pid))
         {
-            sampler.settle_all_absences(kernel, profile, None);
+            sampler.settle_all_intervals(kernel, profile, None);
         }
     }
 
     fn remove(&mut self, profile: &mut Profile, pid: Pid) {
-        self.settle_last_absences(profile, pid);
+        self.settle_last_intervals(profile, pid);
         self.count_unanswered(profile, pid, clock::now());
         // Its children are still to be shown as its children.
         let has_children = self.members.values().any(|other| other.parent == Some(pid));
@@ -524,13 +524,13 @@ impl Members {
 
     /// Ends what the in-kernel program does, and records what is left of it; returns when it ended.
     pub fn end_kernel(&mut self, profile: &mut Profile) -> Timestamp {
-        self.samplers().for_each(ProcessSampler::prepare_end_of_absences);
+        self.samplers().for_each(ProcessSampler::prepare_end_of_intervals);
         let end = self.kernel.as_mut().map_or_else(clock::now, Kernel::stop);
         self.read_kernel(profile);
         let (Some(kernel), members) = (&mut self.kernel, &mut self.members) else { return end };
         for member in members.values_mut() {
             if let State::Sampled(sampler) = &mut member.state {
-                sampler.settle_all_absences(kernel, profile, Some(end));
+                sampler.settle_all_intervals(kernel, profile, Some(end));
             }
         }
         end
@@ -545,9 +545,9 @@ impl Members {
             let pid = match &record {
                 Record::Stack(stack) => stack.process(),
                 Record::Names(names) => names.process(),
-                Record::Absence(absence) => absence.process(),
+                Record::OffCpu(interval) => interval.process(),
                 Record::DeepStack(stack) => stack.process(),
-                Record::Stranger(process, _) => *process,
+                Record::Unregistered(process, _) => *process,
             };
             let sampler = members.get_mut(&pid).and_then(|member| match &mut member.state {
                 State::Sampled(sampler) => Some(sampler),
@@ -569,12 +569,12 @@ impl Members {
                     with_all_names.extend(sampler.take_names(&names).then_some(pid));
                 }
                 (Record::Stack(_), None) => profile.ledger_mut().count_lost(LossReason::ProcessEnded),
-                (Record::Absence(absence), Some(sampler)) => sampler.take_absence(profile, &absence),
+                (Record::OffCpu(interval), Some(sampler)) => sampler.take_interval(profile, &interval),
                 (Record::DeepStack(stack), Some(sampler)) => sampler.take_deep_stack(profile, &stack),
-                (Record::Stranger(..), Some(sampler)) => sampler.meet_stranger(),
+                (Record::Unregistered(..), Some(sampler)) => sampler.meet_stranger(),
                 // What a process did while it was not looked at yet, or any more.
                 (
-                    Record::Names(_) | Record::Absence(_) | Record::DeepStack(_) | Record::Stranger(..),
+                    Record::Names(_) | Record::OffCpu(_) | Record::DeepStack(_) | Record::Unregistered(..),
                     None,
                 ) => {}
             }

@@ -11,7 +11,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use profiler_memory::{ReadError, ReadMemory, RoundCopy};
+use profiler_memory::{ReadError, ReadMemory, BatchedReader};
 use profiler_model::{LossReason, Nanos, RemoteAddr, Timestamp, Variable};
 use profiler_os::clock;
 use profiler_python::{AsyncioOffsets, GilAddresses, RawFrame, RawStack, ReprLimits, Values, variables};
@@ -66,7 +66,7 @@ impl ObjectsWanted {
 #[derive(Debug, Default)]
 pub struct ObjectCopy {
     /// Their memory.
-    pub memory: RoundCopy,
+    pub memory: BatchedReader,
     /// Where the tasks are.
     pub tasks: Vec<TaskList>,
     /// Why they may not be believed.
@@ -76,7 +76,7 @@ pub struct ObjectCopy {
 /// Where objects were a moment ago, and what led to them.
 #[derive(Debug, Default)]
 pub struct ObjectsAhead {
-    memory: RoundCopy,
+    memory: BatchedReader,
     /// The threads, by their thread states.
     threads: HashSet<RemoteAddr>,
     stacks: Vec<RawStack>,
@@ -192,7 +192,7 @@ pub fn copy_objects(
 /// Looks for what the innermost frames of a stack that has changed lead to, until those below have not.
 fn look_again(
     target: &Target,
-    copy: &mut RoundCopy,
+    copy: &mut BatchedReader,
     limits: ReprLimits,
     stack: &RawStack,
     deadline: Option<Timestamp>,
@@ -218,7 +218,7 @@ fn is_over(deadline: Option<Timestamp>) -> bool {
 /// Fetches what the variables of `frames` lead to; returns in how many rounds.
 fn look_for_variables(
     target: &Target,
-    copy: &mut RoundCopy,
+    copy: &mut BatchedReader,
     limits: ReprLimits,
     mut frames: Vec<(RemoteAddr, &RawFrame)>,
     deadline: Option<Timestamp>,
@@ -241,7 +241,7 @@ fn look_for_variables(
 /// Fetches what the tasks lead to.
 fn look_for_tasks(
     target: &Target,
-    copy: &mut RoundCopy,
+    copy: &mut BatchedReader,
     asyncio: &AsyncioOffsets,
     mut tasks: Vec<RemoteAddr>,
     deadline: Option<Timestamp>,

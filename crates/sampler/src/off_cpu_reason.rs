@@ -3,12 +3,12 @@
 //! What a system call waits for in general is `os::Activity`'s; here is what needs more than its number: whose futex
 //! it is, and what a file descriptor is open on.
 
-use profiler_bpf::{Cause, DescriptorCalls, OpenFile};
+use profiler_bpf::{BlockReason, DescriptorCalls, OpenFile};
 use profiler_model::{RemoteAddr, ThreadState, WaitReason};
 use profiler_os::{Activity, CopyEnd};
 use profiler_python::GilAddresses;
 
-use crate::absences::Owner;
+use crate::intervals::Owner;
 
 /// `TASK_STOPPED` and `TASK_TRACED` of the scheduler.
 const STOPPED: u32 = 0x4 | 0x8;
@@ -34,8 +34,8 @@ fn waits_for_file(activity: Activity) -> bool {
 }
 
 /// The state of a thread that left its CPU for `cause` in this state of the scheduler.
-pub fn state(cause: Cause, scheduler: u32, gils: &[GilAddresses]) -> ThreadState {
-    let Cause::Waited { call, argument, file } = cause else { return ThreadState::Waiting(WaitReason::Cpu) };
+pub fn state(cause: BlockReason, scheduler: u32, gils: &[GilAddresses]) -> ThreadState {
+    let BlockReason::Waited { call, argument, file } = cause else { return ThreadState::Waiting(WaitReason::Cpu) };
     if scheduler & STOPPED != 0 {
         return ThreadState::Waiting(WaitReason::Stopped);
     }
@@ -162,7 +162,7 @@ mod tests {
             end: RemoteAddr::new(0x1100),
             code_count: None,
         };
-        state(Cause::Waited { call, argument, file }, scheduler, &[gil])
+        state(BlockReason::Waited { call, argument, file }, scheduler, &[gil])
     }
 
     fn file(mode: u32, file_system: u32, name: &[u8]) -> Option<OpenFile> {
@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn who_was_put_aside_waits_for_a_cpu() {
-        assert_eq!(state(Cause::Preempted, 0, &[]), waiting(WaitReason::Cpu));
+        assert_eq!(state(BlockReason::Preempted, 0, &[]), waiting(WaitReason::Cpu));
     }
 
     #[test]

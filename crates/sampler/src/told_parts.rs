@@ -1,26 +1,26 @@
-//! How far absences were told that lasted when their thread was looked at: what is told then is not told again by the
-//! record of the whole absence. That may be read long after, when parts of later ones are told already: when the
+//! How far off-CPU intervals were told that lasted when their thread was looked at: what is told then is not told again by the
+//! record of the whole off-CPU interval. That may be read long after, when parts of later ones are told already: when the
 //! profiler itself is held up between reading and looking, or the kernel sends as fast as is read.
 
 use profiler_model::Timestamp;
 
-/// The absences of a thread of which parts were told, and whose record was not read yet: the oldest first.
+/// The off-CPU intervals of a thread of which parts were told, and whose record was not read yet: the oldest first.
 #[derive(Clone, Debug, Default)]
 pub struct ToldParts(Vec<(Timestamp, Timestamp)>);
 
 impl ToldParts {
-    /// Notes that the absence that began at `left` is told up to `until`.
+    /// Notes that the off-CPU interval that began at `left` is told up to `until`.
     pub fn note(&mut self, left: Timestamp, until: Timestamp) {
         self.0.retain(|(began, _)| *began != left);
         self.0.push((left, until));
     }
 
-    /// Up to when the absence was told that began at `left`, if any of it was.
+    /// Up to when the off-CPU interval was told that began at `left`, if any of it was.
     pub fn of(&self, left: Timestamp) -> Option<Timestamp> {
         self.0.iter().find(|(began, _)| *began == left).map(|(_, until)| *until)
     }
 
-    /// Forgets the absence that began at `left`, whose record was read, and those before: records come in their
+    /// Forgets the off-CPU interval that began at `left`, whose record was read, and those before: records come in their
     /// order, so that one that did not come was lost.
     pub fn forget_until(&mut self, left: Timestamp) {
         self.0.retain(|(began, _)| *began > left);
@@ -36,7 +36,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_is_known_until_the_record_of_its_absence_was_read() {
+    fn a_part_is_known_until_the_record_of_its_interval_was_read() {
         let mut told = ToldParts::default();
         assert_eq!(told.of(at(10)), None);
         told.note(at(10), at(15));

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use profiler_bpf::{
-    AbsenceCopy, Cause, DescriptorCalls, KernelSampler, Layout, OffCpu, Record, SummedAbsences,
+    BlockReason, DescriptorCalls, KernelSampler, Layout, OffCpu, OffCpuCopy, OffCpuSum, Record,
 };
 use profiler_model::{Nanos, Pid, Tid, Timestamp};
 use profiler_os::{SchedStat, ThreadFiles, clock};
@@ -32,7 +32,7 @@ const SWITCHING: f64 = 0.1;
 /// What has not happened after this time does not.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The number of absences of the subject that find room.
+/// The number of off-CPU intervals of the subject that find room.
 const SENT: usize = 50;
 
 /// To run until it may stop.
@@ -150,7 +150,7 @@ impl Player {
 /// What was received of a thread.
 #[derive(Debug, Default)]
 struct Received {
-    absences: u64,
+    intervals: u64,
     away: Nanos,
     several: u64,
 }
@@ -158,13 +158,13 @@ struct Received {
 fn received(kernel: &mut KernelSampler, thread: Tid) -> Received {
     let mut received = Received::default();
     kernel.read(&mut |record| {
-        if let Record::Absence(absence) = record
-            && absence.thread() == thread
-            && let Some(left) = absence.left()
+        if let Record::OffCpu(interval) = record
+            && interval.thread() == thread
+            && let Some(left) = interval.left()
         {
-            received.absences += 1;
-            received.away += absence.back().since(left);
-            received.several += u64::from(absence.is_several());
+            received.intervals += 1;
+            received.away += interval.back().since(left);
+            received.several += u64::from(interval.is_several());
         }
     });
     received
@@ -208,7 +208,7 @@ fn with_unseen_returns(returns: usize) -> Result<Received> {
 
 fn unseen_return_costs_no_time() -> Result<()> {
     let seen = with_unseen_returns(1)?;
-    ensure!(seen.absences > 0, "nothing was received");
+    ensure!(seen.intervals > 0, "nothing was received");
     Ok(())
 }
 
@@ -224,13 +224,13 @@ struct Unread {
     watch: OffCpu,
     subject: Subject,
     start: Timestamp,
-    /// How many absences of other threads found no room.
+    /// How many off-CPU intervals of other threads found no room.
     lost_by_others: u64,
 }
 
 impl Unread {
-    /// Threads leave their CPUs until the ring has no room for any record of an absence, and then the subject does until `lost`
-    /// absences of it have found no room.
+    /// Threads leave their CPUs until the ring has no room for any record of an off-CPU interval, and then the subject does until `lost`
+    /// off-CPU intervals of it have found no room.
     fn fill(lost: u64) -> Result<Self> {
         let (mut kernel, mut watch) =
             OffCpu::load(clock::cpus(), false, Nanos::ZERO, DescriptorCalls::default(), None)?;
@@ -250,7 +250,7 @@ impl Unread {
         Ok(unread)
     }
 
-    /// Two other threads leave their CPUs until an absence finds no room. (By the subject alone it takes ten times as long: it
+    /// Two other threads leave their CPUs until an off-CPU interval finds no room. (By the subject alone it takes ten times as long: it
     /// does so on orders, between which it must have come to rest.)
     fn fill_by_others(&mut self) -> Result<()> {
         let (one, other) = UnixStream::pair()?;
@@ -295,24 +295,24 @@ impl Unread {
         Ok(found_room)
     }
 
-    /// Sums of absences of the thread that found no room.
-    fn sums_of_lost(&self) -> Result<Vec<SummedAbsences>> {
-        let of_it = |sum: &SummedAbsences| sum.thread == self.subject.tid && sum.lost_in_state.is_some();
+    /// Sums of off-CPU intervals of the thread that found no room.
+    fn sums_of_lost(&self) -> Result<Vec<OffCpuSum>> {
+        let of_it = |sum: &OffCpuSum| sum.thread == self.subject.tid && sum.lost_in_state.is_some();
         Ok(self.watch.sums()?.into_iter().filter(of_it).collect())
     }
 
     /// How many they are.
     fn lost(&self) -> Result<u64> {
-        Ok(self.sums_of_lost()?.iter().map(|sum| sum.absences).sum())
+        Ok(self.sums_of_lost()?.iter().map(|sum| sum.intervals).sum())
     }
 
-    fn now(&self, thread: Tid) -> Result<Box<AbsenceCopy>> {
+    fn now(&self, thread: Tid) -> Result<Box<OffCpuCopy>> {
         self.watch.now(thread).context("it is not watched, or moves")
     }
 
-    /// A thread that runs on order, once the watch has seen it come back from the absence that began at `left`: not every return
+    /// A thread that runs on order, once the watch has seen it come back from the off-CPU interval that began at `left`: not every return
     /// is seen at once, and by then it may have lost its CPU again.
-    fn back_from(&self, left: Timestamp, thread: Tid) -> Result<Box<AbsenceCopy>> {
+    fn back_from(&self, left: Timestamp, thread: Tid) -> Result<Box<OffCpuCopy>> {
         let limit = Instant::now() + PATIENCE;
         loop {
             let copy = self.watch.now(thread).filter(|copy| copy.record().left() != Some(left));
@@ -324,16 +324,16 @@ impl Unread {
         }
     }
 
-    /// For how long a thread was away in absences that were not sent and are over.
+    /// For how long a thread was away in off-CPU intervals that were not sent and are over.
     fn unsent(&self, thread: Tid) -> Result<Nanos> {
         let sums = self.watch.sums()?.into_iter().filter(|sum| sum.thread == thread);
         let summed = sums.fold(Nanos::ZERO, |time, sum| time + sum.waited + sum.queued);
         Ok(summed + self.now(thread)?.record().unsent())
     }
 
-    /// The same of one that has come back from the absence that began at `left`, with the rest that is kept of it: all of one
+    /// The same of one that has come back from the off-CPU interval that began at `left`, with the rest that is kept of it: all of one
     /// moment, however often it loses its CPU.
-    fn unsent_since(&self, left: Timestamp, thread: Tid) -> Result<(Nanos, Box<AbsenceCopy>)> {
+    fn unsent_since(&self, left: Timestamp, thread: Tid) -> Result<(Nanos, Box<OffCpuCopy>)> {
         loop {
             let copy = self.back_from(left, thread)?;
             let unsent = self.unsent(thread);
@@ -353,7 +353,7 @@ fn watched_asleep(watch: &mut OffCpu, subject: &Subject) -> Result<Timestamp> {
     Ok(start)
 }
 
-fn absences_without_room_keep_time_and_reason() -> Result<()> {
+fn intervals_without_room_keep_time_and_reason() -> Result<()> {
     let mut unread = Unread::fill(50)?;
     let thread = unread.subject.tid;
     let (lost, seen) = (unread.unsent(thread)?, received(&mut unread.kernel, thread));
@@ -365,21 +365,21 @@ fn absences_without_room_keep_time_and_reason() -> Result<()> {
     let counted = unread.kernel.counters()?.ring_full - unread.lost_by_others;
     ensure!(counted >= 50 && unread.lost()? == counted, "{counted} found no room: {lost:?}");
     let futex = Some(u64::try_from(nix::libc::SYS_futex)?);
-    let waits = |cause| matches!(cause, Cause::Waited { call, .. } if call == futex);
+    let waits = |cause| matches!(cause, BlockReason::Waited { call, .. } if call == futex);
     ensure!(lost.iter().any(|sum| waits(sum.cause)), "{lost:?}");
     unread.subject.end()
 }
 
-fn reported_part_of_absence_is_not_summed_again() -> Result<()> {
+fn reported_part_of_interval_is_not_summed_again() -> Result<()> {
     let mut unread = Unread::fill(1)?;
     let thread = unread.subject.tid;
     let before = unread.unsent(thread)?;
     let copy = unread.now(thread)?;
     let (left, ran) = (copy.record().left().context("it sleeps")?, copy.record().ran());
     let until = clock::now();
-    ensure!(unread.watch.tell_until(thread, left, until), "it cannot be told");
-    ensure!(!unread.watch.tell_until(thread, unread.start, until), "it has moved on since");
-    ensure!(unread.watch.tell_until(thread, left, until), "it cannot be told again");
+    ensure!(unread.watch.report_until(thread, left, until), "it cannot be told");
+    ensure!(!unread.watch.report_until(thread, unread.start, until), "it has moved on since");
+    ensure!(unread.watch.report_until(thread, left, until), "it cannot be told again");
     unread.subject.runs_while(|| {
         let (unsent, copy) = unread.unsent_since(left, thread)?;
         let (back, ran) = (copy.record().back(), copy.record().ran().saturating_sub(ran));
@@ -390,7 +390,7 @@ fn reported_part_of_absence_is_not_summed_again() -> Result<()> {
     unread.subject.end()
 }
 
-fn absence_without_reason_keeps_its_time() -> Result<()> {
+fn interval_without_reason_keeps_its_time() -> Result<()> {
     let mut unread = Unread::fill(1)?;
     let second = Subject::start()?;
     let start = watched_asleep(&mut unread.watch, &second)?;
@@ -444,9 +444,9 @@ pub fn tests() -> Vec<Test> {
     vec![
         test!(unseen_return_costs_no_time).by(BPF),
         test!(several_unseen_returns_are_marked_and_cost_no_time).by(BPF),
-        test!(absences_without_room_keep_time_and_reason).by(BPF),
-        test!(reported_part_of_absence_is_not_summed_again).by(BPF),
-        test!(absence_without_reason_keeps_its_time).by(BPF),
+        test!(intervals_without_room_keep_time_and_reason).by(BPF),
+        test!(reported_part_of_interval_is_not_summed_again).by(BPF),
+        test!(interval_without_reason_keeps_its_time).by(BPF),
         test!(end_of_thread_without_room_is_kept).by(BPF),
         test!(too_many_processes_are_refused_until_one_leaves).by(BPF),
     ]

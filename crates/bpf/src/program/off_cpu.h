@@ -2,7 +2,7 @@
  *
  * The stack is taken when the thread leaves its CPU, which is the last moment at which its memory can be read, and
  * is kept with the thread; how long it was away is known when it comes back, and only then is the stack sent, if it
- * was away for long enough. Shorter absences are summed by what was waited for. Everything here runs inside the
+ * was away for long enough. Shorter off-CPU intervals are summed by what was waited for. Everything here runs inside the
  * scheduler, at each switch of the whole machine: threads that nobody asked for are to cost next to nothing. */
 #ifndef PROFILER_OFF_CPU_H
 #define PROFILER_OFF_CPU_H
@@ -15,27 +15,27 @@
 #define KEPT_FRAMES 64
 #define STACK_HEAD __builtin_offsetof(struct stack_record, frames)
 #define KEPT_BYTES (STACK_HEAD + KEPT_FRAMES * sizeof(struct frame_copy))
-/* Sums of short absences, by thread and by what was waited for. */
+/* Sums of short off-CPU intervals, by thread and by what was waited for. */
 #define MAX_SUMS 16384
-#define MAX_STRANGERS 4096
+#define MAX_UNREGISTERED 4096
 /* How long until a thread of which no thread state is told is reported again. */
-#define STRANGER_GAP 100000000ull
+#define UNREGISTERED_GAP 100000000ull
 
-enum off_cpu_kind { RECORD_ABSENCE = 3, RECORD_DEEP_STACK = 4, RECORD_STRANGER = 5 };
+enum off_cpu_kind { RECORD_INTERVAL = 3, RECORD_DEEP_STACK = 4, RECORD_UNREGISTERED = 5 };
 
-enum absence_flags {
+enum interval_flags {
     /* It could have gone on: another thread was put in its place. */
-    ABSENCE_RUNNABLE = 1,
+    INTERVAL_RUNNABLE = 1,
     /* The stack was sent before, as it is deep. */
-    ABSENCE_DEEP = 2,
+    INTERVAL_DEEP = 2,
     /* It was away already when it was told of: its stack was never taken here. */
-    ABSENCE_FROM_START = 4,
+    INTERVAL_FROM_START = 4,
     /* It has ended. */
-    ABSENCE_END = 8,
+    INTERVAL_END = 8,
     /* It came back and left again in between, how often and for how long is not known. */
-    ABSENCE_SEVERAL = 16,
-    /* The stack is deep and found no room in the ring. Of a sum: it is of absences that found none themselves. */
-    ABSENCE_STACK_LOST = 32,
+    INTERVAL_SEVERAL = 16,
+    /* The stack is deep and found no room in the ring. Of a sum: it is of off-CPU intervals that found none themselves. */
+    INTERVAL_STACK_LOST = 32,
 };
 
 /* What a descriptor is open on: the first bytes of its name, where it is one of those that have no other place than a
@@ -46,8 +46,8 @@ struct open_file {
     u32 mode;
 };
 
-/* A thread, and its last absence. This is also what is sent, without the unused end of the stack. */
-struct absence {
+/* A thread, and its last off-CPU interval. This is also what is sent, without the unused end of the stack. */
+struct interval {
     u32 kind;
     u32 process;
     u32 thread;
@@ -70,13 +70,13 @@ struct absence {
     u32 stack_bytes;
     /* Of a system call that waits for a descriptor: what that was open on when it left. */
     struct open_file file;
-    /* For how long it was away in all absences of which nothing else is kept: they found room neither in the ring nor
+    /* For how long it was away in all off-CPU intervals of which nothing else is kept: they found room neither in the ring nor
      * in a sum. */
     u64 unsent;
     u8 stack[KEPT_BYTES];
 };
 
-/* Of an absence that was long enough to be sent and found no room, its sum also says what the scheduler called the
+/* Of an off-CPU interval that was long enough to be sent and found no room, its sum also says what the scheduler called the
  * state of the thread. */
 #define SUM_STATE_SHIFT 8
 #define SUM_STATE_BITS 0xff
@@ -90,19 +90,19 @@ struct sum_key {
 };
 
 struct sum {
-    u64 absences;
+    u64 intervals;
     /* Until it was woken, and from then on. */
     u64 waited;
     u64 queued;
 };
 
-/* Until when user space has told of an absence that lasts, which began at `left`. */
+/* Until when user space has told of an off-CPU interval that lasts, which began at `left`. */
 struct told {
     u64 left;
     u64 until;
 };
 
-struct stranger {
+struct unregistered {
     u32 kind;
     u32 process;
     u32 thread;
@@ -124,8 +124,8 @@ struct {
     MAP_NUMBER(max_entries, MAX_THREADS);
     MAP_NUMBER(map_flags, BPF_F_NO_PREALLOC);
     MAP_TYPE(key, u32);
-    MAP_TYPE(value, struct absence);
-} absences SECTION(".maps");
+    MAP_TYPE(value, struct interval);
+} intervals SECTION(".maps");
 
 struct {
     MAP_NUMBER(type, BPF_MAP_TYPE_HASH);
@@ -142,7 +142,7 @@ struct {
     MAP_NUMBER(map_flags, BPF_F_NO_PREALLOC);
     MAP_TYPE(key, u32);
     MAP_TYPE(value, struct told);
-} told_parts SECTION(".maps");
+} reported_until SECTION(".maps");
 
 /* The ids of threads of processes that are sampled, by the kernel's own id, from when they begin to end until they leave
  * their CPU for the last time: outside of the first namespace, where their numbers are taken from them in between. They may
@@ -158,10 +158,10 @@ struct {
 /* Threads without a thread state, and when they were reported. */
 struct {
     MAP_NUMBER(type, BPF_MAP_TYPE_LRU_HASH);
-    MAP_NUMBER(max_entries, MAX_STRANGERS);
+    MAP_NUMBER(max_entries, MAX_UNREGISTERED);
     MAP_TYPE(key, u32);
     MAP_TYPE(value, u64);
-} strangers SECTION(".maps");
+} unregistered_threads SECTION(".maps");
 
 struct {
     MAP_NUMBER(type, BPF_MAP_TYPE_ARRAY);
@@ -237,34 +237,34 @@ struct saved_registers {
 enum { TASK_RUNNING = 0, TASK_DEAD = 0x80 };
 
 static ALWAYS_INLINE void report_stranger(u32 process, u32 thread, u64 now) {
-    u64 *reported = bpf_map_lookup_elem(&strangers, &thread);
-    if (reported && now - *reported < STRANGER_GAP)
+    u64 *reported = bpf_map_lookup_elem(&unregistered_threads, &thread);
+    if (reported && now - *reported < UNREGISTERED_GAP)
         return;
-    struct stranger record = {.kind = RECORD_STRANGER, .process = process, .thread = thread};
+    struct unregistered record = {.kind = RECORD_UNREGISTERED, .process = process, .thread = thread};
     if (bpf_ringbuf_output(&ring, &record, sizeof record, BPF_RB_NO_WAKEUP) == 0)
-        bpf_map_update_elem(&strangers, &thread, &now, BPF_ANY);
+        bpf_map_update_elem(&unregistered_threads, &thread, &now, BPF_ANY);
 }
 
 /* Sends what is known of a thread; returns whether there was room for it. */
-static ALWAYS_INLINE int send_absence(const struct absence *absence, u64 wakeup_flags) {
-    u64 stack_bytes = KEEP(absence->stack_bytes);
+static ALWAYS_INLINE int send_interval(const struct interval *interval, u64 wakeup_flags) {
+    u64 stack_bytes = KEEP(interval->stack_bytes);
     if (stack_bytes > KEPT_BYTES)
         stack_bytes = KEPT_BYTES;
-    u64 size = __builtin_offsetof(struct absence, stack) + stack_bytes;
-    if (bpf_ringbuf_output(&ring, (void *)absence, size, wakeup_flags) == 0)
+    u64 size = __builtin_offsetof(struct interval, stack) + stack_bytes;
+    if (bpf_ringbuf_output(&ring, (void *)interval, size, wakeup_flags) == 0)
         return 1;
     count(COUNTER_RING_FULL);
     return 0;
 }
 
 /* Takes the stack of the current thread and keeps it, or sends it if it is too large to be kept. */
-static ALWAYS_INLINE void keep_stack(void *context, struct absence *absence, u64 now) {
-    absence->stack_bytes = 0;
+static ALWAYS_INLINE void keep_stack(void *context, struct interval *interval, u64 now) {
+    interval->stack_bytes = 0;
     u32 cpu = bpf_get_smp_processor_id();
     struct workspace *workspace = bpf_map_lookup_elem(&workspaces, &cpu);
     if (!workspace)
         return;
-    struct look *look = recognise(workspace, (u64)absence->process << 32 | absence->thread);
+    struct look *look = recognise(workspace, (u64)interval->process << 32 | interval->thread);
     if (!look)
         return;
     struct stack_record *record = &workspace->record;
@@ -278,40 +278,40 @@ static ALWAYS_INLINE void keep_stack(void *context, struct absence *absence, u64
         if (size > sizeof *record)
             size = sizeof *record;
         if (bpf_ringbuf_output(&ring, record, size, BPF_RB_NO_WAKEUP) == 0) {
-            absence->flags |= ABSENCE_DEEP;
+            interval->flags |= INTERVAL_DEEP;
             return;
         }
-        absence->flags |= ABSENCE_STACK_LOST;
+        interval->flags |= INTERVAL_STACK_LOST;
         count(COUNTER_RING_FULL);
         return;
     }
-    if (bpf_probe_read_kernel(absence->stack, size, record) == 0)
-        absence->stack_bytes = size;
+    if (bpf_probe_read_kernel(interval->stack, size, record) == 0)
+        interval->stack_bytes = size;
 }
 
 /* A watched thread. One whose end found no room in the ring is none any more, and another one may have its number. */
-static ALWAYS_INLINE struct absence *watched(u32 thread) {
-    struct absence *absence = bpf_map_lookup_elem(&absences, &thread);
-    return absence && !(absence->flags & ABSENCE_END) ? absence : 0;
+static ALWAYS_INLINE struct interval *watched(u32 thread) {
+    struct interval *interval = bpf_map_lookup_elem(&intervals, &thread);
+    return interval && !(interval->flags & INTERVAL_END) ? interval : 0;
 }
 
-static ALWAYS_INLINE struct absence *absence_of(struct task_struct *task) {
+static ALWAYS_INLINE struct interval *interval_of(struct task_struct *task) {
     u32 thread = task_id(task);
     if (id_source != IDS_OF_KERNEL && !thread)
         return 0;
     return watched(thread);
 }
 
-/* An absence that is not sent: it is too short, or `kind` says that it found no room in the ring. */
-static ALWAYS_INLINE int add_to_sums(const struct absence *absence, u32 kind, u64 waited, u64 queued) {
+/* An off-CPU interval that is not sent: it is too short, or `kind` says that it found no room in the ring. */
+static ALWAYS_INLINE int add_to_sums(const struct interval *interval, u32 kind, u64 waited, u64 queued) {
     struct sum_key key = {
-        .thread = absence->thread,
-        .flags = (absence->flags & ABSENCE_RUNNABLE) | kind,
-        .call = absence->call,
-        .argument = absence->arguments[0],
-        .file = absence->file,
+        .thread = interval->thread,
+        .flags = (interval->flags & INTERVAL_RUNNABLE) | kind,
+        .call = interval->call,
+        .argument = interval->arguments[0],
+        .file = interval->file,
     };
-    if (key.flags & ABSENCE_RUNNABLE) {
+    if (key.flags & INTERVAL_RUNNABLE) {
         /* Whatever it was doing is of no account: it did not wait for that. */
         key.call = -1;
         key.argument = 0;
@@ -329,101 +329,101 @@ static ALWAYS_INLINE int add_to_sums(const struct absence *absence, u32 kind, u6
             return 0;
     }
     /* Only this thread's own coming back writes here, but user space reads and removes. */
-    __sync_fetch_and_add(&sum->absences, 1);
+    __sync_fetch_and_add(&sum->intervals, 1);
     __sync_fetch_and_add(&sum->waited, waited);
     __sync_fetch_and_add(&sum->queued, queued);
     return 1;
 }
 
-/* Since when user space has not told of an absence that is over. Who removes the note of it has made use of it: user
+/* Since when user space has not told of an off-CPU interval that is over. Who removes the note of it has made use of it: user
  * space removes it itself if it finds the thread moved on. */
 static ALWAYS_INLINE u64 untold_since(u32 thread, u64 left, u64 back) {
-    struct told *told = bpf_map_lookup_elem(&told_parts, &thread);
+    struct told *told = bpf_map_lookup_elem(&reported_until, &thread);
     if (!told || told->left != left)
         return left;
     u64 until = told->until;
-    if (bpf_map_delete_elem(&told_parts, &thread) != 0)
+    if (bpf_map_delete_elem(&reported_until, &thread) != 0)
         return left;
     return until < back ? until : back;
 }
 
-/* Keeps how long an absence was that found no room in the ring, and by what it waited for where that is certain. */
-static ALWAYS_INLINE void keep_lost(struct absence *absence, u64 woken, u64 back) {
-    u64 left = absence->left;
+/* Keeps how long an off-CPU interval was that found no room in the ring, and by what it waited for where that is certain. */
+static ALWAYS_INLINE void keep_lost(struct interval *interval, u64 woken, u64 back) {
+    u64 left = interval->left;
     /* Before the note is looked for: user space leaves one and then looks whether the thread is still away. */
-    *(volatile u64 *)&absence->left = 0;
-    u64 from = untold_since(absence->thread, left, back);
+    *(volatile u64 *)&interval->left = 0;
+    u64 from = untold_since(interval->thread, left, back);
     if (woken < from)
         woken = from;
-    u32 kind = ABSENCE_STACK_LOST | (absence->state & SUM_STATE_BITS) << SUM_STATE_SHIFT;
-    if (absence->flags & (ABSENCE_FROM_START | ABSENCE_SEVERAL) ||
-        !add_to_sums(absence, kind, woken - from, back - woken))
-        absence->unsent += back - from;
+    u32 kind = INTERVAL_STACK_LOST | (interval->state & SUM_STATE_BITS) << SUM_STATE_SHIFT;
+    if (interval->flags & (INTERVAL_FROM_START | INTERVAL_SEVERAL) ||
+        !add_to_sums(interval, kind, woken - from, back - woken))
+        interval->unsent += back - from;
 }
 
-/* Ends an absence. */
-static ALWAYS_INLINE void end_absence(struct absence *absence, const struct off_cpu_settings *settings, u64 back) {
-    u64 left = absence->left;
-    u64 woken = absence->woken && absence->woken < back ? absence->woken : back;
-    absence->back = back;
-    int is_short = back - left < settings->least && !(absence->flags & (ABSENCE_FROM_START | ABSENCE_SEVERAL));
-    if ((!is_short || !add_to_sums(absence, 0, woken - left, back - woken)) &&
-        !send_absence(absence, wakeup(OUTCOME_WHOLE)))
-        keep_lost(absence, woken, back);
-    absence->left = 0;
+/* Ends an off-CPU interval. */
+static ALWAYS_INLINE void end_interval(struct interval *interval, const struct off_cpu_settings *settings, u64 back) {
+    u64 left = interval->left;
+    u64 woken = interval->woken && interval->woken < back ? interval->woken : back;
+    interval->back = back;
+    int is_short = back - left < settings->least && !(interval->flags & (INTERVAL_FROM_START | INTERVAL_SEVERAL));
+    if ((!is_short || !add_to_sums(interval, 0, woken - left, back - woken)) &&
+        !send_interval(interval, wakeup(OUTCOME_WHOLE)))
+        keep_lost(interval, woken, back);
+    interval->left = 0;
 }
 
-/* As if it had run at the end of all its absence, for as long as the scheduler says that it ran. */
-static ALWAYS_INLINE u64 return_by_execution(const struct task_struct *task, const struct absence *absence, u64 now) {
-    u64 ran = task_number(task, TASK_EXECUTED) - absence->executed;
-    return ran < now - absence->left ? now - ran : absence->left;
+/* As if it had run at the end of all its off-CPU interval, for as long as the scheduler says that it ran. */
+static ALWAYS_INLINE u64 return_by_execution(const struct task_struct *task, const struct interval *interval, u64 now) {
+    u64 ran = task_number(task, TASK_EXECUTED) - interval->executed;
+    return ran < now - interval->left ? now - ran : interval->left;
 }
 
 /* Since when a thread has been on its CPU that is taken to be away: not every switch is told here, but the scheduler
  * itself knows. */
-static ALWAYS_INLINE u64 unseen_return(const struct task_struct *task, struct absence *absence,
+static ALWAYS_INLINE u64 unseen_return(const struct task_struct *task, struct interval *interval,
                                        const struct off_cpu_settings *settings, u64 now) {
-    u64 left = absence->left;
-    u64 arrivals = task_number(task, TASK_ARRIVALS) - absence->arrivals;
+    u64 left = interval->left;
+    u64 arrivals = task_number(task, TASK_ARRIVALS) - interval->arrivals;
     /* It was taken to be away at the start and was on its CPU all the time. */
-    if (arrivals == 0 && absence->flags & ABSENCE_FROM_START)
+    if (arrivals == 0 && interval->flags & INTERVAL_FROM_START)
         return left;
     if (arrivals > 1)
-        absence->flags |= ABSENCE_SEVERAL;
+        interval->flags |= INTERVAL_SEVERAL;
     if (arrivals == 1 && settings->behind) {
         u64 back = task_number(task, TASK_LAST_ARRIVAL) + settings->behind;
         /* The two clocks are not read at the same moment. */
         return back < left ? left : back < now ? back : now;
     }
-    return return_by_execution(task, absence, now);
+    return return_by_execution(task, interval, now);
 }
 
 /* How long the current thread has been on a CPU since it is watched; 0 where that is not known. */
 static ALWAYS_INLINE u64 time_on_cpu(u32 thread, u64 now) {
-    struct absence *absence = watched(thread);
-    if (!absence)
+    struct interval *interval = watched(thread);
+    if (!interval)
         return 0;
-    if (!absence->left)
-        return absence->ran + (now - absence->back);
+    if (!interval->left)
+        return interval->ran + (now - interval->back);
     u32 zero = 0;
     const struct off_cpu_settings *settings = bpf_map_lookup_elem(&off_cpu_settings, &zero);
     if (!settings)
         return 0;
-    return absence->ran + (now - unseen_return(bpf_get_current_task(), absence, settings, now));
+    return interval->ran + (now - unseen_return(bpf_get_current_task(), interval, settings, now));
 }
 
 /* Accounts for the time before a thread leaves. */
-static ALWAYS_INLINE void settle(struct task_struct *task, struct absence *absence, struct off_cpu_settings *settings,
+static ALWAYS_INLINE void settle(struct task_struct *task, struct interval *interval, struct off_cpu_settings *settings,
                                  u64 now) {
-    if (!absence->left) {
-        settings->behind = absence->back - task_number(task, TASK_LAST_ARRIVAL);
-        absence->ran += now - absence->back;
+    if (!interval->left) {
+        settings->behind = interval->back - task_number(task, TASK_LAST_ARRIVAL);
+        interval->ran += now - interval->back;
         return;
     }
-    u64 back = unseen_return(task, absence, settings, now);
-    absence->ran += now - back;
-    if (back != absence->left)
-        end_absence(absence, settings, back);
+    u64 back = unseen_return(task, interval, settings, now);
+    interval->ran += now - back;
+    if (back != interval->left)
+        end_interval(interval, settings, back);
 }
 
 /* What another structure of the kernel has in a field that is a pointer; null if it has none. */
@@ -453,39 +453,39 @@ static ALWAYS_INLINE const u8 *file_of(const struct task_struct *task, u64 descr
 
 /* What the current thread waits for if its system call takes a descriptor. Only now is it certain: the number can be
  * another file's a moment later. */
-static ALWAYS_INLINE void keep_file(const struct task_struct *task, struct absence *absence) {
-    absence->file = (struct open_file){};
-    u64 call = KEEP(absence->call);
+static ALWAYS_INLINE void keep_file(const struct task_struct *task, struct interval *interval) {
+    interval->file = (struct open_file){};
+    u64 call = KEEP(interval->call);
     if (call >= MAX_CALLS || !(descriptor_calls[call / 64] & 1ull << call % 64))
         return;
-    const u8 *file = file_of(task, absence->arguments[0]);
+    const u8 *file = file_of(task, interval->arguments[0]);
     if (!file)
         return;
     const u8 *inode = pointer_in(file, FILE_INODE);
-    absence->file.mode = (u16)number_in(inode, INODE_MODE);
-    absence->file.file_system = number_in(pointer_in(inode, INODE_SYSTEM), SYSTEM_MAGIC);
-    if (absence->file.file_system == ANON_INODE_FS_MAGIC)
-        bpf_probe_read_kernel(&absence->file.name, sizeof absence->file.name,
+    interval->file.mode = (u16)number_in(inode, INODE_MODE);
+    interval->file.file_system = number_in(pointer_in(inode, INODE_SYSTEM), SYSTEM_MAGIC);
+    if (interval->file.file_system == ANON_INODE_FS_MAGIC)
+        bpf_probe_read_kernel(&interval->file.name, sizeof interval->file.name,
                               pointer_in(pointer_in(file, FILE_ENTRY), ENTRY_NAME));
 }
 
 /* What the current thread waits for, in the kernel's words. */
-static ALWAYS_INLINE void keep_cause(struct task_struct *task, struct absence *absence, u32 state, int runnable) {
-    absence->flags = runnable ? ABSENCE_RUNNABLE : 0;
+static ALWAYS_INLINE void keep_cause(struct task_struct *task, struct interval *interval, u32 state, int runnable) {
+    interval->flags = runnable ? INTERVAL_RUNNABLE : 0;
     if (runnable)
-        absence->woken = absence->left;
-    absence->state = state;
-    absence->arrivals = task_number(task, TASK_ARRIVALS);
-    absence->executed = task_number(task, TASK_EXECUTED);
+        interval->woken = interval->left;
+    interval->state = state;
+    interval->arrivals = task_number(task, TASK_ARRIVALS);
+    interval->executed = task_number(task, TASK_EXECUTED);
     const struct saved_registers *registers = bpf_task_pt_regs(bpf_get_current_task_btf());
-    absence->call = registers->orig_rax;
-    absence->arguments[0] = registers->rdi;
-    absence->arguments[1] = registers->rsi;
-    absence->arguments[2] = registers->rdx;
+    interval->call = registers->orig_rax;
+    interval->arguments[0] = registers->rdi;
+    interval->arguments[1] = registers->rsi;
+    interval->arguments[2] = registers->rdx;
     if (runnable)
-        absence->file = (struct open_file){};
+        interval->file = (struct open_file){};
     else
-        keep_file(task, absence);
+        keep_file(task, interval);
 }
 
 /* The ids of the current thread, which leaves its CPU; 0 where it is none that user space sees. */
@@ -512,43 +512,43 @@ static ALWAYS_INLINE void leave(void *context, struct task_struct *task, struct 
     if (!bpf_map_lookup_elem(&layouts, &process))
         return;
     u64 now = bpf_ktime_get_ns();
-    struct absence *absence = watched(thread);
-    if (!absence) {
+    struct interval *interval = watched(thread);
+    if (!interval) {
         if (!(state & TASK_DEAD))
             report_stranger(process, thread, now);
         return;
     }
-    settle(task, absence, settings, now);
-    absence->back = now;
+    settle(task, interval, settings, now);
+    interval->back = now;
     /* Before it is away: it may be woken from then on. */
-    *(volatile u64 *)&absence->woken = 0;
-    *(volatile u64 *)&absence->left = now;
+    *(volatile u64 *)&interval->woken = 0;
+    *(volatile u64 *)&interval->left = now;
     if (state & TASK_DEAD) {
-        absence->flags = ABSENCE_END;
-        absence->stack_bytes = 0;
+        interval->flags = INTERVAL_END;
+        interval->stack_bytes = 0;
         /* What finds no room is found by user space where it is. */
-        if (send_absence(absence, BPF_RB_NO_WAKEUP))
-            bpf_map_delete_elem(&absences, &thread);
-        bpf_map_delete_elem(&told_parts, &thread);
+        if (send_interval(interval, BPF_RB_NO_WAKEUP))
+            bpf_map_delete_elem(&intervals, &thread);
+        bpf_map_delete_elem(&reported_until, &thread);
         bpf_map_delete_elem(&threads, &thread);
         return;
     }
-    keep_cause(task, absence, state, preempted || state == TASK_RUNNING);
-    keep_stack(context, absence, now);
+    keep_cause(task, interval, state, preempted || state == TASK_RUNNING);
+    keep_stack(context, interval, now);
 }
 
 static ALWAYS_INLINE void come_back(struct task_struct *task, const struct off_cpu_settings *settings) {
-    struct absence *absence = absence_of(task);
-    if (!absence || !absence->left)
+    struct interval *interval = interval_of(task);
+    if (!interval || !interval->left)
         return;
     u64 now = bpf_ktime_get_ns();
     u64 back = now;
     /* This return is not counted yet: there was another one. */
-    if (task_number(task, TASK_ARRIVALS) != absence->arrivals) {
-        absence->flags |= ABSENCE_SEVERAL;
-        back = return_by_execution(task, absence, now);
+    if (task_number(task, TASK_ARRIVALS) != interval->arrivals) {
+        interval->flags |= INTERVAL_SEVERAL;
+        back = return_by_execution(task, interval, now);
     }
-    end_absence(absence, settings, back);
+    end_interval(interval, settings, back);
 }
 
 SECTION("raw_tp/sched_switch")
@@ -567,9 +567,9 @@ int off_cpu_switch(u64 *arguments) {
  * while he is still leaving is not away yet for the first, but is for the second. */
 SECTION("raw_tp/sched_waking")
 int off_cpu_wakeup(u64 *arguments) {
-    struct absence *absence = absence_of((struct task_struct *)arguments[0]);
-    if (absence && absence->left && !absence->woken)
-        absence->woken = bpf_ktime_get_ns();
+    struct interval *interval = interval_of((struct task_struct *)arguments[0]);
+    if (interval && interval->left && !interval->woken)
+        interval->woken = bpf_ktime_get_ns();
     return 0;
 }
 
@@ -592,10 +592,10 @@ const volatile struct {
     enum record_kind record_kind;
     enum off_cpu_kind off_cpu_kind;
     enum outcome outcome;
-    enum absence_flags absence_flags;
+    enum interval_flags interval_flags;
     enum counter counter;
     enum id_source id_source;
-    struct stranger stranger;
+    struct unregistered unregistered;
 } described = {};
 
 #endif

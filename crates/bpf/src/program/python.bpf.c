@@ -30,7 +30,7 @@ struct {
     MAP_NUMBER(max_entries, 1);
     MAP_TYPE(key, u32);
     MAP_TYPE(value, u64);
-} editions SECTION(".maps");
+} generations SECTION(".maps");
 
 struct {
     MAP_NUMBER(type, BPF_MAP_TYPE_ARRAY);
@@ -63,12 +63,12 @@ struct walk_place {
     u64 outcome;
 };
 
-/* The thread that a CPU met last, with what was told of it and of its process in that edition: mostly it meets it again,
+/* The thread that a CPU met last, with what was told of it and of its process in that generation: mostly it meets it again,
  * and to look both up takes misses of the CPU's caches and of its translations, some 0.4 us. */
-struct acquaintance {
+struct thread_cache {
     /* Its ids; 0 for none. */
     u64 ids;
-    u64 edition;
+    u64 generation;
     u64 is_told;
     struct layout layout;
     struct thread thread;
@@ -77,7 +77,7 @@ struct acquaintance {
 /* What a walk works with, too large for the stack: one for every CPU, as no event interrupts another on the same one. What
  * most stacks need of it lies on one page, and so takes one look-up of a translation. */
 struct workspace {
-    struct acquaintance met;
+    struct thread_cache met;
     struct window window;
     struct walk_place place;
     /* Of a code object, the bytes that identify it. Kernels before 6.13 have 512 bytes of stack for a program and what it
@@ -647,14 +647,14 @@ static ALWAYS_INLINE u64 proof_of_codes(const struct layout *layout, struct look
 
 /* Has the workspace know the current thread, which has these ids; returns null if its process is not sampled. */
 static ALWAYS_INLINE struct look *recognise(struct workspace *workspace, u64 ids) {
-    struct acquaintance *met = &workspace->met;
+    struct thread_cache *met = &workspace->met;
     u32 zero = 0;
-    const u64 *told = bpf_map_lookup_elem(&editions, &zero);
+    const u64 *told = bpf_map_lookup_elem(&generations, &zero);
     if (!told || !ids)
         return 0;
     /* Before what belongs to it: user space writes it last. */
-    u64 edition = *(volatile u64 *)told;
-    if (met->ids != ids || met->edition != edition) {
+    u64 generation = *(volatile u64 *)told;
+    if (met->ids != ids || met->generation != generation) {
         u32 process = ids >> 32;
         u32 tid = (u32)ids;
         const struct layout *layout = bpf_map_lookup_elem(&layouts, &process);
@@ -662,7 +662,7 @@ static ALWAYS_INLINE struct look *recognise(struct workspace *workspace, u64 ids
             return 0;
         const struct thread *thread = bpf_map_lookup_elem(&threads, &tid);
         met->ids = ids;
-        met->edition = edition;
+        met->generation = generation;
         met->layout = *layout;
         met->is_told = thread != 0;
         if (thread)

@@ -103,7 +103,7 @@ impl ProcessSampler {
     /// What the process leaves in the program.
     pub fn leave_kernel(&mut self, kernel: &mut Kernel) {
         kernel.forget_process(self.probe.target.pid());
-        self.forget_absences(kernel);
+        self.forget_intervals(kernel);
         let InKernel { told, natives, .. } = &mut self.in_kernel;
         told.drain().map(|(tid, _)| tid).chain(natives.drain()).for_each(|tid| kernel.forget_thread(tid));
     }
@@ -131,7 +131,7 @@ impl ProcessSampler {
         self.resend_missing(kernel);
         self.watch_threads(kernel, profile);
         self.look_at_sleepers(kernel, profile);
-        self.settle_absences(kernel, profile, now);
+        self.settle_intervals(kernel, profile, now);
         match result {
             Ok(()) => self.names.update(&self.probe.target, &self.probe.roster, profile, now),
             Err(ReadError::ProcessEnded) => return Sampled::Ended,

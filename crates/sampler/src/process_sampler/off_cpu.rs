@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use profiler_bpf::{AbsenceRecord, OffCpu, StackRecord};
+use profiler_bpf::{OffCpuRecord, OffCpu, StackRecord};
 use profiler_memory::ReadError;
 use profiler_model::{Frame, FrameKind, LossReason, Nanos, ThreadState, Tid, Timestamp};
 use profiler_profile::{Counted, FrameId, Profile, Sample, StackId, ThreadId};
@@ -14,7 +14,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::ProcessSampler;
 use super::in_kernel::InKernel;
 use crate::Target;
-use crate::absences::{Absence, Absences, Instead, Owner, Sink};
+use crate::intervals::{Absence, Absences, Instead, Owner, Sink};
 use crate::code_names::CodeNames;
 use crate::instant::Instant;
 use crate::kernel::Kernel;
@@ -32,7 +32,7 @@ enum Away {
     Lost(LossReason),
     /// The kernel's ring had no room for it: the kernel has counted that.
     Unsent,
-    /// Many short absences in sum: their stacks were not kept.
+    /// Many short off-CPU intervals in sum: their stacks were not kept.
     Summed,
 }
 
@@ -54,7 +54,7 @@ impl Away {
 /// What is known of threads that are off the CPU.
 #[derive(Debug)]
 pub struct OffCpuTimes {
-    absences: Absences<Away>,
+    intervals: Absences<Away>,
     gils: Vec<GilAddresses>,
     /// The threads in the profile, also those that have ended.
     threads: FxHashMap<Tid, ThreadId>,
@@ -68,7 +68,7 @@ pub struct OffCpuTimes {
 impl Default for OffCpuTimes {
     fn default() -> Self {
         OffCpuTimes {
-            absences: Absences::new(INSTEAD),
+            intervals: Absences::new(INSTEAD),
             gils: Vec::new(),
             threads: FxHashMap::default(),
             reasons: BTreeMap::new(),
@@ -88,22 +88,22 @@ impl ProcessSampler {
         let mut new = Vec::new();
         for index in 0..self.probe.roster.threads.len() {
             let tid = self.probe.roster.threads[index].tid;
-            if !self.off_cpu.absences.has(tid) {
+            if !self.off_cpu.intervals.has(tid) {
                 let id = self.thread_id(profile, index);
                 self.off_cpu.threads.insert(tid, id);
                 new.push(index);
             }
         }
-        let OffCpuTimes { absences, gils, .. } = &mut self.off_cpu;
+        let OffCpuTimes { intervals, gils, .. } = &mut self.off_cpu;
         let owner = Owner { process: self.probe.target.process(), gils };
-        absences.watch(off_cpu, new.iter().map(|index| &self.probe.roster.threads[*index]), owner);
+        intervals.watch(off_cpu, new.iter().map(|index| &self.probe.roster.threads[*index]), owner);
     }
 
     /// Reads the stacks of threads that were asleep when they were first watched. Nothing has to be stopped for that: what is
     /// read is believed if the thread has not moved after it.
     pub(super) fn look_at_sleepers(&mut self, kernel: &Kernel, profile: &mut Profile) {
         let Some(off_cpu) = &kernel.off_cpu else { return };
-        let sleepers = self.off_cpu.absences.take_sleepers();
+        let sleepers = self.off_cpu.intervals.take_sleepers();
         if !sleepers.is_empty() && self.read_sleepers(off_cpu, profile, &sleepers).is_err() {
             // What has become of the process is found out when its lists are read.
             self.in_kernel.is_outdated = true;
@@ -131,7 +131,7 @@ impl ProcessSampler {
                     let stack = stack.and_then(|raw| self.resolve(profile, &raw, &capture));
                     let stack = stack.map(|stack| self.with_kernel_frames(profile, index, stack));
                     let stack = stack.map_or_else(Away::Lost, Away::Taken);
-                    self.off_cpu.absences.take_first_stack(off_cpu, tid, stack);
+                    self.off_cpu.intervals.take_first_stack(off_cpu, tid, stack);
                 }
             }
         }
@@ -143,90 +143,90 @@ impl ProcessSampler {
         self.in_kernel.is_outdated = true;
     }
 
-    /// Keeps the stack of an absence that is still to come.
+    /// Keeps the stack of an off-CPU interval that is still to come.
     pub fn take_deep_stack(&mut self, profile: &mut Profile, record: &StackRecord<'_>) {
         let target = &self.probe.target;
         let stack = stack_of(target, &mut self.in_kernel, &mut self.code_names, profile, record);
-        self.off_cpu.absences.take_deep(record, stack);
+        self.off_cpu.intervals.take_deep(record, stack);
     }
 
     /// Since when the scheduler's programs watch it, if they do.
     pub fn watched_since(&self) -> Option<Timestamp> {
-        self.off_cpu.absences.since()
+        self.off_cpu.intervals.since()
     }
 
     /// For how much time a sample stands, if its thread is watched.
     pub(super) fn time_of_sample(&self, record: &StackRecord<'_>) -> Option<Nanos> {
-        self.off_cpu.absences.time_of_sample(record)
+        self.off_cpu.intervals.time_of_sample(record)
     }
 
     /// Takes note of a sample that stands for so much.
     pub(super) fn count_sample(&mut self, record: &StackRecord<'_>, time: Nanos) {
-        self.off_cpu.absences.count_sample(record.thread(), time, record.time());
+        self.off_cpu.intervals.count_sample(record.thread(), time, record.time());
     }
 
-    /// Records an absence that is over.
-    pub fn take_absence(&mut self, profile: &mut Profile, record: &AbsenceRecord<'_>) {
-        self.record_told(profile, |absences, owner, sink| absences.take(record, owner, sink));
+    /// Records an off-CPU interval that is over.
+    pub fn take_interval(&mut self, profile: &mut Profile, record: &OffCpuRecord<'_>) {
+        self.record_told(profile, |intervals, owner, sink| intervals.take(record, owner, sink));
     }
 
     /// Records what was not told by itself, if it is time to.
-    pub(super) fn settle_absences(&mut self, kernel: &mut Kernel, profile: &mut Profile, now: Timestamp) {
+    pub(super) fn settle_intervals(&mut self, kernel: &mut Kernel, profile: &mut Profile, now: Timestamp) {
         if now >= self.off_cpu.next_settle {
             self.off_cpu.next_settle = now + SETTLE_GAP;
-            self.settle_all_absences(kernel, profile, None);
+            self.settle_all_intervals(kernel, profile, None);
         }
     }
 
     /// Records what was not told by itself, up to now or to the `end` of the watch.
-    pub fn settle_all_absences(
+    pub fn settle_all_intervals(
         &mut self,
         kernel: &mut Kernel,
         profile: &mut Profile,
         end: Option<Timestamp>,
     ) {
         let Some(off_cpu) = &mut kernel.off_cpu else { return };
-        self.record_told(profile, |absences, owner, sink| absences.settle(off_cpu, end, owner, sink));
+        self.record_told(profile, |intervals, owner, sink| intervals.settle(off_cpu, end, owner, sink));
     }
 
-    /// Records the absences that `tell` hands to its sink.
+    /// Records the off-CPU intervals that `tell` hands to its sink.
     fn record_told(
         &mut self,
         profile: &mut Profile,
         tell: impl FnOnce(&mut Absences<Away>, Owner<'_>, &mut Sink<'_, Away>),
     ) {
         let mut found = Vec::new();
-        let OffCpuTimes { absences, gils, .. } = &mut self.off_cpu;
+        let OffCpuTimes { intervals, gils, .. } = &mut self.off_cpu;
         let (target, in_kernel, codes) = (&self.probe.target, &mut self.in_kernel, &mut self.code_names);
         let mut stack = |record: &StackRecord<'_>| stack_of(target, in_kernel, codes, profile, record);
         let owner = Owner { process: target.process(), gils };
-        let mut keep = |absence| found.push(absence);
-        tell(absences, owner, &mut Sink { stack: &mut stack, absence: &mut keep });
-        found.into_iter().for_each(|absence| self.record_absence(profile, &absence));
+        let mut keep = |interval| found.push(interval);
+        tell(intervals, owner, &mut Sink { stack: &mut stack, interval: &mut keep });
+        found.into_iter().for_each(|interval| self.record_interval(profile, &interval));
     }
 
     /// Notes what the watch cannot tell any more once it has ended.
-    pub fn prepare_end_of_absences(&mut self) {
+    pub fn prepare_end_of_intervals(&mut self) {
         self.off_cpu.next_settle = Timestamp::MAX;
-        self.off_cpu.absences.note_arrivals();
+        self.off_cpu.intervals.note_arrivals();
     }
 
     /// What the process leaves in the scheduler's programs.
-    pub(super) fn forget_absences(&mut self, kernel: &mut Kernel) {
+    pub(super) fn forget_intervals(&mut self, kernel: &mut Kernel) {
         if let Some(off_cpu) = &mut kernel.off_cpu {
-            self.off_cpu.absences.forget_all(off_cpu);
+            self.off_cpu.intervals.forget_all(off_cpu);
         }
     }
 
-    fn record_absence(&mut self, profile: &mut Profile, absence: &Absence<Away>) {
-        let Some(thread) = self.off_cpu.threads.get(&absence.thread).copied() else { return };
-        if self.options.gil_only && !absence.holds_gil {
+    fn record_interval(&mut self, profile: &mut Profile, interval: &Absence<Away>) {
+        let Some(thread) = self.off_cpu.threads.get(&interval.thread).copied() else { return };
+        if self.options.gil_only && !interval.holds_gil {
             return profile.ledger_mut().count_not_asked_for();
         }
-        if absence.state.is_running() {
-            return self.record_unsampled(profile, thread, absence);
+        if interval.state.is_running() {
+            return self.record_unsampled(profile, thread, interval);
         }
-        let below = match absence.stack {
+        let below = match interval.stack {
             Away::Taken(Some(stack)) => stack,
             Away::Taken(None) => return profile.ledger_mut().count_not_asked_for(),
             // For how long and for what it waited is known all the same.
@@ -236,18 +236,18 @@ impl ProcessSampler {
         };
         let reasons = &mut self.off_cpu.reasons;
         let reason =
-            *reasons.entry(absence.state).or_insert_with(|| profile.frame(&reason_mark(absence.state)));
+            *reasons.entry(interval.state).or_insert_with(|| profile.frame(&reason_mark(interval.state)));
         let stack = Some(profile.push(Some(below), reason));
-        let &Absence { at, state, holds_gil, duration: wall, since, .. } = absence;
+        let &Absence { at, state, holds_gil, duration: wall, since, .. } = interval;
         let sample = Sample { at, thread, stack, state, holds_gil, cpu: Nanos::ZERO, wall };
-        profile.record_as(sample, since, absence.stack.counted());
+        profile.record_as(sample, since, interval.stack.counted());
     }
 
     /// Records for how long a thread ran since its last sample.
-    fn record_unsampled(&mut self, profile: &mut Profile, thread: ThreadId, absence: &Absence<Away>) {
+    fn record_unsampled(&mut self, profile: &mut Profile, thread: ThreadId, interval: &Absence<Away>) {
         if self.off_cpu.takes_samples {
             let stack = Some(push_mark(profile, "running, not sampled".to_owned()));
-            let &Absence { at, state, duration, since, holds_gil, .. } = absence;
+            let &Absence { at, state, duration, since, holds_gil, .. } = interval;
             let sample = Sample { at, thread, stack, state, holds_gil, cpu: duration, wall: duration };
             profile.record_as(sample, since, Counted::Shown);
         }

@@ -1,13 +1,13 @@
 //! A copy of foreign memory that is made in rounds, by whoever reads it.
 //!
 //! To read something that hangs together by pointers while it stands still, without parsing it more often
-//! than needed and without a system call for each pointer: read it from a [`RoundCopy`], which has nothing
-//! at first, and takes note of what it lacks. [`RoundCopy::fetch`] gets all of that at once. After as many
+//! than needed and without a system call for each pointer: read it from a [`BatchedReader`], which has nothing
+//! at first, and takes note of what it lacks. [`BatchedReader::fetch`] gets all of that at once. After as many
 //! rounds as pointers are followed one after the other, everything is there, and what had been read can go
 //! on changing: reading the copy once more gives what it was.
 //!
 //! Where standing still is dear, most of it is done before: the rounds are made while everything moves, which shows
-//! what will be needed, and then [`RoundCopy::refresh`] reads all of that anew in one go.
+//! what will be needed, and then [`BatchedReader::refresh`] reads all of that anew in one go.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -43,7 +43,7 @@ struct Run {
 
 /// A copy of memory, filled in rounds.
 #[derive(Debug, Default)]
-pub struct RoundCopy {
+pub struct BatchedReader {
     /// The blocks that are there, by number, each with where it starts in `bytes`. Of those that cannot be
     /// read there is `None`.
     blocks: FxHashMap<u64, Option<usize>>,
@@ -55,10 +55,10 @@ pub struct RoundCopy {
     unreadable: usize,
 }
 
-impl RoundCopy {
+impl BatchedReader {
     /// A copy of nothing.
     pub fn new() -> Self {
-        RoundCopy::default()
+        BatchedReader::default()
     }
 
     /// Fetches what was asked for since the last time and is not there. Returns whether there was any: if
@@ -87,7 +87,7 @@ impl RoundCopy {
         Ok(!wanted.is_empty())
     }
 
-    /// Lays out everything that is there so that [`RoundCopy::refresh`] reads it in few pieces.
+    /// Lays out everything that is there so that [`BatchedReader::refresh`] reads it in few pieces.
     pub fn arrange(&mut self) {
         let mut numbers: Vec<u64> =
             self.blocks.iter().filter_map(|(number, place)| place.map(|_| *number)).collect();
@@ -172,7 +172,7 @@ fn address(number: u64) -> RemoteAddr {
     RemoteAddr::new(number.wrapping_mul(BLOCK_BYTES as u64))
 }
 
-impl ReadMemory for RoundCopy {
+impl ReadMemory for BatchedReader {
     fn read(&self, at: RemoteAddr, into: &mut [u8]) -> Result<(), ReadError> {
         let mut done = 0;
         let mut is_whole = true;
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_pointer_takes_two_rounds_and_then_the_memory_is_not_needed() {
-        let (memory, mut copy) = (memory(), RoundCopy::new());
+        let (memory, mut copy) = (memory(), BatchedReader::new());
         for _ in 0..2 {
             assert!(follow(&copy).is_err() && copy.missing() > 0);
             assert!(copy.fetch(&memory).unwrap());
@@ -245,10 +245,10 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_asked_for_once() {
-        let (memory, mut copy) = (memory(), RoundCopy::new());
+        let (memory, mut copy) = (memory(), BatchedReader::new());
         let mut buffers = [[0; 4]; 3];
         let places = [0x1000, 0x9000, 0x3000].map(RemoteAddr::new);
-        let mut ask = |copy: &RoundCopy| {
+        let mut ask = |copy: &BatchedReader| {
             let pairs = places.iter().zip(&mut buffers);
             let mut requests: Vec<_> =
                 pairs.map(|(at, into)| ReadRequest::new(*at, into.as_mut_slice())).collect();
@@ -263,7 +263,7 @@ mod tests {
 
     #[test]
     fn what_was_arranged_is_read_anew_in_one_go() {
-        let (memory, mut copy) = (memory(), RoundCopy::new());
+        let (memory, mut copy) = (memory(), BatchedReader::new());
         while follow(&copy).is_err() {
             assert!(copy.fetch(&memory).unwrap());
         }
@@ -287,7 +287,7 @@ mod tests {
     fn pieces_with_small_gaps_are_one() {
         let mut memory = Snapshot::new();
         memory.insert(RemoteAddr::new(0x1000), &[5; 16 * BLOCK_BYTES]);
-        let mut copy = RoundCopy::new();
+        let mut copy = BatchedReader::new();
         for block in [0, 3, 15] {
             let _ = copy.read(address(0x1000 / BLOCK_BYTES as u64 + block), &mut [0; 4]);
         }
@@ -303,7 +303,7 @@ mod tests {
 
     #[test]
     fn it_has_a_largest_size() {
-        let mut copy = RoundCopy::new();
+        let mut copy = BatchedReader::new();
         let mut much = vec![0; (MAX_BLOCKS + 9) * BLOCK_BYTES];
         assert!(copy.read(RemoteAddr::new(0), &mut much).is_err());
         assert_eq!(copy.missing.borrow().len(), MAX_BLOCKS);

@@ -15,9 +15,9 @@ const LOG_END: [&str; 3] = ["processed ", "verification time ", "stack depth "];
 
 /// An error with all that lies behind it.
 #[derive(Debug)]
-pub(crate) struct Causes<'a>(pub(crate) &'a dyn Error);
+pub(crate) struct ErrorChain<'a>(pub(crate) &'a dyn Error);
 
-impl fmt::Display for Causes<'_> {
+impl fmt::Display for ErrorChain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut told = String::new();
         let all = std::iter::successors(Some(self.0), |error| (*error).source()).take(MAX_CAUSES);
@@ -56,7 +56,7 @@ mod tests {
     fn a_map_that_cannot_be_made_says_why() {
         let io_error = io::Error::from_raw_os_error(libc::EMFILE);
         let error = EbpfError::MapError(MapError::CreateError { name: "ring".to_owned(), io_error });
-        let told = Causes(&error).to_string();
+        let told = ErrorChain(&error).to_string();
         assert!(told.contains("`ring`") && told.ends_with("Too many open files (os error 24)"), "{told}");
     }
 
