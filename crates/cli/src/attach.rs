@@ -9,7 +9,7 @@ use profiler_os::launch::CommandEnd;
 use profiler_os::signals::Signals;
 use profiler_os::{ProcView, Process, clock, permission, proc_view};
 use profiler_python::NotPython;
-use profiler_sampler::{AttachError, Beginning, SamplerKind, Search, Target};
+use profiler_sampler::{AttachError, LaunchTime, SamplerKind, Search, Target};
 
 use crate::command::RunningCommand;
 use crate::failure::{CONTAINER_ADVICE, Failure, SOURCES_OF_PAGES, own_command_line};
@@ -153,7 +153,7 @@ impl Failure {
 #[derive(Debug)]
 pub enum Awaited {
     /// It came up.
-    Python(Box<Target>, Beginning),
+    Python(Box<Target>, LaunchTime),
     /// The command ended first.
     Ended(CommandEnd),
     /// The user does not want to wait any longer.
@@ -181,7 +181,7 @@ pub fn await_python(
     let pid = command.launched().pid();
     let mut search = Search::new(pid);
     let started = command.started();
-    let mut beginning = Beginning { started, without_python: started, cpu_without_python: Nanos::ZERO };
+    let mut beginning = LaunchTime { started, without_python: started, cpu_without_python: Nanos::ZERO };
     let mut children = Children::default();
     loop {
         // Before the look: it may be up just after it.

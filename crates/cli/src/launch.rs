@@ -9,7 +9,7 @@ use profiler_os::clock;
 use profiler_os::launch::{CommandEnd, InvokingUser, Launched, Streams};
 use profiler_os::signals::Signals;
 use profiler_output::escaped_text;
-use profiler_sampler::Beginning;
+use profiler_sampler::LaunchTime;
 
 use crate::FAILED;
 use crate::attach::{Awaited, await_python};
@@ -64,7 +64,7 @@ pub fn source_of(
     if subprocesses {
         // The command need not become a Python itself.
         let started = command.started();
-        let beginning = Beginning { started, without_python: started, cpu_without_python: Nanos::ZERO };
+        let beginning = LaunchTime { started, without_python: started, cpu_without_python: Nanos::ZERO };
         let root = Source::root(command.launched().pid());
         return Ok(Ok(Source { beginning: Some(beginning), ..root }));
     }

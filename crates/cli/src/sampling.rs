@@ -2,7 +2,7 @@
 
 use profiler_model::{Nanos, Pid};
 use profiler_os::{BpfRestriction, KernelSymbolsError, Process, Restriction, first_event, limits};
-use profiler_sampler::{BpfError, Kernel, KernelNames, SamplerKind, SamplerOptions, Session};
+use profiler_sampler::{BpfError, BpfProgram, KernelNames, SamplerKind, SamplerOptions, Session};
 
 use crate::failure::Failure;
 use crate::flags::Mode;
@@ -26,7 +26,7 @@ pub struct Sampling {
     /// The options, with the sampler that was chosen.
     pub options: SamplerOptions,
     /// The in-kernel program, loaded, where it takes them.
-    kernel: Option<Kernel>,
+    kernel: Option<BpfProgram>,
     /// Why another one was not taken.
     instead: Option<String>,
 }
@@ -82,7 +82,7 @@ impl Sampling {
         }
     }
 
-    fn in_kernel(kernel: Kernel, options: SamplerOptions) -> Self {
+    fn in_kernel(kernel: BpfProgram, options: SamplerOptions) -> Self {
         let options = SamplerOptions { kind: SamplerKind::Bpf, ..options };
         Sampling { options, kernel: Some(kernel), instead: None }
     }
@@ -222,8 +222,8 @@ fn kernel_advice(error: &BpfError) -> Vec<&'static str> {
 ///
 /// # Errors
 /// When that is not possible.
-pub fn load(options: &SamplerOptions, wanted: Wanted) -> Result<Kernel, Obstacle> {
-    let start = |mut kernel: Kernel| {
+pub fn load(options: &SamplerOptions, wanted: Wanted) -> Result<BpfProgram, Obstacle> {
+    let start = |mut kernel: BpfProgram| {
         if wanted.mode != Mode::OffCpu {
             kernel.start(Nanos::from_nanos((1e9 / options.rate_hz) as u64))?;
         }
@@ -233,8 +233,8 @@ pub fn load(options: &SamplerOptions, wanted: Wanted) -> Result<Kernel, Obstacle
     // Each CPU takes some.
     limits::want_many_files();
     let loaded = match wanted.mode {
-        Mode::Cpu => Kernel::load(names),
-        Mode::Wall | Mode::Gil | Mode::OffCpu => Kernel::load_with_off_cpu(names, wanted.min_wait),
+        Mode::Cpu => BpfProgram::load(names),
+        Mode::Wall | Mode::Gil | Mode::OffCpu => BpfProgram::load_with_off_cpu(names, wanted.min_wait),
     };
     let loaded = loaded.and_then(start).map_err(obstacle)?;
     match wanted.of.is_none_or(|pid| loaded.knows(Process::new(pid))) {

@@ -2,7 +2,7 @@
 
 use profiler_model::Pid;
 use profiler_os::Process;
-use profiler_sampler::{AttachError, Beginning, SamplerOptions, Session, Target};
+use profiler_sampler::{AttachError, LaunchTime, SamplerOptions, Session, Target};
 
 use crate::attach::attach;
 use crate::failure::Failure;
@@ -14,7 +14,7 @@ pub struct Source {
     /// Its Python; the root of a tree need not have one.
     pub target: Option<Target>,
     /// How it began, where it was started to be sampled.
-    pub beginning: Option<Beginning>,
+    pub beginning: Option<LaunchTime>,
 }
 
 impl Source {

@@ -32,7 +32,7 @@ pub struct Target {
 
 /// What a process shares with the children that it forks: where its Python is.
 #[derive(Clone, Debug)]
-pub(crate) struct Heritage {
+pub(crate) struct ForkedRuntime {
     runtime: Arc<Runtime>,
     executable: Arc<str>,
 }
@@ -102,27 +102,27 @@ impl Target {
     }
 
     /// What its children will share with it until they run another program.
-    pub(crate) fn heritage(&self) -> Heritage {
-        Heritage { runtime: Arc::clone(&self.runtime), executable: Arc::clone(&self.executable) }
+    pub(crate) fn forked_runtime(&self) -> ForkedRuntime {
+        ForkedRuntime { runtime: Arc::clone(&self.runtime), executable: Arc::clone(&self.executable) }
     }
 
     /// Process `pid`, if it still has the Python of the process that forked it: it has the same executable, and
     /// interpreters and threads that belong together where that one has them.
-    pub(crate) fn inherit(heritage: &Heritage, pid: Pid) -> Option<Self> {
+    pub(crate) fn from_parent(forked_runtime: &ForkedRuntime, pid: Pid) -> Option<Self> {
         let process = Process::new(pid);
         let stat = process.stat().ok().filter(|_| process.is_alive())?;
         let executable = process.executable().ok()?;
-        if executable.to_str() != Some(&heritage.executable) {
+        if executable.to_str() != Some(&forked_runtime.executable) {
             return None;
         }
         let memory = ProcessMemory::new(pid);
-        let found = interpreters(&memory, &heritage.runtime).ok()?;
+        let found = interpreters(&memory, &forked_runtime.runtime).ok()?;
         let main = found.last()?;
-        if thread_states(&memory, &heritage.runtime.offsets, main).ok()?.is_empty() {
+        if thread_states(&memory, &forked_runtime.runtime.offsets, main).ok()?.is_empty() {
             return None;
         }
         let command_line = process.command_line().unwrap_or_default();
-        let Heritage { runtime, executable } = heritage.clone();
+        let ForkedRuntime { runtime, executable } = forked_runtime.clone();
         Some(Target { process, memory, runtime, executable, command_line, start_time: stat.start_time })
     }
 

@@ -1,200 +1,116 @@
-//! Copying the stacks of threads: what may happen while one of them is stopped.
-//!
-//! Nothing is parsed here: stacks are addresses. Whether they may be believed is for the sampler to prove.
+//! What every sampler delivers: stacks of some threads at one instant, proved or lost.
 
-use profiler_memory::{PageCopy, ReadError, ReadMemory};
-use profiler_model::{LossReason, Nanos};
-use profiler_python::{Callers, GilAddresses, Offsets, RawStack, STACK_PAGE_BYTES, ThreadState, WalkError};
+use profiler_memory::ReadError;
+use profiler_model::{LossReason, Nanos, RemoteAddr};
+use profiler_python::{MAX_FRAMES, RawStack};
 
 use crate::Target;
-use crate::codes::{Capture, KnownCodes};
-use crate::forecast::PageForecast;
-use crate::gil::{self, GilSpan, GilState};
-use crate::instant::Instant;
-use crate::objects::{ObjectCopy, ObjectsAhead, ObjectsWanted, copy_objects, look_ahead};
-use crate::roster::Roster;
+use crate::codes::CodeEvidence;
+use crate::objects::ObjectCopy;
+use crate::stack_reader::StackReader;
+use crate::stop_bound::StopBound;
+use crate::thread_table::ThreadTable;
 
-/// Copies stacks, predicting from one instant to the next which pages they lie in.
+/// The most threads that are captured at one instant, and so during one stop: what is left is captured at
+/// another one. More stacks than that take longer than a millisecond, and a process may have ten thousand
+/// threads, each of which is new at the first look.
+pub const MAX_THREADS_AT_ONCE: usize = 256;
+
+/// After so many frames no further thread is captured at the same instant: four of the deepest stacks.
+const MAX_FRAMES_AT_ONCE: usize = 4 * MAX_FRAMES;
+
+/// What was captured of some threads at one instant, and what it took.
 #[derive(Debug, Default)]
-pub struct StackReader {
-    pages: PageCopy,
-    forecast: PageForecast,
-    callers: Callers,
-    thread_state: Vec<u8>,
-    /// How many frames the last stack had: the next one has as many, more or less.
-    depth: usize,
-    /// What is known of code objects, so that they need not be looked at.
-    pub codes: KnownCodes,
-    /// Which objects are copied with the stacks.
-    pub objects: ObjectsWanted,
-    /// How long a thread may be stopped; `None` for as long as it takes.
-    pub longest_stop: Option<Nanos>,
-    /// Where these were a moment ago, of threads that will probably be captured together.
-    pub ahead: Vec<ObjectsAhead>,
+pub struct Capture {
+    /// The stacks, each with its thread's index in the thread table.
+    pub stacks: Vec<(usize, Result<RawStack, LossReason>)>,
+    /// What identifies the code objects of these stacks.
+    pub capture: CodeEvidence,
+    /// The thread state that held the GIL at the instant.
+    pub holder: Option<RemoteAddr>,
+    /// The objects that the stacks lead to, where they are wanted.
+    pub objects: Option<ObjectCopy>,
+    /// How long each stop lasted.
+    pub stops: Vec<Nanos>,
+    /// The thread that needed no stop because it waited for a CPU.
+    pub queued: Option<Runnable>,
 }
 
-impl StackReader {
-    /// A reader without predictions.
-    pub fn new() -> Self {
-        let pages = PageCopy::with_page_bytes(STACK_PAGE_BYTES);
-        StackReader { pages, ..StackReader::default() }
+/// A thread that waits for a CPU.
+#[derive(Clone, Copy, Debug)]
+pub struct Runnable {
+    /// The thread, as an index into the thread table.
+    pub thread: usize,
+    /// What its exact clock said all the time.
+    pub clock: Nanos,
+}
+
+impl Capture {
+    /// An instant at which nothing was got of the threads `wanted`.
+    pub fn lost(wanted: &[usize], reason: LossReason) -> Self {
+        Capture { stacks: wanted.iter().map(|index| (*index, Err(reason))).collect(), ..Capture::default() }
     }
 
-    /// Begins a new instant: forgets what was copied and fetches what will probably be needed.
-    ///
-    /// # Errors
-    /// When nothing of the process can be read any more.
-    pub fn begin(&mut self, memory: &impl ReadMemory) -> Result<(), ReadError> {
-        self.codes.begin(None);
-        self.pages.refill(memory, self.forecast.pages())
+    /// The stacks that were read.
+    pub fn read(&self) -> impl Iterator<Item = &RawStack> {
+        self.stacks.iter().filter_map(|(_, stack)| stack.as_ref().ok())
     }
 
-    /// The same, reading the state of `gil` first.
-    ///
-    /// # Errors
-    /// When it cannot be read, or nothing of the process can.
-    pub fn begin_with_gil(
-        &mut self,
-        memory: &impl ReadMemory,
-        gil: &GilAddresses,
-    ) -> Result<GilState, ReadError> {
-        match GilSpan::of(gil) {
-            Some(mut span) => {
-                self.pages.refill_after(memory, span.requests(gil), self.forecast.pages())?;
-                let state = span.state(gil);
-                self.codes.begin(state.code_count);
-                Ok(state)
-            }
-            None => {
-                let state = gil::read(memory, gil)?;
-                self.begin(memory)?;
-                Ok(state)
+    /// Marks all stacks as lost that were read, and those that could not be: there was no time to copy all that they need.
+    fn lose_cut(&mut self) {
+        for (_, stack) in &mut self.stacks {
+            if matches!(stack, Ok(_) | Err(LossReason::Unreadable)) {
+                *stack = Err(LossReason::StopTooLong);
             }
         }
     }
 
-    /// Begins another look at what was touched before, for comparison.
-    ///
-    /// # Errors
-    /// When nothing of the process can be read any more.
-    pub fn begin_again(&mut self, memory: &impl ReadMemory) -> Result<(), ReadError> {
-        let touched = self.pages.read_pages();
-        self.pages.refill(memory, &touched)
+    /// The threads whose stacks were lost for want of time.
+    pub fn cut(&self) -> impl Iterator<Item = usize> {
+        let is_cut = |(_, stack): &&(usize, Result<_, _>)| matches!(stack, Err(LossReason::StopTooLong));
+        self.stacks.iter().filter(is_cut).map(|(index, _)| *index)
     }
 
-    /// Copies the stack of `thread`.
-    pub fn stack(
-        &mut self,
-        memory: &impl ReadMemory,
-        offsets: &Offsets,
-        thread: &ThreadState,
-    ) -> Result<RawStack, LossReason> {
-        let mut copy = std::mem::take(&mut self.thread_state);
-        copy.resize(offsets.thread.size as usize, 0);
-        let stack = self.stack_of(memory, offsets, thread, &mut copy);
-        self.thread_state = copy;
-        stack
-    }
-
-    fn stack_of(
-        &mut self,
-        memory: &impl ReadMemory,
-        offsets: &Offsets,
-        thread: &ThreadState,
-        copy: &mut [u8],
-    ) -> Result<RawStack, LossReason> {
-        self.pages.read(memory, thread.address, copy).map_err(loss)?;
-        if ThreadState::from_copy(thread.address, copy, offsets).as_ref() != Some(thread) {
-            return Err(LossReason::ThreadEnded);
-        }
-        let mut stack = RawStack::with_room_for(self.depth);
-        match stack.walk(memory, &mut self.pages, &self.callers, offsets, copy) {
-            Ok(()) => {
-                self.depth = stack.frames.len();
-                Ok(stack)
-            }
-            Err(WalkError::Read(error)) => Err(loss(error)),
-            Err(WalkError::Circle | WalkError::BadPointer(_) | WalkError::Unrooted) => {
-                Err(LossReason::Invalid)
+    /// Marks the stacks as lost whose thread has no proof.
+    pub fn lose_unproved(&mut self, proof: impl Fn(usize) -> Result<(), LossReason>) {
+        for (thread, stack) in &mut self.stacks {
+            if stack.is_ok()
+                && let Err(reason) = proof(*thread)
+            {
+                *stack = Err(reason);
             }
         }
-    }
-
-    /// Looks at the stacks of the threads `wanted` and at the objects that are to be copied with them, while they
-    /// move: what is seen may be wrong, but tells where to look when they stand still. Returns the stacks with what names
-    /// their code objects, if none of these changed meanwhile: stacks that may have never existed, of code that is there.
-    ///
-    /// # Errors
-    /// When nothing of the process can be read any more.
-    pub fn look_ahead(
-        &mut self,
-        target: &Target,
-        roster: &Roster,
-        wanted: &[usize],
-    ) -> Result<Option<CodeAhead>, ReadError> {
-        let (memory, offsets) = (target.memory(), target.offsets());
-        self.begin(memory)?;
-        let threads = wanted.iter().map(|index| &roster.threads[*index].python);
-        let stacks: Vec<RawStack> =
-            threads.filter_map(|thread| self.stack(memory, offsets, thread).ok()).collect();
-        self.learn(stacks.iter());
-        let capture = Capture::of_stacks(memory, offsets, stacks.iter(), &mut self.codes)?;
-        let is_unchanged = capture.is_unchanged(memory, offsets)?;
-        let code = is_unchanged.then(|| CodeAhead { capture, stacks: stacks.clone() });
-        if self.objects.is_any() {
-            self.ahead.push(look_ahead(target, roster, self.objects, wanted, stacks)?);
-        }
-        Ok(code)
-    }
-
-    /// Copies the objects of the stacks of `instant`.
-    ///
-    /// # Errors
-    /// When nothing of the process can be read any more.
-    pub fn copy_objects(
-        &mut self,
-        target: &Target,
-        roster: &Roster,
-        instant: &Instant,
-        is_stopped: bool,
-    ) -> Result<ObjectCopy, ReadError> {
-        let in_common = self.ahead.iter().map(|ahead| ahead.threads_in_common(roster, instant));
-        let best = in_common.enumerate().max_by_key(|(_, count)| *count).filter(|(_, count)| *count > 0);
-        let ahead = best.map(|(index, _)| self.ahead.swap_remove(index)).unwrap_or_default();
-        copy_objects(target, roster, self.objects, instant, ahead, is_stopped)
-    }
-
-    /// Uses the objects of an instant that was of no use to find them the next time.
-    pub fn try_again(&mut self, roster: &Roster, instant: &mut Instant) {
-        if let Some(copy) = instant.objects.take() {
-            self.ahead.push(ObjectsAhead::again(copy, roster, instant));
-        }
-    }
-
-    /// Learns from this instant what the next one will need. Happens when nothing is stopped any more.
-    pub fn learn<'a>(&mut self, stacks: impl Iterator<Item = &'a RawStack>) {
-        stacks.for_each(|stack| self.callers.learn(stack));
-        self.forecast.learn(self.pages.read_pages().into_iter());
     }
 }
 
-/// Code objects that were met before an instant, so that their names need not be copied at it.
-#[derive(Debug)]
-pub struct CodeAhead {
-    /// What names them.
-    pub capture: Capture,
-    /// Where they were met.
-    pub stacks: Vec<RawStack>,
-}
-
-/// The loss that follows from a failed read.
-pub fn loss(error: ReadError) -> LossReason {
-    match error {
-        ReadError::ProcessEnded => LossReason::ProcessEnded,
-        ReadError::BrokenList(_) => LossReason::ListsUnreadable,
-        ReadError::NoAnswer => LossReason::NoAnswer,
-        ReadError::Unmapped(_) | ReadError::NotPermitted | ReadError::TooLong { .. } => {
-            LossReason::Unreadable
+/// Copies the first of the wanted stacks, as many as one instant may take, and what has to be looked at now of
+/// their code objects, with a reader that has begun a new instant. What cannot be copied within `bound` is lost.
+pub fn read_stacks(
+    target: &Target,
+    thread_table: &ThreadTable,
+    wanted: &[usize],
+    reader: &mut StackReader,
+    bound: &StopBound,
+) -> Result<Capture, ReadError> {
+    let (memory, offsets) = (&bound.memory(target.memory()), target.offsets());
+    let (mut stacks, mut frames) = (Vec::new(), 0);
+    for index in wanted.iter().take(MAX_THREADS_AT_ONCE) {
+        if frames >= MAX_FRAMES_AT_ONCE || (!stacks.is_empty() && !bound.has_time_for_more()) {
+            break;
         }
+        let stack = reader.stack(memory, offsets, &thread_table.threads[*index].python);
+        frames += stack.as_ref().map_or(0, |stack: &RawStack| stack.frames.len());
+        stacks.push((*index, stack));
     }
+    let capture = CodeEvidence::of_stacks(
+        memory,
+        offsets,
+        stacks.iter().filter_map(|(_, stack)| stack.as_ref().ok()),
+        &mut reader.codes,
+    )?;
+    let mut instant = Capture { stacks, capture, ..Capture::default() };
+    if bound.has_cut() {
+        instant.lose_cut();
+    }
+    Ok(instant)
 }

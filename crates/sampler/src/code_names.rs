@@ -9,7 +9,7 @@ use profiler_python::{CodeError, CodeHead, RawFrame, RawStack};
 use profiler_stack::{Describe, Resolver};
 
 use crate::Target;
-use crate::codes::{Capture, Identity};
+use crate::codes::{CodeEvidence, Identity};
 use crate::short_file::ShortFiles;
 
 /// Gives frames their names, each an `Id` that the caller chooses.
@@ -38,7 +38,7 @@ impl<Id: Copy> CodeNames<Id> {
     pub fn root_first(
         &mut self,
         target: &Target,
-        capture: &Capture,
+        capture: &CodeEvidence,
         stack: &RawStack,
         intern: &mut dyn FnMut(&Frame) -> Id,
     ) -> Result<Vec<Id>, LossReason> {
@@ -53,7 +53,7 @@ impl<Id: Copy> CodeNames<Id> {
     pub fn each_root_first(
         &mut self,
         target: &Target,
-        capture: &Capture,
+        capture: &CodeEvidence,
         stack: &RawStack,
         intern: &mut dyn FnMut(&Frame) -> Id,
     ) -> Result<Vec<Option<Id>>, LossReason> {
@@ -123,7 +123,7 @@ impl<Id: Copy> CodeNames<Id> {
     fn head(
         &mut self,
         target: &Target,
-        capture: &Capture,
+        capture: &CodeEvidence,
         code: RemoteAddr,
         identity: Identity,
     ) -> Result<CodeHead, LossReason> {

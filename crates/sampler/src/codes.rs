@@ -22,7 +22,7 @@ use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 
 /// What identifies the code objects of some stacks of one instant.
 #[derive(Debug, Default)]
-pub struct Capture {
+pub struct CodeEvidence {
     /// Taken while the stacks stood still.
     at_instant: CodeHeads,
     /// The code objects that are left for afterwards.
@@ -41,7 +41,7 @@ pub struct Capture {
 /// What identifies a code object, and how far that can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Identity {
-    /// These bytes stood there at the instant, and what they point to is in [`Capture::names`].
+    /// These bytes stood there at the instant, and what they point to is in [`CodeEvidence::names`].
     FirstSeen(CodeHead),
     /// These bytes stood there at the instant.
     AtInstant(CodeHead),
@@ -52,7 +52,7 @@ pub enum Identity {
     Unreplaced,
 }
 
-impl Capture {
+impl CodeEvidence {
     /// Copies what identifies the code objects of these stacks, as far as that cannot wait, and the names of
     /// those that are not known yet.
     ///
@@ -64,7 +64,7 @@ impl Capture {
         stacks: impl Iterator<Item = &'a RawStack> + Clone,
         known: &mut KnownCodes,
     ) -> Result<Self, ReadError> {
-        let mut capture = Capture { code_count: known.code_count, ..Capture::default() };
+        let mut capture = CodeEvidence { code_count: known.code_count, ..CodeEvidence::default() };
         let most = stacks.clone().map(|stack| stack.frames.len()).sum();
         if known.unreplaced.is_empty() {
             capture.left.reserve(most)
@@ -111,7 +111,7 @@ impl Capture {
     /// # Errors
     /// When nothing of the process can be read any more.
     pub fn complete<'a>(
-        captures: impl Iterator<Item = &'a mut Capture>,
+        captures: impl Iterator<Item = &'a mut CodeEvidence>,
         memory: &impl ReadMemory,
         offsets: &Offsets,
     ) -> Result<(), ReadError> {
@@ -258,7 +258,7 @@ impl KnownCodes {
 
     /// Learns that the code objects of a stack have the names of this capture, which may have been taken a few instants ago.
     /// `are_numbered` says whether the numbers that CPython gives them can be relied on.
-    pub fn learn(&mut self, offsets: &Offsets, capture: &Capture, stack: &RawStack, are_numbered: bool) {
+    pub fn learn(&mut self, offsets: &Offsets, capture: &CodeEvidence, stack: &RawStack, are_numbered: bool) {
         if capture.at_instant.codes.is_empty() && capture.left.is_empty() {
             return;
         }
@@ -279,7 +279,7 @@ impl KnownCodes {
     }
 
     /// Forgets the code objects of a stack, of which one turned out to have no certain name.
-    pub fn forget(&mut self, capture: &Capture, stack: &RawStack) {
+    pub fn forget(&mut self, capture: &CodeEvidence, stack: &RawStack) {
         if self.restless.len() > MAX_CODE_OBJECTS {
             self.restless.clear();
         }
@@ -319,9 +319,9 @@ mod tests {
         stack
     }
 
-    fn capture(memory: &Snapshot, offsets: &Offsets, known: &mut KnownCodes) -> Capture {
-        let mut capture = Capture::of_stacks(memory, offsets, [&stack()].into_iter(), known).unwrap();
-        Capture::complete([&mut capture].into_iter(), memory, offsets).unwrap();
+    fn capture(memory: &Snapshot, offsets: &Offsets, known: &mut KnownCodes) -> CodeEvidence {
+        let mut capture = CodeEvidence::of_stacks(memory, offsets, [&stack()].into_iter(), known).unwrap();
+        CodeEvidence::complete([&mut capture].into_iter(), memory, offsets).unwrap();
         capture
     }
 

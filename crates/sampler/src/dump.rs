@@ -6,17 +6,17 @@ use profiler_os::{clock, priority};
 use profiler_profile::{FrameDetails, ProcessDump, Stops, Tasks, ThreadDump, Variables};
 use profiler_python::{RawStack, ReprLimits};
 
-use crate::capture::CodeAhead;
+use crate::capture::Capture;
 use crate::code_names::CodeNames;
-use crate::codes::Capture;
-use crate::instant::Instant;
+use crate::codes::CodeEvidence;
 use crate::names;
 use crate::objects::{ObjectCopy, ObjectsWanted, stack_variables};
 use crate::other_pythons::other_pythons;
 use crate::probe::{GilGroup, Probe};
-use crate::roster::Thread;
 use crate::sources::Sources;
+use crate::stack_reader::CodeAhead;
 use crate::tasks::{TaskReader, task_dumps};
+use crate::thread_table::Thread;
 use crate::{SamplerKind, Target};
 
 /// How often threads whose stack was lost are looked at again.
@@ -59,7 +59,7 @@ pub fn dump(target: Target, options: DumpOptions) -> Result<ProcessDump, ReadErr
         }
     }
     look.probe.release_all();
-    let names = names::names(&look.probe.target, &look.probe.roster);
+    let names = names::names(&look.probe.target, &look.probe.thread_table);
     for thread in &mut threads {
         thread.name = names.get(&thread.pthread_id).cloned();
     }
@@ -151,10 +151,10 @@ impl Look {
         let mut dumps: Vec<(usize, ThreadDump)> = Vec::new();
         self.tasks = Tasks::None;
         self.lacks_objects = false;
-        for group in GilGroup::all(&self.probe.roster) {
-            let mut wanted = group.running_first(&self.probe.roster);
+        for group in GilGroup::all(&self.probe.thread_table) {
+            let mut wanted = group.running_first(&self.probe.thread_table);
             // What is in no list runs no Python.
-            wanted.retain(|index| self.probe.roster.threads[*index].is_listed);
+            wanted.retain(|index| self.probe.thread_table.threads[*index].is_listed);
             priority::want_promptness();
             let instants = self.probe.capture(group.gil.as_ref(), &wanted);
             priority::want_no_promptness();
@@ -169,7 +169,7 @@ impl Look {
             }
         }
         dumps.sort_by_key(|(index, _)| std::cmp::Reverse(*index));
-        let unplaced = self.probe.roster.unplaced.iter().map(|python| self.unplaced(python));
+        let unplaced = self.probe.thread_table.unplaced.iter().map(|python| self.unplaced(python));
         Ok(dumps.into_iter().map(|(_, dump)| dump).chain(unplaced).collect())
     }
 
@@ -185,7 +185,7 @@ impl Look {
 
     /// A thread state whose kernel thread is not known, so that nothing proves its stack.
     fn unplaced(&self, python: &profiler_python::ThreadState) -> ThreadDump {
-        let interpreters = &self.probe.roster.interpreters;
+        let interpreters = &self.probe.thread_table.interpreters;
         let its = interpreters.iter().find(|interpreter| interpreter.address == python.interpreter);
         ThreadDump {
             pthread_id: python.pthread_id,
@@ -204,14 +204,14 @@ impl Look {
         }
     }
 
-    fn add(&mut self, group: &GilGroup, instant: Instant, dumps: &mut Vec<(usize, ThreadDump)>) {
+    fn add(&mut self, group: &GilGroup, instant: Capture, dumps: &mut Vec<(usize, ThreadDump)>) {
         let holder = instant.holder;
         for (index, stack) in instant.stacks {
             let (resolved, truncated) = match &stack {
                 Ok(raw) => (self.frames(raw, &instant.capture, instant.objects.as_ref()), raw.truncated),
                 Err(reason) => (Err(*reason), false),
             };
-            let thread = &self.probe.roster.threads[index];
+            let thread = &self.probe.thread_table.threads[index];
             let holds_gil = holder == Some(thread.python.address);
             let (lost, (frames, details)) = match resolved {
                 Ok(frames) => (None, frames),
@@ -231,7 +231,7 @@ impl Look {
                     holds_gil,
                     gc: holds_gil && self.is_collecting(thread),
                     is_main: thread.tid.as_u32() == self.probe.target.pid().as_u32(),
-                    interpreter: self.probe.roster.interpreters[thread.interpreter].id,
+                    interpreter: self.probe.thread_table.interpreters[thread.interpreter].id,
                     frames,
                     truncated,
                     lost,
@@ -247,7 +247,7 @@ impl Look {
     fn frames(
         &mut self,
         raw: &RawStack,
-        capture: &Capture,
+        capture: &CodeEvidence,
         objects: Option<&ObjectCopy>,
     ) -> Result<(Vec<Frame>, Vec<FrameDetails>), LossReason> {
         let target = &self.probe.target;
@@ -314,7 +314,7 @@ impl Look {
 
     fn is_collecting(&self, thread: &Thread) -> bool {
         use profiler_memory::ReadMemory;
-        let flag = self.probe.roster.interpreters[thread.interpreter].gc_collecting;
+        let flag = self.probe.thread_table.interpreters[thread.interpreter].gc_collecting;
         flag.is_some_and(|at| self.probe.target.memory().scalar::<i32>(at).is_ok_and(|value| value != 0))
     }
 }

@@ -11,7 +11,7 @@ use profiler_python::{Evidence, whereabouts};
 use crate::attach::MappedModules;
 use crate::names::names;
 use crate::other_pythons::other_pythons;
-use crate::roster::Roster;
+use crate::thread_table::ThreadTable;
 use crate::{Target, probe::GilGroup};
 
 /// What was seen of a Python.
@@ -75,9 +75,9 @@ pub struct ExaminedThread {
 /// # Errors
 /// When its lists cannot be read: it has ended, or is just changing them.
 pub fn examine(target: &Target) -> Result<Examination, ReadError> {
-    let mut roster = Roster::default();
-    roster.refresh(target.process(), target.memory(), target.runtime(), clock::now())?;
-    let gils: Vec<_> = roster.interpreters.iter().filter_map(|interpreter| interpreter.gil).collect();
+    let mut thread_table = ThreadTable::default();
+    thread_table.refresh(target.process(), target.memory(), target.runtime(), clock::now())?;
+    let gils: Vec<_> = thread_table.interpreters.iter().filter_map(|interpreter| interpreter.gil).collect();
     let distinct = gils.iter().enumerate().filter(|(index, gil)| !gils[..*index].contains(gil)).count();
     let free_threaded = target.offsets().free_threaded;
     Ok(Examination {
@@ -88,8 +88,8 @@ pub fn examine(target: &Target) -> Result<Examination, ReadError> {
             0 => Gils::NotFound,
             count => Gils::Known(count),
         },
-        interpreters: roster.interpreters.iter().map(|interpreter| interpreter.id).collect(),
-        threads: threads(target, &roster),
+        interpreters: thread_table.interpreters.iter().map(|interpreter| interpreter.id).collect(),
+        threads: threads(target, &thread_table),
         other_pythons: other_pythons(target),
     })
 }
@@ -108,13 +108,13 @@ fn location(target: &Target) -> Option<Location> {
 }
 
 /// All threads, the oldest first.
-fn threads(target: &Target, roster: &Roster) -> Vec<ExaminedThread> {
-    let names = names(target, roster);
+fn threads(target: &Target, thread_table: &ThreadTable) -> Vec<ExaminedThread> {
+    let names = names(target, thread_table);
     let mut threads = Vec::new();
-    for group in GilGroup::all(roster) {
-        let holder = group.gil.as_ref().and_then(|gil| roster.gil_state(gil)?.holder());
+    for group in GilGroup::all(thread_table) {
+        let holder = group.gil.as_ref().and_then(|gil| thread_table.gil_state(gil)?.holder());
         for index in group.threads {
-            let thread = &roster.threads[index];
+            let thread = &thread_table.threads[index];
             if !thread.is_listed {
                 continue;
             }
@@ -126,7 +126,7 @@ fn threads(target: &Target, roster: &Roster) -> Vec<ExaminedThread> {
             let examined = ExaminedThread {
                 tid: thread.tid,
                 name: names.get(&thread.python.pthread_id).cloned(),
-                interpreter: roster.interpreters[thread.interpreter].id,
+                interpreter: thread_table.interpreters[thread.interpreter].id,
                 state: if waits_for_gil { ThreadState::WaitingForGil } else { activity.thread_state() },
                 holds_gil: holder == Some(thread.python.address),
             };

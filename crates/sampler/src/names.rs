@@ -7,7 +7,7 @@ use profiler_profile::Profile;
 use profiler_python::thread_names_of;
 
 use crate::Target;
-use crate::roster::{Roster, Thread};
+use crate::thread_table::{Thread, ThreadTable};
 
 /// Names are looked up at most so often: a thread gets its name in `threading` a moment after it starts,
 /// and may be renamed, but walking Python's dictionaries for every sample would cost more than the samples.
@@ -38,39 +38,45 @@ impl ThreadNames {
         self.looks = LOOKS;
     }
 
-    /// Names the threads of the roster that are in the profile, if it is time to.
-    pub fn update(&mut self, target: &Target, roster: &Roster, profile: &mut Profile, now: Timestamp) {
+    /// Names the threads of the thread table that are in the profile, if it is time to.
+    pub fn update(
+        &mut self,
+        target: &Target,
+        thread_table: &ThreadTable,
+        profile: &mut Profile,
+        now: Timestamp,
+    ) {
         if self.looks == 0 || now < self.next {
             return;
         }
         let is_first = self.looks == LOOKS;
         self.looks -= 1;
         self.next = now + if is_first { SECOND_LOOK } else { LOOKUP_GAP };
-        let only_nameless = !is_first && roster.threads.len() > MANY;
-        name_threads(target, roster, profile, only_nameless);
+        let only_nameless = !is_first && thread_table.threads.len() > MANY;
+        name_threads(target, thread_table, profile, only_nameless);
     }
 
     /// Names those that came into the profile after the last look: there will be no other.
-    pub fn complete(&self, target: &Target, roster: &Roster, profile: &mut Profile) {
-        let mut sampled = roster.threads.iter().filter_map(|thread| thread.id);
+    pub fn complete(&self, target: &Target, thread_table: &ThreadTable, profile: &mut Profile) {
+        let mut sampled = thread_table.threads.iter().filter_map(|thread| thread.id);
         if sampled.any(|id| profile.thread_of(id).name.is_none()) {
-            name_threads(target, roster, profile, true);
+            name_threads(target, thread_table, profile, true);
         }
     }
 }
 
-fn name_threads(target: &Target, roster: &Roster, profile: &mut Profile, only_nameless: bool) {
+fn name_threads(target: &Target, thread_table: &ThreadTable, profile: &mut Profile, only_nameless: bool) {
     let is_wanted = |thread: &&Thread| {
         let has_name = |id| profile.thread_of(id).name.is_some();
         thread.id.is_some_and(|id| !only_nameless || !has_name(id))
     };
     let wanted: HashSet<u64> =
-        roster.threads.iter().filter(is_wanted).map(|thread| thread.python.pthread_id).collect();
+        thread_table.threads.iter().filter(is_wanted).map(|thread| thread.python.pthread_id).collect();
     if wanted.is_empty() {
         return;
     }
-    let names = names_of(target, roster, &|thread| wanted.contains(&thread));
-    for thread in &roster.threads {
+    let names = names_of(target, thread_table, &|thread| wanted.contains(&thread));
+    for thread in &thread_table.threads {
         if let (Some(id), Some(name)) = (thread.id, names.get(&thread.python.pthread_id)) {
             profile.name_thread(id, name.as_str());
         }
@@ -79,13 +85,17 @@ fn name_threads(target: &Target, roster: &Roster, profile: &mut Profile, only_na
 
 /// The names of all threads, by `pthread_self()`. A dictionary that changes while it is read may lack some;
 /// they come with the next look.
-pub fn names(target: &Target, roster: &Roster) -> HashMap<u64, String> {
-    names_of(target, roster, &|_| true)
+pub fn names(target: &Target, thread_table: &ThreadTable) -> HashMap<u64, String> {
+    names_of(target, thread_table, &|_| true)
 }
 
-fn names_of(target: &Target, roster: &Roster, wanted: &dyn Fn(u64) -> bool) -> HashMap<u64, String> {
+fn names_of(
+    target: &Target,
+    thread_table: &ThreadTable,
+    wanted: &dyn Fn(u64) -> bool,
+) -> HashMap<u64, String> {
     let mut all = HashMap::new();
-    for interpreter in &roster.interpreters {
+    for interpreter in &thread_table.interpreters {
         let names = thread_names_of(target.memory(), target.offsets(), interpreter.address, wanted);
         all.extend(names.into_iter().flatten());
     }

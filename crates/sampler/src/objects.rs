@@ -11,16 +11,16 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use profiler_memory::{ReadError, ReadMemory, BatchedReader};
+use profiler_memory::{BatchedReader, ReadError, ReadMemory};
 use profiler_model::{LossReason, Nanos, RemoteAddr, Timestamp, Variable};
 use profiler_os::clock;
 use profiler_python::{AsyncioOffsets, GilAddresses, RawFrame, RawStack, ReprLimits, Values, variables};
 
 use crate::Target;
+use crate::capture::Capture;
 use crate::gil::{self, GilState};
-use crate::instant::Instant;
-use crate::roster::Roster;
 use crate::tasks::{TaskList, TaskReader, task_lists};
+use crate::thread_table::ThreadTable;
 
 /// The most rounds. A value takes some four, and three for each container that it is in.
 const MAX_ROUNDS: usize = 24;
@@ -85,23 +85,23 @@ pub struct ObjectsAhead {
 
 impl ObjectsAhead {
     /// What a copy that was of no use still is good for.
-    pub fn again(copy: ObjectCopy, roster: &Roster, instant: &Instant) -> Self {
+    pub fn again(copy: ObjectCopy, thread_table: &ThreadTable, instant: &Capture) -> Self {
         let mut memory = copy.memory;
         memory.arrange();
         let tasks = copy.tasks.iter().flat_map(TaskList::addresses).collect();
-        let threads = instant.stacks.iter().map(|(index, _)| address_of(roster, *index)).collect();
+        let threads = instant.stacks.iter().map(|(index, _)| address_of(thread_table, *index)).collect();
         ObjectsAhead { memory, threads, stacks: instant.read().cloned().collect(), tasks }
     }
 
     /// How many of its threads are of this instant.
-    pub fn threads_in_common(&self, roster: &Roster, instant: &Instant) -> usize {
-        let is_common = |index| self.threads.contains(&address_of(roster, index));
+    pub fn threads_in_common(&self, thread_table: &ThreadTable, instant: &Capture) -> usize {
+        let is_common = |index| self.threads.contains(&address_of(thread_table, index));
         instant.stacks.iter().filter(|(index, _)| is_common(*index)).count()
     }
 }
 
-fn address_of(roster: &Roster, index: usize) -> RemoteAddr {
-    roster.threads[index].python.address
+fn address_of(thread_table: &ThreadTable, index: usize) -> RemoteAddr {
+    thread_table.threads[index].python.address
 }
 
 /// Looks up the objects that `stacks` lead to, and the tasks of the threads `wanted`, while everything moves.
@@ -110,20 +110,20 @@ fn address_of(roster: &Roster, index: usize) -> RemoteAddr {
 /// When nothing of the process can be read any more.
 pub fn look_ahead(
     target: &Target,
-    roster: &Roster,
+    thread_table: &ThreadTable,
     objects: ObjectsWanted,
     wanted: &[usize],
     stacks: Vec<RawStack>,
 ) -> Result<ObjectsAhead, ReadError> {
-    let threads = wanted.iter().map(|index| address_of(roster, *index)).collect();
+    let threads = wanted.iter().map(|index| address_of(thread_table, *index)).collect();
     let mut ahead = ObjectsAhead { threads, ..ObjectsAhead::default() };
     if let Some(asyncio) = &objects.tasks {
-        let lists = task_lists(target.memory(), roster, wanted, asyncio);
+        let lists = task_lists(target.memory(), thread_table, wanted, asyncio);
         let tasks: Vec<RemoteAddr> = lists.iter().flat_map(TaskList::addresses).collect();
         look_for_tasks(target, &mut ahead.memory, asyncio, tasks.clone(), None)?;
         // With the list itself, which passes through them.
         for _ in 0..MAX_TASK_ROUNDS {
-            let _ = task_lists(&ahead.memory, roster, wanted, asyncio);
+            let _ = task_lists(&ahead.memory, thread_table, wanted, asyncio);
             tasks.iter().for_each(|task| asyncio.ask_for_node(&ahead.memory, *task));
             if !ahead.memory.fetch(target.memory())? {
                 break;
@@ -150,9 +150,9 @@ pub fn look_ahead(
 /// When nothing of the process can be read any more.
 pub fn copy_objects(
     target: &Target,
-    roster: &Roster,
+    thread_table: &ThreadTable,
     objects: ObjectsWanted,
-    instant: &Instant,
+    instant: &Capture,
     ahead: ObjectsAhead,
     is_stopped: bool,
 ) -> Result<ObjectCopy, ReadError> {
@@ -162,7 +162,7 @@ pub fn copy_objects(
     if let Some(asyncio) = &objects.tasks {
         let wanted: Vec<usize> = instant.stacks.iter().map(|(index, _)| *index).collect();
         for _ in 0..MAX_TASK_ROUNDS {
-            copy.tasks = task_lists(&copy.memory, roster, &wanted, asyncio);
+            copy.tasks = task_lists(&copy.memory, thread_table, &wanted, asyncio);
             if !copy.memory.fetch(target.memory())? || is_over(deadline) {
                 break;
             }
@@ -280,7 +280,7 @@ pub fn stack_variables(
 /// were copied. `is_stopped`: the thread that held it last is.
 pub fn nobody_ran(
     target: &Target,
-    roster: &Roster,
+    thread_table: &ThreadTable,
     gil: &GilAddresses,
     before: &GilState,
     is_stopped: bool,
@@ -289,10 +289,10 @@ pub fn nobody_ran(
         return Ok(true);
     }
     // It may take the GIL again without leaving a trace.
-    let last_holder = roster.find(before.last_holder).map(|index| &roster.threads[index]);
+    let last_holder = thread_table.find(before.last_holder).map(|index| &thread_table.threads[index]);
     let last_stood = is_stopped || last_holder.is_some_and(|thread| thread.slept_since_look());
     if last_stood {
         return Ok(before.nobody_else_took_it(&gil::read(target.memory(), gil)?));
     }
-    Ok(roster.threads.iter().all(|thread| thread.slept_since_look()))
+    Ok(thread_table.threads.iter().all(|thread| thread.slept_since_look()))
 }

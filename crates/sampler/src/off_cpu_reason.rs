@@ -8,7 +8,7 @@ use profiler_model::{RemoteAddr, ThreadState, WaitReason};
 use profiler_os::{Activity, CopyEnd};
 use profiler_python::GilAddresses;
 
-use crate::intervals::Owner;
+use crate::off_cpu_tracker::Owner;
 
 /// `TASK_STOPPED` and `TASK_TRACED` of the scheduler.
 const STOPPED: u32 = 0x4 | 0x8;
@@ -35,7 +35,9 @@ fn waits_for_file(activity: Activity) -> bool {
 
 /// The state of a thread that left its CPU for `cause` in this state of the scheduler.
 pub fn state(cause: BlockReason, scheduler: u32, gils: &[GilAddresses]) -> ThreadState {
-    let BlockReason::Waited { call, argument, file } = cause else { return ThreadState::Waiting(WaitReason::Cpu) };
+    let BlockReason::Waited { call, argument, file } = cause else {
+        return ThreadState::Waiting(WaitReason::Cpu);
+    };
     if scheduler & STOPPED != 0 {
         return ThreadState::Waiting(WaitReason::Stopped);
     }

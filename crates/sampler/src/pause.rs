@@ -17,12 +17,12 @@ use profiler_os::{StopError, StoppedThread, Tracer, clock};
 use profiler_python::GilAddresses;
 
 use crate::Target;
-use crate::capture::StackReader;
+use crate::capture::{Capture, Runnable, read_stacks};
 use crate::gil::{self, GilState};
-use crate::instant::{Instant, Queued, read_stacks};
 use crate::objects::nobody_ran;
-use crate::roster::Roster;
+use crate::stack_reader::StackReader;
 use crate::stop_bound::StopBound;
+use crate::thread_table::ThreadTable;
 
 /// How often the stop is tried anew when it came at a moment that cannot be used: the GIL has passed to
 /// another thread before it took effect, or a frame is just being unlinked.
@@ -32,46 +32,46 @@ const MAX_ATTEMPTS: usize = 3;
 /// until it runs.
 const TIME_TO_MOVE: Nanos = Nanos::from_nanos(30_000);
 
-/// Captures the stacks of the first of the threads `wanted` (indices into the roster) that share `gil`, whose
+/// Captures the stacks of the first of the threads `wanted` (indices into the thread table) that share `gil`, whose
 /// state was `before` a moment ago: as many as one instant may take.
 ///
 /// # Errors
 /// When nothing of the process can be read any more.
 pub fn capture(
     target: &Target,
-    roster: &Roster,
+    thread_table: &ThreadTable,
     gil: &GilAddresses,
     mut before: GilState,
     wanted: &[usize],
     reader: &mut StackReader,
     tracer: &mut Tracer,
-) -> Result<Instant, ReadError> {
+) -> Result<Capture, ReadError> {
     let _ahead = RealTimeMeanwhile::begin();
     let mut stops = Vec::new();
     for attempt in 1..=MAX_ATTEMPTS {
-        let last_holder = roster.find(before.last_holder);
-        let still = hold(roster, last_holder, tracer);
+        let last_holder = thread_table.find(before.last_holder);
+        let still = hold(thread_table, last_holder, tracer);
         let bound = still.bound(reader);
         let now = reader.begin_with_gil(target.memory(), gil)?;
         if now.last_holder != before.last_holder {
             // It passed on before the stop took effect: another one is to be stopped.
-            stops.extend(release(roster, last_holder, still));
+            stops.extend(release(thread_table, last_holder, still));
             before = now;
             continue;
         }
-        let mut instant = read_stacks(target, roster, wanted, reader, &bound)?;
+        let mut instant = read_stacks(target, thread_table, wanted, reader, &bound)?;
         if reader.objects.is_any() {
-            let is_held = matches!(still, Still::Stopped(_));
-            let mut objects = reader.copy_objects(target, roster, &instant, is_held)?;
-            let is_stopped = still.proof(roster, last_holder).is_ok();
-            let stood_still = nobody_ran(target, roster, gil, &now, is_stopped)?;
+            let is_held = matches!(still, Hold::Stopped(_));
+            let mut objects = reader.copy_objects(target, thread_table, &instant, is_held)?;
+            let is_stopped = still.proof(thread_table, last_holder).is_ok();
+            let stood_still = nobody_ran(target, thread_table, gil, &now, is_stopped)?;
             objects.doubt = (!stood_still).then_some(LossReason::GilMoved);
             instant.objects = Some(objects);
         }
-        let proof_of_holder = still.proof(roster, last_holder);
-        if matches!(still, Still::Queued(_)) && proof_of_holder.is_err() && attempt < MAX_ATTEMPTS {
+        let proof_of_holder = still.proof(thread_table, last_holder);
+        if matches!(still, Hold::Runnable(_)) && proof_of_holder.is_err() && attempt < MAX_ATTEMPTS {
             // It has got a CPU meanwhile, and there it is quickly stopped.
-            reader.try_again(roster, &mut instant);
+            reader.try_again(thread_table, &mut instant);
             continue;
         }
         let nobody_can_move = proof_of_holder.is_ok() && now.locked;
@@ -81,61 +81,61 @@ pub fn capture(
                 false => Err(LossReason::GilMoved),
             };
         instant.queued = still.queued(last_holder);
-        stops.extend(release(roster, last_holder, still));
+        stops.extend(release(thread_table, last_holder, still));
         instant.lose_unproved(|index| {
             let proof = if Some(index) == last_holder { proof_of_holder } else { proof_of_others };
-            if proof.is_err() && roster.threads[index].slept_since_look() { Ok(()) } else { proof }
+            if proof.is_err() && thread_table.threads[index].slept_since_look() { Ok(()) } else { proof }
         });
         reader.learn(instant.read());
         let is_between_frames = instant.stacks.iter().any(|(_, stack)| *stack == Err(LossReason::Invalid));
         if is_between_frames && attempt < MAX_ATTEMPTS {
             // Stopped again at once, it would not have moved.
-            reader.try_again(roster, &mut instant);
+            reader.try_again(thread_table, &mut instant);
             clock::sleep_until(clock::now() + TIME_TO_MOVE);
             continue;
         }
-        return Ok(Instant { holder: now.holder(), stops, ..instant });
+        return Ok(Capture { holder: now.holder(), stops, ..instant });
     }
-    Ok(Instant { stops, ..Instant::lost(wanted, LossReason::GilMoved) })
+    Ok(Capture { stops, ..Capture::lost(wanted, LossReason::GilMoved) })
 }
 
 /// Why a thread stands still, as far as it does.
-enum Still {
+enum Hold {
     /// It was stopped.
     Stopped(StoppedThread),
     /// It waits for a CPU; its clock said this before anything was read.
-    Queued(Nanos),
+    Runnable(Nanos),
     /// It sleeps, or there is none.
     Asleep,
     /// It could not be stopped.
     Not(LossReason),
 }
 
-impl Still {
+impl Hold {
     /// Whether the thread `index` has stood still until now.
-    fn proof(&self, roster: &Roster, index: Option<usize>) -> Result<(), LossReason> {
+    fn proof(&self, thread_table: &ThreadTable, index: Option<usize>) -> Result<(), LossReason> {
         match self {
-            Still::Stopped(_) => Ok(()),
-            Still::Queued(before) => {
-                let now = index.and_then(|index| roster.threads[index].clock_now());
+            Hold::Stopped(_) => Ok(()),
+            Hold::Runnable(before) => {
+                let now = index.and_then(|index| thread_table.threads[index].clock_now());
                 if now == Some(*before) { Ok(()) } else { Err(LossReason::Moved) }
             }
-            Still::Asleep => Err(LossReason::Moved),
-            Still::Not(reason) => Err(*reason),
+            Hold::Asleep => Err(LossReason::Moved),
+            Hold::Not(reason) => Err(*reason),
         }
     }
 
     /// How long it may stand still from now on on account of the `reader`.
     fn bound(&self, reader: &StackReader) -> StopBound {
-        let longest = matches!(self, Still::Stopped(_)).then_some(reader.longest_stop);
+        let longest = matches!(self, Hold::Stopped(_)).then_some(reader.longest_stop);
         StopBound::new(clock::now(), longest.flatten())
     }
 
     /// The thread `index`, if it waits for a CPU.
-    fn queued(&self, index: Option<usize>) -> Option<Queued> {
+    fn queued(&self, index: Option<usize>) -> Option<Runnable> {
         match self {
-            Still::Queued(clock) => index.map(|thread| Queued { thread, clock: *clock }),
-            Still::Stopped(_) | Still::Asleep | Still::Not(_) => None,
+            Hold::Runnable(clock) => index.map(|thread| Runnable { thread, clock: *clock }),
+            Hold::Stopped(_) | Hold::Asleep | Hold::Not(_) => None,
         }
     }
 }
@@ -143,22 +143,22 @@ impl Still {
 /// Holds the thread `index`, which holds the GIL or held it last: asleep it cannot move, and waiting for a CPU it
 /// does not. Otherwise stops it. A thread that waits for a CPU could only be stopped when its turn comes, which
 /// takes longer than the time between two samples where many threads want to run.
-fn hold(roster: &Roster, index: Option<usize>, tracer: &mut Tracer) -> Still {
-    let Some(thread) = index.map(|index| &roster.threads[index]) else { return Still::Asleep };
+fn hold(thread_table: &ThreadTable, index: Option<usize>, tracer: &mut Tracer) -> Hold {
+    let Some(thread) = index.map(|index| &thread_table.threads[index]) else { return Hold::Asleep };
     if !thread.is_running() {
-        return Still::Asleep;
+        return Hold::Asleep;
     }
     if let Some(clock) = thread.clock_while_queued() {
-        return Still::Queued(clock);
+        return Hold::Runnable(clock);
     }
     match tracer.stop(thread.tid) {
         Ok(stopped) => {
             if stopped.had_to_be_waited_for() {
                 thread.shares_its_cpu();
             }
-            Still::Stopped(stopped)
+            Hold::Stopped(stopped)
         }
-        Err(error) => Still::Not(refusal(error)),
+        Err(error) => Hold::Not(refusal(error)),
     }
 }
 
@@ -168,24 +168,24 @@ fn hold(roster: &Roster, index: Option<usize>, tracer: &mut Tracer) -> Still {
 /// When nothing of the process can be read any more.
 pub fn capture_alone(
     target: &Target,
-    roster: &Roster,
+    thread_table: &ThreadTable,
     index: usize,
     reader: &mut StackReader,
     tracer: &mut Tracer,
-) -> Result<Instant, ReadError> {
+) -> Result<Capture, ReadError> {
     let _ahead = RealTimeMeanwhile::begin();
-    let thread = &roster.threads[index];
+    let thread = &thread_table.threads[index];
     let mut attempt = 1;
     loop {
-        let still = hold(roster, Some(index), tracer);
-        if let Still::Not(reason) = still {
-            return Ok(Instant::lost(&[index], reason));
+        let still = hold(thread_table, Some(index), tracer);
+        if let Hold::Not(reason) = still {
+            return Ok(Capture::lost(&[index], reason));
         }
-        let mut instant = read_alone(target, roster, index, &still, reader)?;
-        let proof = still.proof(roster, Some(index));
-        if matches!(still, Still::Queued(_)) && proof.is_err() && attempt < MAX_ATTEMPTS {
+        let mut instant = read_alone(target, thread_table, index, &still, reader)?;
+        let proof = still.proof(thread_table, Some(index));
+        if matches!(still, Hold::Runnable(_)) && proof.is_err() && attempt < MAX_ATTEMPTS {
             // It has got a CPU meanwhile, and there it is quickly stopped.
-            reader.try_again(roster, &mut instant);
+            reader.try_again(thread_table, &mut instant);
             attempt += 1;
             continue;
         }
@@ -193,7 +193,7 @@ pub fn capture_alone(
             instant.lose_unproved(|_| proof);
         }
         instant.queued = still.queued(Some(index));
-        instant.stops.extend(release(roster, Some(index), still));
+        instant.stops.extend(release(thread_table, Some(index), still));
         reader.learn(instant.read());
         return Ok(instant);
     }
@@ -202,20 +202,20 @@ pub fn capture_alone(
 /// Copies the stack of the thread `index`, and its objects where they are wanted.
 fn read_alone(
     target: &Target,
-    roster: &Roster,
+    thread_table: &ThreadTable,
     index: usize,
-    still: &Still,
+    still: &Hold,
     reader: &mut StackReader,
-) -> Result<Instant, ReadError> {
+) -> Result<Capture, ReadError> {
     let bound = still.bound(reader);
     reader.begin(target.memory())?;
-    let mut instant = read_stacks(target, roster, &[index], reader, &bound)?;
+    let mut instant = read_stacks(target, thread_table, &[index], reader, &bound)?;
     if reader.objects.is_any() {
-        let is_stopped = matches!(still, Still::Stopped(_));
-        let mut objects = reader.copy_objects(target, roster, &instant, is_stopped)?;
+        let is_stopped = matches!(still, Hold::Stopped(_));
+        let mut objects = reader.copy_objects(target, thread_table, &instant, is_stopped)?;
         // No GIL keeps the others from changing them.
-        let others_slept =
-            (0..roster.threads.len()).all(|other| other == index || roster.threads[other].slept_since_look());
+        let others_slept = (0..thread_table.threads.len())
+            .all(|other| other == index || thread_table.threads[other].slept_since_look());
         objects.doubt = (!others_slept).then_some(LossReason::Moved);
         instant.objects = Some(objects);
     }
@@ -223,11 +223,11 @@ fn read_alone(
 }
 
 /// Lets the thread `index` run on; returns how long it stood still.
-fn release(roster: &Roster, index: Option<usize>, still: Still) -> Option<Nanos> {
-    let thread = &roster.threads[index?];
+fn release(thread_table: &ThreadTable, index: Option<usize>, still: Hold) -> Option<Nanos> {
+    let thread = &thread_table.threads[index?];
     match still {
-        Still::Stopped(stopped) => Some(stopped.release(&thread.files, &thread.schedule)),
-        Still::Queued(_) | Still::Asleep | Still::Not(_) => None,
+        Hold::Stopped(stopped) => Some(stopped.release(&thread.files, &thread.schedule)),
+        Hold::Runnable(_) | Hold::Asleep | Hold::Not(_) => None,
     }
 }
 

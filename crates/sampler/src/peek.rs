@@ -10,12 +10,12 @@ use profiler_os::clock;
 use profiler_python::{GilAddresses, RawStack};
 
 use crate::Target;
-use crate::capture::StackReader;
+use crate::capture::{Capture, read_stacks};
 use crate::gil;
-use crate::instant::{Instant, read_stacks};
 use crate::objects::nobody_ran;
-use crate::roster::Roster;
+use crate::stack_reader::StackReader;
 use crate::stop_bound::StopBound;
+use crate::thread_table::ThreadTable;
 
 /// How many readings must be the same. A stack that changes while it is read can look the same twice; each
 /// further reading would have to meet the same two halves again.
@@ -24,51 +24,51 @@ const EQUAL_READINGS: usize = 4;
 /// How often that is tried.
 const MAX_ATTEMPTS: usize = 2;
 
-/// Captures the stacks of the first of the threads `wanted` (indices into the roster) that share `gil`, or have
+/// Captures the stacks of the first of the threads `wanted` (indices into the thread table) that share `gil`, or have
 /// none: as many as one instant may take.
 ///
 /// # Errors
 /// When nothing of the process can be read any more.
 pub fn capture(
     target: &Target,
-    roster: &Roster,
+    thread_table: &ThreadTable,
     gil: Option<&GilAddresses>,
     wanted: &[usize],
     reader: &mut StackReader,
-) -> Result<Instant, ReadError> {
+) -> Result<Capture, ReadError> {
     let mut attempt = 1;
     loop {
-        let mut instant = capture_once(target, roster, gil, wanted, reader)?;
+        let mut instant = capture_once(target, thread_table, gil, wanted, reader)?;
         let lost = instant.stacks.iter().any(|(_, stack)| stack.is_err());
         if !lost || attempt == MAX_ATTEMPTS {
             return Ok(instant);
         }
-        reader.try_again(roster, &mut instant);
+        reader.try_again(thread_table, &mut instant);
         attempt += 1;
     }
 }
 
 fn capture_once(
     target: &Target,
-    roster: &Roster,
+    thread_table: &ThreadTable,
     gil: Option<&GilAddresses>,
     wanted: &[usize],
     reader: &mut StackReader,
-) -> Result<Instant, ReadError> {
+) -> Result<Capture, ReadError> {
     let read_gil = || gil.map(|gil| gil::read(target.memory(), gil)).transpose();
     let before = read_gil()?;
     reader.begin(target.memory())?;
-    let mut instant = read_stacks(target, roster, wanted, reader, &StopBound::new(clock::now(), None))?;
+    let mut instant = read_stacks(target, thread_table, wanted, reader, &StopBound::new(clock::now(), None))?;
     // One that sleeps stands still, and is proved far more often than one that runs: it would show too much of its time.
-    instant.lose_unproved(|index| match roster.threads[index].has_fallen_asleep_since_look() {
+    instant.lose_unproved(|index| match thread_table.threads[index].has_fallen_asleep_since_look() {
         true => Err(LossReason::Moved),
         false => Ok(()),
     });
     if reader.objects.is_any() {
-        let mut objects = reader.copy_objects(target, roster, &instant, false)?;
+        let mut objects = reader.copy_objects(target, thread_table, &instant, false)?;
         let stood_still = match (gil, &before) {
-            (Some(gil), Some(before)) => nobody_ran(target, roster, gil, before, false)?,
-            _ => roster.threads.iter().all(|thread| thread.slept_since_look()),
+            (Some(gil), Some(before)) => nobody_ran(target, thread_table, gil, before, false)?,
+            _ => thread_table.threads.iter().all(|thread| thread.slept_since_look()),
         };
         objects.doubt = (!stood_still).then_some(LossReason::Moved);
         instant.objects = Some(objects);
@@ -76,13 +76,13 @@ fn capture_once(
     let after = read_gil()?;
     let nobody_else_moved =
         before.zip(after).is_some_and(|(before, after)| before.nobody_else_took_it(&after));
-    let last_holder = before.and_then(|state| roster.find(state.last_holder));
+    let last_holder = before.and_then(|state| thread_table.find(state.last_holder));
     for (index, stack) in &mut instant.stacks {
         let Ok(read) = stack else { continue };
-        let thread = &roster.threads[*index];
+        let thread = &thread_table.threads[*index];
         let proved = nobody_else_moved && Some(*index) != last_holder
             || thread.slept_since_look()
-            || stays_the_same(target, roster, *index, read, reader)?;
+            || stays_the_same(target, thread_table, *index, read, reader)?;
         if !proved {
             *stack = Err(LossReason::Moved);
         }
@@ -98,14 +98,14 @@ fn capture_once(
 /// Whether further readings of the thread's stack are all the same as `first`.
 fn stays_the_same(
     target: &Target,
-    roster: &Roster,
+    thread_table: &ThreadTable,
     index: usize,
     first: &RawStack,
     reader: &mut StackReader,
 ) -> Result<bool, ReadError> {
     for _ in 1..EQUAL_READINGS {
         reader.begin_again(target.memory())?;
-        let again = reader.stack(target.memory(), target.offsets(), &roster.threads[index].python);
+        let again = reader.stack(target.memory(), target.offsets(), &thread_table.threads[index].python);
         if again.as_ref() != Ok(first) {
             return Ok(false);
         }

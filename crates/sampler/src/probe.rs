@@ -5,13 +5,13 @@ use profiler_model::{Nanos, RemoteAddr, Timestamp};
 use profiler_os::{Tracer, clock};
 use profiler_python::{GilAddresses, RawStack};
 
-use crate::capture::{CodeAhead, StackReader};
-use crate::codes::Capture;
+use crate::capture::{Capture, MAX_THREADS_AT_ONCE};
+use crate::codes::CodeEvidence;
 use crate::gil;
-use crate::instant::{Instant, MAX_THREADS_AT_ONCE};
 use crate::objects::ObjectsWanted;
-use crate::roster::Roster;
+use crate::stack_reader::{CodeAhead, StackReader};
 use crate::stop_bound::LONGEST_STOP;
+use crate::thread_table::ThreadTable;
 use crate::{SamplerKind, Target, pause, peek};
 
 /// How long threads that would not stop are waited for at the end, to let them go.
@@ -26,7 +26,7 @@ pub struct Probe {
     /// The process.
     pub target: Target,
     /// Its threads.
-    pub roster: Roster,
+    pub thread_table: ThreadTable,
     kind: SamplerKind,
     reader: StackReader,
     tracer: Tracer,
@@ -39,7 +39,7 @@ impl Probe {
         let reader = StackReader::new();
         Probe {
             target,
-            roster: Roster::default(),
+            thread_table: ThreadTable::default(),
             kind,
             reader,
             tracer: Tracer::new(),
@@ -57,13 +57,13 @@ impl Probe {
         self.reader.objects
     }
 
-    /// Brings the roster up to date and looks at what each thread is doing.
+    /// Brings the thread table up to date and looks at what each thread is doing.
     ///
     /// # Errors
     /// When the runtime cannot be read any more.
     pub fn look(&mut self, now: Timestamp) -> Result<(), ReadError> {
         let mut ended = Vec::new();
-        for (index, thread) in self.roster.threads.iter_mut().enumerate() {
+        for (index, thread) in self.thread_table.threads.iter_mut().enumerate() {
             if thread.look().is_err() {
                 ended.push(index);
             }
@@ -75,45 +75,50 @@ impl Probe {
     }
 
     /// Begins an instant: looks at what threads are doing that are awake, and those that rest where these are few, and
-    /// whether the roster is to be brought up to date.
+    /// whether the thread table is to be brought up to date.
     ///
     /// # Errors
     /// When the runtime cannot be read any more.
     pub fn look_at_active(&mut self, now: Timestamp) -> Result<Found, ReadError> {
-        let ended = self.roster.look_at_active();
+        let ended = self.thread_table.look_at_active();
         self.look_at_lists(ended, now)
     }
 
     /// Looks at so many of the threads that rest, see [`rota`](crate::rota).
     pub fn look_at_resting(&mut self, most: u32) -> Found {
-        let ended = self.roster.look_at_resting(most);
+        let ended = self.thread_table.look_at_resting(most);
         if ended.is_empty() { Found::Same } else { Found::Changed { ended } }
     }
 
-    /// Whether the roster is to be brought up to date, of which these threads have ended.
+    /// Whether the thread table is to be brought up to date, of which these threads have ended.
     fn look_at_lists(&mut self, mut ended: Vec<usize>, now: Timestamp) -> Result<Found, ReadError> {
         // Last, as the state of the GIL says what to stop.
         let lists_stand = ended.is_empty() && self.lists_stand(now)?;
         if lists_stand {
-            ended = self.roster.look_at_holders();
+            ended = self.thread_table.look_at_holders();
         }
-        match lists_stand && ended.is_empty() && !self.roster.is_recheck_due(now) {
+        match lists_stand && ended.is_empty() && !self.thread_table.is_recheck_due(now) {
             true => Ok(Found::Same),
             false => Ok(Found::Changed { ended }),
         }
     }
 
-    /// Brings the roster up to date. Indices into it mean something else afterwards.
+    /// Brings the thread table up to date. Indices into it mean something else afterwards.
     ///
     /// # Errors
     /// When the runtime cannot be read any more.
     pub fn refresh(&mut self, ended: Vec<usize>, now: Timestamp) -> Result<(), ReadError> {
-        self.roster.remove(&ended);
-        self.roster.refresh(self.target.process(), self.target.memory(), self.target.runtime(), now)?;
+        self.thread_table.remove(&ended);
+        self.thread_table.refresh(self.target.process(), self.target.memory(), self.target.runtime(), now)?;
         if !ended.is_empty() && !self.lists_stand(now)? {
-            self.roster.refresh(self.target.process(), self.target.memory(), self.target.runtime(), now)?;
+            self.thread_table.refresh(
+                self.target.process(),
+                self.target.memory(),
+                self.target.runtime(),
+                now,
+            )?;
         }
-        if self.roster.threads.is_empty() && !self.target.process().is_alive() {
+        if self.thread_table.threads.is_empty() && !self.target.process().is_alive() {
             return Err(ReadError::ProcessEnded);
         }
         Ok(())
@@ -123,12 +128,12 @@ impl Probe {
     /// one thread, that one has held it last, and both can wait a little. Should another thread start meanwhile
     /// and take the GIL, the capture finds it held by somebody unknown, and nothing is proved.
     fn lists_stand(&mut self, now: Timestamp) -> Result<bool, ReadError> {
-        let is_alone = self.roster.threads.len() == 1 && !self.roster.is_recheck_due(now);
+        let is_alone = self.thread_table.threads.len() == 1 && !self.thread_table.is_recheck_due(now);
         if is_alone && now < self.next_look_at_lists {
             return Ok(true);
         }
         self.next_look_at_lists = now + LOOK_GAP_OF_ONE_THREAD;
-        self.roster.look(self.target.memory(), self.target.runtime())
+        self.thread_table.look(self.target.memory(), self.target.runtime())
     }
 
     /// Has no thread be stopped for longer than [`LONGEST_STOP`]: what cannot be copied by then is lost.
@@ -141,7 +146,7 @@ impl Probe {
     /// # Errors
     /// When nothing of the process can be read any more.
     pub fn look_ahead_at(&mut self, wanted: &[usize]) -> Result<Option<CodeAhead>, ReadError> {
-        self.reader.look_ahead(&self.target, &self.roster, wanted)
+        self.reader.look_ahead(&self.target, &self.thread_table, wanted)
     }
 
     /// Looks at all stacks, and at the objects that are wanted with them, without stopping anything and without
@@ -154,16 +159,16 @@ impl Probe {
     pub fn look_ahead(&mut self) -> Result<Vec<CodeAhead>, ReadError> {
         self.reader.ahead.clear();
         let mut code = Vec::new();
-        for group in GilGroup::all(&self.roster) {
+        for group in GilGroup::all(&self.thread_table) {
             let together = if group.gil.is_some() { MAX_THREADS_AT_ONCE } else { 1 };
-            for threads in group.running_first(&self.roster).chunks(together) {
-                code.extend(self.reader.look_ahead(&self.target, &self.roster, threads)?);
+            for threads in group.running_first(&self.thread_table).chunks(together) {
+                code.extend(self.reader.look_ahead(&self.target, &self.thread_table, threads)?);
             }
         }
         Ok(code)
     }
 
-    /// Captures the stacks of the threads `wanted` (indices into the roster), which share `gil` or have none. What
+    /// Captures the stacks of the threads `wanted` (indices into the thread table), which share `gil` or have none. What
     /// identifies their code objects is complete after [`Probe::complete`].
     ///
     /// # Errors
@@ -172,19 +177,19 @@ impl Probe {
         &mut self,
         gil: Option<&GilAddresses>,
         wanted: &[usize],
-    ) -> Result<Vec<Instant>, ReadError> {
-        let state = gil.and_then(|gil| self.roster.gil_state(gil)).filter(|state| state.exists);
-        let (target, roster, reader) = (&self.target, &self.roster, &mut self.reader);
+    ) -> Result<Vec<Capture>, ReadError> {
+        let state = gil.and_then(|gil| self.thread_table.gil_state(gil)).filter(|state| state.exists);
+        let (target, thread_table, reader) = (&self.target, &self.thread_table, &mut self.reader);
         match (gil.zip(state), self.kind) {
             (Some((gil, before)), kind) => {
                 let (mut instants, mut rest) = (Vec::new(), wanted);
                 while !rest.is_empty() {
                     let instant = match kind {
                         SamplerKind::Pause => {
-                            pause::capture(target, roster, gil, before, rest, reader, &mut self.tracer)?
+                            pause::capture(target, thread_table, gil, before, rest, reader, &mut self.tracer)?
                         }
                         SamplerKind::Peek | SamplerKind::Bpf => {
-                            peek::capture(target, roster, Some(gil), rest, reader)?
+                            peek::capture(target, thread_table, Some(gil), rest, reader)?
                         }
                     };
                     rest = rest.get(instant.stacks.len()..).unwrap_or_default();
@@ -197,16 +202,16 @@ impl Probe {
                     .iter()
                     .map(|index| match kind {
                         SamplerKind::Pause => {
-                            pause::capture_alone(target, roster, *index, reader, &mut self.tracer)
+                            pause::capture_alone(target, thread_table, *index, reader, &mut self.tracer)
                         }
                         SamplerKind::Peek | SamplerKind::Bpf => {
-                            peek::capture(target, roster, None, &[*index], reader)
+                            peek::capture(target, thread_table, None, &[*index], reader)
                         }
                     })
                     .collect::<Result<Vec<_>, _>>()?;
                 if let (Some(_), [only]) = (gil, instants.as_mut_slice()) {
                     // The GIL does not exist yet: the only thread runs as if it held it.
-                    only.holder = wanted.first().map(|index| roster.threads[*index].python.address);
+                    only.holder = wanted.first().map(|index| thread_table.threads[*index].python.address);
                 }
                 Ok(instants)
             }
@@ -217,16 +222,19 @@ impl Probe {
     ///
     /// # Errors
     /// When nothing of the process can be read any more.
-    pub fn complete<'a>(&self, captures: impl Iterator<Item = &'a mut Capture>) -> Result<(), ReadError> {
-        Capture::complete(captures, self.target.memory(), self.target.offsets())
+    pub fn complete<'a>(
+        &self,
+        captures: impl Iterator<Item = &'a mut CodeEvidence>,
+    ) -> Result<(), ReadError> {
+        CodeEvidence::complete(captures, self.target.memory(), self.target.offsets())
     }
 
     /// Learns whether all code objects of `stack` got their names by `capture`.
-    pub fn learn_code(&mut self, capture: &Capture, stack: &RawStack, named: bool) {
+    pub fn learn_code(&mut self, capture: &CodeEvidence, stack: &RawStack, named: bool) {
         let codes = &mut self.reader.codes;
         if named {
             // Each interpreter counts and numbers its code objects for itself.
-            let are_numbered = self.roster.interpreters.len() == 1;
+            let are_numbered = self.thread_table.interpreters.len() == 1;
             codes.learn(self.target.offsets(), capture, stack, are_numbered);
         } else {
             codes.forget(capture, stack);
@@ -238,15 +246,15 @@ impl Probe {
     /// # Errors
     /// When nothing of the process can be read any more.
     pub fn suspended(&self) -> Result<Vec<usize>, ReadError> {
-        if !self.roster.has_nested {
+        if !self.thread_table.has_nested {
             return Ok(Vec::new());
         }
-        let gils = self.roster.interpreters.iter().filter_map(|interpreter| interpreter.gil);
+        let gils = self.thread_table.interpreters.iter().filter_map(|interpreter| interpreter.gil);
         let holders: Vec<RemoteAddr> = gils
             .map(|gil| Ok(gil::read(self.target.memory(), &gil)?.holder()))
             .filter_map(Result::transpose)
             .collect::<Result<_, ReadError>>()?;
-        Ok(self.roster.suspended(&holders))
+        Ok(self.thread_table.suspended(&holders))
     }
 
     /// Lets go of threads that stopped only after they had been given up.
@@ -269,12 +277,12 @@ impl Probe {
     }
 }
 
-/// What became of the threads since the roster was brought up to date.
+/// What became of the threads since the thread table was brought up to date.
 #[derive(Debug)]
 pub enum Found {
     /// They are the same, as far as is known.
     Same,
-    /// These have ended (indices into the roster), or there may be others.
+    /// These have ended (indices into the thread table), or there may be others.
     Changed {
         /// Those that have ended, in ascending order.
         ended: Vec<usize>,
@@ -286,34 +294,34 @@ pub enum Found {
 pub struct GilGroup {
     /// The GIL, where there is one.
     pub gil: Option<GilAddresses>,
-    /// The threads, as indices into the roster.
+    /// The threads, as indices into the thread table.
     pub threads: Vec<usize>,
 }
 
 impl GilGroup {
     /// The threads, so that those that may hold the GIL come at one instant, even if all of them are too many for
     /// one.
-    pub fn running_first(&self, roster: &Roster) -> Vec<usize> {
+    pub fn running_first(&self, thread_table: &ThreadTable) -> Vec<usize> {
         let mut threads = self.threads.clone();
-        threads.sort_by_key(|index| !roster.threads[*index].is_running());
+        threads.sort_by_key(|index| !thread_table.threads[*index].is_running());
         threads
     }
 
     /// The groups of all threads.
-    pub fn all(roster: &Roster) -> Vec<GilGroup> {
-        GilGroup::of(roster, 0..roster.threads.len())
+    pub fn all(thread_table: &ThreadTable) -> Vec<GilGroup> {
+        GilGroup::of(thread_table, 0..thread_table.threads.len())
     }
 
     /// The groups of the threads that were looked at in this round.
-    pub fn looked(roster: &mut Roster) -> Vec<GilGroup> {
-        let looked = roster.looked();
-        GilGroup::of(roster, looked.into_iter())
+    pub fn looked(thread_table: &mut ThreadTable) -> Vec<GilGroup> {
+        let looked = thread_table.looked();
+        GilGroup::of(thread_table, looked.into_iter())
     }
 
-    fn of(roster: &Roster, threads: impl Iterator<Item = usize>) -> Vec<GilGroup> {
+    fn of(thread_table: &ThreadTable, threads: impl Iterator<Item = usize>) -> Vec<GilGroup> {
         let mut groups: Vec<GilGroup> = Vec::new();
         for index in threads {
-            let gil = roster.interpreters[roster.threads[index].interpreter].gil;
+            let gil = thread_table.interpreters[thread_table.threads[index].interpreter].gil;
             match groups.iter_mut().find(|group| group.gil == gil) {
                 Some(group) => group.threads.push(index),
                 None => groups.push(GilGroup { gil, threads: vec![index] }),

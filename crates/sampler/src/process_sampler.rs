@@ -10,25 +10,25 @@ use profiler_profile::{
 };
 use profiler_python::{GilAddresses, RawStack};
 
-use crate::capture::CodeAhead;
+use crate::capture::Capture;
 use crate::code_names::CodeNames;
-use crate::codes::Capture;
-use crate::instant::Instant;
+use crate::codes::CodeEvidence;
 use crate::names::ThreadNames;
+use crate::off_cpu_clock::OffCpuClock;
 use crate::other_pythons::OtherPythons;
 use crate::probe::{Found, GilGroup, Probe};
-use crate::roster::{KnownStack, Thread};
 use crate::rota::{cost_of_instant, is_long};
 use crate::schedule::Schedule;
-use crate::wait_account::WaitAccount;
+use crate::stack_reader::CodeAhead;
+use crate::thread_table::{KnownStack, Thread};
 use crate::{SamplerKind, SamplerOptions, Target};
 
-mod captured;
+mod deferred_captures;
+mod idle_scan;
 mod in_kernel;
 mod off_cpu;
-mod off_cpu_looks;
 
-use captured::{Captured, Clocks, Waiting};
+use deferred_captures::{Captured, Clocks, DeferredCaptures};
 use in_kernel::InKernel;
 use off_cpu::OffCpuTimes;
 
@@ -53,7 +53,7 @@ pub struct ProcessSampler {
     has_long_lists: bool,
     /// CPU time that may wait for a sample which met its thread on a CPU.
     most_kept_back: Nanos,
-    waiting: Waiting,
+    waiting: DeferredCaptures,
     /// Whether it matters which CPU a thread has.
     watches_turns: bool,
     code_names: CodeNames<FrameId>,
@@ -126,7 +126,7 @@ impl ProcessSampler {
             rate_hz: options.rate_hz,
             has_long_lists: false,
             most_kept_back: most_kept_back(options.rate_hz),
-            waiting: Waiting::default(),
+            waiting: DeferredCaptures::default(),
             watches_turns: false,
             names: ThreadNames::default(),
             in_kernel: InKernel::default(),
@@ -154,13 +154,13 @@ impl ProcessSampler {
     /// Has it not be known any more.
     pub fn unwatch_turns(&mut self) {
         self.watches_turns = false;
-        self.probe.roster.threads.iter_mut().for_each(Thread::unwatch_turns);
+        self.probe.thread_table.threads.iter_mut().for_each(Thread::unwatch_turns);
     }
 
     /// Which of its threads run, as far as that says where to sample from.
     pub fn runners(&self) -> Runners {
-        let roster = &self.probe.roster;
-        let active = roster.rota().active().iter().map(|index| &roster.threads[*index]);
+        let thread_table = &self.probe.thread_table;
+        let active = thread_table.rota().active().iter().map(|index| &thread_table.threads[*index]);
         let mut running = active.filter(|thread| thread.is_running());
         match (running.next(), running.next()) {
             (None, _) => Runners::None,
@@ -178,23 +178,23 @@ impl ProcessSampler {
 
     /// Whether any of its threads was ever found.
     pub fn has_threads(&self) -> bool {
-        !self.probe.roster.threads.is_empty()
+        !self.probe.thread_table.threads.is_empty()
     }
 
     /// Has the next samples stand for nothing that was before `now`.
     pub fn count_from(&mut self, now: Timestamp) {
-        for thread in &mut self.probe.roster.threads {
+        for thread in &mut self.probe.thread_table.threads {
             thread.counted_until = now;
             if let Ok(schedule) = thread.files.schedule() {
                 thread.counted_cpu = schedule.cpu;
-                thread.waits = WaitAccount::from(now, &schedule);
+                thread.waits = OffCpuClock::from(now, &schedule);
             }
         }
     }
 
     /// Names the threads that were first met at the very end.
     pub fn name_last_threads(&self, profile: &mut Profile) {
-        self.names.complete(&self.probe.target, &self.probe.roster, profile);
+        self.names.complete(&self.probe.target, &self.probe.thread_table, profile);
     }
 
     /// Lets go of threads that stopped only after they had been given up.
@@ -225,17 +225,17 @@ impl ProcessSampler {
 
     /// Takes one sample of every thread that is wanted; the sampler began `late` to do so.
     pub fn sample(&mut self, profile: &mut Profile, now: Timestamp, late: Nanos) -> Sampled {
-        let unplaced = self.probe.roster.unplaced.len() as u64;
+        let unplaced = self.probe.thread_table.unplaced.len() as u64;
         profile.ledger_mut().count_lost_times(LossReason::UnknownThread, unplaced);
         let result = self
             .look(profile, now)
             .and_then(|()| self.sample_threads(profile, now, late, Round::Active))
             .and_then(|()| self.sample_resting(profile, late));
         if result.is_err() || self.ended {
-            self.settle_waiting(profile);
+            self.resolve_pending(profile);
         }
         match result {
-            Ok(()) => self.names.update(&self.probe.target, &self.probe.roster, profile, now),
+            Ok(()) => self.names.update(&self.probe.target, &self.probe.thread_table, profile, now),
             // It has no memory any more: `exec` leaves no process without, not for a moment.
             Err(ReadError::ProcessEnded) => self.ended = true,
             Err(ReadError::NoAnswer) => {
@@ -261,7 +261,7 @@ impl ProcessSampler {
             && self.has_threads()
         {
             self.born = None;
-            self.probe.roster.threads.iter_mut().for_each(|thread| thread.count_from_birth(born));
+            self.probe.thread_table.threads.iter_mut().for_each(|thread| thread.count_from_birth(born));
         }
         Ok(())
     }
@@ -273,13 +273,13 @@ impl ProcessSampler {
         now: Timestamp,
     ) -> Result<(), ReadError> {
         if let Found::Changed { ended } = found {
-            self.settle_waiting(profile);
+            self.resolve_pending(profile);
             let _ordinary = self.has_long_lists.then(OrdinaryMeanwhile::begin);
             let began = clock::now();
             self.probe.refresh(ended, now)?;
             self.has_long_lists = clock::now().since(began) > LONG;
         }
-        let unseen = self.probe.roster.take_unseen_of_ended();
+        let unseen = self.probe.thread_table.take_unseen_of_ended();
         profile.ledger_mut().count_lost_times(LossReason::CpuLimit, unseen);
         Ok(())
     }
@@ -287,7 +287,7 @@ impl ProcessSampler {
     /// Samples the threads that rest, as many as have their turn, where there are many. One that was woken is sampled like
     /// the others.
     fn sample_resting(&mut self, profile: &mut Profile, late: Nanos) -> Result<(), ReadError> {
-        if !self.probe.roster.rota().has_many_resting() {
+        if !self.probe.thread_table.rota().has_many_resting() {
             return Ok(());
         }
         let most = cost_of_instant(self.rate_hz);
@@ -307,25 +307,25 @@ impl ProcessSampler {
         round: Round,
     ) -> Result<(), ReadError> {
         let suspended = self.probe.suspended()?;
-        for group in GilGroup::looked(&mut self.probe.roster) {
+        for group in GilGroup::looked(&mut self.probe.thread_table) {
             let mut wanted = Vec::new();
             for index in group.threads {
-                self.note_settled(profile.ledger_mut(), index);
-                let thread = &self.probe.roster.threads[index];
+                self.note_resolved(profile.ledger_mut(), index);
+                let thread = &self.probe.thread_table.threads[index];
                 if suspended.contains(&index) {
-                    self.settle_before(profile, index);
+                    self.resolve_pending_before(profile, index);
                     self.not_asked_for(profile, index, now);
                 } else if thread.is_running()
                     || (self.options.include_idle && thread.unchanged_stack().is_none())
                 {
                     wanted.push(index);
                 } else if self.may_have_run(index, late) {
-                    self.settle_before(profile, index);
+                    self.resolve_pending_before(profile, index);
                     profile.ledger_mut().count_lost(LossReason::Late);
-                    let clocks = Clocks::of(&self.probe.roster.threads[index], group.gil.as_ref(), now);
+                    let clocks = Clocks::of(&self.probe.thread_table.threads[index], group.gil.as_ref(), now);
                     self.lose_time(profile.ledger_mut(), index, now, clocks);
                 } else {
-                    self.settle_asleep(profile, index, group.gil.as_ref(), now);
+                    self.resolve_asleep(profile, index, group.gil.as_ref(), now);
                 }
             }
             if let (true, Some(gil)) = (self.options.gil_only, group.gil.as_ref()) {
@@ -338,7 +338,7 @@ impl ProcessSampler {
                 continue;
             }
             if let ([only], true) = (wanted.as_slice(), self.watches_turns) {
-                self.probe.roster.threads[*only].watch_turns();
+                self.probe.thread_table.threads[*only].watch_turns();
             }
             let mut cut = Vec::new();
             for instant in self.probe.capture(group.gil.as_ref(), &wanted)? {
@@ -357,7 +357,7 @@ impl ProcessSampler {
             return Ok(());
         }
         let _ordinary = OrdinaryMeanwhile::begin();
-        self.settle_waiting(profile);
+        self.resolve_pending(profile);
         for index in cut {
             let Some(CodeAhead { mut capture, stacks }) = self.probe.look_ahead_at(&[*index])? else {
                 continue;
@@ -373,23 +373,23 @@ impl ProcessSampler {
 
     /// Notes that the thread is recorded for this instant; what it did at those at which it was not looked at although it
     /// ran is lost.
-    fn note_settled(&mut self, ledger: &mut Ledger, index: usize) {
-        let instant = self.probe.roster.rota().instant();
-        let thread = &mut self.probe.roster.threads[index];
-        thread.settled_at = instant;
+    fn note_resolved(&mut self, ledger: &mut Ledger, index: usize) {
+        let instant = self.probe.thread_table.rota().instant();
+        let thread = &mut self.probe.thread_table.threads[index];
+        thread.resolved_at = instant;
         ledger.count_lost_times(LossReason::CpuLimit, std::mem::take(&mut thread.unseen.unknown));
     }
 
     /// At how many earlier instants the thread slept as it does now and was not looked at, since this was last asked.
     fn take_unseen_asleep(&mut self, index: usize) -> u64 {
-        std::mem::take(&mut self.probe.roster.threads[index].unseen.asleep)
+        std::mem::take(&mut self.probe.thread_table.threads[index].unseen.asleep)
     }
 
     /// Records what is known of the instants since each thread was looked at last: at the end of sampling, at `now`.
-    pub fn settle_unseen(&mut self, profile: &mut Profile, now: Timestamp) {
-        let instant = self.probe.roster.rota().instant();
-        for index in 0..self.probe.roster.threads.len() {
-            let thread = &mut self.probe.roster.threads[index];
+    pub fn count_unseen(&mut self, profile: &mut Profile, now: Timestamp) {
+        let instant = self.probe.thread_table.rota().instant();
+        for index in 0..self.probe.thread_table.threads.len() {
+            let thread = &mut self.probe.thread_table.threads[index];
             let unseen = thread.instants_since_look(instant);
             if unseen == 0 {
                 continue;
@@ -399,11 +399,11 @@ impl ProcessSampler {
                 continue;
             }
             thread.unseen.asleep += unseen - 1;
-            let gil = self.probe.roster.interpreters[thread.interpreter].gil;
+            let gil = self.probe.thread_table.interpreters[thread.interpreter].gil;
             match self.options.kind {
-                SamplerKind::Bpf => self.settle_sleeper(profile, index, gil.as_ref(), now),
+                SamplerKind::Bpf => self.resolve_sleeper(profile, index, gil.as_ref(), now),
                 SamplerKind::Pause | SamplerKind::Peek => {
-                    self.settle_asleep(profile, index, gil.as_ref(), now);
+                    self.resolve_asleep(profile, index, gil.as_ref(), now);
                 }
             }
         }
@@ -414,7 +414,7 @@ impl ProcessSampler {
     fn may_have_run(&self, index: usize, late: Nanos) -> bool {
         self.options.kind == SamplerKind::Peek
             && late > LATE_LOOK
-            && self.probe.roster.threads[index].has_fallen_asleep
+            && self.probe.thread_table.threads[index].has_fallen_asleep
     }
 
     /// Of the threads `wanted`, keeps the one that may hold the GIL: no other will be shown.
@@ -425,27 +425,27 @@ impl ProcessSampler {
         wanted: &mut Vec<usize>,
         now: Timestamp,
     ) {
-        let state = self.probe.roster.gil_state(gil).filter(|state| state.exists);
+        let state = self.probe.thread_table.gil_state(gil).filter(|state| state.exists);
         if let Some(state) = state {
-            let holder = self.probe.roster.find(state.last_holder);
+            let holder = self.probe.thread_table.find(state.last_holder);
             let others: Vec<usize> = wanted.extract_if(.., |index| Some(*index) != holder).collect();
             for index in others {
-                self.settle_before(profile, index);
+                self.resolve_pending_before(profile, index);
                 self.not_asked_for(profile, index, now);
             }
         }
     }
 
     /// Records what is known without reading anything: the thread sleeps, as it did before.
-    fn settle_asleep(
+    fn resolve_asleep(
         &mut self,
         profile: &mut Profile,
         index: usize,
         gil: Option<&GilAddresses>,
         now: Timestamp,
     ) {
-        self.settle_before(profile, index);
-        let thread = &self.probe.roster.threads[index];
+        self.resolve_pending_before(profile, index);
+        let thread = &self.probe.thread_table.threads[index];
         match thread.unchanged_stack() {
             Some(known) if self.options.include_idle && !self.options.gil_only => {
                 let clocks = Clocks::of(thread, gil, now);
@@ -456,7 +456,7 @@ impl ProcessSampler {
     }
 
     /// Notes what is true of the instant alone, and records what was captured unless that can wait.
-    fn note(&mut self, profile: &mut Profile, instant: Instant, gil: Option<GilAddresses>, at: Timestamp) {
+    fn note(&mut self, profile: &mut Profile, instant: Capture, gil: Option<GilAddresses>, at: Timestamp) {
         let ledger = profile.ledger_mut();
         instant.stops.iter().for_each(|stop| ledger.count_stop(*stop));
         if instant.stops.is_empty() {
@@ -466,7 +466,7 @@ impl ProcessSampler {
         let all_run = clocks.iter().all(|clocks| clocks.slept_after.is_none());
         let can_wait = all_run && instant.stacks.iter().all(|(_, stack)| stack.is_ok());
         if !self.waiting.add(Captured::new(instant, at, clocks), can_wait) {
-            self.settle_waiting(profile);
+            self.resolve_pending(profile);
         }
     }
 
@@ -478,11 +478,11 @@ impl ProcessSampler {
             return;
         }
         let now = clock::now();
-        let threads = &self.probe.roster.threads;
+        let threads = &self.probe.thread_table.threads;
         let Some((queued, last)) = self.waiting.only_queued() else { return };
         let stands_still = threads[queued.thread].clock_now() == Some(queued.clock);
         let is_alone = || {
-            let few = !self.probe.roster.rota().has_many_resting();
+            let few = !self.probe.thread_table.rota().has_many_resting();
             let mut others = threads.iter().enumerate().filter(|(index, _)| *index != queued.thread);
             few && others.all(|(_, other)| !other.is_running() && other.slept_since_look())
         };
@@ -497,8 +497,8 @@ impl ProcessSampler {
     }
 
     /// What the clocks say of each thread of an instant that was captured just now.
-    fn read_clocks(&mut self, instant: &Instant, gil: Option<&GilAddresses>, at: Timestamp) -> Vec<Clocks> {
-        let threads = &mut self.probe.roster.threads;
+    fn read_clocks(&mut self, instant: &Capture, gil: Option<&GilAddresses>, at: Timestamp) -> Vec<Clocks> {
+        let threads = &mut self.probe.thread_table.threads;
         let of_thread = |index: usize| {
             let thread = &mut threads[index];
             if thread.is_running() {
@@ -511,33 +511,33 @@ impl ProcessSampler {
     }
 
     /// Whether what waits for its names is to get them before the instant `next`.
-    pub fn is_settling_due(&self, next: Timestamp) -> bool {
+    pub fn is_resolving_due(&self, next: Timestamp) -> bool {
         self.waiting.is_due(next)
     }
 
     /// Records all that was captured and waits for its names.
-    pub fn settle_waiting(&mut self, profile: &mut Profile) {
+    pub fn resolve_pending(&mut self, profile: &mut Profile) {
         if self.waiting.is_empty() {
             return;
         }
         let (captured, completed) = self.waiting.take(&self.probe);
         self.ended |= completed == Err(ReadError::ProcessEnded);
-        captured.into_iter().for_each(|captured| self.settle(profile, captured));
+        captured.into_iter().for_each(|captured| self.resolve_deferred(profile, captured));
     }
 
     /// Records what waits for its names if the thread `index` is among it, of which something later is to be recorded.
-    fn settle_before(&mut self, profile: &mut Profile, index: usize) {
+    fn resolve_pending_before(&mut self, profile: &mut Profile, index: usize) {
         if self.waiting.has(index) {
-            self.settle_waiting(profile);
+            self.resolve_pending(profile);
         }
     }
 
     /// Resolves and records what was captured; counts what was lost.
-    fn settle(&mut self, profile: &mut Profile, captured: Captured) {
+    fn resolve_deferred(&mut self, profile: &mut Profile, captured: Captured) {
         let Captured { instant, at, clocks, again } = captured;
         let instants = || std::iter::once(at).chain(again.iter().copied());
         for ((index, stack), clocks) in instant.stacks.into_iter().zip(clocks) {
-            let holds_gil = instant.holder == Some(self.probe.roster.threads[index].python.address);
+            let holds_gil = instant.holder == Some(self.probe.thread_table.threads[index].python.address);
             let resolved = match stack {
                 Ok(_) if self.options.gil_only && !holds_gil => {
                     instants().for_each(|at| self.not_asked_for(profile, index, at));
@@ -550,12 +550,12 @@ impl ProcessSampler {
                 Ok(stack) => {
                     // True for as long as the thread sleeps. One that runs may fall asleep elsewhere without being
                     // put on a CPU again.
-                    self.probe.roster.threads[index].known =
+                    self.probe.thread_table.threads[index].known =
                         clocks.slept_after.map(|timeslices| KnownStack { stack, timeslices });
                     instants().for_each(|at| self.record(profile, index, stack, holds_gil, at, clocks));
                 }
                 // It is in no list, and its memory is used for something else: the thread is between two calls of Python.
-                Err(LossReason::ThreadEnded) if !self.probe.roster.threads[index].is_listed => {
+                Err(LossReason::ThreadEnded) if !self.probe.thread_table.threads[index].is_listed => {
                     instants().for_each(|at| self.skip_native(profile, index, at, clocks));
                 }
                 Err(reason) => {
@@ -574,7 +574,7 @@ impl ProcessSampler {
         &mut self,
         profile: &mut Profile,
         raw: &RawStack,
-        capture: &Capture,
+        capture: &CodeEvidence,
     ) -> Result<Option<StackId>, LossReason> {
         let named =
             self.code_names.root_first(&self.probe.target, capture, raw, &mut |frame| profile.frame(frame));
@@ -602,7 +602,7 @@ impl ProcessSampler {
         }
         let thread = self.thread_id(profile, index);
         let unseen = self.take_unseen_asleep(index);
-        let known = &mut self.probe.roster.threads[index];
+        let known = &mut self.probe.thread_table.threads[index];
         let cpu = clocks.uncounted_since(known.counted_cpu, self.most_kept_back);
         let wall = at.since(known.counted_until);
         known.counted_cpu += cpu;
@@ -614,7 +614,7 @@ impl ProcessSampler {
     /// Notes that a thread runs no Python at the instant: there is nothing to show. The CPU time up to here is not that of
     /// the Python that it runs later.
     fn skip_native(&mut self, profile: &mut Profile, index: usize, at: Timestamp, clocks: Clocks) {
-        let thread = &mut self.probe.roster.threads[index];
+        let thread = &mut self.probe.thread_table.threads[index];
         thread.counted_cpu += clocks.uncounted_since(thread.counted_cpu, self.most_kept_back);
         self.not_asked_for(profile, index, at);
     }
@@ -622,7 +622,7 @@ impl ProcessSampler {
     /// Has what a lost sample at the instant `at` stands for be lost with it: it was used who knows where, and for no stack
     /// that is proved later.
     fn lose_time(&mut self, ledger: &mut Ledger, index: usize, at: Timestamp, clocks: Clocks) {
-        let known = &mut self.probe.roster.threads[index];
+        let known = &mut self.probe.thread_table.threads[index];
         let cpu = clocks.uncounted_since(known.counted_cpu, self.most_kept_back);
         known.counted_cpu += cpu;
         known.counted_until = at;
@@ -631,15 +631,15 @@ impl ProcessSampler {
 
     fn not_asked_for(&mut self, profile: &mut Profile, index: usize, at: Timestamp) {
         let times = 1 + self.take_unseen_asleep(index);
-        self.probe.roster.threads[index].counted_until = at;
+        self.probe.thread_table.threads[index].counted_until = at;
         profile.ledger_mut().count_not_asked_for_times(times);
     }
 
     fn thread_id(&mut self, profile: &mut Profile, index: usize) -> ThreadId {
-        if let Some(id) = self.probe.roster.threads[index].id {
+        if let Some(id) = self.probe.thread_table.threads[index].id {
             return id;
         }
-        let thread = &mut self.probe.roster.threads[index];
+        let thread = &mut self.probe.thread_table.threads[index];
         let id = profile.thread(thread_info(&self.probe.target, thread, self.process));
         thread.id = Some(id);
         self.names.expect_another();
@@ -650,7 +650,7 @@ impl ProcessSampler {
     fn check_after_loss(&mut self, reason: LossReason) {
         if matches!(reason, LossReason::ProcessEnded | LossReason::ThreadEnded) {
             // Or `exec` put another Python exactly where the old one was.
-            self.probe.roster.distrust();
+            self.probe.thread_table.distrust();
             self.ended = !self.probe.target.process().is_alive();
         }
     }

@@ -32,7 +32,7 @@ pub struct Seen {
     pub cost: u32,
 }
 
-/// The order in which threads are looked at, by their indices in the roster.
+/// The order in which threads are looked at, by their indices in the thread table.
 #[derive(Debug, Default)]
 pub struct Rota {
     /// The number of the instant.

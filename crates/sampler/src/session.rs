@@ -12,12 +12,12 @@ use profiler_os::{CpuQuota, Guardian, clock, first_event, hang, limits, priority
 use profiler_profile::{Ledger, Profile};
 
 use crate::Target;
-use crate::beginning::Beginning;
-use crate::company::Company;
+use crate::bpf_program::BpfProgram;
+use crate::cpu_follower::CpuFollower;
 use crate::cpu_limit::{CpuLimit, Verdict};
 use crate::deadline::{DeadlineKeeper, latest_look};
-use crate::kernel::Kernel;
-use crate::members::Members;
+use crate::launch_time::LaunchTime;
+use crate::process_set::ProcessSet;
 use crate::quota::QuotaGuard;
 use crate::schedule::Schedule;
 
@@ -84,9 +84,9 @@ pub enum End {
 /// Samples a process or a tree of them.
 #[derive(Debug)]
 pub struct Session {
-    members: Members,
+    process_set: ProcessSet,
     options: SamplerOptions,
-    beginning: Option<Beginning>,
+    beginning: Option<LaunchTime>,
     /// What work that has time gets of its CPU while real-time priority is given up for it.
     share: Option<LargerShare>,
 }
@@ -95,7 +95,7 @@ impl Session {
     /// A session of `target` alone that has not begun.
     pub fn new(target: Target, options: SamplerOptions) -> Self {
         Session {
-            members: Members::new(target.pid(), Some(target), false, options),
+            process_set: ProcessSet::new(target.pid(), Some(target), false, options),
             options,
             beginning: None,
             share: None,
@@ -106,17 +106,22 @@ impl Session {
     /// tree is watched from now on. `target` is the root's Python, where it is known: the root need not have
     /// one.
     pub fn of_tree(root: Pid, target: Option<Target>, options: SamplerOptions) -> Self {
-        Session { members: Members::new(root, target, true, options), options, beginning: None, share: None }
+        Session {
+            process_set: ProcessSet::new(root, target, true, options),
+            options,
+            beginning: None,
+            share: None,
+        }
     }
 
     /// Has the recording begin when its process, or the root of its tree, was started: what was not seen since is counted.
-    pub fn began(&mut self, beginning: Beginning) {
+    pub fn began(&mut self, beginning: LaunchTime) {
         self.beginning = Some(beginning);
     }
 
     /// Has `kernel`, which ticks already, take the samples: what [`SamplerKind::Bpf`] asks for.
-    pub fn sample_by(&mut self, kernel: Kernel) {
-        self.members.sample_by(kernel);
+    pub fn sample_by(&mut self, kernel: BpfProgram) {
+        self.process_set.sample_by(kernel);
     }
 
     /// Samples until `limit` is over, `callback` breaks or nothing is left to sample: a tree goes on when its
@@ -145,12 +150,12 @@ impl Session {
     ) -> End {
         match self.options.kind {
             SamplerKind::Pause => {
-                let (promptness, company) = self.be_prompt();
+                let (promptness, cpu_follower) = self.be_prompt();
                 // Real-time threads are not subject to the quota.
                 let quota = if promptness == SchedulingClass::RealTime { None } else { CpuQuota::own() };
                 // Without it, a stop lasts as long as this process is stopped.
                 let _guardian = Guardian::start().ok();
-                self.run_on_schedule(profile, limit, company, quota, callback)
+                self.run_on_schedule(profile, limit, cpu_follower, quota, callback)
             }
             SamplerKind::Peek => {
                 // One that waits for a CPU gets it when its target sleeps, and sees that too often.
@@ -166,8 +171,8 @@ impl Session {
         if deadline == Timestamp::MAX {
             return None;
         }
-        self.members.look_until(latest_look(deadline));
-        Some(match self.members.kernel() {
+        self.process_set.look_until(latest_look(deadline));
+        Some(match self.process_set.kernel() {
             Some(kernel) => DeadlineKeeper::start(deadline, kernel.end_at(deadline)),
             None => DeadlineKeeper::start(deadline, || {}),
         })
@@ -182,28 +187,28 @@ impl Session {
 
     /// Sees to it that the sampling thread does not lose its CPU while another thread is stopped. With real-time priority
     /// it can take the CPU from what it samples.
-    fn be_prompt(&mut self) -> (SchedulingClass, Option<Company>) {
+    fn be_prompt(&mut self) -> (SchedulingClass, Option<CpuFollower>) {
         first_event::prepare();
         let promptness = self.want_promptness();
         let is_real_time = promptness == SchedulingClass::RealTime;
-        let company = is_real_time.then(Company::of_this_thread).flatten();
-        if company.is_some() {
-            self.members.watch_turns();
+        let cpu_follower = is_real_time.then(CpuFollower::of_this_thread).flatten();
+        if cpu_follower.is_some() {
+            self.process_set.watch_turns();
         }
-        (promptness, company)
+        (promptness, cpu_follower)
     }
 
     fn run_on_schedule(
         &mut self,
         profile: &mut Profile,
         limit: Option<Nanos>,
-        mut company: Option<Company>,
+        mut cpu_follower: Option<CpuFollower>,
         quota: Option<CpuQuota>,
         callback: &mut dyn FnMut(&Progress, &mut Profile) -> ControlFlow<()>,
     ) -> End {
         let mut costs = Costs::from_now();
         let start = costs.start;
-        self.members.miss_from(start);
+        self.process_set.miss_from(start);
         if let Some(beginning) = self.beginning {
             let missed = beginning.missed_instants(self.options.rate_hz, start);
             self.begin_tree(missed);
@@ -221,68 +226,71 @@ impl Session {
             if signals::was_continued() {
                 // Nobody asked for samples of the time for which we were suspended.
                 schedule.go_on_from(now);
-                self.members.settle_waiting(profile);
-                self.members.count_from(now);
+                self.process_set.resolve_pending(profile);
+                self.process_set.count_from(now);
             }
             if now >= deadline {
                 break End::TimeOver;
             }
             if now >= next_callback {
                 next_callback = now + CALLBACK_GAP;
-                company.as_mut().map(Company::step_aside);
+                cpu_follower.as_mut().map(CpuFollower::leave_cpu);
                 if let Some(verdict) = limit_of_cpu.look(now) {
                     if verdict == Verdict::LeaveRealTime {
-                        company = None;
+                        cpu_follower = None;
                     }
                     self.keep_limit(profile.ledger_mut(), verdict, &mut schedule);
                 }
-                self.members.follow_tree(profile, schedule.next(), now);
-                self.members.release_late();
-                self.settle(profile, &mut costs, false);
+                self.process_set.follow_tree(profile, schedule.next(), now);
+                self.process_set.release_late();
+                self.update_ledger(profile, &mut costs, false);
                 if callback(&progress(profile, start, now), profile).is_break() {
                     break End::Asked;
                 }
                 // It may have taken long: it is where Ctrl-Z is obeyed.
                 continue;
             }
-            if self.members.are_gone(now) {
+            if self.process_set.are_gone(now) {
                 break self.end_of_target();
             }
-            let earliest = company.as_mut().and_then(Company::come_back);
+            let earliest = cpu_follower.as_mut().and_then(CpuFollower::come_back);
             let rest = guard.as_mut().and_then(|guard| guard.rests_until(now, clock::own_cpu_time()));
             let next = schedule.next().max(earliest.unwrap_or(now)).max(rest.unwrap_or(now));
             if now < next {
                 clock::sleep_until(next.min(next_callback).min(deadline));
                 continue;
             }
-            self.members.sample(profile, schedule.next());
-            let members = &mut self.members;
+            self.process_set.sample(profile, schedule.next());
+            let process_set = &mut self.process_set;
             let left_out = schedule.take_left_out();
-            left_out.into_iter().for_each(|at| members.count_left_out(profile, LossReason::CpuLimit, at));
-            let mut count_late = |at| members.count_left_out(profile, LossReason::Late, at);
+            left_out.into_iter().for_each(|at| process_set.count_left_out(profile, LossReason::CpuLimit, at));
+            let mut count_late = |at| process_set.count_left_out(profile, LossReason::Late, at);
             schedule.go_on_telling(clock::now(), &mut count_late);
-            if company.is_some() && schedule.next() <= clock::now() {
-                self.members.sample_again(profile, &mut schedule);
+            if cpu_follower.is_some() && schedule.next() <= clock::now() {
+                self.process_set.sample_again(profile, &mut schedule);
             }
-            if company.as_mut().is_some_and(|company| !company.follow(self.members.runners(), now)) {
-                company = None;
-                self.members.unwatch_turns();
+            if cpu_follower
+                .as_mut()
+                .is_some_and(|cpu_follower| !cpu_follower.follow(self.process_set.runners(), now))
+            {
+                cpu_follower = None;
+                self.process_set.unwatch_turns();
             }
-            if self.members.is_settling_due(schedule.next()) {
-                company.as_mut().map(Company::step_aside);
-                self.members.settle_waiting(profile);
+            if self.process_set.is_resolving_due(schedule.next()) {
+                cpu_follower.as_mut().map(CpuFollower::leave_cpu);
+                self.process_set.resolve_pending(profile);
             }
         };
         // Threads that do not stop are waited for.
         hang::excuse(true);
-        self.settle(profile, &mut costs, true);
-        self.members.release_all(profile);
+        self.update_ledger(profile, &mut costs, true);
+        self.process_set.release_all(profile);
         end
     }
 
     /// Why nothing is left to sample.
     fn end_of_target(&self) -> End {
-        if self.members.silent().is_some() { End::TargetSilent } else { End::TargetEnded }
+        if self.process_set.silent().is_some() { End::TargetSilent } else { End::TargetEnded }
     }
 
     /// Reads what the in-kernel program sends, from time to time.
@@ -305,19 +313,19 @@ impl Session {
             if signals::was_continued() {
                 // Nobody asked for samples of the time for which we were suspended.
                 looks.iter_mut().for_each(|looks| looks.go_on_from(now));
-                self.members.skip_sent(now);
+                self.process_set.skip_sent(now);
             }
             // What was sent is read once more after the end.
             if now >= deadline {
                 break End::TimeOver;
             }
-            self.members.read_kernel(profile);
+            self.process_set.read_kernel(profile);
             if now >= next_callback {
                 next_callback = now + CALLBACK_GAP;
                 if let (Some(looks), Some(verdict)) = (&mut looks, limit_of_cpu.look(now)) {
                     self.keep_limit(profile.ledger_mut(), verdict, looks);
                 }
-                self.settle(profile, &mut costs, false);
+                self.update_ledger(profile, &mut costs, false);
                 let mut call = |profile: &mut Profile| callback(&progress(profile, start, now), profile);
                 let is_over = self.call_back(profile, &mut hold, &mut call);
                 if is_over.is_break() {
@@ -326,31 +334,31 @@ impl Session {
                 // It may have taken long: it is where Ctrl-Z is obeyed.
                 continue;
             }
-            if self.members.are_gone(now) {
+            if self.process_set.are_gone(now) {
                 break self.end_of_target();
             }
             let next_look = looks.as_mut().map_or(Timestamp::MAX, |looks| self.look_if_due(profile, looks));
-            self.members.wait_until(next_callback.min(deadline).min(next_look));
+            self.process_set.wait_until(next_callback.min(deadline).min(next_look));
         };
         // The kernel takes its time to remove what it was given.
         hang::excuse(true);
         if looks.is_some() {
             // What waits on has waited up to here.
-            self.members.look_off_cpu(profile, clock::now());
+            self.process_set.look_off_cpu(profile, clock::now());
         }
         let ended = self.end_in_kernel(profile, &mut costs);
         profile.ledger_mut().period = Some((costs.start, ended));
-        self.members.release_all(profile);
+        self.process_set.release_all(profile);
         end
     }
 
     /// Ends what the in-kernel program does, and accounts for all up to then; returns when that was. Its clocks may take long
     /// to stop, but what the target uses meanwhile is none of the recording.
     fn end_in_kernel(&mut self, profile: &mut Profile, costs: &mut Costs) -> Timestamp {
-        self.settle(profile, costs, false);
+        self.update_ledger(profile, costs, false);
         let used_by_target = profile.ledger().target_cpu;
-        let ended = self.members.end_kernel(profile);
-        self.settle(profile, costs, true);
+        let ended = self.process_set.end_kernel(profile);
+        self.update_ledger(profile, costs, true);
         profile.ledger_mut().target_cpu = used_by_target;
         ended
     }
@@ -362,24 +370,24 @@ impl Session {
         // sampled. What the program sends has time, looks from outside have not: one that comes when others leave
         // it a CPU comes when its threads are waiting for theirs.
         priority::want_promptness();
-        let cpu = self.members.cpu_of_root();
-        self.members.miss_from(costs.start);
+        let cpu = self.process_set.cpu_of_root();
+        self.process_set.miss_from(costs.start);
         // What was missed is told by CPU time there.
         self.begin_tree(0);
-        self.members.read_kernel_until_all_are_met(profile, PROMPT_BEGINNING);
-        if self.members.wants_looks_off_cpu() {
+        self.process_set.read_kernel_until_all_are_met(profile, PROMPT_BEGINNING);
+        if self.process_set.wants_looks_off_cpu() {
             self.share = LargerShare::take();
         } else {
             priority::want_no_promptness();
         }
-        costs.start = self.members.watched_since().unwrap_or(costs.start);
+        costs.start = self.process_set.watched_since().unwrap_or(costs.start);
         if let Some(beginning) = self.beginning {
-            let period = self.members.kernel().map_or(Nanos::ZERO, |kernel| kernel.period());
+            let period = self.process_set.kernel().map_or(Nanos::ZERO, |kernel| kernel.period());
             let missed = beginning.missed_ticks(period, cpu.unwrap_or_default());
             self.note_beginning(beginning, missed, profile.ledger_mut(), &mut costs);
         }
         profile.ledger_mut().interval =
-            self.members.kernel().map(|kernel| kernel.period()).filter(|period| *period != Nanos::ZERO);
+            self.process_set.kernel().map(|kernel| kernel.period()).filter(|period| *period != Nanos::ZERO);
         costs
     }
 
@@ -394,18 +402,18 @@ impl Session {
         if !signals::is_suspension_asked() {
             return call(profile);
         }
-        self.members.let_kernel_rest(profile);
+        self.process_set.let_kernel_rest(profile);
         hold.lift(|| call(profile))
     }
 
     /// When threads off the CPU are looked at, if they are wanted: as often as the in-kernel program samples the others.
     fn looks_off_cpu(&mut self, profile: &mut Profile, start: Timestamp) -> Option<Schedule> {
-        if !self.members.wants_looks_off_cpu() {
+        if !self.process_set.wants_looks_off_cpu() {
             return None;
         }
         first_event::prepare();
         profile.keep_looks();
-        let period = self.members.kernel().map_or(Nanos::ZERO, |kernel| kernel.period());
+        let period = self.process_set.kernel().map_or(Nanos::ZERO, |kernel| kernel.period());
         let rate_hz = if period == Nanos::ZERO { self.options.rate_hz } else { 1.0 / period.as_secs_f64() };
         Some(Schedule::new(rate_hz, start, start.as_nanos()))
     }
@@ -413,8 +421,8 @@ impl Session {
     /// Looks at threads off the CPU, if it is time to; returns when it is next.
     fn look_if_due(&mut self, profile: &mut Profile, looks: &mut Schedule) -> Timestamp {
         if clock::now() >= looks.next() {
-            self.members.look_off_cpu(profile, looks.next());
-            let processes = self.members.sampled().max(1) as u64;
+            self.process_set.look_off_cpu(profile, looks.next());
+            let processes = self.process_set.sampled().max(1) as u64;
             let left_out = looks.take_left_out().len() as u64 * processes;
             profile.ledger_mut().count_lost_times(LossReason::CpuLimit, left_out);
             let late = looks.go_on(clock::now()) * processes;
@@ -434,40 +442,40 @@ impl Session {
             Verdict::LeaveRealTime => {
                 ledger.left_real_time |= priority::leave_real_time();
                 self.share = None;
-                self.members.unwatch_turns();
+                self.process_set.unwatch_turns();
             }
             Verdict::TakeRealTime => {
                 self.want_promptness();
             }
             Verdict::Sample(part) => {
                 schedule.sample_part(part);
-                self.members.sample_part(part);
+                self.process_set.sample_part(part);
             }
         }
     }
 
-    /// Has the members know when the root was started, if that is known, and how many instants ago.
+    /// Has the processes know when the root was started, if that is known, and how many instants ago.
     fn begin_tree(&mut self, instants: u64) {
-        if let (Some(beginning), true) = (self.beginning, self.members.is_tree()) {
-            self.members.began(beginning.started, instants);
+        if let (Some(beginning), true) = (self.beginning, self.process_set.is_tree()) {
+            self.process_set.began(beginning.started, instants);
         }
     }
 
     /// Has the recording begin with its process, of which so many samples were missed before the first look. Of a tree
-    /// the members say what was missed: which of them has a Python is not known yet.
-    fn note_beginning(&mut self, beginning: Beginning, missed: u64, ledger: &mut Ledger, costs: &mut Costs) {
+    /// the processes say what was missed: which of them has a Python is not known yet.
+    fn note_beginning(&mut self, beginning: LaunchTime, missed: u64, ledger: &mut Ledger, costs: &mut Costs) {
         costs.start = beginning.started;
-        if self.members.is_tree() {
+        if self.process_set.is_tree() {
             return;
         }
         ledger.before_python = beginning.time_without_python();
         ledger.count_lost_times(LossReason::Late, missed);
     }
 
-    fn settle(&mut self, profile: &mut Profile, costs: &mut Costs, is_over: bool) {
-        self.members.settle_waiting(profile);
-        self.members.settle(profile.ledger_mut());
-        costs.settle(profile.ledger_mut(), is_over);
+    fn update_ledger(&mut self, profile: &mut Profile, costs: &mut Costs, is_over: bool) {
+        self.process_set.resolve_pending(profile);
+        self.process_set.update_ledger(profile.ledger_mut());
+        costs.update_ledger(profile.ledger_mut(), is_over);
     }
 }
 
@@ -484,7 +492,7 @@ impl Costs {
         Costs { start, own_before: clock::own_cpu_time(), next_look_at_memory: start }
     }
 
-    fn settle(&mut self, ledger: &mut Ledger, is_over: bool) {
+    fn update_ledger(&mut self, ledger: &mut Ledger, is_over: bool) {
         let now = clock::now();
         ledger.period = Some((self.start, now));
         ledger.own_cpu = clock::own_cpu_time().saturating_sub(self.own_before);

@@ -11,7 +11,7 @@ use profiler_python::{
 };
 use profiler_stack::{Describe, Resolver};
 
-use crate::roster::Roster;
+use crate::thread_table::ThreadTable;
 
 /// The tasks of one thread.
 #[derive(Debug)]
@@ -66,18 +66,18 @@ impl TaskList {
 /// The lists of the threads `wanted`, and of their interpreters.
 pub fn task_lists(
     memory: &impl ReadMemory,
-    roster: &Roster,
+    thread_table: &ThreadTable,
     wanted: &[usize],
     asyncio: &AsyncioOffsets,
 ) -> Vec<TaskList> {
     let mut lists = Vec::new();
     for index in wanted {
-        let thread = &roster.threads[*index];
+        let thread = &thread_table.threads[*index];
         lists.extend(TaskList::of_thread(memory, asyncio, thread.python.address, Some(thread.tid)));
     }
-    for (number, interpreter) in roster.interpreters.iter().enumerate() {
+    for (number, interpreter) in thread_table.interpreters.iter().enumerate() {
         // Without a GIL each thread comes by itself: the first one brings the interpreter's.
-        let first = roster.threads.iter().position(|thread| thread.interpreter == number);
+        let first = thread_table.threads.iter().position(|thread| thread.interpreter == number);
         if first.is_some_and(|first| wanted.contains(&first)) {
             lists.extend(TaskList::of_interpreter(memory, asyncio, interpreter.address));
         }

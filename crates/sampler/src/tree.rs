@@ -1,7 +1,7 @@
 //! Which processes belong to a tree: told by the kernel where it tells, else looked for now and then.
 //!
 //! A process belongs to the tree from its birth by a member to its end, whoever adopts it meanwhile. What is
-//! done with the members is the business of `members`.
+//! done with the processes is the business of `process_set`.
 
 use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
@@ -65,12 +65,12 @@ enum Source {
     Looks(Timestamp),
 }
 
-/// The members of a tree of processes.
+/// The processes of a tree of processes.
 #[derive(Debug)]
 pub struct Tree {
-    /// The members, each with when it started (in the kernel's ticks), once that is known.
-    members: HashMap<Pid, Option<u64>>,
-    /// Former members that may still be listed as children, as their parent has not waited for them yet; each with when
+    /// The processes, each with when it started (in the kernel's ticks), once that is known.
+    processes: HashMap<Pid, Option<u64>>,
+    /// Former processes that may still be listed as children, as their parent has not waited for them yet; each with when
     /// it started.
     gone: HashMap<Pid, u64>,
     source: Source,
@@ -83,7 +83,7 @@ impl Tree {
     pub fn below(root: Pid) -> Self {
         let source = ProcessEvents::listen().map_or(Source::Looks(Timestamp::default()), Source::Events);
         Tree {
-            members: HashMap::from([(root, None)]),
+            processes: HashMap::from([(root, None)]),
             gone: HashMap::new(),
             source,
             finder: ChildFinder::default(),
@@ -131,7 +131,7 @@ impl Tree {
 
     /// Learns from elsewhere that a member has ended.
     pub fn forget(&mut self, pid: Pid) {
-        if let Some(Some(start)) = self.members.remove(&pid) {
+        if let Some(Some(start)) = self.processes.remove(&pid) {
             self.gone.insert(pid, start);
         }
     }
@@ -139,32 +139,32 @@ impl Tree {
     fn follow(&mut self, event: ProcessEvent, changes: &mut Vec<Change>) {
         match event {
             ProcessEvent::Forked { parent, child, at } => {
-                if self.members.contains_key(&parent) && !self.members.contains_key(&child) {
-                    self.members.insert(child, None);
+                if self.processes.contains_key(&parent) && !self.processes.contains_key(&child) {
+                    self.processes.insert(child, None);
                     changes.push(Change::Born { pid: child, parent, at: Some(at) });
                 }
             }
-            ProcessEvent::Executed { pid, at } if self.members.contains_key(&pid) => {
+            ProcessEvent::Executed { pid, at } if self.processes.contains_key(&pid) => {
                 changes.push(Change::Executed { pid, at });
             }
             // Its first thread may have ended alone. When the others have, sampling finds that out.
             ProcessEvent::Ended { pid, .. } if Process::new(pid).is_alive() => {}
-            ProcessEvent::Ended { pid, at } if self.members.remove(&pid).is_some() => {
+            ProcessEvent::Ended { pid, at } if self.processes.remove(&pid).is_some() => {
                 changes.push(Change::Ended { pid, at });
             }
             ProcessEvent::Executed { .. } | ProcessEvent::Ended { .. } => {}
         }
     }
 
-    /// Adds the descendants of all members, parents before their children.
+    /// Adds the descendants of all processes, parents before their children.
     fn find_children(&mut self, born: Option<Timestamp>, changes: &mut Vec<Change>) {
-        let mut parents: Vec<Pid> = self.members.keys().copied().collect();
+        let mut parents: Vec<Pid> = self.processes.keys().copied().collect();
         let mut still_listed = HashMap::new();
         while !parents.is_empty() {
             let found = self.finder.children_of(&parents);
             parents.clear();
             for (parent, child) in found {
-                if self.members.contains_key(&child) {
+                if self.processes.contains_key(&child) {
                     continue;
                 }
                 let start = Process::new(child).stat().ok().map(|stat| stat.start_time);
@@ -173,7 +173,7 @@ impl Tree {
                         still_listed.insert(child, *known);
                     }
                     _ => {
-                        self.members.insert(child, start);
+                        self.processes.insert(child, start);
                         changes.push(Change::Born { pid: child, parent, at: born });
                         parents.push(child);
                     }
@@ -190,7 +190,7 @@ impl Tree {
             let stat = process.stat().ok().filter(|_| process.is_alive());
             stat.is_some_and(|stat| start.is_none_or(|start| start == stat.start_time))
         };
-        self.members.retain(|pid, start| {
+        self.processes.retain(|pid, start| {
             let stays = is_same(pid, start);
             if !stays {
                 changes.push(Change::Ended { pid: *pid, at: now });

@@ -14,11 +14,11 @@ use profiler_python::{
 use profiler_stack::{Describe, Resolver};
 
 use super::CoreTarget;
-use crate::capture::{StackReader, loss};
 use crate::gil;
 use crate::objects::MAX_FRAMES_WITH_VARIABLES;
 use crate::short_file::ShortFiles;
 use crate::sources::Sources;
+use crate::stack_reader::{StackReader, loss};
 use crate::tasks::{TaskList, TaskReader, task_dumps};
 
 /// What is shown of a core file beside stacks.

@@ -13,10 +13,10 @@ use rustc_hash::FxHashMap;
 
 use super::{ProcessSampler, Sampled, truncation_mark};
 use crate::Target;
+use crate::bpf_program::{BpfProgram, entries};
+use crate::code_cache::{CodeCache, Sent};
 use crate::code_names::CodeNames;
-use crate::kernel::{Kernel, entries};
 use crate::kernel_frames::KernelFrames;
-use crate::sent::{Sent, SentNames};
 use crate::ticks::ticks;
 
 /// Whether the lists of threads still start where they did is looked at so often: a thread that starts in
@@ -26,7 +26,7 @@ const LOOK_GAP: Nanos = Nanos::from_nanos(20_000_000);
 /// What is known of a process that the in-kernel program samples.
 #[derive(Debug, Default)]
 pub struct InKernel {
-    names: SentNames<FrameId>,
+    names: CodeCache<FrameId>,
     kernel_frames: KernelFrames<FrameId>,
     /// What the program was told of kernel threads with thread states.
     told: FxHashMap<Tid, ThreadEntry>,
@@ -54,13 +54,14 @@ impl ProcessSampler {
     /// When its runtime cannot be read, or there is no room for it.
     pub fn enter_kernel(
         &mut self,
-        kernel: &mut Kernel,
+        kernel: &mut BpfProgram,
         profile: &mut Profile,
         now: Timestamp,
     ) -> Result<(), ReadError> {
         self.in_kernel.kernel_frames = kernel.frames();
         let target = &self.probe.target;
-        if kernel.tell_process(target.pid(), target.offsets(), self.in_kernel.always_sends_names).is_err() {
+        if kernel.register_process(target.pid(), target.offsets(), self.in_kernel.always_sends_names).is_err()
+        {
             self.in_kernel.untold_since = target.process().cpu_time();
         }
         self.look_at_lists(kernel, now)?;
@@ -75,7 +76,7 @@ impl ProcessSampler {
     }
 
     /// Has the program know the process, as soon as it has room; what it did until then is lost.
-    fn tell_process_again(&mut self, kernel: &mut Kernel, profile: &mut Profile) {
+    fn register_process_again(&mut self, kernel: &mut BpfProgram, profile: &mut Profile) {
         let Some(since) = self.in_kernel.untold_since else { return };
         let now = self.probe.target.process().cpu_time().unwrap_or(since);
         let missed = match kernel.period() {
@@ -84,7 +85,7 @@ impl ProcessSampler {
         };
         let target = &self.probe.target;
         let names = self.in_kernel.always_sends_names;
-        self.in_kernel.untold_since = match kernel.tell_process(target.pid(), target.offsets(), names) {
+        self.in_kernel.untold_since = match kernel.register_process(target.pid(), target.offsets(), names) {
             Ok(()) => None,
             // Less than a tick is not lost yet.
             Err(_) if missed == 0 => Some(since),
@@ -101,7 +102,7 @@ impl ProcessSampler {
     }
 
     /// What the process leaves in the program.
-    pub fn leave_kernel(&mut self, kernel: &mut Kernel) {
+    pub fn leave_kernel(&mut self, kernel: &mut BpfProgram) {
         kernel.forget_process(self.probe.target.pid());
         self.forget_intervals(kernel);
         let InKernel { told, natives, .. } = &mut self.in_kernel;
@@ -109,55 +110,60 @@ impl ProcessSampler {
     }
 
     /// Looks whether there are other threads, if it is time to or some sample said so.
-    pub fn look_in_kernel(&mut self, kernel: &mut Kernel, profile: &mut Profile, now: Timestamp) -> Sampled {
+    pub fn look_in_kernel(
+        &mut self,
+        kernel: &mut BpfProgram,
+        profile: &mut Profile,
+        now: Timestamp,
+    ) -> Sampled {
         let InKernel { unknown, natives, .. } = &self.in_kernel;
         let is_outdated = self.in_kernel.is_outdated || unknown.keys().any(|tid| !natives.contains(tid));
         if !is_outdated && now < self.in_kernel.next_look {
             return Sampled::Going;
         }
         self.in_kernel.next_look = now + LOOK_GAP;
-        self.tell_process_again(kernel, profile);
-        let roster = &mut self.probe.roster;
-        let lists_stand = roster.look(self.probe.target.memory(), self.probe.target.runtime());
+        self.register_process_again(kernel, profile);
+        let thread_table = &mut self.probe.thread_table;
+        let lists_stand = thread_table.look(self.probe.target.memory(), self.probe.target.runtime());
         let result = match lists_stand {
-            Ok(true) if !is_outdated && !self.probe.roster.is_recheck_due(now) => Ok(()),
+            Ok(true) if !is_outdated && !self.probe.thread_table.is_recheck_due(now) => Ok(()),
             Ok(_) => self.look_at_lists(kernel, now),
             Err(error) => Err(error),
         };
         let is_readable = matches!(result, Ok(()) | Err(ReadError::ProcessEnded | ReadError::NoAnswer));
         self.in_kernel.are_lists_unreadable = !is_readable && self.probe.target.has_live_runtime();
         self.in_kernel.is_outdated |= self.in_kernel.are_lists_unreadable;
-        self.settle_unknown(profile);
+        self.count_unregistered(profile);
         self.resend_missing(kernel);
         self.watch_threads(kernel, profile);
         self.look_at_sleepers(kernel, profile);
-        self.settle_intervals(kernel, profile, now);
+        self.flush_off_cpu(kernel, profile, now);
         match result {
-            Ok(()) => self.names.update(&self.probe.target, &self.probe.roster, profile, now),
+            Ok(()) => self.names.update(&self.probe.target, &self.probe.thread_table, profile, now),
             Err(ReadError::ProcessEnded) => return Sampled::Ended,
             Err(ReadError::NoAnswer) => return Sampled::Silent,
             Err(_) if self.in_kernel.are_lists_unreadable => return Sampled::Going,
             Err(_) => return Sampled::WithoutRuntime,
         }
-        match self.probe.roster.threads.is_empty() && !self.probe.target.process().is_alive() {
+        match self.probe.thread_table.threads.is_empty() && !self.probe.target.process().is_alive() {
             true => Sampled::Ended,
             false => Sampled::Going,
         }
     }
 
-    /// Brings roster and program up to date.
-    fn look_at_lists(&mut self, kernel: &mut Kernel, now: Timestamp) -> Result<(), ReadError> {
+    /// Brings thread table and program up to date.
+    fn look_at_lists(&mut self, kernel: &mut BpfProgram, now: Timestamp) -> Result<(), ReadError> {
         self.in_kernel.is_outdated = false;
-        let (target, roster) = (&self.probe.target, &mut self.probe.roster);
-        roster.refresh(target.process(), target.memory(), target.runtime(), now)?;
-        let now_there = entries(roster);
+        let (target, thread_table) = (&self.probe.target, &mut self.probe.thread_table);
+        thread_table.refresh(target.process(), target.memory(), target.runtime(), now)?;
+        let now_there = entries(thread_table);
         let InKernel { told, natives, unknown, without_room, .. } = &mut self.in_kernel;
         without_room.clear();
         told.keys().filter(|tid| !now_there.contains_key(tid)).for_each(|tid| kernel.forget_thread(*tid));
         for (tid, entry) in &now_there {
             if natives.remove(tid) || told.get(tid) != Some(entry) {
                 // It is told again with the next look; until then its samples are those of an unknown thread.
-                if kernel.tell_thread(*tid, entry).is_err() {
+                if kernel.register_thread(*tid, entry).is_err() {
                     without_room.insert(*tid);
                 }
             }
@@ -165,7 +171,7 @@ impl ProcessSampler {
         for tid in unknown.keys().filter(|tid| !now_there.contains_key(tid)) {
             // It need not be told again that it met one.
             if natives.insert(*tid) {
-                let _ = kernel.tell_thread(*tid, &ThreadEntry::default());
+                let _ = kernel.register_thread(*tid, &ThreadEntry::default());
             }
         }
         *told = now_there;
@@ -175,19 +181,19 @@ impl ProcessSampler {
 
     /// Whether the thread is between two calls of Python, as far as is known.
     fn is_unlisted(&self, thread: Tid) -> bool {
-        self.probe.roster.threads.iter().any(|known| known.tid == thread && !known.is_listed)
+        self.probe.thread_table.threads.iter().any(|known| known.tid == thread && !known.is_listed)
     }
 
     /// Counts samples of threads that the program did not know: they are lost if the thread has a thread state, or there are
     /// some of which nobody knows the thread, or the lists cannot be read; otherwise it runs no Python.
-    pub fn settle_unknown(&mut self, profile: &mut Profile) {
+    pub fn count_unregistered(&mut self, profile: &mut Profile) {
         let unknown: Vec<(Tid, u64)> = self.in_kernel.unknown.drain().collect();
         for (tid, times) in unknown {
             let ledger = profile.ledger_mut();
             let InKernel { told, without_room, .. } = &self.in_kernel;
             let has_state =
                 (told.contains_key(&tid) || without_room.contains(&tid)) && !self.is_unlisted(tid);
-            let is_python = has_state || !self.probe.roster.unplaced.is_empty();
+            let is_python = has_state || !self.probe.thread_table.unplaced.is_empty();
             match is_python {
                 true => ledger.count_lost_times(LossReason::UnknownThread, times),
                 false if self.in_kernel.are_lists_unreadable => {
@@ -198,7 +204,7 @@ impl ProcessSampler {
         }
     }
 
-    fn resend_missing(&mut self, kernel: &mut Kernel) {
+    fn resend_missing(&mut self, kernel: &mut BpfProgram) {
         let missing = self.in_kernel.names.take_missing();
         if missing.is_empty() {
             return;
@@ -208,7 +214,7 @@ impl ProcessSampler {
         // Told anew, it does not take anything for sent. Without room for the process nothing is sampled.
         if self.has_room() {
             let always = self.in_kernel.always_sends_names;
-            let _ = kernel.tell_process(target.pid(), target.offsets(), always);
+            let _ = kernel.register_process(target.pid(), target.offsets(), always);
         }
     }
 
@@ -275,9 +281,10 @@ impl ProcessSampler {
     /// The thread that a record is of, by its index: the program also meets it in a thread state that is too young to be known
     /// here. Of several states it says which.
     fn thread_of(&self, record: &StackRecord<'_>) -> Option<usize> {
-        let roster = &self.probe.roster;
-        let of_kernel_thread = || roster.threads.iter().position(|thread| thread.tid == record.thread());
-        roster.find(record.thread_state()).or_else(of_kernel_thread)
+        let thread_table = &self.probe.thread_table;
+        let of_kernel_thread =
+            || thread_table.threads.iter().position(|thread| thread.tid == record.thread());
+        thread_table.find(record.thread_state()).or_else(of_kernel_thread)
     }
 
     /// On a stack that was read from outside, where in the kernel its thread waits, if that was asked for. Of one that
@@ -288,7 +295,7 @@ impl ProcessSampler {
         index: usize,
         stack: Option<StackId>,
     ) -> Option<StackId> {
-        let thread = &self.probe.roster.threads[index];
+        let thread = &self.probe.thread_table.threads[index];
         if !self.in_kernel.kernel_frames.are_wanted() || thread.is_running() {
             return stack;
         }
@@ -306,7 +313,7 @@ impl ProcessSampler {
         (by_tick, exactly): (Nanos, Option<Nanos>),
     ) {
         let thread = self.thread_id(profile, index);
-        let known = &mut self.probe.roster.threads[index];
+        let known = &mut self.probe.thread_table.threads[index];
         let cpu = exactly.unwrap_or(by_tick);
         // Of a thread that has moved to another CPU since its last sample this may be more than went by since then. To cut it
         // would bias the sum.

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use profiler_bpf::{OffCpuRecord, OffCpu, StackRecord};
+use profiler_bpf::{OffCpu, OffCpuRecord, StackRecord};
 use profiler_memory::ReadError;
 use profiler_model::{Frame, FrameKind, LossReason, Nanos, ThreadState, Tid, Timestamp};
 use profiler_profile::{Counted, FrameId, Profile, Sample, StackId, ThreadId};
@@ -14,14 +14,14 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::ProcessSampler;
 use super::in_kernel::InKernel;
 use crate::Target;
-use crate::intervals::{Absence, Absences, Instead, Owner, Sink};
+use crate::bpf_program::BpfProgram;
+use crate::capture::Capture;
 use crate::code_names::CodeNames;
-use crate::instant::Instant;
-use crate::kernel::Kernel;
+use crate::off_cpu_tracker::{Instead, OffCpuInterval, OffCpuTracker, Owner, Sink};
 use crate::probe::GilGroup;
 
 /// What lasts and what was too short to be told by itself is asked for so often.
-const SETTLE_GAP: Nanos = Nanos::from_nanos(1_000_000_000);
+const FLUSH_GAP: Nanos = Nanos::from_nanos(1_000_000_000);
 
 /// The stack of a thread that is off the CPU.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +54,7 @@ impl Away {
 /// What is known of threads that are off the CPU.
 #[derive(Debug)]
 pub struct OffCpuTimes {
-    intervals: Absences<Away>,
+    intervals: OffCpuTracker<Away>,
     gils: Vec<GilAddresses>,
     /// The threads in the profile, also those that have ended.
     threads: FxHashMap<Tid, ThreadId>,
@@ -62,32 +62,32 @@ pub struct OffCpuTimes {
     reasons: BTreeMap<ThreadState, FrameId>,
     /// Whether samples are taken of threads that run.
     takes_samples: bool,
-    next_settle: Timestamp,
+    next_flush: Timestamp,
 }
 
 impl Default for OffCpuTimes {
     fn default() -> Self {
         OffCpuTimes {
-            intervals: Absences::new(INSTEAD),
+            intervals: OffCpuTracker::new(INSTEAD),
             gils: Vec::new(),
             threads: FxHashMap::default(),
             reasons: BTreeMap::new(),
             takes_samples: false,
-            next_settle: Timestamp::default(),
+            next_flush: Timestamp::default(),
         }
     }
 }
 
 impl ProcessSampler {
     /// Has the scheduler's programs, if they are asked for, watch the threads that they do not know yet.
-    pub(super) fn watch_threads(&mut self, kernel: &mut Kernel, profile: &mut Profile) {
+    pub(super) fn watch_threads(&mut self, kernel: &mut BpfProgram, profile: &mut Profile) {
         self.off_cpu.takes_samples = kernel.period() != Nanos::ZERO;
         let Some(off_cpu) = &mut kernel.off_cpu else { return };
-        let interpreters = &self.probe.roster.interpreters;
+        let interpreters = &self.probe.thread_table.interpreters;
         self.off_cpu.gils = interpreters.iter().filter_map(|interpreter| interpreter.gil).collect();
         let mut new = Vec::new();
-        for index in 0..self.probe.roster.threads.len() {
-            let tid = self.probe.roster.threads[index].tid;
+        for index in 0..self.probe.thread_table.threads.len() {
+            let tid = self.probe.thread_table.threads[index].tid;
             if !self.off_cpu.intervals.has(tid) {
                 let id = self.thread_id(profile, index);
                 self.off_cpu.threads.insert(tid, id);
@@ -96,12 +96,12 @@ impl ProcessSampler {
         }
         let OffCpuTimes { intervals, gils, .. } = &mut self.off_cpu;
         let owner = Owner { process: self.probe.target.process(), gils };
-        intervals.watch(off_cpu, new.iter().map(|index| &self.probe.roster.threads[*index]), owner);
+        intervals.watch(off_cpu, new.iter().map(|index| &self.probe.thread_table.threads[*index]), owner);
     }
 
     /// Reads the stacks of threads that were asleep when they were first watched. Nothing has to be stopped for that: what is
     /// read is believed if the thread has not moved after it.
-    pub(super) fn look_at_sleepers(&mut self, kernel: &Kernel, profile: &mut Profile) {
+    pub(super) fn look_at_sleepers(&mut self, kernel: &BpfProgram, profile: &mut Profile) {
         let Some(off_cpu) = &kernel.off_cpu else { return };
         let sleepers = self.off_cpu.intervals.take_sleepers();
         if !sleepers.is_empty() && self.read_sleepers(off_cpu, profile, &sleepers).is_err() {
@@ -117,17 +117,17 @@ impl ProcessSampler {
         sleepers: &FxHashSet<Tid>,
     ) -> Result<(), ReadError> {
         let suspended = self.probe.suspended()?;
-        for group in GilGroup::all(&self.probe.roster) {
+        for group in GilGroup::all(&self.probe.thread_table) {
             let mut wanted = group.threads;
             wanted.retain(|index| {
-                let thread = &mut self.probe.roster.threads[*index];
+                let thread = &mut self.probe.thread_table.threads[*index];
                 sleepers.contains(&thread.tid) && !suspended.contains(index) && thread.look().is_ok()
             });
             let mut instants = self.probe.capture(group.gil.as_ref(), &wanted)?;
             self.probe.complete(instants.iter_mut().map(|instant| &mut instant.capture))?;
-            for Instant { stacks, capture, .. } in instants {
+            for Capture { stacks, capture, .. } in instants {
                 for (index, stack) in stacks {
-                    let tid = self.probe.roster.threads[index].tid;
+                    let tid = self.probe.thread_table.threads[index].tid;
                     let stack = stack.and_then(|raw| self.resolve(profile, &raw, &capture));
                     let stack = stack.map(|stack| self.with_kernel_frames(profile, index, stack));
                     let stack = stack.map_or_else(Away::Lost, Away::Taken);
@@ -171,29 +171,29 @@ impl ProcessSampler {
     }
 
     /// Records what was not told by itself, if it is time to.
-    pub(super) fn settle_intervals(&mut self, kernel: &mut Kernel, profile: &mut Profile, now: Timestamp) {
-        if now >= self.off_cpu.next_settle {
-            self.off_cpu.next_settle = now + SETTLE_GAP;
-            self.settle_all_intervals(kernel, profile, None);
+    pub(super) fn flush_off_cpu(&mut self, kernel: &mut BpfProgram, profile: &mut Profile, now: Timestamp) {
+        if now >= self.off_cpu.next_flush {
+            self.off_cpu.next_flush = now + FLUSH_GAP;
+            self.flush_all_off_cpu(kernel, profile, None);
         }
     }
 
     /// Records what was not told by itself, up to now or to the `end` of the watch.
-    pub fn settle_all_intervals(
+    pub fn flush_all_off_cpu(
         &mut self,
-        kernel: &mut Kernel,
+        kernel: &mut BpfProgram,
         profile: &mut Profile,
         end: Option<Timestamp>,
     ) {
         let Some(off_cpu) = &mut kernel.off_cpu else { return };
-        self.record_told(profile, |intervals, owner, sink| intervals.settle(off_cpu, end, owner, sink));
+        self.record_told(profile, |intervals, owner, sink| intervals.flush(off_cpu, end, owner, sink));
     }
 
     /// Records the off-CPU intervals that `tell` hands to its sink.
     fn record_told(
         &mut self,
         profile: &mut Profile,
-        tell: impl FnOnce(&mut Absences<Away>, Owner<'_>, &mut Sink<'_, Away>),
+        tell: impl FnOnce(&mut OffCpuTracker<Away>, Owner<'_>, &mut Sink<'_, Away>),
     ) {
         let mut found = Vec::new();
         let OffCpuTimes { intervals, gils, .. } = &mut self.off_cpu;
@@ -207,18 +207,18 @@ impl ProcessSampler {
 
     /// Notes what the watch cannot tell any more once it has ended.
     pub fn prepare_end_of_intervals(&mut self) {
-        self.off_cpu.next_settle = Timestamp::MAX;
+        self.off_cpu.next_flush = Timestamp::MAX;
         self.off_cpu.intervals.note_arrivals();
     }
 
     /// What the process leaves in the scheduler's programs.
-    pub(super) fn forget_intervals(&mut self, kernel: &mut Kernel) {
+    pub(super) fn forget_intervals(&mut self, kernel: &mut BpfProgram) {
         if let Some(off_cpu) = &mut kernel.off_cpu {
             self.off_cpu.intervals.forget_all(off_cpu);
         }
     }
 
-    fn record_interval(&mut self, profile: &mut Profile, interval: &Absence<Away>) {
+    fn record_interval(&mut self, profile: &mut Profile, interval: &OffCpuInterval<Away>) {
         let Some(thread) = self.off_cpu.threads.get(&interval.thread).copied() else { return };
         if self.options.gil_only && !interval.holds_gil {
             return profile.ledger_mut().count_not_asked_for();
@@ -238,16 +238,16 @@ impl ProcessSampler {
         let reason =
             *reasons.entry(interval.state).or_insert_with(|| profile.frame(&reason_mark(interval.state)));
         let stack = Some(profile.push(Some(below), reason));
-        let &Absence { at, state, holds_gil, duration: wall, since, .. } = interval;
+        let &OffCpuInterval { at, state, holds_gil, duration: wall, since, .. } = interval;
         let sample = Sample { at, thread, stack, state, holds_gil, cpu: Nanos::ZERO, wall };
         profile.record_as(sample, since, interval.stack.counted());
     }
 
     /// Records for how long a thread ran since its last sample.
-    fn record_unsampled(&mut self, profile: &mut Profile, thread: ThreadId, interval: &Absence<Away>) {
+    fn record_unsampled(&mut self, profile: &mut Profile, thread: ThreadId, interval: &OffCpuInterval<Away>) {
         if self.off_cpu.takes_samples {
             let stack = Some(push_mark(profile, "running, not sampled".to_owned()));
-            let &Absence { at, state, duration, since, holds_gil, .. } = interval;
+            let &OffCpuInterval { at, state, duration, since, holds_gil, .. } = interval;
             let sample = Sample { at, thread, stack, state, holds_gil, cpu: duration, wall: duration };
             profile.record_as(sample, since, Counted::Shown);
         }

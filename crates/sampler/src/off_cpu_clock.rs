@@ -10,7 +10,7 @@ use profiler_os::SchedStat;
 
 /// What of a thread's time off the CPU was accounted for already.
 #[derive(Clone, Copy, Debug)]
-pub struct WaitAccount {
+pub struct OffCpuClock {
     from: Timestamp,
     /// What it had run by then.
     ran: Nanos,
@@ -24,10 +24,10 @@ pub struct WaitAccount {
     gap: Nanos,
 }
 
-impl WaitAccount {
+impl OffCpuClock {
     /// Nothing is accounted for that comes after `now`, when the scheduler had counted `schedule`.
     pub fn from(now: Timestamp, schedule: &SchedStat) -> Self {
-        WaitAccount {
+        OffCpuClock {
             from: now,
             ran: schedule.cpu,
             queued: schedule.queued,
@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn waits_add_up_to_what_went_by_less_what_it_ran() {
         let at = Timestamp::from_nanos;
-        let mut account = WaitAccount::from(at(100), &schedule(1_000, 50));
+        let mut account = OffCpuClock::from(at(100), &schedule(1_000, 50));
         assert_eq!(account.take(at(200), &schedule(1_000, 50)), Nanos::from_nanos(100));
         // Met running at the looks in between.
         assert_eq!(account.take(at(700), &schedule(1_300, 90)), Nanos::from_nanos(200));
@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn what_nobody_could_see_is_told_nowhere() {
         let at = Timestamp::from_nanos;
-        let mut account = WaitAccount::from(at(100), &schedule(0, 50));
+        let mut account = OffCpuClock::from(at(100), &schedule(0, 50));
         account.look(at(710), &schedule(0, 60), false);
         assert_eq!(account.gap(), Nanos::from_nanos(610));
         account.look(at(720), &schedule(0, 80), true);
@@ -120,7 +120,7 @@ mod tests {
         let (mut clock, mut ran, mut queued) = (0, 0, 0);
         let (mut shown, mut truth) = ([0.0; 2], [0.0; 2]);
         let mut random = Random::new(7);
-        let mut account = WaitAccount::from(Timestamp::default(), &SchedStat::default());
+        let mut account = OffCpuClock::from(Timestamp::default(), &SchedStat::default());
         let mut next = 0.0;
         for (micros, has_cpu, function) in life.iter().cycle().take(10_000 * life.len()) {
             let (began, length) = (clock, micros * 1_000);

@@ -7,7 +7,7 @@ use crate::ticks::ticks;
 
 /// What has passed of a process that is waited for.
 #[derive(Clone, Copy, Debug)]
-pub struct Missed {
+pub struct UnattachedTime {
     /// When it was last known to have no Python: at the last look, or when it began.
     without_python: Timestamp,
     /// The CPU time that it had used when it began, and by then.
@@ -19,10 +19,16 @@ pub struct Missed {
     unseen: u64,
 }
 
-impl Missed {
+impl UnattachedTime {
     /// Of a process that began at `since`, with so much CPU time that belongs to what was before.
     pub fn since(since: Timestamp, cpu: Nanos) -> Self {
-        Missed { without_python: since, cpu_before: cpu, cpu_without_python: cpu, without: 0, unseen: 0 }
+        UnattachedTime {
+            without_python: since,
+            cpu_before: cpu,
+            cpu_without_python: cpu,
+            without: 0,
+            unseen: 0,
+        }
     }
 
     /// It was looked at, and had none.
@@ -102,7 +108,7 @@ mod tests {
 
     #[test]
     fn what_passed_since_the_last_look_was_missed() {
-        let mut missed = Missed::since(at(10), cpu(2));
+        let mut missed = UnattachedTime::since(at(10), cpu(2));
         missed.count(at(20), 3);
         assert_eq!(missed.by_instants(), (0, 3), "a fork has what its parent has");
         missed.had_none(at(30), Some(cpu(12)));
@@ -118,7 +124,7 @@ mod tests {
 
     #[test]
     fn what_was_taken_is_not_taken_again() {
-        let mut missed = Missed::since(at(10), cpu(0));
+        let mut missed = UnattachedTime::since(at(10), cpu(0));
         missed.count(at(20), 3);
         assert_eq!(missed.take_unseen(at(25), None, Some(cpu(10))), 3);
         missed.count(at(30), 1);
@@ -128,7 +134,7 @@ mod tests {
 
     #[test]
     fn what_nobody_asked_for_was_not_missed() {
-        let mut missed = Missed::since(at(10), cpu(0));
+        let mut missed = UnattachedTime::since(at(10), cpu(0));
         missed.leave_out(at(1000), Some(cpu(900)));
         missed.count(at(1010), 1);
         assert_eq!(missed.by_instants(), (0, 1));

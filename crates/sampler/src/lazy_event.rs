@@ -5,15 +5,15 @@ use std::io;
 
 /// Something that may be opened, once.
 #[derive(Debug)]
-pub struct Opened<T>(OnceCell<Option<T>>);
+pub struct LazyEvent<T>(OnceCell<Option<T>>);
 
-impl<T> Default for Opened<T> {
+impl<T> Default for LazyEvent<T> {
     fn default() -> Self {
-        Opened(OnceCell::new())
+        LazyEvent(OnceCell::new())
     }
 }
 
-impl<T> Opened<T> {
+impl<T> LazyEvent<T> {
     /// It, by `open` if it was not tried before. `None` where it cannot be had, or not yet: `open` then says
     /// `WouldBlock`, and is asked again the next time.
     pub fn or_open(&self, open: impl FnOnce() -> io::Result<T>) -> Option<&T> {
@@ -43,13 +43,13 @@ mod tests {
 
     #[test]
     fn a_refusal_is_final_and_not_yet_is_not() {
-        let opened = Opened::default();
+        let opened = LazyEvent::default();
         assert_eq!(opened.or_open(|| Err(io::ErrorKind::WouldBlock.into())), None);
         assert!(!opened.was_tried());
         assert_eq!(opened.or_open(|| Ok(1)), Some(&1));
         assert_eq!(opened.or_open(|| Ok(2)), Some(&1));
         assert_eq!((opened.now(), opened.was_tried()), (Some(&1), true));
-        let refused = Opened::<u8>::default();
+        let refused = LazyEvent::<u8>::default();
         assert_eq!(refused.or_open(|| Err(io::ErrorKind::PermissionDenied.into())), None);
         assert_eq!((refused.or_open(|| Ok(2)), refused.was_tried()), (None, true));
     }

@@ -22,7 +22,7 @@ pub struct Evidence {
 
 /// The frames that were met, and what the caller has for each.
 #[derive(Debug)]
-pub struct MetFrames<Id> {
+pub struct FrameCache<Id> {
     frames: FxHashMap<Place, Met<Id>>,
 }
 
@@ -41,13 +41,13 @@ struct Met<Id> {
     id: Id,
 }
 
-impl<Id> Default for MetFrames<Id> {
+impl<Id> Default for FrameCache<Id> {
     fn default() -> Self {
-        MetFrames { frames: FxHashMap::default() }
+        FrameCache { frames: FxHashMap::default() }
     }
 }
 
-impl<Id: Copy> MetFrames<Id> {
+impl<Id: Copy> FrameCache<Id> {
     /// What the caller had for the frame, if it is certain that its code object is still the same one.
     pub fn find(&self, frame: &RawFrame, evidence: Evidence) -> Option<Id> {
         let met = self.frames.get(&place(frame)?)?;
@@ -92,8 +92,8 @@ mod tests {
     }
 
     /// One frame whose code object had the hash 1, under the proof 5.
-    fn met(proof: Option<NonZeroU64>) -> MetFrames<char> {
-        let mut frames = MetFrames::default();
+    fn met(proof: Option<NonZeroU64>) -> FrameCache<char> {
+        let mut frames = FrameCache::default();
         frames.add(&FRAME, some(1).unwrap(), proof, 'a');
         frames
     }

@@ -11,11 +11,11 @@ use profiler_profile::{Profile, Sample, StackId};
 use profiler_python::{GilAddresses, RawStack};
 
 use super::ProcessSampler;
-use crate::codes::Capture;
-use crate::instant::Instant;
+use crate::capture::Capture;
+use crate::codes::CodeEvidence;
 use crate::probe::GilGroup;
-use crate::roster::KnownStack;
 use crate::rota::{cost_of_instant, is_long};
+use crate::thread_table::KnownStack;
 
 /// When a look is taken, and when that was due.
 #[derive(Clone, Copy, Debug)]
@@ -45,37 +45,37 @@ impl ProcessSampler {
 
     /// Looks at what threads are doing that are awake, and at those that rest where these are few, and who holds the GIL.
     fn look_at_active(&mut self) -> Result<(), ReadError> {
-        let ended = self.probe.roster.look_at_active();
+        let ended = self.probe.thread_table.look_at_active();
         self.forget_ended(ended);
         self.look_at_gils()
     }
 
     /// Records what threads do that rest, as many as have their turn, where there are many.
     fn look_at_resting(&mut self, profile: &mut Profile) -> Result<(), ReadError> {
-        if !self.probe.roster.rota().has_many_resting() {
+        if !self.probe.thread_table.rota().has_many_resting() {
             return Ok(());
         }
         let most = cost_of_instant(self.rate_hz);
         let _ordinary = is_long(most).then(OrdinaryMeanwhile::begin);
         let now = clock::now();
-        let ended = self.probe.roster.look_at_resting(most);
+        let ended = self.probe.thread_table.look_at_resting(most);
         self.forget_ended(ended);
         self.sample_off_cpu(profile, Look { due: now, now })
     }
 
     fn look_at_gils(&mut self) -> Result<(), ReadError> {
-        let roster = &mut self.probe.roster;
-        let lists_stand = roster.look(self.probe.target.memory(), self.probe.target.runtime())?;
+        let thread_table = &mut self.probe.thread_table;
+        let lists_stand = thread_table.look(self.probe.target.memory(), self.probe.target.runtime())?;
         self.in_kernel.is_outdated |= !lists_stand;
-        let ended = roster.look_at_holders();
+        let ended = thread_table.look_at_holders();
         self.forget_ended(ended);
         Ok(())
     }
 
     fn forget_ended(&mut self, mut ended: Vec<usize>) {
-        let roster = &mut self.probe.roster;
-        for index in roster.looked() {
-            if roster.threads[index].count_if_running().is_err() {
+        let thread_table = &mut self.probe.thread_table;
+        for index in thread_table.looked() {
+            if thread_table.threads[index].count_if_running().is_err() {
                 ended.push(index);
             }
         }
@@ -84,20 +84,21 @@ impl ProcessSampler {
         }
         ended.sort_unstable();
         ended.dedup();
-        roster.remove(&ended);
+        thread_table.remove(&ended);
         self.in_kernel.is_outdated = true;
     }
 
     fn sample_off_cpu(&mut self, profile: &mut Profile, look: Look) -> Result<(), ReadError> {
-        let unseen = self.probe.roster.take_unseen_of_ended();
+        let unseen = self.probe.thread_table.take_unseen_of_ended();
         profile.ledger_mut().count_lost_times(LossReason::CpuLimit, unseen);
         let suspended = self.probe.suspended()?;
-        for mut group in GilGroup::looked(&mut self.probe.roster) {
-            group.threads.iter().for_each(|index| self.note_settled(profile.ledger_mut(), *index));
+        for mut group in GilGroup::looked(&mut self.probe.thread_table) {
+            group.threads.iter().for_each(|index| self.note_resolved(profile.ledger_mut(), *index));
             group.threads.retain(|index| !suspended.contains(index));
             let gil = group.gil.as_ref();
-            let state = gil.and_then(|gil| self.probe.roster.gil_state(gil)).filter(|state| state.exists);
-            let holder = state.and_then(|state| self.probe.roster.find(state.holder()?));
+            let state =
+                gil.and_then(|gil| self.probe.thread_table.gil_state(gil)).filter(|state| state.exists);
+            let holder = state.and_then(|state| self.probe.thread_table.find(state.holder()?));
             let wanted = self.choose(profile, &group, holder, look);
             if wanted.threads.is_empty() {
                 continue;
@@ -105,7 +106,7 @@ impl ProcessSampler {
             let mut instants = self.probe.capture(gil, &wanted.threads)?;
             self.probe.complete(instants.iter_mut().map(|instant| &mut instant.capture))?;
             for instant in instants {
-                self.settle_off_cpu(profile, instant, &wanted.queued, gil, look.now);
+                self.resolve_idle(profile, instant, &wanted.queued, gil, look.now);
             }
         }
         Ok(())
@@ -122,7 +123,7 @@ impl ProcessSampler {
     ) -> Wanted {
         let mut wanted = Wanted::default();
         for index in group.threads.iter().copied() {
-            let thread = &self.probe.roster.threads[index];
+            let thread = &self.probe.thread_table.threads[index];
             // The state of the GIL was read after the thread was seen asleep: it may have woken and taken it.
             let holds_gil = holder == Some(index) && (thread.is_running() || thread.slept_since_look());
             // Whoever lost its CPU to this look was on it. To ask a clock can interrupt a CPU, to ask for turns cannot.
@@ -133,7 +134,7 @@ impl ProcessSampler {
                 None => thread.state(group.gil.as_ref()),
             };
             let known = thread.unchanged_stack();
-            self.probe.roster.threads[index].note_look(now);
+            self.probe.thread_table.threads[index].note_look(now);
             self.note_look(profile, index, state, holds_gil, now);
             if self.options.gil_only && !holds_gil {
                 continue;
@@ -156,14 +157,14 @@ impl ProcessSampler {
     }
 
     /// Records a thread that sleeps as it did at the last look, at `now`.
-    pub(super) fn settle_sleeper(
+    pub(super) fn resolve_sleeper(
         &mut self,
         profile: &mut Profile,
         index: usize,
         gil: Option<&GilAddresses>,
         now: Timestamp,
     ) {
-        let thread = &self.probe.roster.threads[index];
+        let thread = &self.probe.thread_table.threads[index];
         let state = thread.state(gil);
         if let (Some(known), true, false) =
             (thread.unchanged_stack(), self.options.include_idle, self.options.gil_only)
@@ -185,7 +186,7 @@ impl ProcessSampler {
             return;
         }
         let thread = self.thread_id(profile, index);
-        let known = &mut self.probe.roster.threads[index];
+        let known = &mut self.probe.thread_table.threads[index];
         let cpu = known.schedule.cpu.saturating_sub(known.counted_cpu);
         known.counted_cpu += cpu;
         let wall = known.waits.gap();
@@ -193,17 +194,17 @@ impl ProcessSampler {
     }
 
     /// Resolves and records what was read; counts what was lost.
-    fn settle_off_cpu(
+    fn resolve_idle(
         &mut self,
         profile: &mut Profile,
-        instant: Instant,
+        instant: Capture,
         queued: &[(usize, Nanos)],
         gil: Option<&GilAddresses>,
         now: Timestamp,
     ) {
         let holder = instant.holder;
         for (index, stack) in instant.stacks {
-            let thread = &self.probe.roster.threads[index];
+            let thread = &self.probe.thread_table.threads[index];
             let holds_gil = holder == Some(thread.python.address);
             let clock = queued.iter().find(|(queued, _)| *queued == index).map(|(_, clock)| *clock);
             let has_run = clock.is_some_and(|clock| thread.clock_now() != Some(clock));
@@ -235,11 +236,11 @@ impl ProcessSampler {
         profile: &mut Profile,
         index: usize,
         raw: &RawStack,
-        capture: &Capture,
+        capture: &CodeEvidence,
     ) -> Result<Option<StackId>, LossReason> {
         let stack = self.resolve(profile, raw, capture)?;
         let stack = self.with_kernel_frames(profile, index, stack);
-        let thread = &mut self.probe.roster.threads[index];
+        let thread = &mut self.probe.thread_table.threads[index];
         let timeslices = thread.schedule.timeslices;
         thread.known = (!thread.is_running()).then_some(KnownStack { stack, timeslices });
         Ok(stack)
@@ -268,7 +269,7 @@ impl ProcessSampler {
     /// The time off the CPU that was not told yet. For how much of it the thread held the GIL is not known: where that
     /// matters, a look stands for the time since the one before.
     fn take_off_cpu_time(&mut self, index: usize, now: Timestamp) -> Nanos {
-        let thread = &mut self.probe.roster.threads[index];
+        let thread = &mut self.probe.thread_table.threads[index];
         match self.options.gil_only {
             true => thread.waits.gap(),
             false => thread.waits.take(now, &thread.schedule),

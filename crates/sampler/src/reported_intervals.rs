@@ -6,9 +6,9 @@ use profiler_model::Timestamp;
 
 /// The off-CPU intervals of a thread of which parts were told, and whose record was not read yet: the oldest first.
 #[derive(Clone, Debug, Default)]
-pub struct ToldParts(Vec<(Timestamp, Timestamp)>);
+pub struct ReportedIntervals(Vec<(Timestamp, Timestamp)>);
 
-impl ToldParts {
+impl ReportedIntervals {
     /// Notes that the off-CPU interval that began at `left` is told up to `until`.
     pub fn note(&mut self, left: Timestamp, until: Timestamp) {
         self.0.retain(|(began, _)| *began != left);
@@ -37,7 +37,7 @@ mod tests {
 
     #[test]
     fn a_part_is_known_until_the_record_of_its_interval_was_read() {
-        let mut told = ToldParts::default();
+        let mut told = ReportedIntervals::default();
         assert_eq!(told.of(at(10)), None);
         told.note(at(10), at(15));
         told.note(at(10), at(18));
@@ -53,7 +53,7 @@ mod tests {
 
     #[test]
     fn a_record_that_did_not_come_before_a_later_one_was_lost() {
-        let mut told = ToldParts::default();
+        let mut told = ReportedIntervals::default();
         told.note(at(10), at(15));
         told.note(at(20), at(25));
         told.forget_until(at(30));

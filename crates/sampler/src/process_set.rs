@@ -12,14 +12,14 @@ use profiler_profile::{Ledger, ProcessCounts, ProcessId, ProcessInfo, Profile};
 
 use profiler_bpf::Record;
 
-use crate::attach::{Heritage, Search};
-use crate::kernel::Kernel;
-use crate::missed::Missed;
+use crate::attach::{ForkedRuntime, Search};
+use crate::bpf_program::BpfProgram;
 use crate::probe::Probe;
 use crate::process_sampler::{ProcessSampler, Runners, Sampled};
 use crate::schedule::Schedule;
 use crate::ticks::{Tick, ticks};
 use crate::tree::{Change, Tree};
+use crate::unattached_time::UnattachedTime;
 use crate::{AttachError, SamplerOptions, Target};
 
 /// While a process has no Python, it is looked for after this time at first, and ever less often.
@@ -36,7 +36,7 @@ const MAX_ATTACH_TIME: Nanos = Nanos::from_nanos(3_000_000);
 /// Where the in-kernel program samples the others meanwhile, only the caller waits, to be told how far it is.
 const MAX_ATTACH_TIME_BESIDE_PROGRAM: Nanos = Nanos::from_nanos(50_000_000);
 
-/// A process that is younger than this may still become a Python: a tree whose other members have ended waits
+/// A process that is younger than this may still become a Python: a tree whose other processes have ended waits
 /// for it.
 const TIME_TO_COME_UP: Nanos = Nanos::from_nanos(2_000_000_000);
 
@@ -51,12 +51,12 @@ const MAX_LEFT_OUT: usize = 60_000;
 
 /// The processes of a session.
 #[derive(Debug)]
-pub struct Members {
+pub struct ProcessSet {
     options: SamplerOptions,
     root: Pid,
     /// The tree, where children are followed.
     tree: Option<Tree>,
-    members: HashMap<Pid, Member>,
+    process_set: HashMap<Pid, TrackedProcess>,
     /// In the order in which they are sampled, the first one being another one at each instant.
     order: Vec<Pid>,
     turn: usize,
@@ -69,7 +69,7 @@ pub struct Members {
     /// Whether it matters which CPU a thread has.
     watches_turns: bool,
     /// The in-kernel program, where it takes the samples.
-    kernel: Option<Kernel>,
+    kernel: Option<BpfProgram>,
     /// When what it sent was read last.
     last_read: Timestamp,
     /// After this instant nothing is looked at any more; what was sampled is lost.
@@ -88,7 +88,7 @@ pub struct Members {
 
 /// A process.
 #[derive(Debug)]
-struct Member {
+struct TrackedProcess {
     parent: Option<Pid>,
     /// The parent in the profile, once the parent is gone.
     parent_process: Option<ProcessId>,
@@ -99,7 +99,7 @@ struct Member {
     /// When it was started, in the kernel's ticks: what tells it from a later one of the same number.
     start_time: Option<u64>,
     /// What it has from the process that forked it.
-    heritage: Option<Heritage>,
+    forked_runtime: Option<ForkedRuntime>,
     was_sampled: bool,
     state: State,
 }
@@ -107,12 +107,12 @@ struct Member {
 #[derive(Debug)]
 enum State {
     Sampled(Box<ProcessSampler>),
-    Waiting(Waiting),
+    Pending(PendingAttach),
 }
 
 /// A process that has no Python (yet).
 #[derive(Debug)]
-struct Waiting {
+struct PendingAttach {
     /// The search for its Python.
     search: Search,
     /// Since when.
@@ -123,25 +123,25 @@ struct Waiting {
     /// Why there was none at the last look.
     why: Option<AttachError>,
     /// What passed meanwhile.
-    missed: Missed,
+    missed: UnattachedTime,
     /// Whether it is known that it began to run this program at `since`.
     is_new_program: bool,
 }
 
-impl Waiting {
+impl PendingAttach {
     /// Whether the memory of the process did not answer, so that it was dropped.
     fn is_silent(&self) -> bool {
         matches!(self.why, Some(AttachError::NoAnswer(_)))
     }
 
     fn from(pid: Pid, since: Timestamp, cpu: Nanos, is_new_program: bool) -> Self {
-        Waiting {
+        PendingAttach {
             search: Search::new(pid),
             since,
             next: since,
             gap: FIRST_ATTACH_GAP,
             why: None,
-            missed: Missed::since(since, cpu),
+            missed: UnattachedTime::since(since, cpu),
             is_new_program,
         }
     }
@@ -168,41 +168,41 @@ impl Waiting {
     }
 }
 
-impl Member {
+impl TrackedProcess {
     fn waiting(pid: Pid, parent: Option<Pid>, born: Option<Timestamp>, now: Timestamp) -> Self {
         // What one that was there before has done so far was not asked for.
         let cpu = if born.is_some() { None } else { Process::new(pid).cpu_time() };
         let cpu = cpu.unwrap_or_default();
-        Member {
+        TrackedProcess {
             parent,
             parent_process: None,
             process: None,
             born,
             start_time: None,
-            heritage: None,
+            forked_runtime: None,
             was_sampled: false,
-            state: State::Waiting(Waiting::from(pid, born.unwrap_or(now), cpu, false)),
+            state: State::Pending(PendingAttach::from(pid, born.unwrap_or(now), cpu, false)),
         }
     }
 
-    fn heritage(&self) -> Option<Heritage> {
+    fn forked_runtime(&self) -> Option<ForkedRuntime> {
         match &self.state {
-            State::Sampled(sampler) => Some(sampler.target().heritage()),
-            State::Waiting(_) => self.heritage.clone(),
+            State::Sampled(sampler) => Some(sampler.target().forked_runtime()),
+            State::Pending(_) => self.forked_runtime.clone(),
         }
     }
 }
 
 /// Filling.
-impl Members {
+impl ProcessSet {
     /// One process, of which `target` is known; with all its descendants if `with_children`.
     pub fn new(root: Pid, target: Option<Target>, with_children: bool, options: SamplerOptions) -> Self {
         let now = clock::now();
-        let mut members = Members {
+        let mut process_set = ProcessSet {
             options,
             root,
             tree: with_children.then(|| Tree::below(root)),
-            members: HashMap::from([(root, Member::waiting(root, None, None, now))]),
+            process_set: HashMap::from([(root, TrackedProcess::waiting(root, None, None, now))]),
             order: vec![root],
             turn: 0,
             counts: ProcessCounts::default(),
@@ -218,10 +218,10 @@ impl Members {
             newcomers: Vec::new(),
             left_out: Vec::new(),
         };
-        if let (Some(member), Some(target)) = (members.members.get_mut(&root), target) {
-            member.heritage = Some(target.heritage());
+        if let (Some(member), Some(target)) = (process_set.process_set.get_mut(&root), target) {
+            member.forked_runtime = Some(target.forked_runtime());
         }
-        members
+        process_set
     }
 
     /// Learns who was born, has become another program or has ended. `due` is the instant that is sampled next
@@ -241,42 +241,42 @@ impl Members {
     }
 
     fn add(&mut self, pid: Pid, parent: Pid, born: Option<Timestamp>, now: Timestamp) {
-        let mut member = Member::waiting(pid, Some(parent), born, now);
-        if let State::Waiting(waiting) = &mut member.state {
+        let mut member = TrackedProcess::waiting(pid, Some(parent), born, now);
+        if let State::Pending(waiting) = &mut member.state {
             if born.is_none() && self.began.is_some() {
                 // It is a descendant of what was started to be sampled: all that it has done belongs to that.
-                waiting.missed = Missed::since(now, Nanos::ZERO);
+                waiting.missed = UnattachedTime::since(now, Nanos::ZERO);
             }
             waiting.count_since(&self.left_out);
         }
         // One that was found and not told of may have become another program since.
         if born.is_some() && self.tree.as_ref().is_some_and(Tree::is_told) {
-            member.heritage = self.members.get(&parent).and_then(Member::heritage);
+            member.forked_runtime = self.process_set.get(&parent).and_then(TrackedProcess::forked_runtime);
         }
-        if self.members.insert(pid, member).is_none() {
+        if self.process_set.insert(pid, member).is_none() {
             self.order.push(pid);
         }
     }
 
     /// The process runs another program: whatever was known of its Python is void.
     fn program_changed(&mut self, profile: &mut Profile, pid: Pid, at: Timestamp, is_new_program: bool) {
-        let Some(member) = self.members.get_mut(&pid) else { return };
-        member.heritage = None;
+        let Some(member) = self.process_set.get_mut(&pid) else { return };
+        member.forked_runtime = None;
         let cpu = match &member.state {
-            State::Waiting(before) => before.missed.cpu_without_python(),
+            State::Pending(before) => before.missed.cpu_without_python(),
             State::Sampled(_) => Process::new(pid).cpu_time().unwrap_or_default(),
         };
-        let mut waiting = Waiting::from(pid, at, cpu, is_new_program);
+        let mut waiting = PendingAttach::from(pid, at, cpu, is_new_program);
         waiting.count_since(&self.left_out);
-        let before = std::mem::replace(&mut member.state, State::Waiting(waiting));
+        let before = std::mem::replace(&mut member.state, State::Pending(waiting));
         if let State::Sampled(sampler) = before {
             self.give_up(profile, *sampler);
         }
     }
 
     fn give_up(&mut self, profile: &mut Profile, mut sampler: ProcessSampler) {
-        sampler.settle_waiting(profile);
-        sampler.settle_unseen(profile, self.end.unwrap_or_else(clock::now));
+        sampler.resolve_pending(profile);
+        sampler.count_unseen(profile, self.end.unwrap_or_else(clock::now));
         if let Some(kernel) = &mut self.kernel {
             sampler.leave_kernel(kernel);
         }
@@ -291,7 +291,8 @@ impl Members {
 
     /// A Python that ended before it was looked at was missed, if the instant `due` was in its life.
     fn count_short_life(&self, profile: &mut Profile, pid: Pid, due: Timestamp, ended: Timestamp) {
-        let Some(Member { state: State::Waiting(waiting), heritage: Some(_), .. }) = self.members.get(&pid)
+        let Some(TrackedProcess { state: State::Pending(waiting), forked_runtime: Some(_), .. }) =
+            self.process_set.get(&pid)
         else {
             return;
         };
@@ -303,26 +304,26 @@ impl Members {
 
     /// Records what the scheduler's programs have sent of a process that has ended, and what they know of it beside that: its
     /// last waits may have been over only after the ring was read.
-    fn settle_last_intervals(&mut self, profile: &mut Profile, pid: Pid) {
+    fn flush_last_off_cpu(&mut self, profile: &mut Profile, pid: Pid) {
         if self.kernel.as_ref().is_none_or(|kernel| kernel.off_cpu.is_none()) {
             return;
         }
         self.take_sent(profile);
-        if let (Some(kernel), Some(Member { state: State::Sampled(sampler), .. })) =
-            (&mut self.kernel, self.members.get_mut(&pid))
+        if let (Some(kernel), Some(TrackedProcess { state: State::Sampled(sampler), .. })) =
+            (&mut self.kernel, self.process_set.get_mut(&pid))
         {
-            sampler.settle_all_intervals(kernel, profile, None);
+            sampler.flush_all_off_cpu(kernel, profile, None);
         }
     }
 
     fn remove(&mut self, profile: &mut Profile, pid: Pid) {
-        self.settle_last_intervals(profile, pid);
+        self.flush_last_off_cpu(profile, pid);
         self.count_unanswered(profile, pid, clock::now());
         // Its children are still to be shown as its children.
-        let has_children = self.members.values().any(|other| other.parent == Some(pid));
+        let has_children = self.process_set.values().any(|other| other.parent == Some(pid));
         let process = has_children.then(|| self.process_id(profile, pid));
-        let Some(member) = self.members.remove(&pid) else { return };
-        for orphan in self.members.values_mut().filter(|other| other.parent == Some(pid)) {
+        let Some(member) = self.process_set.remove(&pid) else { return };
+        for orphan in self.process_set.values_mut().filter(|other| other.parent == Some(pid)) {
             (orphan.parent, orphan.parent_process) = (None, process);
         }
         member.count(&mut self.counts);
@@ -338,16 +339,16 @@ impl Members {
     /// The process in the profile; if it is not there yet, as a process without Python.
     fn process_id(&mut self, profile: &mut Profile, pid: Pid) -> ProcessId {
         let mut line = vec![pid];
-        while let Some(member) = self.members.get(&line[line.len() - 1])
+        while let Some(member) = self.process_set.get(&line[line.len() - 1])
             && let (None, Some(parent)) = (member.process, member.parent)
-            && self.members.contains_key(&parent)
+            && self.process_set.contains_key(&parent)
             && !line.contains(&parent)
         {
             line.push(parent);
         }
         let mut parent = None;
         for pid in line.into_iter().rev() {
-            let Some(member) = self.members.get_mut(&pid) else { continue };
+            let Some(member) = self.process_set.get_mut(&pid) else { continue };
             let above = parent.or(member.parent_process);
             parent = Some(*member.process.get_or_insert_with(|| profile.process(bare_info(pid, above))));
         }
@@ -356,7 +357,7 @@ impl Members {
 }
 
 /// Sampling.
-impl Members {
+impl ProcessSet {
     /// Takes one sample of every thread of every process that is wanted; the instant was due at `due`.
     pub fn sample(&mut self, profile: &mut Profile, due: Timestamp) {
         self.look_at_all(profile, due, clock::now(), 1);
@@ -382,7 +383,7 @@ impl Members {
                 self.leave_unlooked(profile, pid, due, instants);
                 continue;
             }
-            if matches!(self.members.get(&pid), Some(Member { state: State::Waiting(_), .. })) {
+            if matches!(self.process_set.get(&pid), Some(TrackedProcess { state: State::Pending(_), .. })) {
                 if attaching <= longest {
                     self.try_to_attach(profile, pid, now);
                     attaching += clock::now().since(now);
@@ -396,10 +397,10 @@ impl Members {
     /// Counts what is lost of a process that there is no time to look at.
     fn leave_unlooked(&mut self, profile: &mut Profile, pid: Pid, due: Timestamp, instants: u64) {
         let is_in_kernel = self.kernel.is_some();
-        match self.members.get_mut(&pid).map(|member| &mut member.state) {
-            Some(State::Sampled(sampler)) if is_in_kernel => sampler.settle_unknown(profile),
+        match self.process_set.get_mut(&pid).map(|member| &mut member.state) {
+            Some(State::Sampled(sampler)) if is_in_kernel => sampler.count_unregistered(profile),
             Some(State::Sampled(_)) => profile.ledger_mut().count_lost(LossReason::Late),
-            Some(State::Waiting(_)) => self.count_missed_instants(profile, pid, due, instants),
+            Some(State::Pending(_)) => self.count_missed_instants(profile, pid, due, instants),
             None => {}
         }
     }
@@ -411,20 +412,20 @@ impl Members {
 
     /// When a process that has no Python yet is looked at next.
     fn next_attempt(&self) -> Timestamp {
-        let waiting = self.members.values().filter_map(|member| match &member.state {
-            State::Waiting(waiting) => Some(waiting.next),
+        let waiting = self.process_set.values().filter_map(|member| match &member.state {
+            State::Pending(waiting) => Some(waiting.next),
             State::Sampled(_) => None,
         });
         waiting.min().unwrap_or(Timestamp::MAX)
     }
 
     /// Has the in-kernel program take the samples.
-    pub fn sample_by(&mut self, kernel: Kernel) {
+    pub fn sample_by(&mut self, kernel: BpfProgram) {
         self.kernel = Some(kernel);
     }
 
     /// The in-kernel program.
-    pub fn kernel(&mut self) -> Option<&mut Kernel> {
+    pub fn kernel(&mut self) -> Option<&mut BpfProgram> {
         self.kernel.as_mut()
     }
 
@@ -442,7 +443,7 @@ impl Members {
             }
             (Some(_), None) => instant.min(clock::now() + WAIT_OF_UNTOLD_TREES),
         };
-        let sent = self.kernel.as_ref().map(Kernel::descriptor);
+        let sent = self.kernel.as_ref().map(BpfProgram::descriptor);
         let descriptors: Vec<_> = sent.into_iter().chain(births).collect();
         readiness::wait_until(&descriptors, latest);
     }
@@ -451,7 +452,7 @@ impl Members {
     pub fn read_kernel(&mut self, profile: &mut Profile) {
         let now = clock::now();
         self.take_sent(profile);
-        let period = self.kernel.as_ref().map_or(Nanos::ZERO, Kernel::period).as_nanos();
+        let period = self.kernel.as_ref().map_or(Nanos::ZERO, BpfProgram::period).as_nanos();
         // Where nothing ticks there are no instants to miss.
         let instants = now.since(self.last_read).as_nanos().checked_div(period).unwrap_or(0);
         self.last_read = self.last_read + Nanos::from_nanos(instants * period);
@@ -498,7 +499,7 @@ impl Members {
     /// Forgets what the in-kernel program has sent of a time for which nobody asked. Names, and what proves them, are needed
     /// all the same, and waits are told exactly, whenever they were.
     pub fn skip_sent(&mut self, now: Timestamp) {
-        let (Some(kernel), members) = (&mut self.kernel, &mut self.members) else { return };
+        let (Some(kernel), process_set) = (&mut self.kernel, &mut self.process_set) else { return };
         if kernel.off_cpu.is_some() {
             return;
         }
@@ -509,7 +510,7 @@ impl Members {
                 Record::Stack(stack) => stack.process(),
                 _ => return,
             };
-            match (record, members.get_mut(&pid).map(|member| &mut member.state)) {
+            match (record, process_set.get_mut(&pid).map(|member| &mut member.state)) {
                 (Record::Names(names), Some(State::Sampled(sampler))) => {
                     with_all_names.extend(sampler.take_names(&names).then_some(pid));
                 }
@@ -525,19 +526,19 @@ impl Members {
     /// Ends what the in-kernel program does, and records what is left of it; returns when it ended.
     pub fn end_kernel(&mut self, profile: &mut Profile) -> Timestamp {
         self.samplers().for_each(ProcessSampler::prepare_end_of_intervals);
-        let end = self.kernel.as_mut().map_or_else(clock::now, Kernel::stop);
+        let end = self.kernel.as_mut().map_or_else(clock::now, BpfProgram::stop);
         self.read_kernel(profile);
-        let (Some(kernel), members) = (&mut self.kernel, &mut self.members) else { return end };
-        for member in members.values_mut() {
+        let (Some(kernel), process_set) = (&mut self.kernel, &mut self.process_set) else { return end };
+        for member in process_set.values_mut() {
             if let State::Sampled(sampler) = &mut member.state {
-                sampler.settle_all_intervals(kernel, profile, Some(end));
+                sampler.flush_all_off_cpu(kernel, profile, Some(end));
             }
         }
         end
     }
 
     fn take_sent(&mut self, profile: &mut Profile) {
-        let (Some(kernel), members) = (&mut self.kernel, &mut self.members) else { return };
+        let (Some(kernel), process_set) = (&mut self.kernel, &mut self.process_set) else { return };
         let period = kernel.period();
         let latest = self.latest_look;
         let mut with_all_names = Vec::new();
@@ -549,9 +550,9 @@ impl Members {
                 Record::DeepStack(stack) => stack.process(),
                 Record::Unregistered(process, _) => *process,
             };
-            let sampler = members.get_mut(&pid).and_then(|member| match &mut member.state {
+            let sampler = process_set.get_mut(&pid).and_then(|member| match &mut member.state {
                 State::Sampled(sampler) => Some(sampler),
-                State::Waiting(_) => None,
+                State::Pending(_) => None,
             });
             match (record, sampler) {
                 (Record::Stack(stack), Some(sampler)) => {
@@ -586,14 +587,14 @@ impl Members {
     fn want_all_names(&mut self, pids: Vec<Pid>) {
         let Some(kernel) = &mut self.kernel else { return };
         for pid in pids {
-            if let Some(State::Sampled(sampler)) = self.members.get(&pid).map(|member| &member.state) {
-                let _ = kernel.tell_process(pid, sampler.target().offsets(), true);
+            if let Some(State::Sampled(sampler)) = self.process_set.get(&pid).map(|member| &member.state) {
+                let _ = kernel.register_process(pid, sampler.target().offsets(), true);
             }
         }
     }
 
     fn sample_one(&mut self, profile: &mut Profile, pid: Pid, now: Timestamp, late: Nanos) {
-        let Some(member) = self.members.get_mut(&pid) else { return };
+        let Some(member) = self.process_set.get_mut(&pid) else { return };
         let State::Sampled(sampler) = &mut member.state else { return };
         let outcome = match &mut self.kernel {
             Some(kernel) => sampler.look_in_kernel(kernel, profile, now),
@@ -605,7 +606,9 @@ impl Members {
             Sampled::Ended => self.remove(profile, pid),
             Sampled::Silent => {
                 self.program_changed(profile, pid, now, false);
-                if let Some(Member { state: State::Waiting(waiting), .. }) = self.members.get_mut(&pid) {
+                if let Some(TrackedProcess { state: State::Pending(waiting), .. }) =
+                    self.process_set.get_mut(&pid)
+                {
                     waiting.had_none(AttachError::NoAnswer(pid), now, None, LONGEST_GAP);
                 }
             }
@@ -619,7 +622,7 @@ impl Members {
     /// A single process that has no Python for the moment loses its samples; of a tree, only what turns out to
     /// be a Python does.
     fn count_missed_instants(&mut self, profile: &mut Profile, pid: Pid, due: Timestamp, instants: u64) {
-        if let Some(Member { state: State::Waiting(waiting), .. }) = self.members.get_mut(&pid) {
+        if let Some(TrackedProcess { state: State::Pending(waiting), .. }) = self.process_set.get_mut(&pid) {
             match &self.tree {
                 None if !waiting.is_silent() => {
                     profile.ledger_mut().count_lost_times(waiting.loss(), instants);
@@ -631,9 +634,9 @@ impl Members {
 
     /// Looks for the Python of a process that has none, if it is time to.
     fn try_to_attach(&mut self, profile: &mut Profile, pid: Pid, now: Timestamp) {
-        let heritage = self.heritage_of(pid);
-        let Some(member) = self.members.get_mut(&pid) else { return };
-        let Member { state: State::Waiting(waiting), start_time, .. } = member else { return };
+        let forked_runtime = self.forked_runtime_of(pid);
+        let Some(member) = self.process_set.get_mut(&pid) else { return };
+        let TrackedProcess { state: State::Pending(waiting), start_time, .. } = member else { return };
         if now < waiting.next {
             return;
         }
@@ -642,7 +645,7 @@ impl Members {
         }
         // Before the look: it may have one just after it.
         let cpu = Process::new(pid).cpu_time();
-        let inherited = heritage.and_then(|heritage| Target::inherit(&heritage, pid));
+        let inherited = forked_runtime.and_then(|forked_runtime| Target::from_parent(&forked_runtime, pid));
         match inherited.map_or_else(|| waiting.search.attach(), Ok) {
             // The same process that it was, and no later one with its number.
             Ok(target) if *start_time.get_or_insert(target.start_time()) == target.start_time() => {
@@ -662,8 +665,11 @@ impl Members {
 
     /// Counts what is lost of a process whose memory does not answer, since the last time.
     fn count_unanswered(&mut self, profile: &mut Profile, pid: Pid, now: Timestamp) {
-        let period = self.kernel.as_ref().map(Kernel::period);
-        let Some(Member { state: State::Waiting(waiting), .. }) = self.members.get_mut(&pid) else { return };
+        let period = self.kernel.as_ref().map(BpfProgram::period);
+        let Some(TrackedProcess { state: State::Pending(waiting), .. }) = self.process_set.get_mut(&pid)
+        else {
+            return;
+        };
         if waiting.is_silent() {
             waiting.next = now + LONGEST_GAP;
             let lost = waiting.missed.take_unseen(now, period, Process::new(pid).cpu_time());
@@ -672,21 +678,24 @@ impl Members {
     }
 
     /// What the process may share with the one that forked it.
-    fn heritage_of(&self, pid: Pid) -> Option<Heritage> {
-        let member = self.members.get(&pid)?;
-        let is_new_program = matches!(&member.state, State::Waiting(waiting) if waiting.is_new_program);
+    fn forked_runtime_of(&self, pid: Pid) -> Option<ForkedRuntime> {
+        let member = self.process_set.get(&pid)?;
+        let is_new_program = matches!(&member.state, State::Pending(waiting) if waiting.is_new_program);
         if is_new_program {
             return None;
         }
-        let of_parent = || self.members.get(&member.parent?)?.heritage();
-        member.heritage.clone().or_else(of_parent)
+        let of_parent = || self.process_set.get(&member.parent?)?.forked_runtime();
+        member.forked_runtime.clone().or_else(of_parent)
     }
 
     /// Counts what the process, whose Python was found just now, did before that.
     fn count_missed(&mut self, profile: &mut Profile, pid: Pid) {
-        let is_first = self.counts.sampled == 0 && self.members.values().all(|member| !member.was_sampled);
-        let period = self.kernel.as_ref().map(Kernel::period);
-        let Some(Member { state: State::Waiting(waiting), .. }) = self.members.get(&pid) else { return };
+        let is_first =
+            self.counts.sampled == 0 && self.process_set.values().all(|member| !member.was_sampled);
+        let period = self.kernel.as_ref().map(BpfProgram::period);
+        let Some(TrackedProcess { state: State::Pending(waiting), .. }) = self.process_set.get(&pid) else {
+            return;
+        };
         if self.tree.is_none() {
             return;
         }
@@ -708,9 +717,11 @@ impl Members {
     /// Has the recording begin with the root, which was started at `began` to be sampled, so many instants ago.
     pub fn began(&mut self, began: Timestamp, instants: u64) {
         self.began = Some(began);
-        if let Some(Member { state: State::Waiting(waiting), .. }) = self.members.get_mut(&self.root) {
+        if let Some(TrackedProcess { state: State::Pending(waiting), .. }) =
+            self.process_set.get_mut(&self.root)
+        {
             waiting.since = began;
-            waiting.missed = Missed::since(began, Nanos::ZERO);
+            waiting.missed = UnattachedTime::since(began, Nanos::ZERO);
             // None of them is before that.
             waiting.missed.count(Timestamp::MAX, instants);
         }
@@ -732,19 +743,19 @@ impl Members {
         if self.tree.is_some() && self.left_out.len() < MAX_LEFT_OUT {
             self.left_out.push(instant);
         }
-        for member in self.members.values_mut() {
-            if let State::Waiting(waiting) = &mut member.state {
+        for member in self.process_set.values_mut() {
+            if let State::Pending(waiting) = &mut member.state {
                 waiting.missed.count(instant, 1);
             }
         }
     }
 
     fn attached(&mut self, profile: &mut Profile, pid: Pid, target: Target) {
-        let parent = self.members.get(&pid).and_then(|member| member.parent);
-        let parent = parent.filter(|parent| self.members.contains_key(parent));
+        let parent = self.process_set.get(&pid).and_then(|member| member.parent);
+        let parent = parent.filter(|parent| self.process_set.contains_key(parent));
         let parent = parent.map(|parent| self.process_id(profile, parent));
         self.count_missed(profile, pid);
-        let Some(member) = self.members.get_mut(&pid) else { return };
+        let Some(member) = self.process_set.get_mut(&pid) else { return };
         let process = profile.process(ProcessInfo {
             pid,
             parent: parent.or(member.parent_process),
@@ -767,7 +778,7 @@ impl Members {
 
     /// Which threads run, if there is one process and no more to come.
     pub fn runners(&self) -> Runners {
-        let mut sampled = self.members.values();
+        let mut sampled = self.process_set.values();
         match (&self.tree, sampled.next().map(|member| &member.state)) {
             (None, Some(State::Sampled(sampler))) => sampler.runners(),
             (None, _) => Runners::None,
@@ -778,7 +789,7 @@ impl Members {
     /// Has what was captured last count for the instants of `schedule` that have passed since then, as far as all stood
     /// still in the only process.
     pub fn sample_again(&mut self, profile: &mut Profile, schedule: &mut Schedule) {
-        let mut sampled = self.members.values_mut();
+        let mut sampled = self.process_set.values_mut();
         if let (None, Some(State::Sampled(sampler))) =
             (&self.tree, sampled.next().map(|member| &mut member.state))
         {
@@ -799,13 +810,13 @@ impl Members {
     }
 
     /// Whether something that was captured is to get its names before the instant `next`.
-    pub fn is_settling_due(&mut self, next: Timestamp) -> bool {
-        self.samplers().any(|sampler| sampler.is_settling_due(next))
+    pub fn is_resolving_due(&mut self, next: Timestamp) -> bool {
+        self.samplers().any(|sampler| sampler.is_resolving_due(next))
     }
 
     /// Records what was captured and has waited for its names.
-    pub fn settle_waiting(&mut self, profile: &mut Profile) {
-        self.samplers().for_each(|sampler| sampler.settle_waiting(profile));
+    pub fn resolve_pending(&mut self, profile: &mut Profile) {
+        self.samplers().for_each(|sampler| sampler.resolve_pending(profile));
     }
 
     /// Has the next samples stand for nothing that was before `now`.
@@ -816,8 +827,8 @@ impl Members {
 
     /// Has nothing count as missed that a process without Python did before `now`.
     pub fn miss_from(&mut self, now: Timestamp) {
-        for (pid, member) in &mut self.members {
-            if let State::Waiting(waiting) = &mut member.state {
+        for (pid, member) in &mut self.process_set {
+            if let State::Pending(waiting) = &mut member.state {
                 waiting.missed.leave_out(now, Process::new(*pid).cpu_time());
             }
         }
@@ -833,7 +844,7 @@ impl Members {
     /// The same at the end, waiting for them; threads that were met only just before get their names.
     pub fn release_all(&mut self, profile: &mut Profile) {
         self.release_late();
-        self.settle_waiting(profile);
+        self.resolve_pending(profile);
         self.samplers().for_each(|sampler| sampler.name_last_threads(profile));
         for pid in self.order.clone() {
             self.count_unanswered(profile, pid, clock::now());
@@ -841,7 +852,7 @@ impl Members {
         // All that it was told goes with it.
         self.kernel = None;
         self.end = profile.ledger().period.map(|(_, end)| end);
-        for member in std::mem::take(&mut self.members).into_values() {
+        for member in std::mem::take(&mut self.process_set).into_values() {
             member.count(&mut self.counts);
             if let State::Sampled(sampler) = member.state {
                 self.give_up(profile, *sampler);
@@ -852,28 +863,31 @@ impl Members {
     }
 
     fn samplers(&mut self) -> impl Iterator<Item = &mut ProcessSampler> {
-        self.members.values_mut().filter_map(|member| match &mut member.state {
+        self.process_set.values_mut().filter_map(|member| match &mut member.state {
             State::Sampled(sampler) => Some(&mut **sampler),
-            State::Waiting(_) => None,
+            State::Pending(_) => None,
         })
     }
 }
 
 /// Telling.
-impl Members {
+impl ProcessSet {
     /// Whether nothing is left to sample: the process has ended or does not answer, and so it is with all of its
     /// descendants that are Python or may become one.
     pub fn are_gone(&self, now: Timestamp) -> bool {
-        self.members.get(&self.root).is_none_or(Member::is_silent)
-            && self.members.values().all(|member| match &member.state {
+        self.process_set.get(&self.root).is_none_or(TrackedProcess::is_silent)
+            && self.process_set.values().all(|member| match &member.state {
                 State::Sampled(_) => false,
-                State::Waiting(waiting) => waiting.is_silent() || now.since(waiting.since) > TIME_TO_COME_UP,
+                State::Pending(waiting) => waiting.is_silent() || now.since(waiting.since) > TIME_TO_COME_UP,
             })
     }
 
     /// A process that is still there, but whose memory does not answer.
     pub fn silent(&self) -> Option<Pid> {
-        self.order.iter().copied().find(|pid| self.members.get(pid).is_some_and(Member::is_silent))
+        self.order
+            .iter()
+            .copied()
+            .find(|pid| self.process_set.get(pid).is_some_and(TrackedProcess::is_silent))
     }
 
     /// The CPU time that the first process has used.
@@ -888,11 +902,11 @@ impl Members {
 
     /// How many processes are sampled.
     pub fn sampled(&self) -> usize {
-        self.members.values().filter(|member| matches!(member.state, State::Sampled(_))).count()
+        self.process_set.values().filter(|member| matches!(member.state, State::Sampled(_))).count()
     }
 
     /// Notes in the ledger how many processes there were, and what those that are sampled have used.
-    pub fn settle(&mut self, ledger: &mut Ledger) {
+    pub fn update_ledger(&mut self, ledger: &mut Ledger) {
         let mut cpu = self.cpu_of_gone;
         let now = clock::now();
         for sampler in self.samplers() {
@@ -902,19 +916,19 @@ impl Members {
         }
         ledger.target_cpu = cpu;
         if let Some(kernel) = &mut self.kernel {
-            kernel.settle(ledger);
+            kernel.update_ledger(ledger);
         }
         if self.tree.is_some() {
             let mut counts = self.counts;
-            self.members.values().for_each(|member| member.count(&mut counts));
+            self.process_set.values().for_each(|member| member.count(&mut counts));
             ledger.processes = Some(counts);
         }
     }
 }
 
-impl Member {
+impl TrackedProcess {
     fn is_silent(&self) -> bool {
-        matches!(&self.state, State::Waiting(waiting) if waiting.is_silent())
+        matches!(&self.state, State::Pending(waiting) if waiting.is_silent())
     }
 
     /// Counts the process by what became of it.
@@ -922,13 +936,13 @@ impl Member {
         match &self.state {
             _ if self.was_sampled => counts.sampled += 1,
             State::Sampled(_) => counts.missed += 1,
-            State::Waiting(Waiting { why: None, .. }) => counts.missed += 1,
+            State::Pending(PendingAttach { why: None, .. }) => counts.missed += 1,
             // It was a Python like its parent, and just about to be gone.
-            State::Waiting(_) if self.heritage.is_some() => counts.missed += 1,
-            State::Waiting(Waiting { why: Some(AttachError::NotPermitted(_)), .. }) => {
+            State::Pending(_) if self.forked_runtime.is_some() => counts.missed += 1,
+            State::Pending(PendingAttach { why: Some(AttachError::NotPermitted(_)), .. }) => {
                 counts.not_permitted += 1;
             }
-            State::Waiting(_) => counts.without_python += 1,
+            State::Pending(_) => counts.without_python += 1,
         }
     }
 }

@@ -16,14 +16,14 @@ use rustc_hash::FxHashMap;
 
 use crate::Target;
 use crate::code_names::CodeNames;
-use crate::met_frames::{Evidence, MetFrames};
+use crate::frame_cache::{Evidence, FrameCache};
 
 /// The names that were sent of a process's code objects.
 #[derive(Debug)]
-pub struct SentNames<Id> {
+pub struct CodeCache<Id> {
     known: FxHashMap<RemoteAddr, Named>,
     /// Frames that got their names, with `None` for those that are not to be shown.
-    met: MetFrames<Option<Id>>,
+    met: FrameCache<Option<Id>>,
     /// Code objects whose names have to be sent again.
     missing: Vec<RemoteAddr>,
 }
@@ -73,13 +73,13 @@ impl Identity {
     }
 }
 
-impl<Id> Default for SentNames<Id> {
+impl<Id> Default for CodeCache<Id> {
     fn default() -> Self {
-        SentNames { known: FxHashMap::default(), met: MetFrames::default(), missing: Vec::new() }
+        CodeCache { known: FxHashMap::default(), met: FrameCache::default(), missing: Vec::new() }
     }
 }
 
-impl<Id: Copy> SentNames<Id> {
+impl<Id: Copy> CodeCache<Id> {
     /// Keeps the names of a code object.
     pub fn keep(&mut self, target: &Target, sent: &NamesRecord<'_>, names: &mut CodeNames<Id>) -> Sent {
         if self.known.len() >= MAX_CODE_OBJECTS {

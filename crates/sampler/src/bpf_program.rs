@@ -21,7 +21,7 @@ use crate::kernel_names::KernelNames;
 use crate::off_cpu_reason;
 use crate::period_changer::PeriodChanger;
 use crate::random_period::RandomPeriod;
-use crate::roster::{Roster, Thread};
+use crate::thread_table::{Thread, ThreadTable};
 
 /// The CPUs that are online are looked at so often: one that comes back has no clock of ours until then. A look costs
 /// some ten microseconds.
@@ -36,7 +36,7 @@ const MAIN_INTERPRETER: InterpreterId = InterpreterId::new(0);
 
 /// The in-kernel program, loaded.
 #[derive(Debug)]
-pub struct Kernel {
+pub struct BpfProgram {
     sampler: KernelSampler,
     /// Its programs that watch threads off the CPU, if these are asked for.
     pub(crate) off_cpu: Option<OffCpu>,
@@ -53,7 +53,7 @@ pub struct Kernel {
     counted: Counters,
 }
 
-impl Kernel {
+impl BpfProgram {
     /// Loads the program, which does nothing yet. With `names` it also takes what threads do in the kernel.
     ///
     /// # Errors
@@ -61,7 +61,7 @@ impl Kernel {
     pub fn load(names: Option<KernelNames>) -> Result<Self, BpfError> {
         let _share = share_for_loading();
         let sampler = KernelSampler::load(clock::cpus(), names.is_some(), pid_namespace()?)?;
-        Ok(Kernel::of(sampler, None, names))
+        Ok(BpfProgram::of(sampler, None, names))
     }
 
     /// Loads it with the programs that watch threads off the CPU, which the scheduler runs from now on; off-CPU intervals
@@ -74,7 +74,7 @@ impl Kernel {
         let calls = off_cpu_reason::descriptor_calls();
         let (sampler, off_cpu) =
             OffCpu::load(clock::cpus(), names.is_some(), least, calls, pid_namespace()?)?;
-        Ok(Kernel::of(sampler, Some(off_cpu), names))
+        Ok(BpfProgram::of(sampler, Some(off_cpu), names))
     }
 
     fn of(sampler: KernelSampler, off_cpu: Option<OffCpu>, names: Option<KernelNames>) -> Self {
@@ -153,8 +153,8 @@ impl Kernel {
     /// Has a process sampled; its threads are told separately.
     ///
     /// # Errors
-    /// When there are too many processes, or it cannot tell this one's threads ([`Kernel::knows`]).
-    pub fn tell_process(
+    /// When there are too many processes, or it cannot tell this one's threads ([`BpfProgram::knows`]).
+    pub fn register_process(
         &mut self,
         pid: Pid,
         offsets: &Offsets,
@@ -170,7 +170,7 @@ impl Kernel {
     ///
     /// # Errors
     /// When there are too many threads.
-    pub fn tell_thread(&mut self, tid: Tid, entry: &ThreadEntry) -> Result<(), BpfError> {
+    pub fn register_thread(&mut self, tid: Tid, entry: &ThreadEntry) -> Result<(), BpfError> {
         self.sampler.set_thread(tid, entry)
     }
 
@@ -211,7 +211,7 @@ impl Kernel {
     }
 
     /// Counts what was lost before it could be sent.
-    pub fn settle(&mut self, ledger: &mut Ledger) {
+    pub fn collect_counters(&mut self, ledger: &mut Ledger) {
         if let Ok(now) = self.sampler.counters() {
             ledger.count_lost_times(LossReason::BufferFull, now.ring_full - self.counted.ring_full);
             self.counted = now;
@@ -232,16 +232,16 @@ fn pid_namespace() -> Result<Option<PidNamespace>, BpfError> {
 }
 
 /// What the program has to know of each thread.
-pub fn entries(roster: &Roster) -> FxHashMap<Tid, ThreadEntry> {
+pub fn entries(thread_table: &ThreadTable) -> FxHashMap<Tid, ThreadEntry> {
     let mut states: FxHashMap<Tid, Vec<StateEntry>> = FxHashMap::default();
-    for thread in &roster.threads {
-        states.entry(thread.tid).or_default().push(state_entry(roster, thread));
+    for thread in &thread_table.threads {
+        states.entry(thread.tid).or_default().push(state_entry(thread_table, thread));
     }
     states.into_iter().map(|(tid, states)| (tid, ThreadEntry::new(states))).collect()
 }
 
-fn state_entry(roster: &Roster, thread: &Thread) -> StateEntry {
-    let interpreter = roster.interpreters.get(thread.interpreter);
+fn state_entry(thread_table: &ThreadTable, thread: &Thread) -> StateEntry {
+    let interpreter = thread_table.interpreters.get(thread.interpreter);
     let gil = interpreter.and_then(|interpreter| interpreter.gil);
     // Others come and go with their counts, in less time than the program goes by.
     let main = interpreter.filter(|interpreter| interpreter.id == MAIN_INTERPRETER);

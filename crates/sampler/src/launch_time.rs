@@ -8,7 +8,7 @@ use crate::ticks::ticks;
 /// The beginning of a process that was started to be sampled. A look is needed to see that its Python is up, and on a
 /// busy machine the next one comes late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Beginning {
+pub struct LaunchTime {
     /// When it was started.
     pub started: Timestamp,
     /// When it was last seen without Python: nothing could be sampled until then.
@@ -17,7 +17,7 @@ pub struct Beginning {
     pub cpu_without_python: Nanos,
 }
 
-impl Beginning {
+impl LaunchTime {
     /// How long it certainly had no Python.
     pub fn time_without_python(&self) -> Nanos {
         self.without_python.since(self.started)
@@ -50,7 +50,7 @@ mod tests {
     fn what_passed_since_python_may_have_been_up_was_missed() {
         let started = Timestamp::from_nanos(7_000_000_000);
         let beginning =
-            Beginning { started, without_python: started + nanos(20), cpu_without_python: nanos(15) };
+            LaunchTime { started, without_python: started + nanos(20), cpu_without_python: nanos(15) };
         assert_eq!(beginning.time_without_python(), nanos(20));
         assert_eq!(beginning.missed_instants(1000.0, started + nanos(20)), 0);
         // A thousand on average, with a deviation of 32: five of them.

@@ -20,14 +20,14 @@ const FORGOTTEN: u32 = CERTAIN / 256;
 
 /// Learns which pages are read, and says which ones to fetch ahead.
 #[derive(Debug, Default)]
-pub struct PageForecast {
+pub struct PagePrefetcher {
     /// Page numbers in order, each with the part of the recent instants in which it was read.
     scores: Vec<(u64, u32)>,
     before: Vec<(u64, u32)>,
     predicted: Vec<u64>,
 }
 
-impl PageForecast {
+impl PagePrefetcher {
     /// The pages to fetch, in order.
     pub fn pages(&self) -> &[u64] {
         &self.predicted
@@ -73,37 +73,37 @@ fn add_new(scores: &mut Vec<(u64, u32)>, read: &mut Peekable<impl Iterator<Item 
 mod tests {
     use super::*;
 
-    /// A forecast that has learned `pages` so many times.
-    fn learned(times: usize, pages: &[u64]) -> PageForecast {
-        let mut forecast = PageForecast::default();
-        (0..times).for_each(|_| forecast.learn(pages.iter().copied()));
-        forecast
+    /// A page prefetcher that has learned `pages` so many times.
+    fn learned(times: usize, pages: &[u64]) -> PagePrefetcher {
+        let mut page_prefetcher = PagePrefetcher::default();
+        (0..times).for_each(|_| page_prefetcher.learn(pages.iter().copied()));
+        page_prefetcher
     }
 
     #[test]
     fn what_is_read_again_and_again_is_fetched_until_it_has_not_been_for_a_while() {
-        let mut forecast = learned(10, &[3, 7]);
-        assert_eq!(forecast.pages(), [3, 7]);
-        forecast.learn([7].into_iter());
-        assert_eq!(forecast.pages(), [3, 7]);
-        (0..8).for_each(|_| forecast.learn([7].into_iter()));
-        assert_eq!(forecast.pages(), [7]);
-        assert!(forecast.scores.iter().all(|(_, score)| *score <= CERTAIN));
+        let mut page_prefetcher = learned(10, &[3, 7]);
+        assert_eq!(page_prefetcher.pages(), [3, 7]);
+        page_prefetcher.learn([7].into_iter());
+        assert_eq!(page_prefetcher.pages(), [3, 7]);
+        (0..8).for_each(|_| page_prefetcher.learn([7].into_iter()));
+        assert_eq!(page_prefetcher.pages(), [7]);
+        assert!(page_prefetcher.scores.iter().all(|(_, score)| *score <= CERTAIN));
     }
 
     #[test]
     fn what_was_read_once_is_fetched_if_it_continues_a_run() {
-        let mut forecast = learned(20, &[3, 7]);
-        forecast.learn([3, 4, 5, 7, 9].into_iter());
-        assert_eq!(forecast.pages(), [3, 4, 5, 7]);
+        let mut page_prefetcher = learned(20, &[3, 7]);
+        page_prefetcher.learn([3, 4, 5, 7, 9].into_iter());
+        assert_eq!(page_prefetcher.pages(), [3, 4, 5, 7]);
     }
 
     #[test]
     fn what_is_read_once_in_a_thousand_is_forgotten() {
-        let mut forecast = PageForecast::default();
+        let mut page_prefetcher = PagePrefetcher::default();
         for page in 0..10_000 {
-            forecast.learn([page].into_iter());
+            page_prefetcher.learn([page].into_iter());
         }
-        assert!(forecast.scores.len() < 50 && forecast.pages().len() < 50);
+        assert!(page_prefetcher.scores.len() < 50 && page_prefetcher.pages().len() < 50);
     }
 }

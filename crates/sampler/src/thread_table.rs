@@ -5,16 +5,18 @@ use std::collections::{HashMap, HashSet};
 
 use profiler_memory::{ReadError, ReadMemory, ReadRequest};
 use profiler_model::{Nanos, NsTid, Pid, RemoteAddr, ThreadState, Tid, Timestamp};
-use profiler_os::{Activity, ContextSwitchLog, Process, SchedStat, Switch, SwitchKind, ThreadClock, ThreadFiles};
+use profiler_os::{
+    Activity, ContextSwitchLog, Process, SchedStat, Switch, SwitchKind, ThreadClock, ThreadFiles,
+};
 use profiler_profile::{StackId, ThreadId};
 use profiler_python::{GilAddresses, Interpreter, Offsets, Runtime, interpreters, native_ids, thread_states};
 
-use crate::capture::StackReader;
 use crate::gil::{self, GilSpan, GilState};
-use crate::opened::Opened;
+use crate::lazy_event::LazyEvent;
+use crate::off_cpu_clock::OffCpuClock;
 use crate::rota::{COST_OF_ASKING, COST_OF_WATCHING, LOOKS_BEFORE_REST, Rota, Seen};
 use crate::sleep_watch::SleepWatch;
-use crate::wait_account::WaitAccount;
+use crate::stack_reader::StackReader;
 
 /// How often a list that changes while it is read is read again.
 const MAX_ATTEMPTS: usize = 3;
@@ -49,7 +51,7 @@ const LONGEST_RECHECK: Nanos = Nanos::from_nanos(1_000_000_000);
 pub struct Thread {
     /// Its thread state.
     pub python: profiler_python::ThreadState,
-    /// The interpreter, as an index into [`Roster::interpreters`].
+    /// The interpreter, as an index into [`ThreadTable::interpreters`].
     pub interpreter: usize,
     /// Its kernel thread.
     pub tid: Tid,
@@ -72,7 +74,7 @@ pub struct Thread {
     /// The instant at which it was looked at last, by its number.
     looked_at: u64,
     /// The instant for which its state was recorded last, by its number.
-    pub settled_at: u64,
+    pub resolved_at: u64,
     /// The instants at which it was not looked at and that are not recorded yet.
     pub unseen: UnseenInstants,
     /// Its id in the profile, once it has one.
@@ -82,11 +84,11 @@ pub struct Thread {
     /// Whether it had to wait for a CPU when it was sampled last.
     waits_for_cpu: Cell<bool>,
     /// Its exact clock, once it had to wait for a CPU; `None` where there is none.
-    clock: Opened<ThreadClock>,
+    clock: LazyEvent<ThreadClock>,
     /// What its exact clock said when the scheduler's counters were read last.
     counted_by_clock: Option<CountedByClock>,
     /// When it had a CPU, from the first time on that it had to wait for one; `None` where that is not told.
-    turns: Opened<ContextSwitchLog>,
+    turns: LazyEvent<ContextSwitchLog>,
     /// Tells whether it sleeps on, once it has slept for a while.
     watch: SleepWatch,
     /// CPU time up to its last sample.
@@ -94,7 +96,7 @@ pub struct Thread {
     /// The instant up to which its wall time has been counted.
     pub counted_until: Timestamp,
     /// Its time off the CPU that is in no sample yet, where the in-kernel program samples what runs.
-    pub waits: WaitAccount,
+    pub waits: OffCpuClock,
 }
 
 /// Instants at which a thread was not looked at, by what its counters said of them later.
@@ -346,7 +348,7 @@ impl Thread {
 
 /// The threads of a process.
 #[derive(Debug, Default)]
-pub struct Roster {
+pub struct ThreadTable {
     /// All Python threads.
     pub threads: Vec<Thread>,
     /// Thread states that run Python and whose kernel thread could not be found.
@@ -371,7 +373,7 @@ pub struct Roster {
     recheck: Option<(Timestamp, Nanos)>,
 }
 
-impl Roster {
+impl ThreadTable {
     /// The index of the thread with the thread state at `address`.
     pub fn find(&self, address: RemoteAddr) -> Option<usize> {
         self.by_address.get(&address).copied()
@@ -701,8 +703,8 @@ impl Roster {
         self.has_nested = distinct.len() < self.threads.len();
         let instant = self.rota.instant();
         let in_rota = |thread: &Thread| {
-            let is_unsettled = thread.looked_at == instant && thread.settled_at != instant;
-            (thread.rests().then_some(thread.looked_at), is_unsettled)
+            let is_unresolved = thread.looked_at == instant && thread.resolved_at != instant;
+            (thread.rests().then_some(thread.looked_at), is_unresolved)
         };
         self.rota.renumber(self.threads.iter().map(in_rota));
     }
@@ -769,18 +771,18 @@ fn new_thread(
         has_run: activity == Activity::Running,
         looks_asleep: if activity == Activity::Running { 0 } else { LOOKS_BEFORE_REST },
         looked_at: 0,
-        settled_at: 0,
+        resolved_at: 0,
         unseen: UnseenInstants::default(),
         id: None,
         known: None,
         waits_for_cpu: Cell::new(has_waited_much(&schedule)),
-        clock: Opened::default(),
+        clock: LazyEvent::default(),
         counted_by_clock: None,
-        turns: Opened::default(),
+        turns: LazyEvent::default(),
         watch: SleepWatch::default(),
         counted_cpu: schedule.cpu,
         counted_until: now,
-        waits: WaitAccount::from(now, &schedule),
+        waits: OffCpuClock::from(now, &schedule),
     })
 }
 
@@ -807,7 +809,7 @@ fn runs_python(memory: &impl ReadMemory, offsets: &Offsets, python: &profiler_py
     stack.is_ok_and(|stack| !stack.frames.is_empty())
 }
 
-/// The threads that a roster had before its lists were read anew.
+/// The threads that a thread table had before its lists were read anew.
 struct KnownThreads(HashMap<RemoteAddr, Thread>);
 
 impl KnownThreads {
@@ -1025,8 +1027,8 @@ mod tests {
         let pid = Pid::new(std::process::id());
         let tid = own_tid();
         let at = Timestamp::from_nanos;
-        let mut roster = Roster::default();
-        roster.interpreters.push(Interpreter {
+        let mut thread_table = ThreadTable::default();
+        thread_table.interpreters.push(Interpreter {
             address: INTERPRETER,
             id: InterpreterId::new(0),
             gil: None,
@@ -1035,26 +1037,26 @@ mod tests {
             threads_head: RemoteAddr::new(0),
         });
         let here = || HashMap::from([(NsTid::new(tid.as_u32()), tid)]);
-        let take = |roster: &mut Roster, states: &[profiler_python::ThreadState], now: u64| {
+        let take = |thread_table: &mut ThreadTable, states: &[profiler_python::ThreadState], now: u64| {
             let found: Vec<_> = states.iter().map(|state| (0, *state)).collect();
             let ids = ThreadIds::among(here(), &Snapshot::new(), &found, &[]);
-            roster.take_lists(pid, &ids, found, at(now));
+            thread_table.take_lists(pid, &ids, found, at(now));
         };
-        let known = |roster: &Roster| {
-            let threads = roster.threads.iter();
+        let known = |thread_table: &ThreadTable| {
+            let threads = thread_table.threads.iter();
             threads
                 .map(|one| (one.is_listed, one.python.address.as_u64(), one.counted_until))
                 .collect::<Vec<_>>()
         };
-        take(&mut roster, &[state(1, 0x10_000, Some(tid.as_u32()))], 5);
-        assert_eq!(known(&roster), [(true, 1, at(5))]);
-        take(&mut roster, &[], 6);
-        assert_eq!(known(&roster), [(false, 1, at(5))], "between two calls");
-        take(&mut roster, &[state(2, 0x10_000, Some(tid.as_u32()))], 7);
-        assert_eq!(known(&roster), [(true, 2, at(5))], "its time is counted on");
+        take(&mut thread_table, &[state(1, 0x10_000, Some(tid.as_u32()))], 5);
+        assert_eq!(known(&thread_table), [(true, 1, at(5))]);
+        take(&mut thread_table, &[], 6);
+        assert_eq!(known(&thread_table), [(false, 1, at(5))], "between two calls");
+        take(&mut thread_table, &[state(2, 0x10_000, Some(tid.as_u32()))], 7);
+        assert_eq!(known(&thread_table), [(true, 2, at(5))], "its time is counted on");
         let ids = ThreadIds::among(HashMap::new(), &Snapshot::new(), &[], &[]);
-        roster.take_lists(pid, &ids, Vec::new(), at(8));
-        assert_eq!(known(&roster), [], "its kernel thread has ended");
+        thread_table.take_lists(pid, &ids, Vec::new(), at(8));
+        assert_eq!(known(&thread_table), [], "its kernel thread has ended");
     }
 
     /// The kernel thread that runs this.
@@ -1123,16 +1125,18 @@ mod tests {
     #[test]
     fn missing_kernel_threads_are_looked_for_ever_more_rarely() {
         let at = Timestamp::from_nanos;
-        let mut roster = Roster::default();
-        roster.plan_recheck(true, false, at(0));
-        assert!(!roster.is_recheck_due(at(u64::MAX)));
-        roster.plan_recheck(false, false, at(0));
-        assert!(!roster.is_recheck_due(at(999_999)) && roster.is_recheck_due(at(1_000_000)));
+        let mut thread_table = ThreadTable::default();
+        thread_table.plan_recheck(true, false, at(0));
+        assert!(!thread_table.is_recheck_due(at(u64::MAX)));
+        thread_table.plan_recheck(false, false, at(0));
+        assert!(!thread_table.is_recheck_due(at(999_999)) && thread_table.is_recheck_due(at(1_000_000)));
         for _ in 0..20 {
-            roster.plan_recheck(false, true, at(0));
+            thread_table.plan_recheck(false, true, at(0));
         }
-        assert!(!roster.is_recheck_due(at(999_999_999)) && roster.is_recheck_due(at(1_000_000_000)));
-        roster.plan_recheck(false, false, at(0));
-        assert!(roster.is_recheck_due(at(1_000_000)), "other lists, another thread to wait for");
+        assert!(
+            !thread_table.is_recheck_due(at(999_999_999)) && thread_table.is_recheck_due(at(1_000_000_000))
+        );
+        thread_table.plan_recheck(false, false, at(0));
+        assert!(thread_table.is_recheck_due(at(1_000_000)), "other lists, another thread to wait for");
     }
 }

@@ -37,7 +37,7 @@ const LONGEST_REST: Nanos = Nanos::from_nanos(110_000);
 
 /// Keeps the sampling thread where the only thread runs that is to be sampled.
 #[derive(Debug)]
-pub struct Company {
+pub struct CpuFollower {
     affinity: Affinity,
     /// Whether it has come to its CPU and not slept there yet.
     has_arrived: bool,
@@ -55,11 +55,11 @@ struct Window {
     instants: u64,
 }
 
-impl Company {
+impl CpuFollower {
     /// For the calling thread, which has real-time priority. `None` where it cannot choose its CPU.
     pub fn of_this_thread() -> Option<Self> {
         let (affinity, random) = (Affinity::of_this_thread()?, Random::new(clock::now().as_nanos()));
-        Some(Company { affinity, has_arrived: false, random, seen: None, window: None })
+        Some(CpuFollower { affinity, has_arrived: false, random, seen: None, window: None })
     }
 
     /// Follows what ran at the instant `now`: to another CPU only once it was seen there twice in a row, as moving costs as
@@ -88,8 +88,8 @@ impl Company {
         }
     }
 
-    /// Leaves that CPU for work that need not be done there, until [`Company::come_back`].
-    pub fn step_aside(&mut self) {
+    /// Leaves that CPU for work that need not be done there, until [`CpuFollower::come_back`].
+    pub fn leave_cpu(&mut self) {
         self.affinity.run_elsewhere();
     }
 

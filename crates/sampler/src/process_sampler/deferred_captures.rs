@@ -7,10 +7,10 @@ use profiler_memory::ReadError;
 use profiler_model::{Nanos, ThreadState, Timestamp, WaitReason};
 use profiler_python::GilAddresses;
 
-use crate::codes::Capture;
-use crate::instant::{Instant, Queued};
+use crate::capture::{Capture, Runnable};
+use crate::codes::CodeEvidence;
 use crate::probe::Probe;
-use crate::roster::Thread;
+use crate::thread_table::Thread;
 
 /// No stack waits for its names for longer than this.
 const MAX_WAIT: Nanos = Nanos::from_nanos(50_000_000);
@@ -29,7 +29,7 @@ const QUIET_INSTANTS: u32 = 64;
 /// What was captured at one instant.
 #[derive(Debug)]
 pub(super) struct Captured {
-    pub(super) instant: Instant,
+    pub(super) instant: Capture,
     pub(super) at: Timestamp,
     /// What the clocks said of the thread of each stack.
     pub(super) clocks: Vec<Clocks>,
@@ -39,12 +39,12 @@ pub(super) struct Captured {
 
 impl Captured {
     /// What was captured at the instant `at`.
-    pub(super) fn new(instant: Instant, at: Timestamp, clocks: Vec<Clocks>) -> Self {
+    pub(super) fn new(instant: Capture, at: Timestamp, clocks: Vec<Clocks>) -> Self {
         Captured { instant, at, clocks, again: Vec::new() }
     }
 
     /// The thread that waited for a CPU, if its stack is the only one.
-    fn only_queued(&self) -> Option<Queued> {
+    fn only_queued(&self) -> Option<Runnable> {
         let queued = self.instant.queued?;
         matches!(self.instant.stacks.as_slice(), [(index, Ok(_))] if *index == queued.thread)
             .then_some(queued)
@@ -88,7 +88,7 @@ impl Clocks {
 
 /// What waits for its names.
 #[derive(Debug)]
-pub(super) struct Waiting {
+pub(super) struct DeferredCaptures {
     captured: Vec<Captured>,
     /// The threads of these stacks.
     threads: Vec<usize>,
@@ -98,13 +98,13 @@ pub(super) struct Waiting {
     quiet: u32,
 }
 
-impl Default for Waiting {
+impl Default for DeferredCaptures {
     fn default() -> Self {
-        Waiting { captured: Vec::new(), threads: Vec::new(), until: Timestamp::MAX, quiet: 0 }
+        DeferredCaptures { captured: Vec::new(), threads: Vec::new(), until: Timestamp::MAX, quiet: 0 }
     }
 }
 
-impl Waiting {
+impl DeferredCaptures {
     /// Adds what was captured; returns whether all of this can wait. `can_wait` is false where something has to be known at
     /// once: the stack of a thread that sleeps, or what a loss means.
     pub(super) fn add(&mut self, captured: Captured, can_wait: bool) -> bool {
@@ -135,7 +135,7 @@ impl Waiting {
 
     /// What was captured last, if that is one stack of a thread that waited for a CPU, and nothing else was captured at the
     /// same instant.
-    pub(super) fn only_queued(&mut self) -> Option<(Queued, &mut Captured)> {
+    pub(super) fn only_queued(&mut self) -> Option<(Runnable, &mut Captured)> {
         let (last, before) = self.captured.split_last_mut()?;
         let is_alone = before.last().is_none_or(|before| before.at != last.at);
         let queued = last.only_queued().filter(|_| is_alone)?;
@@ -152,7 +152,8 @@ impl Waiting {
         self.threads.clear();
         self.until = Timestamp::MAX;
         let mut captured = std::mem::take(&mut self.captured);
-        let captures = captured.iter_mut().map(|captured| -> &mut Capture { &mut captured.instant.capture });
+        let captures =
+            captured.iter_mut().map(|captured| -> &mut CodeEvidence { &mut captured.instant.capture });
         let completed = probe.complete(captures);
         (captured, completed)
     }
@@ -169,13 +170,13 @@ mod tests {
 
     fn captured(millis: u64, queued: Option<usize>, stacks: &[(usize, Result<(), LossReason>)]) -> Captured {
         let stacks = stacks.iter().map(|(index, got)| (*index, got.map(|()| RawStack::default()))).collect();
-        let queued = queued.map(|thread| Queued { thread, clock: CLOCK });
-        let instant = Instant { stacks, queued, ..Instant::default() };
+        let queued = queued.map(|thread| Runnable { thread, clock: CLOCK });
+        let instant = Capture { stacks, queued, ..Capture::default() };
         Captured::new(instant, Timestamp::from_nanos(millis * 1_000_000), Vec::new())
     }
 
     fn queued_in(captured: impl IntoIterator<Item = Captured>) -> Option<usize> {
-        let mut waiting = Waiting::default();
+        let mut waiting = DeferredCaptures::default();
         captured.into_iter().for_each(|captured| {
             waiting.add(captured, true);
         });

@@ -3,7 +3,7 @@
 //!
 //! How a stack gets its names is the caller's business: `S` is whatever stands for one.
 
-use profiler_bpf::{OffCpuRecord, BlockReason, OffCpu, StackRecord, OffCpuSum};
+use profiler_bpf::{BlockReason, OffCpu, OffCpuRecord, OffCpuSum, StackRecord};
 use profiler_model::{Nanos, ThreadState, Tid, Timestamp, WaitReason};
 use profiler_os::{Process, SchedStat, ThreadFiles, clock};
 use profiler_python::GilAddresses;
@@ -11,15 +11,15 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::known_stacks::{KnownStack, KnownStacks};
 use crate::off_cpu_reason;
-use crate::roster::Thread;
-use crate::reported_until::ToldParts;
+use crate::reported_intervals::ReportedIntervals;
+use crate::thread_table::Thread;
 
 /// How often a thread is looked at that leaves its CPU or comes back at that very moment.
 const MAX_LOOKS: usize = 10;
 
 /// Time that a thread spent in one state with one stack: off the CPU, or on one and in no sample.
 #[derive(Clone, Debug)]
-pub struct Absence<S> {
+pub struct OffCpuInterval<S> {
     /// The thread.
     pub thread: Tid,
     /// When it ended, or when it was looked at.
@@ -50,12 +50,12 @@ pub struct Sink<'a, S> {
     /// Makes of a stack that the kernel took what stands for it.
     pub stack: &'a mut dyn FnMut(&StackRecord<'_>) -> S,
     /// Takes an off-CPU interval, or a part of one.
-    pub interval: &'a mut dyn FnMut(Absence<S>),
+    pub interval: &'a mut dyn FnMut(OffCpuInterval<S>),
 }
 
 /// The account of every watched thread of a process.
 #[derive(Debug)]
-pub struct Absences<S> {
+pub struct OffCpuTracker<S> {
     threads: FxHashMap<Tid, Account<S>>,
     /// Sums of off-CPU intervals that were told already.
     told: FxHashMap<(Tid, BlockReason, Option<u32>), OffCpuSum>,
@@ -83,7 +83,7 @@ struct Account<S> {
     /// How much of its time on a CPU is in samples.
     sampled: Nanos,
     /// Parts of off-CPU intervals that were told before their records were read.
-    told: ToldParts,
+    told: ReportedIntervals,
     /// How much was told of the off-CPU intervals that the kernel has only counted.
     unsent: Nanos,
     /// Up to when that was asked for.
@@ -104,10 +104,10 @@ struct Account<S> {
     last_arrivals: Option<u64>,
 }
 
-impl<S: Clone> Absences<S> {
+impl<S: Clone> OffCpuTracker<S> {
     /// Of no thread yet.
     pub fn new(instead: Instead<S>) -> Self {
-        Absences {
+        OffCpuTracker {
             threads: FxHashMap::default(),
             told: FxHashMap::default(),
             sums_read: Timestamp::default(),
@@ -250,7 +250,7 @@ impl<S: Clone> Absences<S> {
 
     /// Tells what the kernel has not told by itself: sums of off-CPU intervals, and the parts of those that last, up to now or to
     /// the `end` of the watch.
-    pub fn settle(
+    pub fn flush(
         &mut self,
         off_cpu: &mut OffCpu,
         end: Option<Timestamp>,
@@ -292,12 +292,12 @@ impl<S: Clone> Absences<S> {
                 off_cpu.forget(thread);
                 return account.end(&record, &self.instead, sink);
             }
-            account.tell_unsent(&record, now, &self.instead, sink);
+            account.report_unsent(&record, now, &self.instead, sink);
             let since = record.left().unwrap_or(record.back());
             if since > now {
                 // It moved while the watch ended: what it did until then is told, but for what it ran.
                 if let Some(end) = end {
-                    return account.tell_unsampled(&record, record.ran(), end, &self.instead, sink);
+                    return account.report_unsampled(&record, record.ran(), end, &self.instead, sink);
                 }
                 continue;
             }
@@ -324,7 +324,7 @@ impl<S: Clone> Absences<S> {
             }
             if let Some(end) = end {
                 let runs = if is_away { Nanos::ZERO } else { end.since(since) };
-                account.tell_unsampled(&record, record.ran() + runs, end, &self.instead, sink);
+                account.report_unsampled(&record, record.ran() + runs, end, &self.instead, sink);
             }
             return;
         }
@@ -346,7 +346,7 @@ impl<S: Clone> Absences<S> {
         for (state, duration) in parts.into_iter().filter(|(_, duration)| *duration != Nanos::ZERO) {
             let (thread, stack) = (sum.thread, instead.clone());
             let at = until;
-            (sink.interval)(Absence { thread, at, state, duration, since, holds_gil: false, stack });
+            (sink.interval)(OffCpuInterval { thread, at, state, duration, since, holds_gil: false, stack });
         }
     }
 
@@ -405,7 +405,7 @@ impl<S: Clone> Account<S> {
         Account {
             since,
             sampled: Nanos::ZERO,
-            told: ToldParts::default(),
+            told: ReportedIntervals::default(),
             unsent: Nanos::ZERO,
             unsent_until: since,
             sampled_until: since,
@@ -449,7 +449,15 @@ impl<S: Clone> Account<S> {
             let duration = at.since(told.map_or(from, |told| from.max(told)));
             if duration != Nanos::ZERO {
                 let (thread, stack) = (record.thread(), known.stack.clone());
-                (sink.interval)(Absence { thread, at, state, duration, since: None, holds_gil, stack });
+                (sink.interval)(OffCpuInterval {
+                    thread,
+                    at,
+                    state,
+                    duration,
+                    since: None,
+                    holds_gil,
+                    stack,
+                });
             }
         }
         self.known.keep(known);
@@ -458,12 +466,12 @@ impl<S: Clone> Account<S> {
     /// Takes note of its end.
     fn end(&mut self, record: &OffCpuRecord<'_>, instead: &Instead<S>, sink: &mut Sink<'_, S>) {
         self.has_ended = true;
-        self.tell_unsent(record, record.back(), instead, sink);
-        self.tell_unsampled(record, record.ran(), record.back(), instead, sink);
+        self.report_unsent(record, record.back(), instead, sink);
+        self.report_unsampled(record, record.ran(), record.back(), instead, sink);
     }
 
     /// Tells of off-CPU intervals of which the kernel has only kept how long they were.
-    fn tell_unsent(
+    fn report_unsent(
         &mut self,
         record: &OffCpuRecord<'_>,
         at: Timestamp,
@@ -476,12 +484,12 @@ impl<S: Clone> Account<S> {
         if duration != Nanos::ZERO {
             let (thread, state) = (record.thread(), ThreadState::Waiting(WaitReason::Unknown));
             let stack = instead.unsent.clone();
-            (sink.interval)(Absence { thread, at, state, duration, since, holds_gil: false, stack });
+            (sink.interval)(OffCpuInterval { thread, at, state, duration, since, holds_gil: false, stack });
         }
     }
 
     /// Tells of the time since its last sample; in all it `ran` for so long.
-    fn tell_unsampled(
+    fn report_unsampled(
         &mut self,
         record: &OffCpuRecord<'_>,
         ran: Nanos,
@@ -494,7 +502,7 @@ impl<S: Clone> Account<S> {
         let since = Some(std::mem::replace(&mut self.sampled_until, at).min(at));
         let (thread, stack, state) = (record.thread(), instead.missing.clone(), ThreadState::Running);
         if duration != Nanos::ZERO {
-            (sink.interval)(Absence { thread, at, state, duration, since, holds_gil: false, stack });
+            (sink.interval)(OffCpuInterval { thread, at, state, duration, since, holds_gil: false, stack });
         }
     }
 
@@ -514,7 +522,7 @@ impl<S: Clone> Account<S> {
     ) {
         let left = record.left().unwrap_or(end);
         let from = self.told.of(left).unwrap_or(left);
-        (sink.interval)(Absence {
+        (sink.interval)(OffCpuInterval {
             thread: record.thread(),
             at: end,
             state: ThreadState::Waiting(WaitReason::Unknown),
@@ -589,7 +597,7 @@ mod tests {
     struct Life {
         process: Process,
         thread: Tid,
-        intervals: Absences<&'static str>,
+        intervals: OffCpuTracker<&'static str>,
         /// When each reported part ended, how long it was, and its stack.
         reported: Vec<(u64, u64, &'static str)>,
     }
@@ -599,7 +607,7 @@ mod tests {
             let process = Process::new(profiler_model::Pid::new(std::process::id()));
             let thread = Tid::new(std::process::id());
             let mut intervals =
-                Absences::new(Instead { missing: "missing", unsent: "unsent", summed: "summed" });
+                OffCpuTracker::new(Instead { missing: "missing", unsent: "unsent", summed: "summed" });
             let files = ThreadFiles::open(process.pid(), thread).unwrap();
             intervals.threads.insert(thread, Account::new(Timestamp::default(), files));
             Life { process, thread, intervals, reported: Vec::new() }
@@ -628,10 +636,10 @@ mod tests {
 
         fn report(
             &mut self,
-            tell: impl FnOnce(&mut Absences<&'static str>, Owner<'_>, &mut Sink<'_, &'static str>),
+            tell: impl FnOnce(&mut OffCpuTracker<&'static str>, Owner<'_>, &mut Sink<'_, &'static str>),
         ) {
             let reported = &mut self.reported;
-            let mut keep = |part: Absence<&'static str>| {
+            let mut keep = |part: OffCpuInterval<&'static str>| {
                 reported.push((part.at.as_nanos(), part.duration.as_nanos(), part.stack));
             };
             let owner = Owner { process: &self.process, gils: &[] };
@@ -689,7 +697,7 @@ mod tests {
             queued: Nanos::from_nanos(40),
         };
         let mut found = Vec::new();
-        let mut keep = |part: Absence<&'static str>| found.push((part.since, part.at, part.duration));
+        let mut keep = |part: OffCpuInterval<&'static str>| found.push((part.since, part.at, part.duration));
         let mut sink = Sink { stack: &mut |_| "of the record", interval: &mut keep };
         let until = Timestamp::from_nanos(900);
         life.intervals.add_sum(sum, until, Owner { process: &life.process, gils: &[] }, &mut sink);
