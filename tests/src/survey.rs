@@ -10,7 +10,7 @@ use anyhow::Result;
 use profiler_memory::{PageCopy, ReadMemory};
 use profiler_model::{Frame, NsTid, RemoteAddr};
 use profiler_python::{
-    Callers, CodeHead, Interpreter, Module, RawFrame, RawStack, Runtime, STACK_PAGE_BYTES, ThreadState, find,
+    Callers, CodeHead, Interpreter, Module, RawFrame, RawStack, Runtime, STACK_PAGE_BYTES, PyThreadState, find,
     interpreters, native_ids, thread_names, thread_states,
 };
 use profiler_stack::{Describe, Resolver};
@@ -153,7 +153,7 @@ impl<M: ReadMemory, S: ReadMemory> Surveyor<'_, M, S> {
         (locked == 1).then_some(last_holder)
     }
 
-    fn stack(&mut self, state: &ThreadState) -> Result<Vec<SurveyedFrame>, String> {
+    fn stack(&mut self, state: &PyThreadState) -> Result<Vec<SurveyedFrame>, String> {
         let offsets = &self.runtime.offsets;
         let mut copy = vec![0; offsets.thread.size as usize];
         self.memory.read(state.address, &mut copy).map_err(|error| error.to_string())?;

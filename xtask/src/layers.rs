@@ -1,5 +1,5 @@
-//! `cargo xtask check-layers`: the crates depend on each other only as the design allows, and those that
-//! are to be pure name nothing of the outside world.
+//! `cargo xtask check-layers`: the crates depend on each other only as the design allows, those that are to be pure name
+//! nothing of the outside world, no crate has a cycle of modules, and no two public types have one name.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use serde::Deserialize;
 
-use crate::run;
+use crate::{modules, run};
 
 /// What every crate may depend on, from the top of the design's list to its bottom. Arrows only point down,
 /// so there can be no cycle.
@@ -95,8 +95,9 @@ pub fn run() -> Result<()> {
     for name in PURE {
         wrong.extend(impure_lines(&run::workspace().join("crates").join(name).join("src"))?);
     }
+    wrong.extend(modules::wrong_modules(&run::workspace().join("crates"))?);
     ensure!(wrong.is_empty(), "the layers are broken:\n  {}", wrong.join("\n  "));
-    println!("check-layers: every arrow points down, and the pure crates are pure");
+    println!("check-layers: every arrow points down, the pure crates are pure, no modules form a cycle");
     Ok(())
 }
 

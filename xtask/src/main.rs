@@ -8,6 +8,7 @@ mod fuzz;
 mod kernels;
 mod layers;
 mod mirror;
+mod modules;
 mod offsets;
 mod prepare;
 mod production;

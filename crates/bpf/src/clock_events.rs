@@ -13,7 +13,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use aya::maps::{Array, MapData};
 use profiler_model::{Nanos, Timestamp};
 
-use crate::loader::BpfError;
+use crate::error::BpfError;
 
 /// What the program knows of the clock of a CPU (`struct tick_period`): its period in nanoseconds, and the instant at which it was
 /// set, by the monotonic clock; 0 while it is being set.

@@ -4,7 +4,7 @@
 use aya::Ebpf;
 use aya::programs::{ProgramError, RawTracePoint, RawTracePointRunOptions, TestRun};
 
-use crate::loader::BpfError;
+use crate::error::BpfError;
 use crate::task_layout;
 use crate::wire::id_source;
 

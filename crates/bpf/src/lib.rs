@@ -6,20 +6,29 @@
 
 mod btf;
 mod clock_events;
+mod descriptor_calls;
+mod error;
 mod error_chain;
 mod ids;
 mod layout;
 mod loader;
 mod off_cpu;
+mod off_cpu_record;
 mod records;
 #[cfg(test)]
 mod stack_depth;
+mod stack_record;
 mod task_layout;
 mod wire;
 
 pub use clock_events::ClockEvents;
+pub use descriptor_calls::DescriptorCalls;
+pub use error::BpfError;
 pub use ids::PidNamespace;
 pub use layout::{Layout, MAX_STATES, NO_OFFSET, StateEntry, ThreadEntry, head_hash};
-pub use loader::{BpfError, Counters, KernelSampler};
-pub use off_cpu::{BlockReason, DescriptorCalls, OffCpu, OffCpuCopy, OffCpuRecord, OffCpuSum, OpenFile};
-pub use records::{FrameRecord, NamesRecord, Outcome, Record, StackRecord};
+pub use loader::{Counters, KernelSampler};
+pub use off_cpu::{OffCpu, OffCpuCopy, OffCpuSum};
+pub use off_cpu_record::{BlockReason, OffCpuRecord};
+pub use records::{NamesRecord, Record};
+pub use stack_record::{FrameRecord, Outcome, StackRecord};
+pub use wire::OpenFile;

@@ -107,6 +107,17 @@ mirrors! {
         pub(crate) filename_copy: [u8; FILE_BYTES],
     }
 
+    /// What a descriptor was open on at the moment at which its thread left the CPU to wait for it.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub struct OpenFile = open_file {
+        /// The first bytes of its name, as the kernel calls it, where it has no other place; zeros otherwise.
+        pub name: [u8; 8],
+        /// The magic number of the file system that it lies on.
+        pub file_system: u32,
+        /// What kind of file it is, and its permissions (`st_mode`).
+        pub mode: u32,
+    }
+
     /// A thread off the CPU, without its stack.
     pub(crate) struct OffCpuHead = interval up to stack {
         pub(crate) kind: u32,
@@ -123,7 +134,7 @@ mirrors! {
         pub(crate) executed: u64,
         pub(crate) state: u32,
         pub(crate) stack_bytes: u32,
-        pub(crate) file: crate::off_cpu::OpenFile,
+        pub(crate) file: OpenFile,
         pub(crate) unsent: u64,
     }
 
@@ -133,6 +144,13 @@ mirrors! {
         pub(crate) process: u32,
         pub(crate) thread: u32,
         pub(crate) padding: u32,
+    }
+}
+
+impl OpenFile {
+    /// `None` where the program could not see what it was.
+    pub(crate) fn known(self) -> Option<Self> {
+        (self.mode != 0).then_some(self)
     }
 }
 

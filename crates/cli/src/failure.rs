@@ -185,7 +185,7 @@ pub fn quoted(word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use profiler_os::permission::UserName;
+    use profiler_os::UserName;
 
     use super::*;
 

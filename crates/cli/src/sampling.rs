@@ -115,7 +115,7 @@ const ASKING_INSTEAD: &str =
 
 /// What stands in the way of the in-kernel sampler.
 #[derive(Debug, thiserror::Error)]
-pub enum Obstacle {
+pub enum BpfObstacle {
     /// The process is in a PID namespace within ours, and the kernel does not tell ours.
     #[error(
         "the process is in another PID namespace than the profiler, which is in one itself; its ids are known only where \
@@ -130,7 +130,7 @@ pub enum Obstacle {
     Kernel(BpfError),
 }
 
-impl Obstacle {
+impl BpfObstacle {
     fn failure(&self, wanted: Wanted) -> Failure {
         let (needed_by, else_try) = match (wanted.mode, wanted.kernel_frames) {
             (Mode::OffCpu, _) => (", which --mode off-cpu needs,", ASKING_INSTEAD),
@@ -142,9 +142,9 @@ impl Obstacle {
         };
         let failure = Failure::new(format!("the in-kernel sampler{needed_by} cannot be taken: {self}"));
         let failure = match self {
-            Obstacle::NestedNamespace => failure.with_advice("the same outside of the container"),
-            Obstacle::Refused(rule) => advice(rule).into_iter().fold(failure, Failure::with_advice),
-            Obstacle::Kernel(error) => kernel_advice(error).into_iter().fold(failure, Failure::with_advice),
+            BpfObstacle::NestedNamespace => failure.with_advice("the same outside of the container"),
+            BpfObstacle::Refused(rule) => advice(rule).into_iter().fold(failure, Failure::with_advice),
+            BpfObstacle::Kernel(error) => kernel_advice(error).into_iter().fold(failure, Failure::with_advice),
         };
         failure.with_advice(else_try)
     }
@@ -222,7 +222,7 @@ fn kernel_advice(error: &BpfError) -> Vec<&'static str> {
 ///
 /// # Errors
 /// When that is not possible.
-pub fn load(options: &SamplerOptions, wanted: Wanted) -> Result<BpfProgram, Obstacle> {
+pub fn load(options: &SamplerOptions, wanted: Wanted) -> Result<BpfProgram, BpfObstacle> {
     let start = |mut kernel: BpfProgram| {
         if wanted.mode != Mode::OffCpu {
             kernel.start(Nanos::from_nanos((1e9 / options.rate_hz) as u64))?;
@@ -239,12 +239,12 @@ pub fn load(options: &SamplerOptions, wanted: Wanted) -> Result<BpfProgram, Obst
     let loaded = loaded.and_then(start).map_err(obstacle)?;
     match wanted.of.is_none_or(|pid| loaded.knows(Process::new(pid))) {
         true => Ok(loaded),
-        false => Err(Obstacle::NestedNamespace),
+        false => Err(BpfObstacle::NestedNamespace),
     }
 }
 
 /// The rule behind an error, where it is known.
-fn obstacle(error: BpfError) -> Obstacle {
+fn obstacle(error: BpfError) -> BpfObstacle {
     let is_refused = error.is_permission() || error.is_missing_call();
     let by_rule = || is_refused.then(BpfRestriction::in_force).flatten();
     let by_another = || match error {
@@ -256,8 +256,8 @@ fn obstacle(error: BpfError) -> Obstacle {
         _ => None,
     };
     match by_rule().or_else(by_another) {
-        Some(rule) => Obstacle::Refused(rule),
-        None => Obstacle::Kernel(error),
+        Some(rule) => BpfObstacle::Refused(rule),
+        None => BpfObstacle::Kernel(error),
     }
 }
 

@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use profiler_os::launch::InvokingUser;
 use profiler_os::signals::{self, Signals};
 use profiler_output::{Format, ViewOptions, Weight, escaped_text};
-use profiler_tui::{Host, Measure, SaveRequest, Update};
+use profiler_tui::{TopHost, Measure, SaveRequest, Update};
 
 use crate::destination::{Destination, DestinationError};
 use crate::failure::Failure;
@@ -158,7 +158,7 @@ struct Sampling {
     writer: Writer,
 }
 
-impl Host for Sampling {
+impl TopHost for Sampling {
     fn save(&mut self, request: SaveRequest) -> String {
         let samples = counted(request.profile.ledger().shown(), "sample");
         if request.profile.ledger().shown() == 0 {

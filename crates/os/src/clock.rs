@@ -8,7 +8,7 @@ use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, ClockNanosleepFlags, clock_gettime, clock_nanosleep};
 use profiler_model::{Nanos, Timestamp};
 
-use crate::proc::text_of;
+use crate::proc_text::text_of;
 
 /// The present instant on the monotonic clock.
 pub fn now() -> Timestamp {

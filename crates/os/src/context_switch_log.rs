@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 use memmap2::{MmapOptions, MmapRaw};
 use profiler_model::{Tid, Timestamp};
 
+use crate::first_event;
 use crate::limits::KeepingRight;
-use crate::perf_event::{self, PERF_COUNT_SW_DUMMY, Wanted};
+use crate::perf_event::{PERF_COUNT_SW_DUMMY, Wanted};
 
 // <linux/perf_event.h>.
 const PERF_SAMPLE_TIME: u64 = 1 << 2;
@@ -82,7 +83,7 @@ impl ContextSwitchLog {
             flags: SAMPLE_ID_ALL | USE_CLOCKID | CONTEXT_SWITCH | WRITE_BACKWARD,
             clock: libc::CLOCK_MONOTONIC,
         };
-        let event = perf_event::open(tid, wanted)?;
+        let event = first_event::open_another(tid, wanted)?;
         let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)?.unwrap_or(4096) as usize;
         // A page that says how far, and one of records.
         let records = MmapOptions::new().len(2 * page).map_raw_read_only(&event)?;

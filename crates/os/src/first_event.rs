@@ -6,6 +6,7 @@
 //! are quick. Until then nobody else opens any.
 
 use std::fs::File;
+use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -34,12 +35,19 @@ pub fn prepare() {
 fn open() -> Option<File> {
     priority::want_promptness();
     let own = Tid::new(nix::unistd::gettid().as_raw().cast_unsigned());
-    perf_event::open_now(own, Wanted { config: PERF_COUNT_SW_DUMMY, ..Wanted::default() }).ok()
+    perf_event::open(own, Wanted { config: PERF_COUNT_SW_DUMMY, ..Wanted::default() }).ok()
 }
 
-/// Whether the kernel is at it, so that no other is to be opened.
-pub(crate) fn is_underway() -> bool {
-    PREPARATION.is_underway()
+/// Opens a software event on thread `tid`, wherever it runs, unless the kernel is at the first one.
+///
+/// # Errors
+/// When the thread is gone, or the operating system refuses (`kernel.perf_event_paranoid` above 2, a system
+/// call filter); with `WouldBlock` while the kernel would let it wait for long.
+pub(crate) fn open_another(tid: Tid, wanted: Wanted) -> io::Result<File> {
+    if PREPARATION.is_underway() {
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
+    perf_event::open(tid, wanted)
 }
 
 /// Waits for it, so long at most; returns whether others can be opened now.

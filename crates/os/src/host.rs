@@ -10,8 +10,8 @@ use std::path::Path;
 
 use nix::errno::Errno;
 
-use crate::permission::UserName;
-use crate::proc::text_of;
+use crate::proc_text::text_of;
+use crate::user_name::UserName;
 
 /// The capabilities that matter to a profiler, with their numbers in the kernel's sets.
 pub const CAPABILITIES: [(&str, u32); 6] = [

@@ -27,6 +27,7 @@ mod perf_event;
 pub mod permission;
 pub mod priority;
 pub mod proc;
+mod proc_text;
 pub mod process_events;
 pub mod ptrace;
 pub mod quiet_thread;
@@ -36,6 +37,7 @@ pub mod self_test;
 pub mod signals;
 pub mod target_files;
 pub mod thread_clock;
+mod user_name;
 
 pub use affinity::Affinity;
 pub use bpf_restriction::BpfRestriction;
@@ -53,3 +55,4 @@ pub use proc::{
 pub use process_events::{EventsError, ProcessEvent, ProcessEvents};
 pub use ptrace::{StopError, StoppedThread, Tracer};
 pub use thread_clock::ThreadClock;
+pub use user_name::UserName;

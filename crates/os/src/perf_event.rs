@@ -7,7 +7,6 @@ use std::os::fd::{FromRawFd, OwnedFd};
 
 use profiler_model::Tid;
 
-use crate::first_event;
 
 // <linux/perf_event.h>.
 const PERF_TYPE_SOFTWARE: u32 = 1;
@@ -51,23 +50,12 @@ pub(crate) struct Wanted {
     pub(crate) clock: i32,
 }
 
-/// Opens a software event on thread `tid`, wherever it runs.
+/// Opens a software event on thread `tid`, wherever it runs and however long the kernel takes.
 ///
 /// # Errors
 /// When the thread is gone, or the operating system refuses (`kernel.perf_event_paranoid` above 2, a system
-/// call filter); with `WouldBlock` while the kernel would let it wait for long.
+/// call filter).
 pub(crate) fn open(tid: Tid, wanted: Wanted) -> io::Result<File> {
-    if first_event::is_underway() {
-        return Err(io::ErrorKind::WouldBlock.into());
-    }
-    open_now(tid, wanted)
-}
-
-/// The same, however long the kernel takes.
-///
-/// # Errors
-/// As above.
-pub(crate) fn open_now(tid: Tid, wanted: Wanted) -> io::Result<File> {
     let attributes = Attributes {
         kind: PERF_TYPE_SOFTWARE,
         size: size_of::<Attributes>() as u32,

@@ -9,10 +9,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::unistd::{Uid, User};
+use nix::unistd::Uid;
 use profiler_model::Pid;
 
-use crate::proc::text_of;
+use crate::proc_text::text_of;
+use crate::user_name::UserName;
 
 /// The number of the capability that overrides most rules.
 const CAP_SYS_PTRACE: u64 = 1 << 19;
@@ -46,15 +47,6 @@ pub enum Obstacle {
     OtherUserNamespace,
     /// A system call filter (seccomp, as container runtimes install) is on for us and may be what refuses.
     SystemCallFilter,
-}
-
-/// A user, as people know one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UserName {
-    /// The number.
-    pub uid: u32,
-    /// The name, where the number has one here.
-    pub name: Option<String>,
 }
 
 /// The values of `kernel.yama.ptrace_scope` that restrict anything.
@@ -200,27 +192,6 @@ fn obstacles(own: &Status, target: &Status, situation: Situation) -> Vec<Obstacl
         found.push(Obstacle::SystemCallFilter);
     }
     found
-}
-
-impl UserName {
-    /// Who we are.
-    pub fn own() -> UserName {
-        UserName::of(Uid::effective().as_raw())
-    }
-
-    /// The user of this number.
-    pub fn of(uid: u32) -> UserName {
-        UserName { uid, name: User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|user| user.name) }
-    }
-}
-
-impl std::fmt::Display for UserName {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.name {
-            Some(name) => write!(f, "{name} (uid {})", self.uid),
-            None => write!(f, "uid {}", self.uid),
-        }
-    }
 }
 
 fn parse_scope(text: &str) -> Option<PtraceScope> {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use profiler_model::{Nanos, NsTid, Pid, RemoteAddr, ThreadState, Tid, WaitReason};
 
+use crate::proc_text::text_of;
 use crate::limits::KeepingRight;
 use crate::patience::Pending;
 
@@ -57,12 +58,6 @@ pub fn proc_view() -> ProcView {
         Err(_) if fs::symlink_metadata("/proc/self").is_ok() => ProcView::OtherNamespace,
         Err(_) => ProcView::Missing,
     }
-}
-
-/// What a file of `/proc` says. The names of programs, threads and files that it quotes are any bytes: those that
-/// are no UTF-8 are no reason not to read the rest.
-pub(crate) fn text_of(path: &Path) -> io::Result<String> {
-    Ok(String::from_utf8_lossy(&fs::read(path)?).into_owned())
 }
 
 /// A process as seen through `/proc`.

@@ -20,7 +20,8 @@ use profiler_model::{Nanos, Tid, Timestamp};
 
 use crate::clock;
 use crate::guardian::note_hold;
-use crate::proc::{SchedStat, ThreadFiles, text_of};
+use crate::proc::{SchedStat, ThreadFiles};
+use crate::proc_text::text_of;
 
 /// For so long a stop is waited for by looking again and again: it mostly comes within a few
 /// microseconds, sooner than a sleeping waiter could be woken.

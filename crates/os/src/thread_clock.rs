@@ -9,8 +9,9 @@ use std::io::{self, Read};
 
 use profiler_model::{Nanos, Tid};
 
+use crate::first_event;
 use crate::limits::KeepingRight;
-use crate::perf_event::{self, Wanted};
+use crate::perf_event::Wanted;
 
 // <linux/perf_event.h>.
 const PERF_COUNT_SW_TASK_CLOCK: u64 = 1;
@@ -31,7 +32,7 @@ impl ThreadClock {
     pub fn open(tid: Tid) -> io::Result<Self> {
         let right = KeepingRight::take().ok_or_else(|| io::Error::from(io::ErrorKind::QuotaExceeded))?;
         let wanted = Wanted { config: PERF_COUNT_SW_TASK_CLOCK, ..Wanted::default() };
-        Ok(ThreadClock { event: perf_event::open(tid, wanted)?, _right: right })
+        Ok(ThreadClock { event: first_event::open_another(tid, wanted)?, _right: right })
     }
 
     /// The CPU time that the thread has used since the clock was opened.

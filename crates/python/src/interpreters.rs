@@ -35,7 +35,7 @@ pub struct Interpreter {
 
 /// `PyThreadState`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ThreadState {
+pub struct PyThreadState {
     /// Where it is.
     pub address: RemoteAddr,
     /// The interpreter it belongs to.
@@ -46,11 +46,11 @@ pub struct ThreadState {
     pub native_id: Option<NsTid>,
 }
 
-impl ThreadState {
+impl PyThreadState {
     /// The thread state in a local copy of its structure, or `None` where the copy is too short.
     pub fn from_copy(address: RemoteAddr, copy: &[u8], offsets: &Offsets) -> Option<Self> {
         let thread = &offsets.thread;
-        Some(ThreadState {
+        Some(PyThreadState {
             address,
             interpreter: thread.interpreter.get(copy)?,
             pthread_id: thread.thread_id.get(copy)?,
@@ -76,7 +76,7 @@ impl ThreadState {
         // The ids come last: the thread sets its own before it runs anything.
         let mut copy = vec![0u8; offsets.thread.size as usize];
         memory.read(self.address, &mut copy)?;
-        let is_same = ThreadState::from_copy(self.address, &copy, offsets).as_ref() == Some(self);
+        let is_same = PyThreadState::from_copy(self.address, &copy, offsets).as_ref() == Some(self);
         Ok(is_same && !frame.is_null())
     }
 }
@@ -171,7 +171,7 @@ pub fn thread_states(
     memory: &impl ReadMemory,
     offsets: &Offsets,
     interpreter: &Interpreter,
-) -> Result<Vec<ThreadState>, ReadError> {
+) -> Result<Vec<PyThreadState>, ReadError> {
     match first_thread_states(memory, offsets, interpreter) {
         (found, None) => Ok(found),
         (_, Some(error)) => Err(error),
@@ -184,7 +184,7 @@ pub fn first_thread_states(
     memory: &impl ReadMemory,
     offsets: &Offsets,
     interpreter: &Interpreter,
-) -> (Vec<ThreadState>, Option<ReadError>) {
+) -> (Vec<PyThreadState>, Option<ReadError>) {
     let mut found = Vec::new();
     let followed = follow_thread_states(memory, offsets, interpreter, &mut found);
     (found, followed.err())
@@ -194,14 +194,14 @@ fn follow_thread_states(
     memory: &impl ReadMemory,
     offsets: &Offsets,
     interpreter: &Interpreter,
-    found: &mut Vec<ThreadState>,
+    found: &mut Vec<PyThreadState>,
 ) -> Result<(), ReadError> {
     let mut known = HashSet::new();
     let mut copy = vec![0u8; offsets.thread.size as usize];
     let mut at: RemoteAddr = memory.scalar(interpreter.threads_head)?;
     while !at.is_null() && found.len() < MAX_THREAD_STATES {
         memory.read(at, &mut copy)?;
-        let state = ThreadState::from_copy(at, &copy, offsets).ok_or(ReadError::Unmapped(at))?;
+        let state = PyThreadState::from_copy(at, &copy, offsets).ok_or(ReadError::Unmapped(at))?;
         if state.interpreter != interpreter.address || !known.insert(at) {
             return Err(ReadError::BrokenList(at));
         }

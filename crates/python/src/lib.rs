@@ -42,7 +42,7 @@ pub use find::{
 };
 pub use frames::{Callers, CopiedFrame, MAX_FRAMES, RawFrame, RawStack, STACK_PAGE_BYTES, WalkError};
 pub use interpreters::{
-    Interpreter, MAX_INTERPRETERS, MAX_THREAD_STATES, ThreadState, first_interpreters, first_thread_states,
+    Interpreter, MAX_INTERPRETERS, MAX_THREAD_STATES, PyThreadState, first_interpreters, first_thread_states,
     interpreters, thread_states,
 };
 pub use line_table::{LineEntry, LineTable};

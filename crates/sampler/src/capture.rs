@@ -6,7 +6,7 @@ use profiler_python::{MAX_FRAMES, RawStack};
 
 use crate::Target;
 use crate::codes::CodeEvidence;
-use crate::objects::ObjectCopy;
+use crate::objects::{ObjectCopy, ThreadStack};
 use crate::stack_reader::StackReader;
 use crate::stop_bound::StopBound;
 use crate::thread_table::ThreadTable;
@@ -22,8 +22,8 @@ const MAX_FRAMES_AT_ONCE: usize = 4 * MAX_FRAMES;
 /// What was captured of some threads at one instant, and what it took.
 #[derive(Debug, Default)]
 pub struct Capture {
-    /// The stacks, each with its thread's index in the thread table.
-    pub stacks: Vec<(usize, Result<RawStack, LossReason>)>,
+    /// The stacks.
+    pub stacks: Vec<ThreadStack>,
     /// What identifies the code objects of these stacks.
     pub capture: CodeEvidence,
     /// The thread state that held the GIL at the instant.

@@ -16,7 +16,7 @@ use rustc_hash::FxHashMap;
 
 use crate::Target;
 use crate::code_names::CodeNames;
-use crate::frame_cache::{Evidence, FrameCache};
+use crate::frame_cache::{FrameEvidence, FrameCache};
 
 /// The names that were sent of a process's code objects.
 #[derive(Debug)]
@@ -60,8 +60,8 @@ struct Identity {
 
 impl Identity {
     /// Whether it is what a frame had by this evidence.
-    fn is_proved_by(&self, evidence: Evidence) -> bool {
-        let Evidence { hash, proof } = evidence;
+    fn is_proved_by(&self, evidence: FrameEvidence) -> bool {
+        let FrameEvidence { hash, proof } = evidence;
         hash.map_or(proof.is_some() && self.proofs.contains(&proof), |hash| hash == self.hash)
     }
 
@@ -162,7 +162,7 @@ impl<Id: Copy> CodeCache<Id> {
         let mut ids = Vec::with_capacity(stack.frames.len());
         let mut is_complete = true;
         for (frame, sent) in stack.frames.iter().zip(sent) {
-            let evidence = Evidence { hash: sent.head_hash, proof: record.proof() };
+            let evidence = FrameEvidence { hash: sent.head_hash, proof: record.proof() };
             if let Some(id) = self.met.find(frame, evidence) {
                 ids.extend(id);
                 continue;
@@ -202,7 +202,7 @@ impl<Id: Copy> CodeCache<Id> {
     }
 
     /// The code object of a frame, if its names are there; notes it as missing otherwise.
-    fn named(&mut self, frame: &FrameRecord, evidence: Evidence) -> Option<&mut Named> {
+    fn named(&mut self, frame: &FrameRecord, evidence: FrameEvidence) -> Option<&mut Named> {
         let known = self.known.get_mut(&frame.code);
         let known = known.and_then(|named| named.identity.is_proved_by(evidence).then_some(named));
         if known.is_none() {
@@ -227,8 +227,8 @@ impl<Id: Copy> CodeCache<Id> {
 mod tests {
     use super::*;
 
-    fn evidence(hash: u64, proof: u64) -> Evidence {
-        Evidence { hash: NonZeroU64::new(hash), proof: NonZeroU64::new(proof) }
+    fn evidence(hash: u64, proof: u64) -> FrameEvidence {
+        FrameEvidence { hash: NonZeroU64::new(hash), proof: NonZeroU64::new(proof) }
     }
 
     #[test]

@@ -184,7 +184,7 @@ impl Look {
     }
 
     /// A thread state whose kernel thread is not known, so that nothing proves its stack.
-    fn unplaced(&self, python: &profiler_python::ThreadState) -> ThreadDump {
+    fn unplaced(&self, python: &profiler_python::PyThreadState) -> ThreadDump {
         let interpreters = &self.probe.thread_table.interpreters;
         let its = interpreters.iter().find(|interpreter| interpreter.address == python.interpreter);
         ThreadDump {

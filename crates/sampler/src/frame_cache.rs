@@ -13,7 +13,7 @@ const MAX_FRAMES: usize = 65_536;
 
 /// What says which code object a frame had at its instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Evidence {
+pub struct FrameEvidence {
     /// The hash of the bytes that identify it, if it came with the frame.
     pub hash: Option<NonZeroU64>,
     /// What the instant had in common with others at which the same one was there.
@@ -49,7 +49,7 @@ impl<Id> Default for FrameCache<Id> {
 
 impl<Id: Copy> FrameCache<Id> {
     /// What the caller had for the frame, if it is certain that its code object is still the same one.
-    pub fn find(&self, frame: &RawFrame, evidence: Evidence) -> Option<Id> {
+    pub fn find(&self, frame: &RawFrame, evidence: FrameEvidence) -> Option<Id> {
         let met = self.frames.get(&place(frame)?)?;
         let has_hash = evidence.hash.is_none_or(|hash| hash == met.hash);
         let is_same = match evidence.proof {
@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn a_frame_is_found_where_its_code_object_is_proved_to_be_the_same() {
         let frames = met(some(5));
-        let found = |hash, proof| frames.find(&FRAME, Evidence { hash: some(hash), proof: some(proof) });
+        let found = |hash, proof| frames.find(&FRAME, FrameEvidence { hash: some(hash), proof: some(proof) });
         assert_eq!(found(0, 5), Some('a'), "nothing was replaced");
         assert_eq!(found(1, 5), Some('a'));
         assert_eq!(found(1, 0), Some('a'), "the bytes are the same");
@@ -110,13 +110,13 @@ mod tests {
         assert_eq!(found(0, 6), None, "something may have been replaced");
         assert_eq!(found(1, 6), None, "that it has this hash under this proof is still to be noted");
         assert_eq!(found(0, 0), None);
-        assert_eq!(met(None).find(&FRAME, Evidence { hash: None, proof: None }), None);
+        assert_eq!(met(None).find(&FRAME, FrameEvidence { hash: None, proof: None }), None);
     }
 
     #[test]
     fn frames_differ_by_their_place() {
         let frames = met(some(5));
-        let evidence = Evidence { hash: some(1), proof: some(5) };
+        let evidence = FrameEvidence { hash: some(1), proof: some(5) };
         assert_eq!(frames.find(&RawFrame { instruction: 8, ..FRAME }, evidence), None);
         assert_eq!(frames.find(&RawFrame { is_entry: true, ..FRAME }, evidence), None);
         assert_eq!(frames.find(&RawFrame { code: RemoteAddr::new(0x2000), ..FRAME }, evidence), None);
@@ -127,13 +127,13 @@ mod tests {
         let copied = RawFrame { bytecode_copy: 1, ..FRAME };
         let mut frames = met(some(5));
         frames.add(&copied, some(1).unwrap(), some(5), 'b');
-        assert_eq!(frames.find(&copied, Evidence { hash: some(1), proof: some(5) }), None);
+        assert_eq!(frames.find(&copied, FrameEvidence { hash: some(1), proof: some(5) }), None);
     }
 
     #[test]
     fn what_was_cleared_is_not_found() {
         let mut frames = met(some(5));
         frames.clear();
-        assert_eq!(frames.find(&FRAME, Evidence { hash: some(1), proof: some(5) }), None);
+        assert_eq!(frames.find(&FRAME, FrameEvidence { hash: some(1), proof: some(5) }), None);
     }
 }

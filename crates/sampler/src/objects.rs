@@ -17,7 +17,6 @@ use profiler_os::clock;
 use profiler_python::{AsyncioOffsets, GilAddresses, RawFrame, RawStack, ReprLimits, Values, variables};
 
 use crate::Target;
-use crate::capture::Capture;
 use crate::gil::{self, GilState};
 use crate::tasks::{TaskList, TaskReader, task_lists};
 use crate::thread_table::ThreadTable;
@@ -85,19 +84,27 @@ pub struct ObjectsAhead {
 
 impl ObjectsAhead {
     /// What a copy that was of no use still is good for.
-    pub fn again(copy: ObjectCopy, thread_table: &ThreadTable, instant: &Capture) -> Self {
+    pub fn again(copy: ObjectCopy, thread_table: &ThreadTable, stacks: &[ThreadStack]) -> Self {
         let mut memory = copy.memory;
         memory.arrange();
         let tasks = copy.tasks.iter().flat_map(TaskList::addresses).collect();
-        let threads = instant.stacks.iter().map(|(index, _)| address_of(thread_table, *index)).collect();
-        ObjectsAhead { memory, threads, stacks: instant.read().cloned().collect(), tasks }
+        let threads = stacks.iter().map(|(index, _)| address_of(thread_table, *index)).collect();
+        ObjectsAhead { memory, threads, stacks: read(stacks).cloned().collect(), tasks }
     }
 
-    /// How many of its threads are of this instant.
-    pub fn threads_in_common(&self, thread_table: &ThreadTable, instant: &Capture) -> usize {
+    /// How many of its threads are among these.
+    pub fn threads_in_common(&self, thread_table: &ThreadTable, stacks: &[ThreadStack]) -> usize {
         let is_common = |index| self.threads.contains(&address_of(thread_table, index));
-        instant.stacks.iter().filter(|(index, _)| is_common(*index)).count()
+        stacks.iter().filter(|(index, _)| is_common(*index)).count()
     }
+}
+
+/// The stack of a thread at an instant, proved or lost, with the thread's index in the thread table.
+pub type ThreadStack = (usize, Result<RawStack, LossReason>);
+
+/// The stacks that were read.
+fn read(stacks: &[ThreadStack]) -> impl Iterator<Item = &RawStack> {
+    stacks.iter().filter_map(|(_, stack)| stack.as_ref().ok())
 }
 
 fn address_of(thread_table: &ThreadTable, index: usize) -> RemoteAddr {
@@ -143,7 +150,7 @@ pub fn look_ahead(
     Ok(ahead)
 }
 
-/// Copies the objects that the stacks of `instant` lead to, and the tasks of its threads. `is_stopped`: a thread is,
+/// Copies the objects that these stacks lead to, and the tasks of its threads. `is_stopped`: a thread is,
 /// and must not be for long.
 ///
 /// # Errors
@@ -152,7 +159,7 @@ pub fn copy_objects(
     target: &Target,
     thread_table: &ThreadTable,
     objects: ObjectsWanted,
-    instant: &Capture,
+    stacks: &[ThreadStack],
     ahead: ObjectsAhead,
     is_stopped: bool,
 ) -> Result<ObjectCopy, ReadError> {
@@ -160,7 +167,7 @@ pub fn copy_objects(
     copy.memory.refresh(target.memory())?;
     let deadline = is_stopped.then(|| clock::now() + MAX_SEARCH_IN_STOP);
     if let Some(asyncio) = &objects.tasks {
-        let wanted: Vec<usize> = instant.stacks.iter().map(|(index, _)| *index).collect();
+        let wanted: Vec<usize> = stacks.iter().map(|(index, _)| *index).collect();
         for _ in 0..MAX_TASK_ROUNDS {
             copy.tasks = task_lists(&copy.memory, thread_table, &wanted, asyncio);
             if !copy.memory.fetch(target.memory())? || is_over(deadline) {
@@ -179,11 +186,11 @@ pub fn copy_objects(
     }
     let Some(limits) = objects.variables else { return Ok(copy) };
     if !is_stopped {
-        let frames = instant.read().flat_map(frames_with_variables).collect();
+        let frames = read(stacks).flat_map(frames_with_variables).collect();
         look_for_variables(target, &mut copy.memory, limits, frames, None)?;
         return Ok(copy);
     }
-    for stack in instant.read().filter(|stack| !ahead.stacks.contains(stack)) {
+    for stack in read(stacks).filter(|stack| !ahead.stacks.contains(stack)) {
         look_again(target, &mut copy.memory, limits, stack, deadline)?;
     }
     Ok(copy)

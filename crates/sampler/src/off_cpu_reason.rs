@@ -5,10 +5,9 @@
 
 use profiler_bpf::{BlockReason, DescriptorCalls, OpenFile};
 use profiler_model::{RemoteAddr, ThreadState, WaitReason};
-use profiler_os::{Activity, CopyEnd};
+use profiler_os::{Activity, CopyEnd, Process};
 use profiler_python::GilAddresses;
 
-use crate::off_cpu_tracker::Owner;
 
 /// `TASK_STOPPED` and `TASK_TRACED` of the scheduler.
 const STOPPED: u32 = 0x4 | 0x8;
@@ -52,6 +51,15 @@ pub fn state(cause: BlockReason, scheduler: u32, gils: &[GilAddresses]) -> Threa
         Some(_) if is_uninterruptible => Opened::Plain(WaitReason::File),
         _ => file.map_or(Opened::Unknown, of_file),
     })
+}
+
+/// Whose off-CPU intervals they are: what it takes to say on what a thread waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Owner<'a> {
+    /// The process.
+    pub process: &'a Process,
+    /// The GILs of its interpreters.
+    pub gils: &'a [GilAddresses],
 }
 
 /// The state of a thread that waits in a system call, or in none, by what it looks like from outside.

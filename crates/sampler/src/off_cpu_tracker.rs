@@ -10,7 +10,7 @@ use profiler_python::GilAddresses;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::known_stacks::{KnownStack, KnownStacks};
-use crate::off_cpu_reason;
+use crate::off_cpu_reason::{self, Owner};
 use crate::reported_intervals::ReportedIntervals;
 use crate::thread_table::Thread;
 
@@ -34,15 +34,6 @@ pub struct OffCpuInterval<S> {
     pub holds_gil: bool,
     /// Its stack.
     pub stack: S,
-}
-
-/// Whose off-CPU intervals they are: what it takes to say on what a thread waits.
-#[derive(Clone, Copy, Debug)]
-pub struct Owner<'a> {
-    /// The process.
-    pub process: &'a Process,
-    /// The GILs of its interpreters.
-    pub gils: &'a [GilAddresses],
 }
 
 /// Where off-CPU intervals go.

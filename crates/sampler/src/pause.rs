@@ -62,7 +62,7 @@ pub fn capture(
         let mut instant = read_stacks(target, thread_table, wanted, reader, &bound)?;
         if reader.objects.is_any() {
             let is_held = matches!(still, Hold::Stopped(_));
-            let mut objects = reader.copy_objects(target, thread_table, &instant, is_held)?;
+            let mut objects = reader.copy_objects(target, thread_table, &instant.stacks, is_held)?;
             let is_stopped = still.proof(thread_table, last_holder).is_ok();
             let stood_still = nobody_ran(target, thread_table, gil, &now, is_stopped)?;
             objects.doubt = (!stood_still).then_some(LossReason::GilMoved);
@@ -71,7 +71,7 @@ pub fn capture(
         let proof_of_holder = still.proof(thread_table, last_holder);
         if matches!(still, Hold::Runnable(_)) && proof_of_holder.is_err() && attempt < MAX_ATTEMPTS {
             // It has got a CPU meanwhile, and there it is quickly stopped.
-            reader.try_again(thread_table, &mut instant);
+            reader.try_again(thread_table, &instant.stacks, instant.objects.take());
             continue;
         }
         let nobody_can_move = proof_of_holder.is_ok() && now.locked;
@@ -90,7 +90,7 @@ pub fn capture(
         let is_between_frames = instant.stacks.iter().any(|(_, stack)| *stack == Err(LossReason::Invalid));
         if is_between_frames && attempt < MAX_ATTEMPTS {
             // Stopped again at once, it would not have moved.
-            reader.try_again(thread_table, &mut instant);
+            reader.try_again(thread_table, &instant.stacks, instant.objects.take());
             clock::sleep_until(clock::now() + TIME_TO_MOVE);
             continue;
         }
@@ -185,7 +185,7 @@ pub fn capture_alone(
         let proof = still.proof(thread_table, Some(index));
         if matches!(still, Hold::Runnable(_)) && proof.is_err() && attempt < MAX_ATTEMPTS {
             // It has got a CPU meanwhile, and there it is quickly stopped.
-            reader.try_again(thread_table, &mut instant);
+            reader.try_again(thread_table, &instant.stacks, instant.objects.take());
             attempt += 1;
             continue;
         }
@@ -212,7 +212,7 @@ fn read_alone(
     let mut instant = read_stacks(target, thread_table, &[index], reader, &bound)?;
     if reader.objects.is_any() {
         let is_stopped = matches!(still, Hold::Stopped(_));
-        let mut objects = reader.copy_objects(target, thread_table, &instant, is_stopped)?;
+        let mut objects = reader.copy_objects(target, thread_table, &instant.stacks, is_stopped)?;
         // No GIL keeps the others from changing them.
         let others_slept = (0..thread_table.threads.len())
             .all(|other| other == index || thread_table.threads[other].slept_since_look());

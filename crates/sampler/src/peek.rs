@@ -43,7 +43,7 @@ pub fn capture(
         if !lost || attempt == MAX_ATTEMPTS {
             return Ok(instant);
         }
-        reader.try_again(thread_table, &mut instant);
+        reader.try_again(thread_table, &instant.stacks, instant.objects.take());
         attempt += 1;
     }
 }
@@ -65,7 +65,7 @@ fn capture_once(
         false => Ok(()),
     });
     if reader.objects.is_any() {
-        let mut objects = reader.copy_objects(target, thread_table, &instant, false)?;
+        let mut objects = reader.copy_objects(target, thread_table, &instant.stacks, false)?;
         let stood_still = match (gil, &before) {
             (Some(gil), Some(before)) => nobody_ran(target, thread_table, gil, before, false)?,
             _ => thread_table.threads.iter().all(|thread| thread.slept_since_look()),

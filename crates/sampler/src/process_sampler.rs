@@ -20,7 +20,7 @@ use crate::probe::{Found, GilGroup, Probe};
 use crate::rota::{cost_of_instant, is_long};
 use crate::schedule::Schedule;
 use crate::stack_reader::CodeAhead;
-use crate::thread_table::{KnownStack, Thread};
+use crate::thread_table::{SleeperStack, Thread};
 use crate::{SamplerKind, SamplerOptions, Target};
 
 mod deferred_captures;
@@ -551,7 +551,7 @@ impl ProcessSampler {
                     // True for as long as the thread sleeps. One that runs may fall asleep elsewhere without being
                     // put on a CPU again.
                     self.probe.thread_table.threads[index].known =
-                        clocks.slept_after.map(|timeslices| KnownStack { stack, timeslices });
+                        clocks.slept_after.map(|timeslices| SleeperStack { stack, timeslices });
                     instants().for_each(|at| self.record(profile, index, stack, holds_gil, at, clocks));
                 }
                 // It is in no list, and its memory is used for something else: the thread is between two calls of Python.

@@ -25,7 +25,7 @@ pub const COST_OF_WATCHING: u32 = 1;
 
 /// What a look at a thread found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct LookResult {
     /// Whether the thread rests.
     pub rests: bool,
     /// What the look cost, see [`COST_OF_ASKING`].
@@ -106,7 +106,7 @@ impl Rota {
     }
 
     /// Looks at the threads that do not rest.
-    pub fn look_at_active(&mut self, look: &mut dyn FnMut(usize) -> Seen) {
+    pub fn look_at_active(&mut self, look: &mut dyn FnMut(usize) -> LookResult) {
         let (looked, resting) = (&mut self.looked, &mut self.resting);
         self.active.retain(|index| {
             looked.push(*index);
@@ -119,7 +119,7 @@ impl Rota {
     }
 
     /// Looks at threads that rest, each once at most, until that has cost so much.
-    pub fn look_at_resting(&mut self, most: u32, look: &mut dyn FnMut(usize) -> Seen) {
+    pub fn look_at_resting(&mut self, most: u32, look: &mut dyn FnMut(usize) -> LookResult) {
         let mut cost = 0;
         for _ in 0..self.resting.len() {
             if cost >= most {
@@ -131,12 +131,12 @@ impl Rota {
     }
 
     /// Looks at a thread that rests, out of its turn.
-    pub fn look_out_of_turn(&mut self, index: usize, look: &mut dyn FnMut(usize) -> Seen) {
+    pub fn look_out_of_turn(&mut self, index: usize, look: &mut dyn FnMut(usize) -> LookResult) {
         self.resting.retain(|resting| *resting != index);
         self.look_at_one(index, look);
     }
 
-    fn look_at_one(&mut self, index: usize, look: &mut dyn FnMut(usize) -> Seen) -> u32 {
+    fn look_at_one(&mut self, index: usize, look: &mut dyn FnMut(usize) -> LookResult) -> u32 {
         self.looked.push(index);
         let seen = look(index);
         match seen.rests {
@@ -151,8 +151,8 @@ impl Rota {
 mod tests {
     use super::*;
 
-    const ASKED: Seen = Seen { rests: true, cost: COST_OF_ASKING };
-    const AWAKE: Seen = Seen { rests: false, cost: COST_OF_ASKING };
+    const ASKED: LookResult = LookResult { rests: true, cost: COST_OF_ASKING };
+    const AWAKE: LookResult = LookResult { rests: false, cost: COST_OF_ASKING };
 
     fn rota_of(resting: usize) -> Rota {
         let mut rota = Rota::default();

@@ -4,13 +4,12 @@
 
 use profiler_memory::{PageCopy, ReadError, ReadMemory};
 use profiler_model::{LossReason, Nanos};
-use profiler_python::{Callers, GilAddresses, Offsets, RawStack, STACK_PAGE_BYTES, ThreadState, WalkError};
+use profiler_python::{Callers, GilAddresses, Offsets, RawStack, STACK_PAGE_BYTES, PyThreadState, WalkError};
 
 use crate::Target;
-use crate::capture::Capture;
 use crate::codes::{CodeEvidence, KnownCodes};
 use crate::gil::{self, GilSpan, GilState};
-use crate::objects::{ObjectCopy, ObjectsAhead, ObjectsWanted, copy_objects, look_ahead};
+use crate::objects::{ObjectCopy, ObjectsAhead, ObjectsWanted, ThreadStack, copy_objects, look_ahead};
 use crate::page_prefetcher::PagePrefetcher;
 use crate::thread_table::ThreadTable;
 
@@ -87,7 +86,7 @@ impl StackReader {
         &mut self,
         memory: &impl ReadMemory,
         offsets: &Offsets,
-        thread: &ThreadState,
+        thread: &PyThreadState,
     ) -> Result<RawStack, LossReason> {
         let mut copy = std::mem::take(&mut self.thread_state);
         copy.resize(offsets.thread.size as usize, 0);
@@ -100,11 +99,11 @@ impl StackReader {
         &mut self,
         memory: &impl ReadMemory,
         offsets: &Offsets,
-        thread: &ThreadState,
+        thread: &PyThreadState,
         copy: &mut [u8],
     ) -> Result<RawStack, LossReason> {
         self.pages.read(memory, thread.address, copy).map_err(loss)?;
-        if ThreadState::from_copy(thread.address, copy, offsets).as_ref() != Some(thread) {
+        if PyThreadState::from_copy(thread.address, copy, offsets).as_ref() != Some(thread) {
             return Err(LossReason::ThreadEnded);
         }
         let mut stack = RawStack::with_room_for(self.depth);
@@ -147,7 +146,7 @@ impl StackReader {
         Ok(code)
     }
 
-    /// Copies the objects of the stacks of `instant`.
+    /// Copies the objects of these stacks.
     ///
     /// # Errors
     /// When nothing of the process can be read any more.
@@ -155,20 +154,23 @@ impl StackReader {
         &mut self,
         target: &Target,
         thread_table: &ThreadTable,
-        instant: &Capture,
+        stacks: &[ThreadStack],
         is_stopped: bool,
     ) -> Result<ObjectCopy, ReadError> {
-        let in_common = self.ahead.iter().map(|ahead| ahead.threads_in_common(thread_table, instant));
+        let in_common = self.ahead.iter().map(|ahead| ahead.threads_in_common(thread_table, stacks));
         let best = in_common.enumerate().max_by_key(|(_, count)| *count).filter(|(_, count)| *count > 0);
         let ahead = best.map(|(index, _)| self.ahead.swap_remove(index)).unwrap_or_default();
-        copy_objects(target, thread_table, self.objects, instant, ahead, is_stopped)
+        copy_objects(target, thread_table, self.objects, stacks, ahead, is_stopped)
     }
 
     /// Uses the objects of an instant that was of no use to find them the next time.
-    pub fn try_again(&mut self, thread_table: &ThreadTable, instant: &mut Capture) {
-        if let Some(copy) = instant.objects.take() {
-            self.ahead.push(ObjectsAhead::again(copy, thread_table, instant));
-        }
+    pub fn try_again(
+        &mut self,
+        thread_table: &ThreadTable,
+        stacks: &[ThreadStack],
+        objects: Option<ObjectCopy>,
+    ) {
+        self.ahead.extend(objects.map(|copy| ObjectsAhead::again(copy, thread_table, stacks)));
     }
 
     /// Learns from this instant what the next one will need. Happens when nothing is stopped any more.

@@ -3,20 +3,22 @@
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 
-use profiler_memory::{ReadError, ReadMemory, ReadRequest};
+use profiler_memory::{PageCopy, ReadError, ReadMemory, ReadRequest};
 use profiler_model::{Nanos, NsTid, Pid, RemoteAddr, ThreadState, Tid, Timestamp};
 use profiler_os::{
     Activity, ContextSwitchLog, Process, SchedStat, Switch, SwitchKind, ThreadClock, ThreadFiles,
 };
 use profiler_profile::{StackId, ThreadId};
-use profiler_python::{GilAddresses, Interpreter, Offsets, Runtime, interpreters, native_ids, thread_states};
+use profiler_python::{
+    Callers, GilAddresses, Interpreter, Offsets, RawStack, Runtime, STACK_PAGE_BYTES, interpreters, native_ids,
+    thread_states,
+};
 
 use crate::gil::{self, GilSpan, GilState};
 use crate::lazy_event::LazyEvent;
 use crate::off_cpu_clock::OffCpuClock;
-use crate::rota::{COST_OF_ASKING, COST_OF_WATCHING, LOOKS_BEFORE_REST, Rota, Seen};
+use crate::rota::{COST_OF_ASKING, COST_OF_WATCHING, LOOKS_BEFORE_REST, Rota, LookResult};
 use crate::sleep_watch::SleepWatch;
-use crate::stack_reader::StackReader;
 
 /// How often a list that changes while it is read is read again.
 const MAX_ATTEMPTS: usize = 3;
@@ -50,7 +52,7 @@ const LONGEST_RECHECK: Nanos = Nanos::from_nanos(1_000_000_000);
 #[derive(Debug)]
 pub struct Thread {
     /// Its thread state.
-    pub python: profiler_python::ThreadState,
+    pub python: profiler_python::PyThreadState,
     /// The interpreter, as an index into [`ThreadTable::interpreters`].
     pub interpreter: usize,
     /// Its kernel thread.
@@ -80,7 +82,7 @@ pub struct Thread {
     /// Its id in the profile, once it has one.
     pub id: Option<ThreadId>,
     /// The stack that was proved last: still true while the thread sleeps and has not run since.
-    pub known: Option<KnownStack>,
+    pub known: Option<SleeperStack>,
     /// Whether it had to wait for a CPU when it was sampled last.
     waits_for_cpu: Cell<bool>,
     /// Its exact clock, once it had to wait for a CPU; `None` where there is none.
@@ -121,7 +123,7 @@ struct CountedByClock {
 
 /// A stack and how long it stays true.
 #[derive(Clone, Copy, Debug)]
-pub struct KnownStack {
+pub struct SleeperStack {
     /// The stack in the profile.
     pub stack: Option<StackId>,
     /// How often the thread had run when the stack was read.
@@ -144,7 +146,7 @@ impl Thread {
     }
 
     /// Looks at it for the instant of this number.
-    fn look_at(&mut self, instant: u64) -> std::io::Result<Seen> {
+    fn look_at(&mut self, instant: u64) -> std::io::Result<LookResult> {
         let skipped = self.instants_since_look(instant).saturating_sub(1);
         let cost = if self.watch.sleeps_on() { COST_OF_WATCHING } else { COST_OF_ASKING };
         self.looked_at = instant;
@@ -153,7 +155,7 @@ impl Thread {
             true => self.unseen.unknown += skipped,
             false => self.unseen.asleep += skipped,
         }
-        Ok(Seen { rests: self.rests(), cost })
+        Ok(LookResult { rests: self.rests(), cost })
     }
 
     /// How many instants there were after the last look, up to the one of this number.
@@ -333,7 +335,7 @@ impl Thread {
     }
 
     /// The stack that is known already, if it must still be the same.
-    pub fn unchanged_stack(&self) -> Option<KnownStack> {
+    pub fn unchanged_stack(&self) -> Option<SleeperStack> {
         self.known.filter(|known| !self.is_running() && known.timeslices == self.schedule.timeslices)
     }
 
@@ -352,7 +354,7 @@ pub struct ThreadTable {
     /// All Python threads.
     pub threads: Vec<Thread>,
     /// Thread states that run Python and whose kernel thread could not be found.
-    pub unplaced: Vec<profiler_python::ThreadState>,
+    pub unplaced: Vec<profiler_python::PyThreadState>,
     /// When each thread is looked at.
     rota: Rota,
     /// Instants at which threads were not looked at that have ended since.
@@ -578,7 +580,7 @@ impl ThreadTable {
         &mut self,
         pid: Pid,
         ids: &ThreadIds,
-        found: Vec<(usize, profiler_python::ThreadState)>,
+        found: Vec<(usize, profiler_python::PyThreadState)>,
         now: Timestamp,
     ) {
         let mut known = KnownThreads::of(self.threads.drain(..));
@@ -654,7 +656,7 @@ impl ThreadTable {
         &mut self,
         memory: &impl ReadMemory,
         runtime: &Runtime,
-    ) -> Result<Vec<(usize, profiler_python::ThreadState)>, ReadError> {
+    ) -> Result<Vec<(usize, profiler_python::PyThreadState)>, ReadError> {
         let (interpreters, gils) = (self.interpreters.clone(), self.gils.clone());
         let mut attempt = 1;
         loop {
@@ -677,7 +679,7 @@ impl ThreadTable {
         &mut self,
         memory: &impl ReadMemory,
         runtime: &Runtime,
-    ) -> Result<Vec<(usize, profiler_python::ThreadState)>, ReadError> {
+    ) -> Result<Vec<(usize, profiler_python::PyThreadState)>, ReadError> {
         let interpreters = interpreters(memory, runtime)?;
         let mut found = Vec::new();
         // The heads are noted first: what comes in front of a list while it is read makes it out of date.
@@ -714,7 +716,7 @@ impl ThreadTable {
         &self,
         pid: Pid,
         tid: Tid,
-        python: profiler_python::ThreadState,
+        python: profiler_python::PyThreadState,
         interpreter: usize,
         now: Timestamp,
     ) -> Option<Thread> {
@@ -725,20 +727,20 @@ impl ThreadTable {
 }
 
 /// Looks at a thread for the instant of this number; notes whether it has ended.
-fn look_at(threads: &mut [Thread], index: usize, instant: u64, ended: &mut Vec<usize>) -> Seen {
+fn look_at(threads: &mut [Thread], index: usize, instant: u64, ended: &mut Vec<usize>) -> LookResult {
     threads[index].look_at(instant).unwrap_or_else(|_| {
         ended.push(index);
-        Seen { rests: false, cost: COST_OF_ASKING }
+        LookResult { rests: false, cost: COST_OF_ASKING }
     })
 }
 
 /// The thread states without those of threads that have not started yet: up to 3.11 these have the ids of the thread that
 /// created them, whose stack would be looked for in the wrong thread state. A list has the youngest first.
 fn without_unstarted(
-    mut found: Vec<(usize, profiler_python::ThreadState)>,
+    mut found: Vec<(usize, profiler_python::PyThreadState)>,
     memory: &impl ReadMemory,
     offsets: &Offsets,
-) -> Vec<(usize, profiler_python::ThreadState)> {
+) -> Vec<(usize, profiler_python::PyThreadState)> {
     let mut owners = HashSet::new();
     found.reverse();
     found.retain(|(interpreter, state)| {
@@ -751,7 +753,7 @@ fn without_unstarted(
 fn new_thread(
     pid: Pid,
     tid: Tid,
-    python: profiler_python::ThreadState,
+    python: profiler_python::PyThreadState,
     interpreter: usize,
     now: Timestamp,
 ) -> Option<Thread> {
@@ -797,16 +799,20 @@ fn thread_state_at(
     memory: &impl ReadMemory,
     offsets: &Offsets,
     at: RemoteAddr,
-) -> Option<profiler_python::ThreadState> {
+) -> Option<profiler_python::PyThreadState> {
     let mut copy = vec![0; offsets.thread.size as usize];
     memory.read(at, &mut copy).ok()?;
-    profiler_python::ThreadState::from_copy(at, &copy, offsets)
+    profiler_python::PyThreadState::from_copy(at, &copy, offsets)
 }
 
 /// Whether there are frames on the stack of a thread state, as far as that can be seen while it runs.
-fn runs_python(memory: &impl ReadMemory, offsets: &Offsets, python: &profiler_python::ThreadState) -> bool {
-    let stack = StackReader::new().stack(memory, offsets, python);
-    stack.is_ok_and(|stack| !stack.frames.is_empty())
+fn runs_python(memory: &impl ReadMemory, offsets: &Offsets, python: &profiler_python::PyThreadState) -> bool {
+    let mut copy = vec![0; offsets.thread.size as usize];
+    let mut stack = RawStack::with_room_for(1);
+    memory.read(python.address, &mut copy).is_ok()
+        && profiler_python::PyThreadState::from_copy(python.address, &copy, offsets).as_ref() == Some(python)
+        && stack.walk(memory, &mut PageCopy::with_page_bytes(STACK_PAGE_BYTES), &Callers::default(), offsets, &copy).is_ok()
+        && !stack.frames.is_empty()
 }
 
 /// The threads that a thread table had before its lists were read anew.
@@ -818,7 +824,7 @@ impl KnownThreads {
     }
 
     /// The thread that has this thread state and runs on this kernel thread.
-    fn take_same(&mut self, python: &profiler_python::ThreadState, tid: Tid) -> Option<Thread> {
+    fn take_same(&mut self, python: &profiler_python::PyThreadState, tid: Tid) -> Option<Thread> {
         self.0.remove(&python.address).filter(|thread| thread.python == *python && thread.tid == tid)
     }
 
@@ -868,7 +874,7 @@ impl ThreadIds {
     fn of(
         process: &Process,
         memory: &impl ReadMemory,
-        found: &[(usize, profiler_python::ThreadState)],
+        found: &[(usize, profiler_python::PyThreadState)],
         last_holders: &[RemoteAddr],
     ) -> Self {
         let same = process.shares_pid_namespace();
@@ -888,13 +894,13 @@ impl ThreadIds {
     fn among(
         here: HashMap<NsTid, Tid>,
         memory: &impl ReadMemory,
-        found: &[(usize, profiler_python::ThreadState)],
+        found: &[(usize, profiler_python::PyThreadState)],
         last_holders: &[RemoteAddr],
     ) -> Self {
         let mut ids =
             ThreadIds { here, by_pthread: HashMap::new(), on_only_thread: None, are_all_taken: false };
         let kept =
-            |state: &profiler_python::ThreadState| state.native_id.filter(|id| ids.here.contains_key(id));
+            |state: &profiler_python::PyThreadState| state.native_id.filter(|id| ids.here.contains_key(id));
         let states = || found.iter().map(|(_, state)| state);
         let unknown: Vec<u64> =
             states().filter(|state| kept(state).is_none()).map(|state| state.pthread_id).collect();
@@ -915,7 +921,7 @@ impl ThreadIds {
     /// the only one. So it is in a child of the system call itself, of which the C library knows nothing.
     fn state_of_only_thread(
         &self,
-        found: &[(usize, profiler_python::ThreadState)],
+        found: &[(usize, profiler_python::PyThreadState)],
         last_holders: &[RemoteAddr],
     ) -> Option<(RemoteAddr, Tid)> {
         let mut tids = self.here.values();
@@ -923,7 +929,7 @@ impl ThreadIds {
         if found.iter().any(|(_, state)| self.told(state).is_some()) {
             return None;
         }
-        let is_holder = |state: &profiler_python::ThreadState| last_holders.contains(&state.address);
+        let is_holder = |state: &profiler_python::PyThreadState| last_holders.contains(&state.address);
         let mut states = found.iter().map(|(_, state)| state);
         let state = match found.len() {
             1 => states.next(),
@@ -933,13 +939,13 @@ impl ThreadIds {
     }
 
     /// The thread whose id the thread state or the C library tells, if the process has it.
-    fn told(&self, python: &profiler_python::ThreadState) -> Option<Tid> {
+    fn told(&self, python: &profiler_python::PyThreadState) -> Option<Tid> {
         let kept = python.native_id.and_then(|id| self.here.get(&id));
         let by_pthread = || self.here.get(self.by_pthread.get(&python.pthread_id)?);
         kept.or_else(by_pthread).copied()
     }
 
-    fn kernel_thread(&self, python: &profiler_python::ThreadState) -> Place {
+    fn kernel_thread(&self, python: &profiler_python::PyThreadState) -> Place {
         if let Some(tid) = self.told(python) {
             return Place::Thread(tid);
         }
@@ -970,8 +976,8 @@ mod tests {
     /// Where the C library's descriptors have the kernel's id.
     const ID_AT: usize = 720;
 
-    fn state(address: u64, pthread_id: u64, native_id: Option<u32>) -> profiler_python::ThreadState {
-        profiler_python::ThreadState {
+    fn state(address: u64, pthread_id: u64, native_id: Option<u32>) -> profiler_python::PyThreadState {
+        profiler_python::PyThreadState {
             address: RemoteAddr::new(address),
             interpreter: INTERPRETER,
             pthread_id,
@@ -993,7 +999,7 @@ mod tests {
     fn places(
         alive: &[u32],
         memory: &Snapshot,
-        states: &[profiler_python::ThreadState],
+        states: &[profiler_python::PyThreadState],
         last_holder: u64,
     ) -> Vec<Place> {
         let here = alive.iter().map(|id| (NsTid::new(*id), Tid::new(*id))).collect();
@@ -1037,7 +1043,7 @@ mod tests {
             threads_head: RemoteAddr::new(0),
         });
         let here = || HashMap::from([(NsTid::new(tid.as_u32()), tid)]);
-        let take = |thread_table: &mut ThreadTable, states: &[profiler_python::ThreadState], now: u64| {
+        let take = |thread_table: &mut ThreadTable, states: &[profiler_python::PyThreadState], now: u64| {
             let found: Vec<_> = states.iter().map(|state| (0, *state)).collect();
             let ids = ThreadIds::among(here(), &Snapshot::new(), &found, &[]);
             thread_table.take_lists(pid, &ids, found, at(now));
@@ -1068,8 +1074,8 @@ mod tests {
     const CFRAME: u64 = 0x5000;
 
     /// A thread state with the ids of thread 7, as it was when the list was read.
-    fn state_at(address: u64) -> (usize, profiler_python::ThreadState) {
-        let python = profiler_python::ThreadState {
+    fn state_at(address: u64) -> (usize, profiler_python::PyThreadState) {
+        let python = profiler_python::PyThreadState {
             address: RemoteAddr::new(address),
             interpreter: RemoteAddr::new(0x100),
             pthread_id: 7,

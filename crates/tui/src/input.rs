@@ -4,7 +4,7 @@ use ratatui::crossterm::event::{
     Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEvent, MouseEventKind,
 };
 
-use crate::state::{Action, Mode, State, Tab};
+use crate::state::{Action, ViewMode, State, Tab};
 use crate::view::View;
 
 /// The rows that one notch of the wheel moves.
@@ -34,7 +34,7 @@ fn is_behind_escape(key: &KeyEvent) -> bool {
 pub fn action(event: &Event, state: &State, view: &View) -> Option<Action> {
     match event {
         Event::Key(key) if key.kind != KeyEventKind::Release => key_action(key, state, view),
-        Event::Mouse(mouse) if matches!(state.mode(), Mode::Look | Mode::Help(_)) => {
+        Event::Mouse(mouse) if matches!(state.mode(), ViewMode::Look | ViewMode::Help(_)) => {
             mouse_action(mouse, view)
         }
         _ => None,
@@ -54,8 +54,8 @@ fn key_action(key: &KeyEvent, state: &State, view: &View) -> Option<Action> {
         (_, KeyCode::Enter) => Some(Action::Enter),
         (_, KeyCode::Esc) => Some(Action::Back),
         (_, KeyCode::Backspace) => Some(Action::Erase),
-        (Mode::TypeFilter | Mode::TypeFile(_), KeyCode::Char(char)) => Some(Action::Type(char)),
-        (Mode::TypeFilter | Mode::TypeFile(_), _) => None,
+        (ViewMode::TypeFilter | ViewMode::TypeFile(_), KeyCode::Char(char)) => Some(Action::Type(char)),
+        (ViewMode::TypeFilter | ViewMode::TypeFile(_), _) => None,
         (_, KeyCode::Char(char)) => char_action(char),
         (_, code) => movement(code, view),
     }

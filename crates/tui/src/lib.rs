@@ -10,9 +10,9 @@ mod state;
 mod update;
 mod view;
 
-pub use live::{Host, run};
+pub use live::{TopHost, run};
 pub use state::{
-    Action, Column, Cost, Effect, HelpEntry, Measure, Meter, Mode, Place, Rows, SaveRequest, Settings, Sort,
+    Action, Column, Cost, Effect, HelpEntry, Measure, Meter, ViewMode, Place, Rows, SaveRequest, Settings, Sort,
     Span, State, Tab, TreeRow,
 };
 pub use update::{Feed, Update};

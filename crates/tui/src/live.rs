@@ -17,7 +17,7 @@ use crate::view::View;
 const GLANCE: Duration = Duration::from_millis(100);
 
 /// What the view asks of the program around it.
-pub trait Host {
+pub trait TopHost {
     /// Begins to write what is seen; returns what to tell the user until it is written. Keys wait for this.
     fn save(&mut self, request: SaveRequest) -> String;
 
@@ -35,7 +35,7 @@ pub trait Host {
 pub fn run(
     settings: Settings,
     updates: &Receiver<Update>,
-    host: &mut dyn Host,
+    host: &mut dyn TopHost,
     should_end: &AtomicBool,
 ) -> io::Result<()> {
     let mut state = State::new(settings);
@@ -70,7 +70,7 @@ fn answer(
     state: &mut State,
     view: &View,
     screen: &mut Screen,
-    host: &mut dyn Host,
+    host: &mut dyn TopHost,
 ) -> io::Result<std::ops::ControlFlow<()>> {
     while event::poll(Duration::ZERO)? {
         for event in pressed(event::read()?) {

@@ -110,7 +110,7 @@ struct unregistered {
 };
 
 struct off_cpu_settings {
-    /* Absences shorter than this are summed. */
+    /* Off-CPU intervals shorter than this are summed. */
     u64 least;
     /* How far the scheduler's clock is behind ours, as the last return told; 0 before the first one. */
     u64 behind;

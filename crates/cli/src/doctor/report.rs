@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use profiler_memory::ReadError;
 use profiler_model::{NsTid, Pid, Tid};
 use profiler_os::host::Host;
-use profiler_os::permission::UserName;
+use profiler_os::UserName;
 use profiler_os::self_test::{SelfTest, rehearse};
 use profiler_os::{KernelSymbols, KernelSymbolsError, Process, StopError};
 use profiler_sampler::{Examination, SamplerKind, SamplerOptions, Target, examine};
 
 use crate::attach::{attach, expect_free, expect_own_proc, expect_tracing};
 use crate::failure::{CONTAINER_ADVICE, Failure, quoted};
-use crate::sampling::{Obstacle, Wanted, load, unnamed};
+use crate::sampling::{BpfObstacle, Wanted, load, unnamed};
 
 /// To see whether it works.
 const ONCE_A_SECOND: SamplerOptions = SamplerOptions {
@@ -36,7 +36,7 @@ pub struct Report {
     /// What could be done to a child process of our own; the error where none could be started.
     pub self_test: io::Result<SelfTest>,
     /// What stands in the way of sampling inside the kernel; nothing where that works.
-    pub in_kernel: Result<(), Obstacle>,
+    pub in_kernel: Result<(), BpfObstacle>,
     /// Why functions of the kernel have no names; nothing where they have.
     pub kernel_names: Result<(), KernelSymbolsError>,
     /// The process that was asked about, if it exists.

@@ -87,7 +87,7 @@ struct KernelThreads<'a> {
 }
 
 impl<'a> KernelThreads<'a> {
-    fn of(target: &'a CoreTarget, found: &[(&Interpreter, profiler_python::ThreadState)]) -> Self {
+    fn of(target: &'a CoreTarget, found: &[(&Interpreter, profiler_python::PyThreadState)]) -> Self {
         let threads = &target.file().threads;
         let by_pthread: HashMap<_, _> =
             threads.iter().filter_map(|thread| Some((thread.pthread_id?, thread))).collect();
@@ -103,7 +103,7 @@ impl<'a> KernelThreads<'a> {
         KernelThreads { by_pthread, by_tid, read_ids }
     }
 
-    fn of_state(&self, state: &profiler_python::ThreadState) -> Option<&'a CoreThread> {
+    fn of_state(&self, state: &profiler_python::PyThreadState) -> Option<&'a CoreThread> {
         let by_id = || {
             let tid = state.native_id.or_else(|| self.read_ids.get(&state.pthread_id).copied())?;
             self.by_tid.get(&tid)
@@ -139,7 +139,7 @@ impl<'a> Look<'a> {
     fn thread(
         &mut self,
         interpreter: &Interpreter,
-        state: &profiler_python::ThreadState,
+        state: &profiler_python::PyThreadState,
         kernel: Option<&CoreThread>,
         name: Option<String>,
     ) -> ThreadDump {
@@ -177,7 +177,7 @@ impl<'a> Look<'a> {
         flag.is_some_and(|at| self.target.memory.scalar::<i32>(at).is_ok_and(|value| value != 0))
     }
 
-    fn stack(&mut self, state: &profiler_python::ThreadState) -> Result<Stack, LossReason> {
+    fn stack(&mut self, state: &profiler_python::PyThreadState) -> Result<Stack, LossReason> {
         let (memory, offsets) = (&self.target.memory, self.target.offsets());
         self.reader.begin(memory).map_err(loss)?;
         let raw = self.reader.stack(memory, offsets, state)?;
@@ -206,7 +206,7 @@ impl<'a> Look<'a> {
     fn tasks(
         &mut self,
         interpreters: &[Interpreter],
-        found: &[(&Interpreter, profiler_python::ThreadState)],
+        found: &[(&Interpreter, profiler_python::PyThreadState)],
         kernel: &KernelThreads<'_>,
     ) -> Tasks {
         let Some(asyncio) = self.target.asyncio.filter(|_| self.target.offsets().generators.is_some()) else {

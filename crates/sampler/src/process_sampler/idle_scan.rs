@@ -15,7 +15,7 @@ use crate::capture::Capture;
 use crate::codes::CodeEvidence;
 use crate::probe::GilGroup;
 use crate::rota::{cost_of_instant, is_long};
-use crate::thread_table::KnownStack;
+use crate::thread_table::SleeperStack;
 
 /// When a look is taken, and when that was due.
 #[derive(Clone, Copy, Debug)]
@@ -242,7 +242,7 @@ impl ProcessSampler {
         let stack = self.with_kernel_frames(profile, index, stack);
         let thread = &mut self.probe.thread_table.threads[index];
         let timeslices = thread.schedule.timeslices;
-        thread.known = (!thread.is_running()).then_some(KnownStack { stack, timeslices });
+        thread.known = (!thread.is_running()).then_some(SleeperStack { stack, timeslices });
         Ok(stack)
     }
 

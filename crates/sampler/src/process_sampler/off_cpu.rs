@@ -17,7 +17,8 @@ use crate::Target;
 use crate::bpf_program::BpfProgram;
 use crate::capture::Capture;
 use crate::code_names::CodeNames;
-use crate::off_cpu_tracker::{Instead, OffCpuInterval, OffCpuTracker, Owner, Sink};
+use crate::off_cpu_reason::Owner;
+use crate::off_cpu_tracker::{Instead, OffCpuInterval, OffCpuTracker, Sink};
 use crate::probe::GilGroup;
 
 /// What lasts and what was too short to be told by itself is asked for so often.

@@ -65,7 +65,7 @@ pub struct Settings {
 
 /// What the user is doing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Mode {
+pub enum ViewMode {
     /// Looking.
     #[default]
     Look,
@@ -165,7 +165,7 @@ pub struct State {
     has_opened: bool,
     zoom: Option<u32>,
     flame_cursor: Option<u32>,
-    mode: Mode,
+    mode: ViewMode,
     message: Option<String>,
     is_dirty: bool,
 }
@@ -205,7 +205,7 @@ impl State {
             has_opened: false,
             zoom: None,
             flame_cursor: None,
-            mode: Mode::default(),
+            mode: ViewMode::default(),
             message: None,
             is_dirty: true,
             settings,
@@ -375,9 +375,9 @@ impl State {
         self.is_dirty = true;
         self.message = None;
         match self.mode {
-            Mode::Look => self.act_looking(action),
-            Mode::Help(entry) => self.act_reading(action, entry),
-            Mode::TypeFilter | Mode::TypeFile(_) => self.act_typing(action),
+            ViewMode::Look => self.act_looking(action),
+            ViewMode::Help(entry) => self.act_reading(action, entry),
+            ViewMode::TypeFilter | ViewMode::TypeFile(_) => self.act_typing(action),
         }
     }
 
@@ -392,15 +392,15 @@ impl State {
             Action::Point(entry) => entry,
             Action::Left | Action::Right => return None,
             Action::Help | Action::Back | Action::Enter => {
-                self.mode = Mode::Look;
+                self.mode = ViewMode::Look;
                 return None;
             }
             other => {
-                self.mode = Mode::Look;
+                self.mode = ViewMode::Look;
                 return self.act_looking(other);
             }
         };
-        self.mode = Mode::Help(entry.min(last));
+        self.mode = ViewMode::Help(entry.min(last));
         None
     }
 
@@ -408,9 +408,9 @@ impl State {
         match action {
             Action::Quit => return Some(Effect::Quit),
             Action::Suspend => return Some(Effect::Suspend),
-            Action::Help => self.mode = Mode::Help(0),
-            Action::AskFilter => self.mode = Mode::TypeFilter,
-            Action::AskFile => self.mode = Mode::TypeFile(self.settings.file.clone()),
+            Action::Help => self.mode = ViewMode::Help(0),
+            Action::AskFilter => self.mode = ViewMode::TypeFilter,
+            Action::AskFile => self.mode = ViewMode::TypeFile(self.settings.file.clone()),
             Action::Show(tab) => self.show(tab),
             Action::ShowNext(by) => self.show(moved_in(&Tab::ALL, self.tab, by)),
             Action::SortBy(column) => self.sort_by(self.sort().chosen(column)),
@@ -435,7 +435,7 @@ impl State {
     }
 
     fn act_typing(&mut self, action: Action) -> Option<Effect> {
-        let is_filter = self.mode == Mode::TypeFilter;
+        let is_filter = self.mode == ViewMode::TypeFilter;
         match action {
             Action::Quit => return Some(Effect::Quit),
             Action::Suspend => return Some(Effect::Suspend),
@@ -443,10 +443,10 @@ impl State {
                 if is_filter {
                     self.filter.clear();
                 }
-                self.mode = Mode::Look;
+                self.mode = ViewMode::Look;
             }
             Action::Enter => match std::mem::take(&mut self.mode) {
-                Mode::TypeFile(file) if !file.is_empty() => return Some(self.save(file)),
+                ViewMode::TypeFile(file) if !file.is_empty() => return Some(self.save(file)),
                 _ => {}
             },
             Action::Type(char) => {
@@ -470,7 +470,7 @@ impl State {
 
     fn typed(&mut self) -> &mut String {
         match &mut self.mode {
-            Mode::TypeFile(file) => file,
+            ViewMode::TypeFile(file) => file,
             _ => &mut self.filter,
         }
     }
@@ -860,7 +860,7 @@ impl State {
     }
 
     /// What the user is doing.
-    pub fn mode(&self) -> &Mode {
+    pub fn mode(&self) -> &ViewMode {
         &self.mode
     }
 

@@ -15,7 +15,7 @@ use ratatui::style::Style;
 
 use self::palette::{BOLD, CHOSEN, DIM, ON};
 use self::text::put;
-use crate::state::{Action, Mode, Rows, State, Tab};
+use crate::state::{Action, ViewMode, Rows, State, Tab};
 
 /// The view's own memory.
 #[derive(Debug, Default)]
@@ -61,7 +61,7 @@ impl View {
         self.page = usize::from(body.height.saturating_sub(1)).max(1);
         let first = &mut self.first_rows[state.tab() as usize];
         match state.mode() {
-            Mode::Help(entry) => help::draw(&mut canvas, body, *entry, &mut self.first_help),
+            ViewMode::Help(entry) => help::draw(&mut canvas, body, *entry, &mut self.first_help),
             _ => draw_body(&mut canvas, body, first),
         }
         if area.height >= 5 {
@@ -125,8 +125,8 @@ fn nothing(canvas: &mut Canvas, body: Rect) {
 fn footer(canvas: &mut Canvas, line: Rect) {
     let state = canvas.state;
     let typing = match state.mode() {
-        Mode::TypeFilter => Some(("show functions and files with: ", state.filter())),
-        Mode::TypeFile(file) => Some(("write to (.svg .txt .json .trace): ", file.as_str())),
+        ViewMode::TypeFilter => Some(("show functions and files with: ", state.filter())),
+        ViewMode::TypeFile(file) => Some(("write to (.svg .txt .json .trace): ", file.as_str())),
         _ => None,
     };
     if let Some((question, typed)) = typing {

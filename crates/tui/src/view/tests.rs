@@ -113,7 +113,7 @@ fn help_read_to_its_end(width: u16, height: u16) -> String {
         read += &terminal.backend().to_string();
         state.act(Action::Move(1));
     }
-    assert!(matches!(state.mode(), crate::Mode::Help(_)));
+    assert!(matches!(state.mode(), crate::ViewMode::Help(_)));
     read
 }
 
@@ -135,12 +135,12 @@ fn a_key_does_in_the_help_what_the_help_says() {
     let mut state = state();
     state.act(Action::Help);
     state.act(Action::Show(Tab::Calls));
-    assert_eq!((state.mode(), state.tab()), (&crate::Mode::Look, Tab::Calls));
+    assert_eq!((state.mode(), state.tab()), (&crate::ViewMode::Look, Tab::Calls));
     state.act(Action::Help);
     state.act(Action::Move(isize::MAX));
-    assert_eq!(state.mode(), &crate::Mode::Help(state.help().len() - 1));
+    assert_eq!(state.mode(), &crate::ViewMode::Help(state.help().len() - 1));
     state.act(Action::Back);
-    assert_eq!(state.mode(), &crate::Mode::Look);
+    assert_eq!(state.mode(), &crate::ViewMode::Look);
 }
 
 #[test]
