@@ -15,8 +15,10 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::Mode;
+use profiler_model::Nanos;
 
 use crate::file::MappedFile;
+use crate::patience::Pending;
 use crate::proc::{Mapping, Process};
 
 /// No larger file is looked into. The largest libraries, of machine learning with their debug information, have some gigabytes.
@@ -54,6 +56,12 @@ pub fn open_executable(process: &Process) -> io::Result<MappedFile> {
 /// When there is none, or it is no regular file.
 pub fn open_in_its_root(process: &Process, path: &str) -> io::Result<File> {
     reopened(&place_in_its_root(process, path)?, None)
+}
+
+/// Whether there is a file at a path of the process's, absolute, below its root; `None` if that is not known within `limit`.
+pub fn exists_in_its_root(process: Process, path: String, limit: Nanos) -> Option<bool> {
+    let look = move || place_in_its_root(&process, &path).is_ok();
+    Pending::begin(look).ok()?.wait(limit)
 }
 
 /// A regular file at a path of the process's, relative to the folder that it runs in. Links that lead out of that folder are

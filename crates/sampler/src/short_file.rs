@@ -7,28 +7,59 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use profiler_model::Nanos;
 use profiler_os::Process;
+use profiler_os::target_files::exists_in_its_root;
 
 /// No package nests deeper; a path is only as long as the kernel allows in any case.
 const MAX_NESTED_PACKAGES: usize = 64;
 
+/// A file system that has not answered by then is not asked any more: names are not worth a wait.
+const LONGEST_WAIT: Nanos = Nanos::from_nanos(100_000_000);
+
 /// Shortens paths, looking each folder up once.
 #[derive(Debug)]
 pub struct ShortFiles {
-    /// Where the target's `/` is.
-    root: PathBuf,
+    root: Root,
     is_package: HashMap<String, bool>,
+}
+
+/// Where the paths begin.
+#[derive(Debug)]
+enum Root {
+    /// At the root of a process, which decides what lies there.
+    Of(Process),
+    /// At a folder of ours.
+    Folder(PathBuf),
+    /// At that of a process, on a file system that does not answer.
+    Silent,
+}
+
+impl Root {
+    fn has(&mut self, path: &Path) -> bool {
+        match self {
+            Root::Silent => false,
+            Root::Folder(root) => root.join(path.strip_prefix("/").unwrap_or(path)).exists(),
+            Root::Of(process) => {
+                let found = exists_in_its_root(*process, path.to_string_lossy().into_owned(), LONGEST_WAIT);
+                if found.is_none() {
+                    *self = Root::Silent;
+                }
+                found == Some(true)
+            }
+        }
+    }
 }
 
 impl ShortFiles {
     /// For the files of `process`.
     pub fn new(process: Process) -> Self {
-        ShortFiles::below(process.in_its_root(""))
+        ShortFiles { root: Root::Of(process), is_package: HashMap::new() }
     }
 
     /// For files whose paths begin at the folder `root`.
     pub fn below(root: PathBuf) -> Self {
-        ShortFiles { root, is_package: HashMap::new() }
+        ShortFiles { root: Root::Folder(root), is_package: HashMap::new() }
     }
 
     /// The short form of `file`; names that are no absolute path stay as they are.
@@ -57,7 +88,7 @@ impl ShortFiles {
         if let Some(known) = self.is_package.get(folder) {
             return *known;
         }
-        let is_package = self.root.join(folder.trim_start_matches('/')).join("__init__.py").exists();
+        let is_package = self.root.has(&Path::new(folder).join("__init__.py"));
         self.is_package.insert(folder.to_owned(), is_package);
         is_package
     }
