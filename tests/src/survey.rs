@@ -10,8 +10,8 @@ use anyhow::Result;
 use profiler_memory::{PageCopy, ReadMemory};
 use profiler_model::{Frame, NsTid, RemoteAddr};
 use profiler_python::{
-    Callers, CodeHead, Interpreter, Module, RawFrame, RawStack, Runtime, STACK_PAGE_BYTES, PyThreadState, find,
-    interpreters, native_ids, thread_names, thread_states,
+    Callers, CodeHead, Interpreter, Module, PyThreadState, RawFrame, RawStack, Runtime, STACK_PAGE_BYTES,
+    find, interpreters, native_ids, thread_names, thread_states,
 };
 use profiler_stack::{Describe, Resolver};
 use serde::{Deserialize, Serialize};

@@ -69,7 +69,8 @@ fn without_tests(text: &str) -> String {
 
 /// The cycles of a crate: among the modules of its root, and among those of each folder.
 fn cycles(modules: &[Module]) -> Vec<String> {
-    let folders: BTreeSet<&[String]> = modules.iter().filter_map(|module| module.path.split_last()).map(|(_, folder)| folder).collect();
+    let folders: BTreeSet<&[String]> =
+        modules.iter().filter_map(|module| module.path.split_last()).map(|(_, folder)| folder).collect();
     let arrows_in = |folder: &[String]| arrows(modules, folder);
     folders.into_iter().filter_map(|folder| cycle_of(&arrows_in(folder))).collect()
 }
@@ -77,12 +78,16 @@ fn cycles(modules: &[Module]) -> Vec<String> {
 /// Which module of a folder uses which other one, with all that lies below each.
 fn arrows(modules: &[Module], folder: &[String]) -> BTreeMap<String, BTreeSet<String>> {
     let inside = |module: &&Module| module.path.len() > folder.len() && module.path.starts_with(folder);
-    let names: BTreeSet<&String> = modules.iter().filter(inside).map(|module| &module.path[folder.len()]).collect();
+    let names: BTreeSet<&String> =
+        modules.iter().filter(inside).map(|module| &module.path[folder.len()]).collect();
     let mut arrows = BTreeMap::<String, BTreeSet<String>>::new();
     for module in modules.iter().filter(inside) {
         let own = &module.path[folder.len()];
-        let used = used_paths(module).into_iter().filter(|used| used.len() > folder.len() && used.starts_with(folder));
-        let others = used.map(|used| used[folder.len()].clone()).filter(|name| name != own && names.contains(name));
+        let used = used_paths(module)
+            .into_iter()
+            .filter(|used| used.len() > folder.len() && used.starts_with(folder));
+        let others =
+            used.map(|used| used[folder.len()].clone()).filter(|name| name != own && names.contains(name));
         arrows.entry(own.clone()).or_default().extend(others);
     }
     arrows
@@ -124,7 +129,7 @@ fn cycle_of(arrows: &BTreeMap<String, BTreeSet<String>>) -> Option<String> {
     loop {
         let next = left[way.last()?].iter().find(|name| left.contains_key(*name))?;
         if let Some(start) = way.iter().position(|name| name == next) {
-            return Some([&way[start..], &[next.clone()]].concat().join(" -> "));
+            return Some([&way[start..], std::slice::from_ref(next)].concat().join(" -> "));
         }
         way.push(next.clone());
     }
@@ -135,7 +140,8 @@ fn public_types(code: &str) -> impl Iterator<Item = &str> {
         let declared = line.trim_start().strip_prefix("pub ")?;
         let kinds = ["struct ", "enum ", "trait ", "union ", "type "];
         let name = kinds.iter().find_map(|kind| declared.strip_prefix(kind))?;
-        name.split(|c: char| !c.is_ascii_alphanumeric()).next()
+        // What a macro declares has its name from elsewhere.
+        name.split(|c: char| !c.is_ascii_alphanumeric()).next().filter(|name| !name.is_empty())
     })
 }
 
@@ -177,7 +183,8 @@ mod tests {
 
     #[test]
     fn public_types_are_those_that_are_declared_public() {
-        let code = "pub struct A<T>(T);\n    pub enum B {\nstruct C;\npub(crate) struct D;\npub trait E: F {}";
+        let code =
+            "pub struct A<T>(T);\n    pub enum B {\nstruct C;\npub(crate) struct D;\npub trait E: F {}";
         assert_eq!(public_types(code).collect::<Vec<_>>(), ["A", "B", "E"]);
     }
 }

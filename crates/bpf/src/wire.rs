@@ -16,7 +16,7 @@ macro_rules! mirrors {
         )*
 
         #[cfg(test)]
-        pub(crate) fn mirrors() -> Vec<$crate::wire::Mirror> {
+        pub(crate) fn declared() -> Vec<$crate::wire::Mirror> {
             vec![$($crate::wire::Mirror {
                 theirs: stringify!($theirs),
                 end: stringify!($($end)?),
@@ -238,7 +238,7 @@ mod tests {
     fn structures_are_those_of_the_object() {
         let bytes = described();
         let types = Types::parse(&bytes).unwrap();
-        for mirror in mirrors().into_iter().chain(layout::mirrors()).chain(off_cpu::mirrors()) {
+        for mirror in declared().into_iter().chain(layout::declared()).chain(off_cpu::declared()) {
             let theirs = types.structures(mirror.theirs).next();
             let theirs = theirs.unwrap_or_else(|| panic!("the object does not describe {}", mirror.theirs));
             let members = types.members(theirs).unwrap();

@@ -144,7 +144,9 @@ impl BpfObstacle {
         let failure = match self {
             BpfObstacle::NestedNamespace => failure.with_advice("the same outside of the container"),
             BpfObstacle::Refused(rule) => advice(rule).into_iter().fold(failure, Failure::with_advice),
-            BpfObstacle::Kernel(error) => kernel_advice(error).into_iter().fold(failure, Failure::with_advice),
+            BpfObstacle::Kernel(error) => {
+                kernel_advice(error).into_iter().fold(failure, Failure::with_advice)
+            }
         };
         failure.with_advice(else_try)
     }

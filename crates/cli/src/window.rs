@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use profiler_os::launch::InvokingUser;
 use profiler_os::signals::{self, Signals};
 use profiler_output::{Format, ViewOptions, Weight, escaped_text};
-use profiler_tui::{TopHost, Measure, SaveRequest, Update};
+use profiler_tui::{Measure, SaveRequest, TopHost, Update};
 
 use crate::destination::{Destination, DestinationError};
 use crate::failure::Failure;

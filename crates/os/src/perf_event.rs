@@ -7,7 +7,6 @@ use std::os::fd::{FromRawFd, OwnedFd};
 
 use profiler_model::Tid;
 
-
 // <linux/perf_event.h>.
 const PERF_TYPE_SOFTWARE: u32 = 1;
 /// Counts nothing.

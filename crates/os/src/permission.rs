@@ -9,7 +9,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::unistd::Uid;
 use profiler_model::Pid;
 
 use crate::proc_text::text_of;

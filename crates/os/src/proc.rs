@@ -4,14 +4,14 @@ use std::cell::OnceCell;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use nix::errno::Errno;
 use profiler_model::{Nanos, NsTid, Pid, RemoteAddr, ThreadState, Tid, WaitReason};
 
-use crate::proc_text::text_of;
 use crate::limits::KeepingRight;
 use crate::patience::Pending;
+use crate::proc_text::text_of;
 
 /// Arguments that have not been read by then are not shown: they lie in the memory of the process.
 const MAX_WAIT_FOR_ARGUMENTS: Nanos = Nanos::from_nanos(500_000_000);

@@ -81,7 +81,7 @@ impl BpfProgram {
         let next_cpu_look = Timestamp::default();
         let counted = Counters::default();
         let (asked, changer) = (Nanos::ZERO, None);
-        Kernel { sampler, off_cpu, names, asked, changer, next_cpu_look, end: Timestamp::MAX, counted }
+        BpfProgram { sampler, off_cpu, names, asked, changer, next_cpu_look, end: Timestamp::MAX, counted }
     }
 
     /// Has it run on every CPU, after each `asked` on average, at random so that nothing is in step with it.

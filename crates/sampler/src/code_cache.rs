@@ -16,7 +16,7 @@ use rustc_hash::FxHashMap;
 
 use crate::Target;
 use crate::code_names::CodeNames;
-use crate::frame_cache::{FrameEvidence, FrameCache};
+use crate::frame_cache::{FrameCache, FrameEvidence};
 
 /// The names that were sent of a process's code objects.
 #[derive(Debug)]

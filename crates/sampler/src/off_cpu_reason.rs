@@ -8,7 +8,6 @@ use profiler_model::{RemoteAddr, ThreadState, WaitReason};
 use profiler_os::{Activity, CopyEnd, Process};
 use profiler_python::GilAddresses;
 
-
 /// `TASK_STOPPED` and `TASK_TRACED` of the scheduler.
 const STOPPED: u32 = 0x4 | 0x8;
 /// `TASK_UNINTERRUPTIBLE`: nothing but what it waits for wakes it.

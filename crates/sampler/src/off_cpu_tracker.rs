@@ -5,8 +5,7 @@
 
 use profiler_bpf::{BlockReason, OffCpu, OffCpuRecord, OffCpuSum, StackRecord};
 use profiler_model::{Nanos, ThreadState, Tid, Timestamp, WaitReason};
-use profiler_os::{Process, SchedStat, ThreadFiles, clock};
-use profiler_python::GilAddresses;
+use profiler_os::{SchedStat, ThreadFiles, clock};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::known_stacks::{KnownStack, KnownStacks};
@@ -552,6 +551,8 @@ impl<S: Clone> Account<S> {
 #[cfg(test)]
 mod tests {
     use profiler_bpf::Record;
+
+    use profiler_os::Process;
 
     use super::*;
 

@@ -916,7 +916,7 @@ impl ProcessSet {
         }
         ledger.target_cpu = cpu;
         if let Some(kernel) = &mut self.kernel {
-            kernel.update_ledger(ledger);
+            kernel.collect_counters(ledger);
         }
         if self.tree.is_some() {
             let mut counts = self.counts;

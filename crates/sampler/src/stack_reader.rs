@@ -4,7 +4,7 @@
 
 use profiler_memory::{PageCopy, ReadError, ReadMemory};
 use profiler_model::{LossReason, Nanos};
-use profiler_python::{Callers, GilAddresses, Offsets, RawStack, STACK_PAGE_BYTES, PyThreadState, WalkError};
+use profiler_python::{Callers, GilAddresses, Offsets, PyThreadState, RawStack, STACK_PAGE_BYTES, WalkError};
 
 use crate::Target;
 use crate::codes::{CodeEvidence, KnownCodes};

@@ -10,14 +10,14 @@ use profiler_os::{
 };
 use profiler_profile::{StackId, ThreadId};
 use profiler_python::{
-    Callers, GilAddresses, Interpreter, Offsets, RawStack, Runtime, STACK_PAGE_BYTES, interpreters, native_ids,
-    thread_states,
+    Callers, GilAddresses, Interpreter, Offsets, RawStack, Runtime, STACK_PAGE_BYTES, interpreters,
+    native_ids, thread_states,
 };
 
 use crate::gil::{self, GilSpan, GilState};
 use crate::lazy_event::LazyEvent;
 use crate::off_cpu_clock::OffCpuClock;
-use crate::rota::{COST_OF_ASKING, COST_OF_WATCHING, LOOKS_BEFORE_REST, Rota, LookResult};
+use crate::rota::{COST_OF_ASKING, COST_OF_WATCHING, LOOKS_BEFORE_REST, LookResult, Rota};
 use crate::sleep_watch::SleepWatch;
 
 /// How often a list that changes while it is read is read again.
@@ -811,7 +811,15 @@ fn runs_python(memory: &impl ReadMemory, offsets: &Offsets, python: &profiler_py
     let mut stack = RawStack::with_room_for(1);
     memory.read(python.address, &mut copy).is_ok()
         && profiler_python::PyThreadState::from_copy(python.address, &copy, offsets).as_ref() == Some(python)
-        && stack.walk(memory, &mut PageCopy::with_page_bytes(STACK_PAGE_BYTES), &Callers::default(), offsets, &copy).is_ok()
+        && stack
+            .walk(
+                memory,
+                &mut PageCopy::with_page_bytes(STACK_PAGE_BYTES),
+                &Callers::default(),
+                offsets,
+                &copy,
+            )
+            .is_ok()
         && !stack.frames.is_empty()
 }
 

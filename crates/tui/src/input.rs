@@ -4,7 +4,7 @@ use ratatui::crossterm::event::{
     Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEvent, MouseEventKind,
 };
 
-use crate::state::{Action, ViewMode, State, Tab};
+use crate::state::{Action, State, Tab, ViewMode};
 use crate::view::View;
 
 /// The rows that one notch of the wheel moves.

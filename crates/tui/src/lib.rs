@@ -12,7 +12,7 @@ mod view;
 
 pub use live::{TopHost, run};
 pub use state::{
-    Action, Column, Cost, Effect, HelpEntry, Measure, Meter, ViewMode, Place, Rows, SaveRequest, Settings, Sort,
-    Span, State, Tab, TreeRow,
+    Action, Column, Cost, Effect, HelpEntry, Measure, Meter, Place, Rows, SaveRequest, Settings, Sort, Span,
+    State, Tab, TreeRow, ViewMode,
 };
 pub use update::{Feed, Update};

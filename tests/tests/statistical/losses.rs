@@ -27,5 +27,5 @@ fn code_that_is_thrown_away_loses_few_samples(case: &Case) -> Result<()> {
 
 /// The tests of this module.
 pub fn tests() -> Vec<Test> {
-    vec![test!(code_that_is_thrown_away_loses_few_samples).on(On::Layouts).by(PAUSE_AND_BPF)]
+    vec![test!(code_that_is_thrown_away_loses_few_samples).on(On::One).by(PAUSE_AND_BPF)]
 }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use profiler_memory::ReadError;
 use profiler_model::{NsTid, Pid, Tid};
-use profiler_os::host::Host;
 use profiler_os::UserName;
+use profiler_os::host::Host;
 use profiler_os::self_test::{SelfTest, rehearse};
 use profiler_os::{KernelSymbols, KernelSymbolsError, Process, StopError};
 use profiler_sampler::{Examination, SamplerKind, SamplerOptions, Target, examine};

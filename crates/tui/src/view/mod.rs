@@ -15,7 +15,7 @@ use ratatui::style::Style;
 
 use self::palette::{BOLD, CHOSEN, DIM, ON};
 use self::text::put;
-use crate::state::{Action, ViewMode, Rows, State, Tab};
+use crate::state::{Action, Rows, State, Tab, ViewMode};
 
 /// The view's own memory.
 #[derive(Debug, Default)]
