@@ -7,6 +7,9 @@ use std::thread;
 
 use anyhow::{Context, Result, bail, ensure};
 
+/// The program that runs, as it starts itself: the file that it came from may have been built anew meanwhile.
+pub const OWN_PROGRAM: &str = "/proc/self/exe";
+
 /// The checkout.
 pub fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))

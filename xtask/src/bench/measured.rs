@@ -20,6 +20,8 @@ use nix::sys::time::TimeVal;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+use crate::run;
+
 /// The word that makes this program stand by a command.
 pub const STAND_BY: &str = "stand-by";
 
@@ -94,7 +96,7 @@ pub struct Ended {
 impl Measured {
     /// Starts a command.
     pub fn start(words: &[OsString]) -> Result<Self> {
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = Command::new(run::OWN_PROGRAM);
         command.args(["bench", STAND_BY]).args(words);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut parent = command.spawn()?;

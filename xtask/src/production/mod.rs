@@ -35,7 +35,7 @@ pub struct Place {
 /// Has this program run the trials as a process of its own, with the binary that was built for the tests unless another one
 /// is named.
 pub fn run(time: Duration, words: &[String]) -> Result<()> {
-    let mut command = Command::new(std::env::current_exe()?);
+    let mut command = Command::new(run::OWN_PROGRAM);
     command.arg(TRIALS).arg(time.as_secs().max(1).to_string()).args(words);
     if std::env::var_os(BINARY_VARIABLE).is_none() {
         command.env(BINARY_VARIABLE, run::target_folder().join(PROFILE).join("profiler"));
