@@ -10,6 +10,16 @@ use anyhow::{Context, Result, bail, ensure};
 /// The program that runs, as it starts itself: the file that it came from may have been built anew meanwhile.
 pub const OWN_PROGRAM: &str = "/proc/self/exe";
 
+/// Builds the binary under test, unless `PROFILER_BIN` names one that is already there.
+pub fn build_profiler() -> Result<()> {
+    if std::env::var_os("PROFILER_BIN").is_none() {
+        insist(cargo().args(["build", "--release", "--package", "profiler-cli"]))?;
+    }
+    let program = profiler_tests::profiler_path();
+    ensure!(program.exists(), "{} was not built", program.display());
+    Ok(())
+}
+
 /// The checkout.
 pub fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))

@@ -36,8 +36,8 @@ pub enum BpfError {
     /// The kernel does not describe its own types.
     #[error("the kernel does not describe its types (/sys/kernel/btf/vmlinux): {0}")]
     Types(String),
-    /// The scheduler tells of a switch from one thread to another in another way.
-    #[error("the kernel tells of switches between threads otherwise than Linux does from 5.19 on")]
+    /// The arguments of the scheduler's context-switch tracepoint are not the known ones.
+    #[error("the kernel reports context switches in another form than Linux 5.19 and later")]
     Switches,
     /// Which PID namespace this is could not be found out.
     #[error("the kernel does not tell which PID namespace this is: {0}")]

@@ -62,7 +62,7 @@ mirrors! {
         queued: u64,
     }
 
-    /// Until when an off-CPU interval was told that began at `left`, for a thread that is still away.
+    /// Up to when user space has reported the off-CPU interval that began at `left`, of a thread that is still off the CPU.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     struct ReportedEntry = told {
         left: u64,

@@ -138,7 +138,7 @@ mirrors! {
         pub(crate) unsent: u64,
     }
 
-    /// A thread of which no thread state is told.
+    /// A thread whose thread state is not registered.
     pub(crate) struct UnregisteredRecord = unregistered {
         pub(crate) kind: u32,
         pub(crate) process: u32,

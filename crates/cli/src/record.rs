@@ -370,7 +370,7 @@ fn beginning(source: &Source, plan: &RecordPlan) -> String {
     )
 }
 
-/// In a recording of so many mean gaps some samples are expected.
+/// A recording that lasts this many mean gaps is expected to have samples.
 const SOME_INSTANTS: u64 = 5;
 
 /// Whether the recording was long enough for some samples.

@@ -1,10 +1,10 @@
-//! A small process beside this one that sees to it that no thread stays stopped because this process is stopped: `SIGSTOP`
-//! cannot be handled, and whoever is stopped by it lets go of nothing.
+//! A helper process that keeps a traced thread from staying stopped because the profiler itself is stopped: `SIGSTOP` cannot
+//! be handled, and a stopped tracer releases no thread.
 //!
-//! If this process is stopped while it holds a thread, the guardian lets it run on until it has let go, which takes some
-//! microseconds, and stops it again. The guardian is in a session of its own, so that what is sent to the process group
-//! does not reach it, and the kernel ends it with the thread that started it. What suspends both at once, such as a
-//! frozen control group, is beyond it.
+//! If the profiler is stopped while it holds a thread, the guardian continues it until it has released the thread, which
+//! takes some microseconds, and stops it again. The guardian has a session of its own, so that signals to the process group do
+//! not reach it, and the kernel ends it with the thread that started it. It cannot help where both are suspended at once, as
+//! in a frozen control group.
 
 use std::ffi::CString;
 use std::io;
@@ -18,10 +18,11 @@ use nix::unistd::{ForkResult, Pid as UnixPid, fork};
 /// The guardian looks this often; a thread that is held at two looks is held for too long.
 const LOOK_GAP_NANOS: libc::c_long = 20_000_000;
 
-/// Between two looks whether a process that was continued has let go.
+/// Time between two checks whether the continued profiler has released its thread.
 const GLANCE_NANOS: libc::c_long = 200_000;
 
-/// A process that has not let go after so many glances has not got a CPU, and is let run on until it does.
+/// After this many checks without a release, the profiler has not got a CPU yet. It is stopped, and continued again at the next
+/// look.
 const MAX_GLANCES: u32 = 5000;
 
 /// Odd while a thread is held or asked to stop. It lies in memory that the guardian shares.

@@ -64,7 +64,7 @@ impl HangWatch {
     }
 }
 
-/// What the kernel tells of a thread.
+/// The scheduling state of a thread, as the kernel reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Status {
     is_uninterruptible: bool,

@@ -78,7 +78,7 @@ impl Ledger {
         self.count_shown_times(1);
     }
 
-    /// Counts so many of them.
+    /// Counts `times` samples that are shown.
     pub(crate) fn count_shown_times(&mut self, times: u64) {
         self.shown += times;
     }
@@ -105,7 +105,7 @@ impl Ledger {
         self.count_not_asked_for_times(1);
     }
 
-    /// Counts so many of them.
+    /// Counts `times` samples that were not asked for.
     pub fn count_not_asked_for_times(&mut self, times: u64) {
         self.not_asked_for += times;
     }

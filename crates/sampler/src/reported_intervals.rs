@@ -1,21 +1,21 @@
-//! How far off-CPU intervals were told that lasted when their thread was looked at: what is told then is not told again by the
-//! record of the whole off-CPU interval. That may be read long after, when parts of later ones are told already: when the
-//! profiler itself is held up between reading and looking, or the kernel sends as fast as is read.
+//! How far off-CPU intervals were reported before they were over. The record of the whole interval adds only the rest. It may
+//! be read long after, when parts of later intervals have been reported already: when the profiler itself is held up between
+//! reading and looking, or the kernel sends as fast as is read.
 
 use profiler_model::Timestamp;
 
-/// The off-CPU intervals of a thread of which parts were told, and whose record was not read yet: the oldest first.
+/// The off-CPU intervals of a thread of which parts were reported, and whose record was not read yet: the oldest first.
 #[derive(Clone, Debug, Default)]
 pub struct ReportedIntervals(Vec<(Timestamp, Timestamp)>);
 
 impl ReportedIntervals {
-    /// Notes that the off-CPU interval that began at `left` is told up to `until`.
+    /// Notes that the off-CPU interval that began at `left` is reported up to `until`.
     pub fn note(&mut self, left: Timestamp, until: Timestamp) {
         self.0.retain(|(began, _)| *began != left);
         self.0.push((left, until));
     }
 
-    /// Up to when the off-CPU interval was told that began at `left`, if any of it was.
+    /// Up to when the off-CPU interval that began at `left` was reported, if any of it was.
     pub fn of(&self, left: Timestamp) -> Option<Timestamp> {
         self.0.iter().find(|(began, _)| *began == left).map(|(_, until)| *until)
     }

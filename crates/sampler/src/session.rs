@@ -150,9 +150,9 @@ impl Session {
     ) -> End {
         match self.options.kind {
             SamplerKind::Pause => {
-                let (promptness, cpu_follower) = self.be_prompt();
+                let (class, cpu_follower) = self.be_prompt();
                 // Real-time threads are not subject to the quota.
-                let quota = if promptness == SchedulingClass::RealTime { None } else { CpuQuota::own() };
+                let quota = if class == SchedulingClass::RealTime { None } else { own_quota() };
                 // Without it, a stop lasts as long as this process is stopped.
                 let _guardian = Guardian::start().ok();
                 self.run_on_schedule(profile, limit, cpu_follower, quota, callback)
@@ -189,13 +189,13 @@ impl Session {
     /// it can take the CPU from what it samples.
     fn be_prompt(&mut self) -> (SchedulingClass, Option<CpuFollower>) {
         first_event::prepare();
-        let promptness = self.want_promptness();
-        let is_real_time = promptness == SchedulingClass::RealTime;
+        let class = self.want_promptness();
+        let is_real_time = class == SchedulingClass::RealTime;
         let cpu_follower = is_real_time.then(CpuFollower::of_this_thread).flatten();
         if cpu_follower.is_some() {
             self.process_set.watch_turns();
         }
-        (promptness, cpu_follower)
+        (class, cpu_follower)
     }
 
     fn run_on_schedule(
@@ -203,23 +203,15 @@ impl Session {
         profile: &mut Profile,
         limit: Option<Nanos>,
         mut cpu_follower: Option<CpuFollower>,
-        quota: Option<CpuQuota>,
+        mut quota: Option<QuotaGuard>,
         callback: &mut dyn FnMut(&Progress, &mut Profile) -> ControlFlow<()>,
     ) -> End {
-        let mut costs = Costs::from_now();
-        let start = costs.start;
-        self.process_set.miss_from(start);
-        if let Some(beginning) = self.beginning {
-            let missed = beginning.missed_instants(self.options.rate_hz, start);
-            self.begin_tree(missed);
-            self.note_beginning(beginning, missed, profile.ledger_mut(), &mut costs);
-        }
+        let (start, mut costs) = self.begin_on_schedule(profile);
         let mut schedule = Schedule::new(self.options.rate_hz, start, start.as_nanos());
         profile.ledger_mut().interval = Some(schedule.mean_gap());
         let mut limit_of_cpu = self.limit_of_cpu(self.options.rate_hz, &costs);
         let deadline = limit.map_or(Timestamp::MAX, |limit| start + limit);
         let _keeper = self.keep_deadline(deadline);
-        let mut guard = quota.map(|quota| QuotaGuard::new(quota, start, clock::own_cpu_time()));
         let mut next_callback = start;
         let end = loop {
             let now = clock::now();
@@ -238,6 +230,7 @@ impl Session {
                 if let Some(verdict) = limit_of_cpu.look(now) {
                     if verdict == Verdict::LeaveRealTime {
                         cpu_follower = None;
+                        quota = quota.or_else(own_quota);
                     }
                     self.keep_limit(profile.ledger_mut(), verdict, &mut schedule);
                 }
@@ -254,38 +247,60 @@ impl Session {
                 break self.end_of_target();
             }
             let earliest = cpu_follower.as_mut().and_then(CpuFollower::come_back);
-            let rest = guard.as_mut().and_then(|guard| guard.rests_until(now, clock::own_cpu_time()));
+            let rest = quota.as_mut().and_then(|quota| quota.rests_until(now, clock::own_cpu_time()));
             let next = schedule.next().max(earliest.unwrap_or(now)).max(rest.unwrap_or(now));
             if now < next {
                 clock::sleep_until(next.min(next_callback).min(deadline));
                 continue;
             }
-            self.process_set.sample(profile, schedule.next());
-            let process_set = &mut self.process_set;
-            let left_out = schedule.take_left_out();
-            left_out.into_iter().for_each(|at| process_set.count_left_out(profile, LossReason::CpuLimit, at));
-            let mut count_late = |at| process_set.count_left_out(profile, LossReason::Late, at);
-            schedule.go_on_telling(clock::now(), &mut count_late);
-            if cpu_follower.is_some() && schedule.next() <= clock::now() {
-                self.process_set.sample_again(profile, &mut schedule);
-            }
-            if cpu_follower
-                .as_mut()
-                .is_some_and(|cpu_follower| !cpu_follower.follow(self.process_set.runners(), now))
-            {
-                cpu_follower = None;
-                self.process_set.unwatch_turns();
-            }
-            if self.process_set.is_resolving_due(schedule.next()) {
-                cpu_follower.as_mut().map(CpuFollower::leave_cpu);
-                self.process_set.resolve_pending(profile);
-            }
+            self.take_instant(profile, &mut schedule, &mut cpu_follower, now);
         };
         // Threads that do not stop are waited for.
         hang::excuse(true);
         self.update_ledger(profile, &mut costs, true);
         self.process_set.release_all(profile);
         end
+    }
+
+    /// Counts what was missed since the launch; returns when sampling begins.
+    fn begin_on_schedule(&mut self, profile: &mut Profile) -> (Timestamp, Costs) {
+        let mut costs = Costs::from_now();
+        let start = costs.start;
+        self.process_set.miss_from(start);
+        if let Some(beginning) = self.beginning {
+            let missed = beginning.missed_instants(self.options.rate_hz, start);
+            self.begin_tree(missed);
+            self.note_beginning(beginning, missed, profile.ledger_mut(), &mut costs);
+        }
+        (start, costs)
+    }
+
+    /// Takes the samples of the instant that is due at `now`, and goes on to the next one.
+    fn take_instant(
+        &mut self,
+        profile: &mut Profile,
+        schedule: &mut Schedule,
+        cpu_follower: &mut Option<CpuFollower>,
+        now: Timestamp,
+    ) {
+        let process_set = &mut self.process_set;
+        process_set.sample(profile, schedule.next());
+        for at in schedule.take_left_out() {
+            process_set.count_left_out(profile, LossReason::CpuLimit, at);
+        }
+        let mut count_late = |at| process_set.count_left_out(profile, LossReason::Late, at);
+        schedule.go_on_telling(clock::now(), &mut count_late);
+        if cpu_follower.is_some() && schedule.next() <= clock::now() {
+            process_set.sample_again(profile, schedule);
+        }
+        if cpu_follower.as_mut().is_some_and(|follower| !follower.follow(process_set.runners(), now)) {
+            *cpu_follower = None;
+            process_set.unwatch_turns();
+        }
+        if process_set.is_resolving_due(schedule.next()) {
+            cpu_follower.as_mut().map(CpuFollower::leave_cpu);
+            process_set.resolve_pending(profile);
+        }
     }
 
     /// Why nothing is left to sample.
@@ -477,6 +492,11 @@ impl Session {
         self.process_set.update_ledger(profile.ledger_mut());
         costs.update_ledger(profile.ledger_mut(), is_over);
     }
+}
+
+/// Keeps below the quota of our control group from now on, if it has one.
+fn own_quota() -> Option<QuotaGuard> {
+    CpuQuota::own().map(|quota| QuotaGuard::new(quota, clock::now(), clock::own_cpu_time()))
 }
 
 /// What the session itself has used, by its clocks.

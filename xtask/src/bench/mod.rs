@@ -32,7 +32,7 @@ pub fn run(arguments: &[String]) -> Result<()> {
         return Ok(());
     };
     peers::enter_namespace()?;
-    peers::build_ours()?;
+    crate::run::build_profiler()?;
     report("circumstances", &[circumstances(&options)?], &options)?;
     for case in &options.cases {
         eprintln!("bench: {}, load {}", case.name(), load());

@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use profiler_tests::is_root;
 
 use crate::run;
@@ -54,14 +54,4 @@ pub fn enter_namespace() -> Result<()> {
     command.args(["--mount", "sh", "-c", script, "sh"]).arg(&root).arg(std::env::current_exe()?);
     command.args(std::env::args_os().skip(1)).env(HAS_PROC, "1");
     Err(command.exec()).context("unshare")
-}
-
-/// Builds the binary under test, unless `PROFILER_BIN` names one that is already there.
-pub fn build_ours() -> Result<()> {
-    if std::env::var_os("PROFILER_BIN").is_none() {
-        run::insist(run::cargo().args(["build", "--release", "--package", "profiler-cli"]))?;
-    }
-    let program = profiler_tests::profiler_path();
-    ensure!(program.exists(), "{} was not built", program.display());
-    Ok(())
 }

@@ -9,7 +9,7 @@ use super::machine::Check;
 /// What came out, for the table; or what is wrong with it.
 pub type Verdict = Result<String>;
 
-/// Linux 5.19 tells of switches between threads as the programs expect.
+/// Linux 5.19 reports context switches as the programs expect.
 const SWITCHES: (u32, u32) = (5, 19);
 /// Linux 5.11 no longer counts what programs keep as locked memory.
 const NO_LOCKED_MEMORY: (u32, u32) = (5, 11);
@@ -40,7 +40,7 @@ enum Expected {
 
 const PAUSE: &str = "sampler: pause";
 const LOCKED_MEMORY: &str = "locked memory";
-const OLD_SWITCHES: &str = "tells of switches between threads otherwise";
+const OLD_SWITCHES: &str = "reports context switches in another form";
 const NO_TYPES: &str = "does not describe its types";
 const LOCKDOWN: &str = "locked down for confidentiality";
 const PARANOID: &str = "kernel.perf_event_paranoid is 3";

@@ -35,6 +35,7 @@ pub fn run_until(end: Instant) -> Result<()> {
 /// Tries kernels until `is_enough` says so of the number of those that were tried.
 fn try_series(all: &[&str], is_enough: impl Fn(usize) -> bool) -> Result<()> {
     let folder = run::target_folder().join("kernels");
+    run::build_profiler()?;
     let packages = packages::Packages::new(&folder)?;
     let root = root::build(&folder)?;
     let mut columns = Vec::new();

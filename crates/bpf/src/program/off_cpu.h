@@ -18,7 +18,7 @@
 /* Sums of short off-CPU intervals, by thread and by what was waited for. */
 #define MAX_SUMS 16384
 #define MAX_UNREGISTERED 4096
-/* How long until a thread of which no thread state is told is reported again. */
+/* A thread whose thread state is not registered is reported again after this time. */
 #define UNREGISTERED_GAP 100000000ull
 
 enum off_cpu_kind { RECORD_INTERVAL = 3, RECORD_DEEP_STACK = 4, RECORD_UNREGISTERED = 5 };

@@ -63,8 +63,8 @@ struct walk_place {
     u64 outcome;
 };
 
-/* The thread that a CPU met last, with what was told of it and of its process in that generation: mostly it meets it again,
- * and to look both up takes misses of the CPU's caches and of its translations, some 0.4 us. */
+/* The thread that a CPU sampled last, with what was registered of it and of its process in that generation: mostly the next
+ * sample is of the same one, and to look both up takes misses of the CPU's caches and of its translations, some 0.4 us. */
 struct thread_cache {
     /* Its ids; 0 for none. */
     u64 ids;
@@ -553,20 +553,6 @@ static ALWAYS_INLINE const struct thread_state *running_state(const struct threa
     return &thread->states[0];
 }
 
-/* Copies a thread state; returns whether it is one of the current thread, in the interpreter of the one that was told. */
-static ALWAYS_INLINE int copy_state(const struct layout *layout, struct stack_record *record,
-                                    const struct thread_state *told, u64 address) {
-    u32 size = layout->thread_size;
-    if (size > THREAD_BYTES)
-        size = THREAD_BYTES;
-    record->thread_state = address;
-    /* The memory of a process goes before its last thread does. */
-    if (bpf_probe_read_user(record->thread_copy, size, at(address)) != 0)
-        return 0;
-    return field(record->thread_copy, layout->thread_interpreter, THREAD_BYTES) == told->interpreter &&
-           field(record->thread_copy, layout->thread_id, THREAD_BYTES) == told->thread_id;
-}
-
 /* The innermost frame of the thread state that was copied. */
 static ALWAYS_INLINE u64 innermost_frame(const struct layout *layout, const struct stack_record *record) {
     u64 frame = field(record->thread_copy, layout->thread_frame, THREAD_BYTES);
@@ -582,33 +568,50 @@ static ALWAYS_INLINE u64 outermost_caller(const struct layout *layout, const str
                : field(record->thread_copy, layout->thread_base_frame, THREAD_BYTES);
 }
 
-/* Copies the thread state in which the thread runs; returns whether there is one.
+/* Copies a thread state and finds its innermost frame. Returns whether it is a state of the current thread, in the same
+ * interpreter as the registered one. */
+static ALWAYS_INLINE int copy_state(const struct layout *layout, struct stack_record *record,
+                                    const struct thread_state *registered, u64 address, u64 *frame) {
+    u32 size = layout->thread_size;
+    if (size > THREAD_BYTES)
+        size = THREAD_BYTES;
+    record->thread_state = address;
+    /* The memory of a process goes before its last thread does. */
+    if (bpf_probe_read_user(record->thread_copy, size, at(address)) != 0)
+        return 0;
+    if (field(record->thread_copy, layout->thread_interpreter, THREAD_BYTES) != registered->interpreter ||
+        field(record->thread_copy, layout->thread_id, THREAD_BYTES) != registered->thread_id)
+        return 0;
+    *frame = innermost_frame(layout, record);
+    return 1;
+}
+
+/* Copies the thread state in which the thread runs and finds its innermost frame; returns whether there is one.
  *
  * A thread of C code that calls Python (PyGILState_Ensure) has a new thread state in each call, mostly but not always at the
  * address of the one before. What was freed may still look like one that runs nothing. Its own is then the one that
  * holds the GIL, or where the call has released that, one of the youngest. */
 static ALWAYS_INLINE int copy_running_state(const struct layout *layout, struct stack_record *record,
-                                            const struct thread_state *told, const struct piece *piece) {
-    if (copy_state(layout, record, told, told->state)) {
-        u64 frame = innermost_frame(layout, record);
-        if (frame && frame != outermost_caller(layout, record))
-            return 1;
-    }
-    if (told->gil_locked && (u32)number_at(piece, told->gil_locked) == 1) {
-        u64 holder = number_at(piece, told->gil_last_holder);
-        if (holder != told->state && copy_state(layout, record, told, holder)) {
+                                            const struct thread_state *registered, const struct piece *piece,
+                                            u64 *frame) {
+    if (copy_state(layout, record, registered, registered->state, frame) && *frame &&
+        *frame != outermost_caller(layout, record))
+        return 1;
+    if (registered->gil_locked && (u32)number_at(piece, registered->gil_locked) == 1) {
+        u64 holder = number_at(piece, registered->gil_last_holder);
+        if (holder != registered->state && copy_state(layout, record, registered, holder, frame)) {
             record->holds_gil = 1;
             return 1;
         }
     }
-    u64 next = told->first_state ? read_pointer(told->first_state) : 0;
+    u64 next = registered->first_state ? read_pointer(registered->first_state) : 0;
 #pragma clang loop unroll(disable)
     for (u32 i = 0; i < SEARCHED_STATES && next; i++) {
-        if (next != told->state && copy_state(layout, record, told, next))
+        if (next != registered->state && copy_state(layout, record, registered, next, frame))
             return 1;
         next = field(record->thread_copy, layout->thread_next, THREAD_BYTES);
     }
-    return copy_state(layout, record, told, told->state);
+    return copy_state(layout, record, registered, registered->state, frame);
 }
 
 /* What all code objects have in common that are met while none was freed (3.14+) or made (3.13): whichever was at an
@@ -694,14 +697,15 @@ static ALWAYS_INLINE u32 walk_thread(struct workspace *workspace, struct look *l
     const struct thread_state *state = running_state(thread, record, window, &piece);
     u64 count_of_codes = state->code_count ? number_at(&piece, state->code_count) : 0;
     u64 proof = proof_of_codes(layout, look, count_of_codes, record);
-    if (!copy_running_state(layout, record, state, &piece))
+    u64 frame = 0;
+    if (!copy_running_state(layout, record, state, &piece, &frame))
         return OUTCOME_CHANGED_THREAD;
     struct walk walk = {
         .layout = layout,
         .record = record,
         .head = workspace->head,
         .window = window,
-        .next = innermost_frame(layout, record),
+        .next = frame,
         .end = outermost_caller(layout, record),
         .proof = proof,
         .sent = sent,
