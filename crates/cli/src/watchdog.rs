@@ -23,9 +23,10 @@ const LONGEST_WAIT: Nanos = Nanos::from_nanos(3_000_000_000);
 /// The same where the kernel is known to take its time.
 const LONGEST_EXCUSED_WAIT: Nanos = Nanos::from_nanos(10_000_000_000);
 
-/// What was recorded is copied no more often than this, and so seldom that copying takes at most the given share of the time.
+/// What was recorded is copied no more often than this, and so seldom that copying takes at most the given share of the time:
+/// the in-kernel sampler itself takes a hundredth.
 const COPY_GAP: Nanos = Nanos::from_nanos(200_000_000);
-const COPY_SHARE: u64 = 200;
+const COPY_SHARE: u64 = 2000;
 
 /// Ends the program if the main thread hangs, until it is dropped.
 pub struct Watchdog(Arc<State>);

@@ -33,12 +33,14 @@ const MAX_BLOCKS: u64 = 16;
 #[derive(Debug)]
 pub(crate) struct Residency {
     pid: Pid,
-    page_bytes: u64,
+    page_shift: u32,
     file: Option<File>,
     /// Where the file cannot be had, nothing is known.
     is_unknown: bool,
     /// The pages of each block that are in memory, a bit each.
     blocks: FxHashMap<u64, u64>,
+    /// The block of them that was asked about last: mostly the next request is of the same.
+    recent: (u64, u64),
     since: Timestamp,
 }
 
@@ -48,10 +50,11 @@ impl Residency {
         let page_bytes = sysconf(SysconfVar::PAGE_SIZE).ok().flatten().unwrap_or(4096);
         Residency {
             pid,
-            page_bytes: page_bytes.unsigned_abs().max(1),
+            page_shift: page_bytes.unsigned_abs().max(1).trailing_zeros(),
             file: None,
             is_unknown: false,
             blocks: FxHashMap::default(),
+            recent: (0, 0),
             since: Timestamp::default(),
         }
     }
@@ -69,6 +72,7 @@ impl Residency {
     /// Forgets all, also the file: `exec` gives a process another memory.
     fn forget(&mut self) {
         self.blocks.clear();
+        self.recent = (0, 0);
         self.file = None;
     }
 
@@ -77,7 +81,7 @@ impl Residency {
         if length == 0 || self.is_unknown {
             return true;
         }
-        let (first, last) = (at.as_u64() / self.page_bytes, end / self.page_bytes);
+        let (first, last) = (at.as_u64() >> self.page_shift, end >> self.page_shift);
         let blocks = first / BLOCK_PAGES..=last / BLOCK_PAGES;
         if blocks.end() - blocks.start() >= MAX_BLOCKS {
             return false;
@@ -87,13 +91,17 @@ impl Residency {
 
     /// Whether these pages of the block are in memory.
     fn has_in(&mut self, block: u64, wanted: u64) -> bool {
-        if self.blocks.get(&block).is_some_and(|present| present & wanted == wanted) {
+        if self.recent.0 != block {
+            self.recent = (block, self.blocks.get(&block).copied().unwrap_or(0));
+        }
+        if self.recent.1 & wanted == wanted {
             return true;
         }
         // It may have come since it was looked for.
         match self.look(block) {
             Some(present) => {
                 self.blocks.insert(block, present);
+                self.recent = (block, present);
                 present & wanted == wanted
             }
             None => true,
@@ -142,7 +150,7 @@ mod tests {
     #[test]
     fn pages_never_touched_are_not_in_memory() {
         let mut residency = Residency::new(Pid::new(std::process::id()));
-        let page = residency.page_bytes as usize;
+        let page = 1usize << residency.page_shift;
         let mut map = memmap2::MmapOptions::new().len(256 * page).map_anon().unwrap();
         let start = RemoteAddr::new(map.as_ptr() as u64);
         assert!(!residency.has(start.offset(100 * page as u64), 8));
