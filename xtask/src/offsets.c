@@ -150,6 +150,13 @@ static void frame(void) {
     FIELD("frame.previous", PyFrameObject, f_back);
     FIELD("frame.code", PyFrameObject, f_code);
     FIELD("frame.instruction", PyFrameObject, f_lasti);
+#if PY_VERSION_HEX >= 0x030A0000
+    FIELD("frame.executing", PyFrameObject, f_state);
+    NUMBER("frame.executing_value", FRAME_EXECUTING);
+#else
+    FIELD("frame.executing", PyFrameObject, f_executing);
+    NUMBER("frame.executing_value", 1);
+#endif
     NUMBER("frame.code_tag_bits", 0);
     NUMBER("frame.shim_owners", 0);
 }

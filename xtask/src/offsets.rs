@@ -315,6 +315,8 @@ fn code_fields(offsets: &Offsets) -> Named {
         ("frame.is_entry", frame.is_entry.map(|field| field.offset())),
         ("frame.owner", frame.owner.map(|field| field.offset())),
         ("frame.bytecode_copy", frame.bytecode_copy.map(|field| field.offset())),
+        ("frame.executing", frame.executing.map(|executing| executing.mark.offset())),
+        ("frame.executing_value", frame.executing.map(|executing| executing.value as u32)),
         ("frame.shim_owners", Some(frame.shim_owners.iter().map(|owner| 1 << owner).sum())),
         ("code.filename", Some(code.filename.offset())),
         ("code.name", Some(code.name.offset())),

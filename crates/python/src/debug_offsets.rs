@@ -346,6 +346,7 @@ impl Described<'_> {
             // 3.13: FRAME_OWNED_BY_CSTACK; 3.14: FRAME_OWNED_BY_INTERPRETER and FRAME_OWNED_BY_CSTACK;
             // 3.15: FRAME_OWNED_BY_INTERPRETER.
             shim_owners: if minor == 14 { &[3, 4] } else { &[3] },
+            executing: None,
             root: if minor >= 15 { StackRoot::BaseFrame } else { StackRoot::Shim },
             size: 0,
         })

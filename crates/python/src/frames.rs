@@ -325,6 +325,30 @@ impl RawStack {
         self.finish(memory, offsets, base, last.as_ref(), at)
     }
 
+    /// Whether all frames are marked as executed that must be: those of callers, and the one at the root. True where
+    /// frames have no such mark (3.11 and later). Of a thread that runs while it is read, a generator that has just been
+    /// left has no caller and is not marked. The leaf may have been entered a moment ago, before its mark is set.
+    ///
+    /// # Errors
+    /// When a mark cannot be read.
+    pub fn is_executed(
+        &self,
+        memory: &impl ReadMemory,
+        pages: &mut PageCopy,
+        offsets: &Offsets,
+    ) -> Result<bool, ReadError> {
+        let Some(executing) = offsets.frame.executing else { return Ok(true) };
+        let first = usize::from(self.places.len() > 1);
+        for place in &self.places[first..] {
+            let mut mark = [0u8; 1];
+            pages.read(memory, place.offset(executing.mark.offset().into()), &mut mark)?;
+            if i8::from_le_bytes(mark) != executing.value {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Where each of the frames lies.
     pub fn places(&self) -> impl Iterator<Item = RemoteAddr> {
         let mut shims = self.shims.iter().peekable();

@@ -49,7 +49,7 @@ pub use line_table::{LineEntry, LineTable};
 pub use locals::{MAX_VARIABLES, variables};
 pub use native_ids::native_ids;
 pub use offsets::{
-    BytesOffsets, CodeCount, CodeOffsets, DictOffsets, FrameLayout, FrameOffsets, GilOffsets,
+    BytesOffsets, CodeCount, CodeOffsets, DictOffsets, Executing, FrameLayout, FrameOffsets, GilOffsets,
     InstructionPointer, InterpreterOffsets, LineTableFormat, LongOffsets, ManagedAttributes, ObjectOffsets,
     Offsets, OffsetsError, RuntimeOffsets, StackRoot, ThreadOffsets, UnicodeOffsets, Version,
 };

@@ -329,6 +329,18 @@ pub struct FrameOffsets {
     pub root: StackRoot,
     /// Bytes from the start of the structure that hold all of these.
     pub size: u32,
+    /// To 3.10: what a frame object says of itself while it is executed. Read apart, where it is needed.
+    pub executing: Option<Executing>,
+}
+
+/// The mark of a frame object that is being executed: `f_executing` to 3.9, `f_state` in 3.10. It is set after the frame
+/// has become the thread's, and removed before the frame leaves the stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Executing {
+    /// The mark.
+    pub mark: Field<i8>,
+    /// Its value while the frame is executed.
+    pub value: i8,
 }
 
 /// How a code object maps instructions to lines.

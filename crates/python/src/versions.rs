@@ -11,9 +11,9 @@ use profiler_memory::Field;
 
 use crate::ValueOffsets;
 use crate::offsets::{
-    BytesOffsets, CodeOffsets, DictOffsets, FrameLayout, FrameOffsets, GilOffsets, InstructionPointer,
-    InterpreterOffsets, LineTableFormat, LongOffsets, ManagedAttributes, ObjectOffsets, Offsets,
-    OffsetsError, RuntimeOffsets, StackRoot, ThreadOffsets, UnicodeOffsets, Version,
+    BytesOffsets, CodeOffsets, DictOffsets, Executing, FrameLayout, FrameOffsets, GilOffsets,
+    InstructionPointer, InterpreterOffsets, LineTableFormat, LongOffsets, ManagedAttributes, ObjectOffsets,
+    Offsets, OffsetsError, RuntimeOffsets, StackRoot, ThreadOffsets, UnicodeOffsets, Version,
 };
 
 /// `PY_RELEASE_LEVEL_GAMMA`, the first release candidate: layouts still change before it, not after.
@@ -95,6 +95,7 @@ fn python_3_6() -> Offsets {
             bytecode_copy: None,
             shim_owners: &[],
             root: StackRoot::Any,
+            executing: Some(Executing { mark: Field::at(132), value: 1 }),
             size: 0,
         },
         code: CodeOffsets {
@@ -160,6 +161,7 @@ fn python_3_7(micro: u8) -> Offsets {
     offsets.interpreter.modules = Field::at(40);
     offsets.thread.thread_id = Field::at(176);
     offsets.frame.instruction = 104;
+    offsets.frame.executing = Some(Executing { mark: Field::at(116), value: 1 });
     offsets
 }
 
@@ -196,6 +198,8 @@ fn python_3_9() -> Offsets {
 fn python_3_10() -> Offsets {
     let mut offsets = python_3_9();
     offsets.frame.instruction = 96;
+    // `f_state`, where 0 is FRAME_EXECUTING.
+    offsets.frame.executing = Some(Executing { mark: Field::at(108), value: 0 });
     offsets.frame.instruction_pointer = InstructionPointer::UnitOffset;
     offsets.code.line_table_format = LineTableFormat::LineRanges;
     offsets.object.type_cached_keys = Field::at(872);
@@ -236,6 +240,7 @@ fn python_3_11() -> Offsets {
         shim_owners: &[],
         // RETURN_GENERATOR, RETURN_VALUE, YIELD_VALUE.
         root: StackRoot::NotSuspended(&[75, 83, 86]),
+        executing: None,
         size: 0,
     };
     offsets.code = CodeOffsets {

@@ -95,7 +95,8 @@ fn capture_once(
     Ok(instant)
 }
 
-/// Whether further readings of the thread's stack are all the same as `first`.
+/// Whether further readings of the thread's stack are all the same as `first`, and in each of them the frames are marked
+/// as executed.
 fn stays_the_same(
     target: &Target,
     thread_table: &ThreadTable,
@@ -103,10 +104,14 @@ fn stays_the_same(
     first: &RawStack,
     reader: &mut StackReader,
 ) -> Result<bool, ReadError> {
+    let (memory, offsets) = (target.memory(), target.offsets());
+    if !reader.is_executed(memory, offsets, first)? {
+        return Ok(false);
+    }
     for _ in 1..EQUAL_READINGS {
-        reader.begin_again(target.memory())?;
-        let again = reader.stack(target.memory(), target.offsets(), &thread_table.threads[index].python);
-        if again.as_ref() != Ok(first) {
+        reader.begin_again(memory)?;
+        let again = reader.stack(memory, offsets, &thread_table.threads[index].python);
+        if again.as_ref() != Ok(first) || !reader.is_executed(memory, offsets, first)? {
             return Ok(false);
         }
     }

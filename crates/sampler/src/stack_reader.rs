@@ -95,6 +95,22 @@ impl StackReader {
         stack
     }
 
+    /// Whether `stack`, as it was read last, is one of frames that are executed, see [`RawStack::is_executed`].
+    ///
+    /// # Errors
+    /// When nothing of the process can be read any more.
+    pub fn is_executed(
+        &mut self,
+        memory: &impl ReadMemory,
+        offsets: &Offsets,
+        stack: &RawStack,
+    ) -> Result<bool, ReadError> {
+        match stack.is_executed(memory, &mut self.pages, offsets) {
+            Err(gone @ (ReadError::ProcessEnded | ReadError::NoAnswer)) => Err(gone),
+            is_executed => Ok(is_executed.unwrap_or(false)),
+        }
+    }
+
     fn stack_of(
         &mut self,
         memory: &impl ReadMemory,

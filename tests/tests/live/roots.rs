@@ -84,7 +84,9 @@ fn generator_is_the_root_only_where_c_resumes_it(case: &Case) -> Result<()> {
         let below = ["<module>", "outer", "quick"];
         ensure!(names == ["endless"] || below.starts_with(&names), "{names:?}: {}", run.stderr);
     }
-    for function in ["endless", "quick"] {
+    // `peek` cannot prove a stack that changes all the time: what is shown of it is judged above.
+    let shown: &[&str] = if case.sampler() == Sampler::Peek { &["endless"] } else { &["endless", "quick"] };
+    for function in shown {
         let met = profile.count(|stack| stack.contains(function));
         ensure!(met >= LEAST, "{met} samples of {function}: {}", run.stderr);
     }

@@ -272,7 +272,7 @@ fn process_tree_is_one_picture(case: &Case) -> Result<()> {
 
 /// Prints a line at once, works, and has to be interrupted twice.
 const STUBBORN_COMMAND: &str = "\
-import sys, time
+import os, sys, time
 print('words', 'of the command')
 end = time.time() + 60
 def work():
@@ -281,7 +281,7 @@ try:
     work()
 except KeyboardInterrupt:
     try:
-        open('/dev/tty', 'w').write('once more, please\\n')
+        os.write(os.open('/dev/tty', os.O_WRONLY), b'once more, please\\n')
         work()
     except KeyboardInterrupt:
         sys.exit(7)

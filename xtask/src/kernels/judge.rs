@@ -211,13 +211,9 @@ mod tests {
         let raw =
             format!("<module> (waiting.py:9);Waiting.sleeps (waiting.py:63);<waiting: sleep> 5\n{LEDGER}");
         let exact = check("wall", 0, "sampler: bpf, inside the kernel", &raw);
-        let asking = check(
-            "wall",
-            0,
-            "sampler: pause, ...; not bpf, as the kernel tells of switches between threads \
-                           otherwise than Linux does from 5.19 on",
-            &raw,
-        );
+        let said =
+            format!("sampler: pause, ...; not bpf, as the kernel {OLD_SWITCHES} than Linux 5.19 and later");
+        let asking = check("wall", 0, &said, &raw);
         assert!(outcome(&exact, (6, 1)).is_ok() && outcome(&exact, (5, 10)).is_err());
         assert!(outcome(&asking, (5, 10)).is_ok() && outcome(&asking, (6, 1)).is_err());
     }

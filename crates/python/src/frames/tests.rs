@@ -97,11 +97,20 @@ impl Stack {
     }
 
     fn walk(&self) -> Result<RawStack, WalkError> {
+        self.walk_through(&mut PageCopy::with_page_bytes(STACK_PAGE_BYTES))
+    }
+
+    fn walk_through(&self, pages: &mut PageCopy) -> Result<RawStack, WalkError> {
         let mut stack = RawStack::default();
-        let mut pages = PageCopy::with_page_bytes(STACK_PAGE_BYTES);
         let memory = self.memory.with_whole_pages();
-        stack.walk(&memory, &mut pages, &Callers::default(), &self.offsets, &self.thread)?;
+        stack.walk(&memory, pages, &Callers::default(), &self.offsets, &self.thread)?;
         Ok(stack)
+    }
+
+    fn is_executed(&self) -> bool {
+        let mut pages = PageCopy::with_page_bytes(STACK_PAGE_BYTES);
+        let stack = self.walk_through(&mut pages).unwrap();
+        stack.is_executed(&self.memory.with_whole_pages(), &mut pages, &self.offsets).unwrap()
     }
 
     /// Which frames there are, each with its entry mark.
@@ -151,6 +160,31 @@ fn the_base_frame_of_3_15_is_the_root() {
     stack.start_at(place(0));
     stack.set_in_thread(base, place(4));
     assert_eq!(stack.frames(), Err(WalkError::Unrooted));
+}
+
+#[test]
+fn frame_objects_of_callers_and_roots_are_marked_as_executed() {
+    for minor in 6..=10 {
+        let mut stack = Stack::new(table(minor), &[OF_THREAD; 3]);
+        let executing = stack.offsets.frame.executing.unwrap();
+        let mut of_marks = |marks: [bool; 3]| {
+            for (index, mark) in marks.into_iter().enumerate() {
+                let value = if mark { executing.value } else { executing.value - 1 };
+                stack.set(index, executing.mark.offset(), &value.to_le_bytes());
+            }
+            stack.is_executed()
+        };
+        // The leaf is marked a moment after it was entered.
+        assert_eq!([[true; 3], [false, true, true]].map(&mut of_marks), [true; 2], "3.{minor}");
+        assert_eq!([[true, false, true], [true, true, false]].map(&mut of_marks), [false; 2], "3.{minor}");
+
+        let mut alone = Stack::new(table(minor), &[OF_GENERATOR]);
+        alone.set(0, executing.mark.offset(), &executing.value.to_le_bytes());
+        assert!(alone.is_executed());
+        alone.set(0, executing.mark.offset(), &(executing.value - 1).to_le_bytes());
+        assert!(!alone.is_executed(), "a generator of 3.{minor} that was just left");
+    }
+    assert!(Stack::new(table(11), &[OF_THREAD; 2]).is_executed());
 }
 
 /// What 3.11 has of the opcodes that a generator can be at.
