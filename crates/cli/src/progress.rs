@@ -3,9 +3,19 @@
 use std::io::{self, IsTerminal, Write};
 
 use profiler_model::Nanos;
-use profiler_sampler::Progress;
 
 use crate::messages::{counted, grouped};
+
+/// How far a recording has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Time since it began.
+    pub elapsed: Nanos,
+    /// Samples shown.
+    pub samples: u64,
+    /// Samples lost.
+    pub lost: u64,
+}
 
 /// Between two updates of the line: four a second are read, more only flicker.
 const INTERVAL: Nanos = Nanos::from_nanos(250_000_000);

@@ -1,7 +1,6 @@
 //! `profiler record`: samples until something ends it, and writes what was seen.
 
 use std::io;
-use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,8 +11,8 @@ use profiler_os::launch::{CommandEnd, InvokingUser, Streams};
 use profiler_os::priority::LargerShare;
 use profiler_os::signals::{self, Received, Signals, UserSignal};
 use profiler_output::{Format, ViewOptions, write_ledger, write_ledger_json};
-use profiler_profile::{Ledger, Profile};
-use profiler_sampler::{End, SamplerOptions};
+use profiler_profile::{Dictionary, Event, Ledger, Profile, Sink};
+use profiler_sampler::{Directive, End, Observer, SamplerOptions};
 
 use crate::FAILED;
 use crate::attach::{expect_free, expect_own_proc, expect_tracing};
@@ -25,7 +24,7 @@ use crate::kernel_clocks::await_clocks;
 use crate::launch::{end_after_time, launch, source_of, status_of};
 use crate::messages::{counted, report, say};
 use crate::plan::{Output, RecordPlan, Subject};
-use crate::progress::ProgressLine;
+use crate::progress::{Progress, ProgressLine};
 use crate::rescue::write_or_keep;
 use crate::sampling::{Sampling, Wanted};
 use crate::source::Source;
@@ -256,6 +255,36 @@ pub fn take_end_signal(signals: &Signals, command: Option<&mut RunningCommand>) 
 /// What is lost when a second Ctrl-C quits.
 static NOT_WRITTEN: &str = "interrupted again: what was recorded is lost\n";
 
+/// Sums up what is sampled until a signal comes.
+struct Recorder<'a> {
+    profile: Profile,
+    watchdog: &'a Watchdog,
+    line: ProgressLine,
+    signals: &'a Signals,
+    command: Option<&'a mut RunningCommand>,
+    stop: Option<Stop>,
+}
+
+impl Sink for Recorder<'_> {
+    fn take(&mut self, dictionary: &Dictionary, events: &[Event]) {
+        self.profile.take(dictionary, events);
+    }
+
+    fn epoch_ended(&mut self, dictionary: &Dictionary) {
+        self.profile.epoch_ended(dictionary);
+    }
+}
+
+impl Observer for Recorder<'_> {
+    fn go_on(&mut self, elapsed: Nanos) -> Directive {
+        self.watchdog.keep(&self.profile);
+        let ledger = self.profile.ledger();
+        self.line.update(&Progress { elapsed, samples: ledger.shown(), lost: ledger.lost() });
+        self.stop = take_end_signal(self.signals, self.command.as_deref_mut());
+        if self.stop.is_some() { Directive::End } else { Directive::Continue }
+    }
+}
+
 /// What was recorded.
 #[derive(Debug)]
 struct Recording {
@@ -272,7 +301,7 @@ impl Recording {
         sampling: Sampling,
         signals: &Signals,
         watchdog: &Watchdog,
-        mut command: Option<&mut RunningCommand>,
+        command: Option<&mut RunningCommand>,
     ) -> Self {
         say(format_args!("{}", beginning(&source, plan)));
         if plan.choice.is_none() {
@@ -280,21 +309,16 @@ impl Recording {
         }
         tree_cost::tell(&sampling.options, plan.subprocesses, source.pid);
         let title = source.command_line();
-        let mut profile =
-            if plan.format.needs_timeline() { Profile::with_timeline() } else { Profile::new() };
+        let profile = if plan.format.needs_timeline() { Profile::with_timeline() } else { Profile::new() };
         let limit = plan.duration.map(Nanos::from);
-        let mut line = ProgressLine::on_stderr();
-        let mut stop = None;
         let mut session = source.session(plan.subprocesses, sampling.options);
         sampling.begin(&mut session);
         signals::set_farewell(Some(&NOT_WRITTEN));
         watchdog.end_at(limit.map(|limit| clock::now() + limit));
-        let end = session.run(&mut profile, limit, &mut |progress, profile| {
-            watchdog.keep(profile);
-            line.update(progress);
-            stop = take_end_signal(signals, command.as_deref_mut());
-            if stop.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
+        let line = ProgressLine::on_stderr();
+        let mut recorder = Recorder { profile, watchdog, line, signals, command, stop: None };
+        let end = session.run(&mut recorder, limit);
+        let Recorder { profile, mut stop, .. } = recorder;
         match end {
             // Ctrl-C on the terminal ends a command sooner than it is noticed here.
             End::TargetEnded => stop = take_end_signal(signals, None),
@@ -424,6 +448,8 @@ fn no_samples(ledger: &Ledger, options: &SamplerOptions) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use profiler_model::Timestamp;
+    use profiler_profile::{Scope, Skip};
     use profiler_sampler::SamplerKind;
 
     use super::*;
@@ -439,12 +465,13 @@ mod tests {
         };
         let mut ledger = Ledger::default();
         assert!(no_samples(&ledger, &options(false)).to_string().contains("--rate"));
-        ledger.count_not_asked_for();
+        let at = Timestamp::default();
+        ledger.add(&Event::Skip(Skip { at, scope: Scope::Session, count: 1 }));
         assert!(no_samples(&ledger, &options(false)).to_string().contains("--idle"));
         assert!(no_samples(&ledger, &options(true)).to_string().contains("--gil"));
-        ledger.count_lost(LossReason::Moved);
+        ledger.add(&Event::loss(LossReason::Moved, at, 1));
         assert!(no_samples(&ledger, &options(false)).to_string().contains("1 thread ran"));
-        ledger.count_lost(LossReason::ListsUnreadable);
+        ledger.add(&Event::loss(LossReason::ListsUnreadable, at, 1));
         assert!(no_samples(&ledger, &options(false)).to_string().contains("cannot be read"));
     }
 

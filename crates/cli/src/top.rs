@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
-use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 use std::process::Stdio;
 use std::time::Duration;
@@ -15,8 +14,8 @@ use profiler_os::launch::{CommandEnd, InvokingUser, Streams};
 use profiler_os::signals::{Signals, UserSignal};
 use profiler_os::{Process, clock};
 use profiler_output::{ViewOptions, write_ledger};
-use profiler_profile::{Ledger, Profile};
-use profiler_sampler::End;
+use profiler_profile::{Dictionary, Event, Ledger, Sink};
+use profiler_sampler::{Directive, End, Observer};
 use profiler_tui::{Feed, Update};
 
 use crate::FAILED;
@@ -203,32 +202,25 @@ impl Watched {
         source: Source,
         sampling: Sampling,
         signals: &Signals,
-        mut command: Option<&mut RunningCommand>,
+        command: Option<&mut RunningCommand>,
     ) -> anyhow::Result<Self> {
         let view = ViewOptions { title: source.command_line(), ..plan.view.clone() };
-        let mut window = Window::open(plan, view)?;
-        let mut profile = Profile::new();
-        profile.keep_recent();
-        let mut feeder = Feeder::default();
-        let mut by_signal = false;
+        let (window, feeder) = (Window::open(plan, view)?, Feeder::default());
         let mut session = source.session(plan.subprocesses, sampling.options);
         sampling.begin(&mut session);
-        let end = session.run(&mut profile, None, &mut |_, profile| {
-            window.show(feeder.update_if_due(profile));
-            by_signal = take_end_signal(signals, command.as_deref_mut()).is_some();
-            window.serve(Duration::ZERO);
-            if by_signal || window.is_closed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
-        if !by_signal && !window.is_closed() {
-            window.show(Some(feeder.last_update(&mut profile, end)));
+        let mut watcher = Watcher { window, feeder, signals, command, by_signal: false };
+        let end = session.run(&mut watcher, None);
+        if !watcher.is_over() {
+            let last = watcher.feeder.last_update(end);
+            watcher.window.show(Some(last));
         }
         // What is on the screen stays there until the user has seen enough.
-        while !by_signal && !window.is_closed() {
-            window.serve(GLANCE);
-            by_signal = take_end_signal(signals, command.as_deref_mut()).is_some();
+        while !watcher.is_over() {
+            watcher.serve(GLANCE);
         }
+        let Watcher { window, feeder, by_signal, .. } = watcher;
         window.close(signals)?;
-        Ok(Watched { ledger: profile.ledger().clone(), by_signal })
+        Ok(Watched { ledger: feeder.ledger, by_signal })
     }
 
     /// Tells how it went.
@@ -238,44 +230,87 @@ impl Watched {
     }
 }
 
+/// Shows what is sampled until the user or a signal ends it.
+struct Watcher<'a> {
+    window: Window,
+    feeder: Feeder,
+    signals: &'a Signals,
+    command: Option<&'a mut RunningCommand>,
+    by_signal: bool,
+}
+
+impl Watcher<'_> {
+    fn is_over(&self) -> bool {
+        self.by_signal || self.window.is_closed()
+    }
+
+    /// Does what the view and signals ask for; waits for the view at most so long.
+    fn serve(&mut self, longest: Duration) {
+        self.by_signal = take_end_signal(self.signals, self.command.as_deref_mut()).is_some();
+        self.window.serve(longest);
+    }
+}
+
+impl Sink for Watcher<'_> {
+    fn take(&mut self, dictionary: &Dictionary, events: &[Event]) {
+        self.feeder.take(dictionary, events);
+    }
+
+    fn wants_looks(&self) -> bool {
+        true
+    }
+}
+
+impl Observer for Watcher<'_> {
+    fn go_on(&mut self, _elapsed: Nanos) -> Directive {
+        self.window.show(self.feeder.update_if_due());
+        self.serve(Duration::ZERO);
+        if self.is_over() { Directive::End } else { Directive::Continue }
+    }
+}
+
 /// What the view is to be handed, and when.
 #[derive(Default)]
 struct Feeder {
     feed: Feed,
+    ledger: Ledger,
     next: Timestamp,
     next_memory: Timestamp,
 }
 
 impl Feeder {
+    fn take(&mut self, dictionary: &Dictionary, events: &[Event]) {
+        events.iter().for_each(|event| self.ledger.add(event));
+        self.feed.take(dictionary, events);
+    }
+
     /// What is new, if it is time for that.
-    fn update_if_due(&mut self, profile: &mut Profile) -> Option<Update> {
+    fn update_if_due(&mut self) -> Option<Update> {
         let now = clock::now();
         if now < self.next {
             return None;
         }
         self.next = now + UPDATE_GAP;
-        let mut update = self.feed.update(profile, now);
+        let mut update = self.feed.update(now);
         if now >= self.next_memory {
             self.next_memory = now + MEMORY_GAP;
-            update.memory = resident_memory(profile);
+            update.memory = resident_memory(self.feed.pids());
         }
         Some(update)
     }
 
     /// What was new when sampling ended by itself.
-    fn last_update(&mut self, profile: &mut Profile, end: End) -> Update {
+    fn last_update(&mut self, end: End) -> Update {
         let end = match end {
             End::TargetSilent => "the memory of the process does not answer",
             End::TargetEnded | End::TimeOver | End::Asked => "the process has ended",
         };
-        Update { end: Some(end.to_owned()), ..self.feed.update(profile, clock::now()) }
+        Update { end: Some(end.to_owned()), ..self.feed.update(clock::now()) }
     }
 }
 
 /// What the processes hold together; pages that they share count for each.
-fn resident_memory(profile: &Profile) -> Option<u64> {
-    // A process that has become another program is known as both.
-    let pids: BTreeSet<Pid> = profile.processes().map(|(_, process)| process.pid).collect();
-    let held = |pid: Pid| Process::new(pid).resident_memory();
-    pids.into_iter().filter_map(held).reduce(|one, other| one + other)
+fn resident_memory(pids: &BTreeSet<Pid>) -> Option<u64> {
+    let held = |pid: &Pid| Process::new(*pid).resident_memory();
+    pids.iter().filter_map(held).reduce(|one, other| one + other)
 }

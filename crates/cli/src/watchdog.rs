@@ -9,7 +9,7 @@ use std::time::Duration;
 use profiler_model::{LossReason, Nanos, Timestamp};
 use profiler_os::hang::{self, HangLook, HangWatch};
 use profiler_os::{clock, quiet_thread};
-use profiler_profile::Profile;
+use profiler_profile::{Event, Profile};
 
 /// The thread is looked at so often.
 const LOOK_GAP: Duration = Duration::from_millis(200);
@@ -126,16 +126,17 @@ impl Inner {
 impl Saved {
     /// With the instants since then as lost: what became of them is known to the thread that hangs.
     fn count_rest(mut self, now: Timestamp) -> Profile {
-        let ledger = self.profile.ledger_mut();
-        let interval = ledger.interval.filter(|interval| *interval > Nanos::ZERO);
+        let interval = self.profile.ledger().interval.filter(|interval| *interval > Nanos::ZERO);
         let instants = interval.map_or(0, |interval| now.since(self.at).as_nanos() / interval.as_nanos());
-        ledger.count_lost_times(LossReason::NoAnswer, instants.max(1));
+        self.profile.add(&Event::loss(LossReason::NoAnswer, now, instants.max(1)));
         self.profile
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use profiler_profile::MetricValue;
+
     use super::*;
 
     fn millis(millis: u64) -> Nanos {
@@ -159,7 +160,8 @@ mod tests {
     #[test]
     fn instants_since_the_last_copy_are_lost() {
         let mut profile = Profile::new();
-        profile.ledger_mut().interval = Some(millis(10));
+        let value = MetricValue::Interval(millis(10));
+        profile.add(&Event::metric(Timestamp::default(), value));
         let saved = Saved { at: Timestamp::from_nanos(0), profile };
         let ledger = saved.count_rest(Timestamp::from_nanos(millis(305).as_nanos())).ledger().clone();
         assert_eq!(ledger.losses(), [(LossReason::NoAnswer, 30)]);

@@ -164,17 +164,26 @@ impl Serialize for Losses<'_> {
 
 #[cfg(test)]
 mod tests {
+    use profiler_model::{Nanos, Timestamp};
+    use profiler_profile::{Event, Held, HeldBy, Loss, MetricValue, Scope, Skip};
+
     use super::*;
 
     #[test]
     fn file_has_counts_and_costs_in_seconds() {
         let mut ledger = Ledger::default();
-        ledger.count_not_asked_for();
-        ledger.count_lost_times(LossReason::Late, 3);
-        ledger.count_lost_cpu(Nanos::from_nanos(30_000_000));
-        ledger.count_stop(Nanos::from_nanos(85_000));
-        ledger.interval = Some(Nanos::from_nanos(10_000_000));
-        ledger.processes = Some(ProcessCounts { sampled: 2, missed: 1, ..ProcessCounts::default() });
+        let (at, scope, by) = (Timestamp::default(), Scope::Session, HeldBy::Stop);
+        let counts = ProcessCounts { sampled: 2, missed: 1, ..ProcessCounts::default() };
+        let cpu = Nanos::from_nanos(30_000_000);
+        for event in [
+            Event::Skip(Skip { at, scope, count: 1 }),
+            Event::Loss(Loss { cpu, ..Loss::of(LossReason::Late, scope, at, 3) }),
+            Event::Held(Held { at, scope, by, duration: Nanos::from_nanos(85_000) }),
+            Event::metric(at, MetricValue::Interval(Nanos::from_nanos(10_000_000))),
+            Event::metric(at, MetricValue::Processes(counts)),
+        ] {
+            ledger.add(&event);
+        }
         let mut text = Vec::new();
         write_ledger_json(&ledger, &mut text).unwrap();
         let read: serde_json::Value = serde_json::from_slice(&text).unwrap();

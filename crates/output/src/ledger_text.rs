@@ -156,7 +156,10 @@ pub(crate) fn grouped(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use profiler_model::{LossReason, Pid, Timestamp};
-    use profiler_profile::{ProcessInfo, Profile, Sample, ThreadInfo};
+    use profiler_profile::{
+        Event, Held, HeldBy, Loss, Mark, MarkKind, MetricValue, ProcessInfo, Profile, Sample, Scope, Skip,
+        ThreadInfo,
+    };
 
     use super::*;
 
@@ -195,23 +198,29 @@ mod tests {
     #[test]
     fn a_run_closes_with_its_counts_and_costs() {
         let mut profile = profile_of(11_988);
-        let ledger = profile.ledger_mut();
-        ledger.period = Some((Timestamp::from_nanos(5), Timestamp::from_nanos(120_300_000_005)));
-        ledger.interval = Some(Nanos::from_nanos(10_000_000));
-        ledger.count_lost_times(LossReason::Late, 3);
-        ledger.count_lost_times(LossReason::ThreadEnded, 9);
-        ledger.count_lost_cpu(Nanos::from_nanos(11_200_000));
-        for _ in 0..1000 {
-            ledger.count_stop(Nanos::from_nanos(20_000));
-            ledger.count_without_stop();
+        let (scope, at) = (Scope::Session, Timestamp::from_nanos(120_300_000_005));
+        let held =
+            |by, duration: u64| Event::Held(Held { at, scope, by, duration: Nanos::from_nanos(duration) });
+        let of_ended = Loss::of(LossReason::ThreadEnded, scope, at, 9);
+        for event in [
+            Event::metric(at, MetricValue::Sampled(Timestamp::from_nanos(5))),
+            Event::metric(at, MetricValue::Interval(Nanos::from_nanos(10_000_000))),
+            Event::metric(at, MetricValue::OwnCpu(Nanos::from_nanos(1_100_000_000))),
+            Event::metric(at, MetricValue::TargetCpu(Nanos::from_nanos(119_800_000_000))),
+            Event::metric(at, MetricValue::OwnMemory(14_200_000)),
+            Event::loss(LossReason::Late, at, 3),
+            Event::Loss(Loss { cpu: Nanos::from_nanos(11_200_000), ..of_ended }),
+            held(HeldBy::Stop, 85_000),
+        ] {
+            profile.add(&event);
         }
-        ledger.count_stop(Nanos::from_nanos(85_000));
-        ledger.own_cpu = Nanos::from_nanos(1_100_000_000);
-        ledger.target_cpu = Nanos::from_nanos(119_800_000_000);
-        ledger.own_memory = 14_200_000;
+        for _ in 0..1000 {
+            profile.add(&held(HeldBy::Stop, 20_000));
+            profile.add(&held(HeldBy::Nothing, 0));
+        }
 
         let mut text = Vec::new();
-        write_ledger(ledger, &mut text).unwrap();
+        write_ledger(profile.ledger(), &mut text).unwrap();
         assert_eq!(
             String::from_utf8(text).unwrap(),
             "11,988 samples in 120.3 s (100.0 Hz asked); lost 12 (0.10 %, 11.20 ms of CPU): \
@@ -226,7 +235,7 @@ mod tests {
         let mut ledger = Ledger::default();
         ledger.period = Some((Timestamp::default(), Timestamp::from_nanos(10_000_000_000)));
         (ledger.own_cpu, ledger.left_real_time) = (Nanos::from_nanos(1_000_000_000), true);
-        ledger.count_lost_times(LossReason::CpuLimit, 800);
+        ledger.add(&Event::loss(LossReason::CpuLimit, Timestamp::default(), 800));
         let text = "profiler used 1.000 s of CPU (10.0 % of a core) and gave up its real-time priority for that, 0 MB; \
                     target used 0 ns of CPU";
         assert_eq!(cost(&ledger), text);
@@ -271,7 +280,9 @@ mod tests {
     fn what_is_not_stopped_may_be_interrupted() {
         let mut ledger = Ledger::default();
         ledger.period = Some((Timestamp::default(), Timestamp::from_nanos(1_000_000_000)));
-        (0..1000).for_each(|_| ledger.count_interruption(Nanos::from_nanos(3_000)));
+        let (at, by, duration) = (Timestamp::default(), HeldBy::Program, Nanos::from_nanos(3_000));
+        let held = Event::Held(Held { at, scope: Scope::Session, by, duration });
+        (0..1000).for_each(|_| ledger.add(&held));
         assert_eq!(
             stops(&ledger),
             "target never stopped; interrupted 1,000 times, 3.00 ms in all (0.3 %), 3.0 µs at most"
@@ -281,7 +292,8 @@ mod tests {
     #[test]
     fn what_the_kernel_did_not_tell_of_itself_is_no_loss_of_samples() {
         let mut ledger = Ledger::default();
-        ledger.count_without_kernel_frames();
+        let (at, scope) = (Timestamp::default(), Scope::Session);
+        ledger.add(&Event::Mark(Mark { at, scope, kind: MarkKind::NoKernelFrames }));
         let text =
             "0 samples in 0 ns; none lost; 1 stack without the frames of the kernel, which it did not tell";
         assert_eq!(summary(&ledger), text);
@@ -290,7 +302,7 @@ mod tests {
     #[test]
     fn idle_threads_that_nobody_asked_for_are_no_losses() {
         let mut ledger = Ledger::default();
-        ledger.count_not_asked_for();
+        ledger.add(&Event::Skip(Skip { at: Timestamp::default(), scope: Scope::Session, count: 1 }));
         assert_eq!(summary(&ledger), "0 samples in 0 ns, 1 more not asked for; none lost");
     }
 }

@@ -1,13 +1,12 @@
-//! The count of every attempt by outcome, and what the run cost. Not the samples: those are in the profile.
+//! The count of every attempt by outcome, and what the run cost: a sum over [events](crate::Event).
 //!
-//! Attempts = shown + not asked for + lost by reason, always: `attempts` is that sum and nothing is counted
-//! twice, because a sample is counted as shown by [`Profile::record`](crate::Profile::record) alone.
+//! Attempts = shown + not asked for + lost by reason, always: `attempts` is that sum, and each attempt is in one event.
 
 use std::collections::BTreeSet;
 
 use profiler_model::{LossReason, Nanos, Timestamp};
 
-use crate::OtherPython;
+use crate::{Event, Held, HeldBy, MarkKind, Metric, MetricValue, OtherPython};
 
 /// How many processes a tree had, by what became of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,66 +72,58 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Counts a sample that is shown.
-    pub(crate) fn count_shown(&mut self) {
-        self.count_shown_times(1);
+    /// Adds what an event says of attempts and costs.
+    pub fn add(&mut self, event: &Event) {
+        match event {
+            Event::Sample(sample) => self.shown += sample.count,
+            Event::Skip(skip) => self.not_asked_for += skip.count,
+            Event::Loss(loss) => {
+                self.lost[loss.reason as usize] += loss.count;
+                self.lost_cpu += loss.cpu;
+            }
+            Event::Held(held) => self.add_held(held),
+            Event::Metric(metric) => self.add_metric(metric),
+            Event::Mark(mark) => match &mark.kind {
+                MarkKind::RealTimeLeft => self.left_real_time = true,
+                MarkKind::NoKernelFrames => self.without_kernel_frames += 1,
+                MarkKind::OtherPython(other) => {
+                    self.other_pythons.insert(OtherPython::clone(other));
+                }
+                MarkKind::LooksBegin => {}
+            },
+            Event::Look(_) => {}
+        }
     }
 
-    /// Counts `times` samples that are shown.
-    pub(crate) fn count_shown_times(&mut self, times: u64) {
-        self.shown += times;
+    fn add_held(&mut self, held: &Held) {
+        match held.by {
+            HeldBy::Stop => {
+                self.stops += 1;
+                self.stopped_total += held.duration;
+                self.stopped_longest = self.stopped_longest.max(held.duration);
+            }
+            HeldBy::Program => {
+                self.interruptions += 1;
+                self.interrupted_total += held.duration;
+                self.interrupted_longest = self.interrupted_longest.max(held.duration);
+            }
+            HeldBy::Nothing => self.without_stop += 1,
+        }
     }
 
-    /// Counts an attempt whose sample is missing.
-    pub fn count_lost(&mut self, reason: LossReason) {
-        self.count_lost_times(reason, 1);
-    }
-
-    /// Counts so many attempts whose samples are missing for one reason: a late sampler loses several
-    /// instants at once.
-    pub fn count_lost_times(&mut self, reason: LossReason, times: u64) {
-        self.lost[reason as usize] += times;
-    }
-
-    /// Counts CPU time of a target that is in no sample, because the one that stands for it is lost.
-    pub fn count_lost_cpu(&mut self, cpu: Nanos) {
-        self.lost_cpu += cpu;
-    }
-
-    /// Counts an attempt that succeeded but whose thread the user did not ask to see: it was proved idle, or
-    /// did not hold the GIL where only its holder is wanted.
-    pub fn count_not_asked_for(&mut self) {
-        self.count_not_asked_for_times(1);
-    }
-
-    /// Counts `times` samples that were not asked for.
-    pub fn count_not_asked_for_times(&mut self, times: u64) {
-        self.not_asked_for += times;
-    }
-
-    /// Counts a stop of a target's thread that lasted so long.
-    pub fn count_stop(&mut self, lasted: Nanos) {
-        self.stops += 1;
-        self.stopped_total += lasted;
-        self.stopped_longest = self.stopped_longest.max(lasted);
-    }
-
-    /// Counts a time for which a target's thread was held up, but not stopped: inside the kernel, on its own CPU.
-    pub fn count_interruption(&mut self, lasted: Nanos) {
-        self.interruptions += 1;
-        self.interrupted_total += lasted;
-        self.interrupted_longest = self.interrupted_longest.max(lasted);
-    }
-
-    /// Counts a stack that is there, but without what its thread did in the kernel, which was asked for: the kernel did
-    /// not tell.
-    pub fn count_without_kernel_frames(&mut self) {
-        self.without_kernel_frames += 1;
-    }
-
-    /// Counts an instant that was sampled without stopping anything.
-    pub fn count_without_stop(&mut self) {
-        self.without_stop += 1;
+    fn add_metric(&mut self, metric: &Metric) {
+        match metric.value {
+            MetricValue::Sampled(since) => {
+                let (start, end) = self.period.unwrap_or((since, metric.at));
+                self.period = Some((start.min(since), end.max(metric.at)));
+            }
+            MetricValue::Interval(gap) => self.interval = Some(gap),
+            MetricValue::BeforePython(time) => self.before_python += time,
+            MetricValue::OwnCpu(cpu) => self.own_cpu += cpu,
+            MetricValue::OwnMemory(bytes) => self.own_memory = self.own_memory.max(bytes),
+            MetricValue::TargetCpu(cpu) => self.target_cpu += cpu,
+            MetricValue::Processes(counts) => self.processes = Some(counts),
+        }
     }
 
     /// All attempts, whatever became of them.
@@ -305,6 +296,71 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Loss, Mark, Sample, SampleCause, SampleEvent, Scope, Skip};
+
+    const NOW: Timestamp = Timestamp::from_nanos(0);
+
+    impl Ledger {
+        fn count_shown(&mut self) {
+            let sample = Sample {
+                at: NOW,
+                thread: crate::ThreadId::new(0),
+                stack: None,
+                state: profiler_model::ThreadState::Running,
+                holds_gil: false,
+                cpu: Nanos::ZERO,
+                wall: Nanos::ZERO,
+            };
+            self.add(&Event::Sample(SampleEvent::new(sample, SampleCause::Instant)));
+        }
+
+        fn count_lost_times(&mut self, reason: LossReason, times: u64) {
+            self.add(&Event::Loss(Loss::of(reason, Scope::Session, NOW, times)));
+        }
+
+        fn count_lost(&mut self, reason: LossReason) {
+            self.count_lost_times(reason, 1);
+        }
+
+        fn count_lost_cpu(&mut self, cpu: Nanos) {
+            self.add(&Event::Loss(Loss { cpu, ..Loss::of(LossReason::Moved, Scope::Session, NOW, 0) }));
+        }
+
+        fn count_not_asked_for(&mut self) {
+            self.add(&Event::Skip(Skip { at: NOW, scope: Scope::Session, count: 1 }));
+        }
+
+        fn count_stop(&mut self, duration: Nanos) {
+            self.add(&Event::Held(Held { at: NOW, scope: Scope::Session, by: HeldBy::Stop, duration }));
+        }
+
+        fn count_without_kernel_frames(&mut self) {
+            self.add(&Event::Mark(Mark { at: NOW, scope: Scope::Session, kind: MarkKind::NoKernelFrames }));
+        }
+    }
+
+    #[test]
+    fn periods_and_measurements_add_up() {
+        let metric = |at: u64, value| {
+            Event::Metric(Metric { at: Timestamp::from_nanos(at), scope: Scope::Session, value })
+        };
+        let (mut whole, mut first, mut second) = (Ledger::default(), Ledger::default(), Ledger::default());
+        let begin = Timestamp::from_nanos(10);
+        let events = [
+            metric(20, MetricValue::Sampled(begin)),
+            metric(20, MetricValue::OwnCpu(Nanos::from_nanos(3))),
+            metric(30, MetricValue::Sampled(Timestamp::from_nanos(20))),
+            metric(30, MetricValue::OwnCpu(Nanos::from_nanos(4))),
+            metric(30, MetricValue::TargetCpu(Nanos::from_nanos(5))),
+        ];
+        events.iter().for_each(|event| whole.add(event));
+        events[..2].iter().for_each(|event| first.add(event));
+        events[2..].iter().for_each(|event| second.add(event));
+        assert_eq!(whole.period, Some((begin, Timestamp::from_nanos(30))));
+        assert_eq!((whole.own_cpu, whole.target_cpu), (Nanos::from_nanos(7), Nanos::from_nanos(5)));
+        first.merge(&second);
+        assert_eq!(first, whole, "two windows are what one ledger of both is");
+    }
 
     #[test]
     fn every_reason_has_its_own_count() {

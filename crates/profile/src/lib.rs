@@ -5,14 +5,18 @@
 //! keep its [timeline](Profile::with_timeline) as well.
 #![forbid(unsafe_code)]
 
+mod dictionary;
 mod dump;
+mod event;
 mod frame_table;
 mod handle;
 mod hot;
 mod ledger;
+mod mapping;
 mod merge;
 mod process;
 mod profile;
+mod renaming;
 mod sample;
 mod select;
 mod stack_table;
@@ -20,14 +24,20 @@ mod tally;
 mod thread_table;
 mod timeline;
 
+pub use dictionary::{Dictionary, Epoch};
 pub use dump::{
     Ancestor, FrameDetails, ProcessDump, Stops, TaskDump, TaskState, Tasks, ThreadDump, Variables,
+};
+pub use event::{
+    Event, Held, HeldBy, Loss, LostInterval, Mark, MarkKind, Metric, MetricValue, SampleCause, SampleEvent,
+    Scope, Sink, Skip,
 };
 pub use handle::{FrameId, ProcessId, StackId, ThreadId};
 pub use hot::{Function, Hot, Line};
 pub use ledger::{Ledger, ProcessCounts};
 pub use process::{OtherPython, ProcessInfo, ThreadInfo};
-pub use profile::{Counted, Profile};
+pub use profile::Profile;
+pub use renaming::Renaming;
 pub use sample::{Sample, Weights};
 pub use stack_table::LeafFirst;
 pub use tally::Tally;

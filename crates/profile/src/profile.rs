@@ -1,46 +1,30 @@
 //! The profile itself: the tables side by side, and how samples get into them.
 
+use std::fmt::Display;
 use std::sync::Arc;
 
-use profiler_model::{Frame, LossReason, Nanos, Timestamp};
+use profiler_model::{Frame, FrameKind, Nanos, Timestamp};
 
-use crate::frame_table::FrameTable;
+use crate::event::{Event, Loss, LostInterval, SampleCause, SampleEvent, Scope, Sink};
 use crate::handle::TallyId;
-use crate::stack_table::StackTable;
+use crate::mapping::Mapping;
 use crate::tally::TallyTable;
-use crate::thread_table::ThreadTable;
 use crate::timeline::{Entry, Timeline};
 use crate::{
-    FrameId, LeafFirst, Ledger, ProcessId, ProcessInfo, Run, Sample, StackId, Tally, ThreadId, ThreadInfo,
-    Weights,
+    Dictionary, FrameId, LeafFirst, Ledger, ProcessId, ProcessInfo, Run, Sample, StackId, Tally, ThreadId,
+    ThreadInfo, Weights,
 };
-
-/// What a sample is in the ledger.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Counted {
-    /// Shown.
-    Shown,
-    /// Lost for this reason: its time is known, and its stack is not.
-    Lost(LossReason),
-    /// Counted as lost already, where it was lost.
-    Elsewhere,
-}
 
 /// Everything that a run has seen.
 ///
 /// Handles come from the profile they are used with; one from another profile names another row or panics.
 #[derive(Clone, Debug, Default)]
 pub struct Profile {
-    frames: FrameTable,
-    stacks: StackTable,
-    processes: Vec<ProcessInfo>,
-    threads: ThreadTable,
+    dictionary: Dictionary,
+    /// What the ids of the events that it takes are in its own dictionary.
+    mapping: Mapping,
     tallies: TallyTable,
     timeline: Option<Timeline>,
-    /// The samples since they were last taken, where somebody takes them.
-    recent: Option<Vec<Sample>>,
-    /// The looks since they were last taken, where they are told.
-    looks: Option<Vec<Sample>>,
     ledger: Ledger,
 }
 
@@ -56,128 +40,129 @@ impl Profile {
         Profile { timeline: Some(Timeline::default()), ..Profile::default() }
     }
 
-    /// Keeps from now on each sample as it comes in as well, for [`take_recent`](Self::take_recent).
-    pub fn keep_recent(&mut self) {
-        self.recent.get_or_insert_default();
-    }
-
-    /// The samples that came in since this was last asked, in order of time: what a live view adds to what it
-    /// shows. Whoever keeps them has to take them regularly.
-    pub fn take_recent(&mut self) -> Vec<Sample> {
-        self.recent.as_mut().map(std::mem::take).unwrap_or_default()
-    }
-
-    /// Has what threads are doing be told apart from the samples from now on, where samples come from clocks that only
-    /// meet what runs: for whoever takes the recent samples.
-    pub fn keep_looks(&mut self) {
-        if self.recent.is_some() {
-            self.looks.get_or_insert_default();
-        }
-    }
-
-    /// Whether looks are of use to anybody.
-    pub fn keeps_looks(&self) -> bool {
-        self.looks.is_some()
-    }
-
-    /// Notes what a thread was doing at an instant at which all of its process were looked at, and what it used since
-    /// the last one: a sample without a stack, which counts for nothing but this.
-    pub fn note_look(&mut self, look: Sample) {
-        self.looks.iter_mut().for_each(|looks| looks.push(look));
-    }
-
-    /// The looks since this was last asked; `None` where each sample is one.
-    pub fn take_looks(&mut self) -> Option<Vec<Sample>> {
-        self.looks.as_mut().map(std::mem::take)
-    }
-
-    /// The handle of a process; a new one only where none is equal.
+    /// See [`Dictionary::process`].
     pub fn process(&mut self, process: ProcessInfo) -> ProcessId {
-        let known = self.processes.iter().position(|known| known.is_same_program(&process));
-        ProcessId::new(match known {
-            Some(index) => {
-                let version = &mut self.processes[index].python_version;
-                *version = version.take().or(process.python_version);
-                index
-            }
-            None => {
-                self.processes.push(process);
-                self.processes.len() - 1
-            }
-        })
+        self.dictionary.process(process)
     }
 
-    /// The handle of a thread; a new one only where none has the same ids. A name that is told later
-    /// replaces an earlier one.
+    /// See [`Dictionary::thread`].
     pub fn thread(&mut self, thread: ThreadInfo) -> ThreadId {
-        self.threads.intern(thread)
+        self.dictionary.thread(thread)
     }
 
-    /// Names a thread: names are often set after the thread was first seen.
+    /// See [`Dictionary::name_thread`].
     pub fn name_thread(&mut self, thread: ThreadId, name: impl Into<Arc<str>>) {
-        self.threads.name(thread, name.into());
+        self.dictionary.name_thread(thread, name);
     }
 
-    /// The handle of a frame, which is cloned only when it is new.
+    /// See [`Dictionary::frame`].
     pub fn frame(&mut self, frame: &Frame) -> FrameId {
-        self.frames.intern(frame)
+        self.dictionary.frame(frame)
     }
 
-    /// The stack of `frame` standing on `parent`.
+    /// See [`Dictionary::push`].
     pub fn push(&mut self, parent: Option<StackId>, frame: FrameId) -> StackId {
-        self.stacks.push(parent, frame)
+        self.dictionary.push(parent, frame)
     }
 
-    /// The stack of these frames, or `None` where there are none.
+    /// See [`Dictionary::stack`].
     pub fn stack(&mut self, root_first: impl IntoIterator<Item = FrameId>) -> Option<StackId> {
-        root_first.into_iter().fold(None, |parent, frame| Some(self.push(parent, frame)))
+        self.dictionary.stack(root_first)
     }
 
-    /// Adds a sample, and counts it as shown.
+    /// Adds a sample of one instant.
     pub fn record(&mut self, sample: Sample) {
-        self.record_as(sample, None, Counted::Shown);
+        self.add(&Event::Sample(SampleEvent::new(sample, SampleCause::Instant)));
     }
 
-    /// Adds a sample that was seen at so many further instants, for all of which it stands; counts all as shown.
-    pub fn record_times(&mut self, sample: Sample, further: u64) {
-        self.record(sample);
-        if further == 0 {
-            return;
+    /// Adds an event whose ids are those of this profile.
+    pub fn add(&mut self, event: &Event) {
+        self.ledger.add(event);
+        match event {
+            Event::Sample(event) => self.add_sample(event),
+            Event::Loss(Loss { at, scope: Scope::Thread(thread), reason, off_cpu: Some(lost), .. }) => {
+                let sample = lost_sample(*at, *thread, lost);
+                // For how long and for what it waited is known all the same.
+                let below = self.mark(&format!("stack lost: {reason}"));
+                self.add_wait(sample, Some(below), lost.since);
+            }
+            Event::Loss(_)
+            | Event::Skip(_)
+            | Event::Held(_)
+            | Event::Look(_)
+            | Event::Metric(_)
+            | Event::Mark(_) => {}
         }
-        let same = Sample { cpu: Nanos::ZERO, wall: Nanos::ZERO, ..sample };
-        let weights = Weights { samples: further, ..Weights::of(&same) };
-        let tally = self.tallies.add(Tally { weights, ..Tally::of(&same) });
+    }
+
+    fn add_sample(&mut self, event: &SampleEvent) {
+        let sample = event.sample;
+        match event.cause {
+            SampleCause::Instant => self.add_times(&sample, event.count),
+            SampleCause::OffCpu => self.add_wait(sample, sample.stack, event.since),
+            SampleCause::ShortOffCpu => {
+                let below = self.mark("short waits");
+                self.add_wait(sample, Some(below), event.since);
+            }
+            SampleCause::Unsampled => {
+                let stack = Some(self.mark("running, not sampled"));
+                self.add_spread(&Sample { stack, ..sample }, event.since);
+            }
+        }
+    }
+
+    /// Adds a sample that is the same at so many instants.
+    fn add_times(&mut self, sample: &Sample, count: u64) {
+        let Some(further) = count.checked_sub(1) else { return };
+        let weights = Weights { samples: count, ..Weights::of(sample) };
+        let tally = self.tallies.add(Tally { weights, ..Tally::of(sample) });
         if let Some(timeline) = &mut self.timeline {
+            timeline.add(sample, tally);
+            let same = Sample { cpu: Nanos::ZERO, wall: Nanos::ZERO, ..*sample };
             (0..further).for_each(|_| timeline.add(&same, tally));
         }
-        if let Some(recent) = &mut self.recent {
-            recent.extend((0..further).map(|_| same));
-        }
-        self.ledger.count_shown_times(further);
     }
 
-    /// Adds a sample that stands for time of which not all is known. With `since` its time lies anywhere between that
-    /// instant and the sample's own. `counted` says what it is in the ledger.
-    pub fn record_as(&mut self, sample: Sample, since: Option<Timestamp>, counted: Counted) {
-        let tally = self.tallies.add(Tally::of(&sample));
+    /// Adds an interval off the CPU; what the thread waited for stands on top of the stack `below`.
+    fn add_wait(&mut self, sample: Sample, below: Option<StackId>, since: Option<Timestamp>) {
+        let reason = self.frame(&marker(&sample.state));
+        let stack = Some(self.push(below, reason));
+        self.add_spread(&Sample { stack, ..sample }, since);
+    }
+
+    /// Adds a sample. With `since` its time lies anywhere between that instant and the sample's own.
+    fn add_spread(&mut self, sample: &Sample, since: Option<Timestamp>) {
+        let tally = self.tallies.add(Tally::of(sample));
         if let Some(timeline) = &mut self.timeline {
             match since {
-                Some(since) => timeline.add_sum(&sample, since, tally),
-                None => timeline.add(&sample, tally),
+                Some(since) => timeline.add_sum(sample, since, tally),
+                None => timeline.add(sample, tally),
             }
-        }
-        if let Some(recent) = &mut self.recent {
-            recent.push(sample);
-        }
-        match counted {
-            Counted::Shown => self.ledger.count_shown(),
-            Counted::Lost(reason) => self.ledger.count_lost(reason),
-            Counted::Elsewhere => {}
         }
     }
 
-    /// The ledger, to count what became of the other attempts and what they cost.
-    pub fn ledger_mut(&mut self) -> &mut Ledger {
+    /// A stack of nothing but a mark.
+    fn mark(&mut self, text: &str) -> StackId {
+        let frame = self.frame(&marker(&text));
+        self.push(None, frame)
+    }
+
+    /// Sets the ledger of a view that does not see all events.
+    pub fn set_ledger(&mut self, ledger: Ledger) {
+        self.ledger = ledger;
+    }
+
+    /// The tables.
+    pub fn dictionary(&self) -> &Dictionary {
+        &self.dictionary
+    }
+
+    /// The tables, to be filled by hand.
+    pub fn dictionary_mut(&mut self) -> &mut Dictionary {
+        &mut self.dictionary
+    }
+
+    pub(crate) fn ledger_mut(&mut self) -> &mut Ledger {
         &mut self.ledger
     }
 
@@ -187,17 +172,8 @@ impl Profile {
 
     /// The same frames, stacks, processes, threads and ledger with other samples.
     pub(crate) fn with_samples(&self, tallies: TallyTable, timeline: Option<Timeline>) -> Profile {
-        Profile {
-            frames: self.frames.clone(),
-            stacks: self.stacks.clone(),
-            processes: self.processes.clone(),
-            threads: self.threads.clone(),
-            tallies,
-            timeline,
-            recent: None,
-            looks: None,
-            ledger: self.ledger.clone(),
-        }
+        let (dictionary, ledger) = (self.dictionary.clone(), self.ledger.clone());
+        Profile { dictionary, mapping: self.mapping.clone(), tallies, timeline, ledger }
     }
 
     /// Forgets when samples were taken, and keeps their sums.
@@ -223,64 +199,61 @@ impl Profile {
         &self.ledger
     }
 
-    /// All processes, each after the process that started it.
+    /// See [`Dictionary::processes`].
     pub fn processes(&self) -> impl ExactSizeIterator<Item = (ProcessId, &ProcessInfo)> {
-        self.processes.iter().enumerate().map(|(index, process)| (ProcessId::new(index), process))
+        self.dictionary.processes()
     }
 
-    /// What is known of a process.
+    /// See [`Dictionary::process_of`].
     pub fn process_of(&self, process: ProcessId) -> &ProcessInfo {
-        &self.processes[process.index()]
+        self.dictionary.process_of(process)
     }
 
-    /// All threads, in order of first appearance.
+    /// See [`Dictionary::threads`].
     pub fn threads(&self) -> impl ExactSizeIterator<Item = (ThreadId, &ThreadInfo)> {
-        self.threads.threads().iter().enumerate().map(|(index, thread)| (ThreadId::new(index), thread))
+        self.dictionary.threads()
     }
 
-    /// What is known of a thread.
+    /// See [`Dictionary::thread_of`].
     pub fn thread_of(&self, thread: ThreadId) -> &ThreadInfo {
-        &self.threads.threads()[thread.index()]
+        self.dictionary.thread_of(thread)
     }
 
-    /// All frames, in order of first appearance.
+    /// See [`Dictionary::frames`].
     pub fn frames(&self) -> impl ExactSizeIterator<Item = (FrameId, &Frame)> {
-        self.frames.frames().iter().enumerate().map(|(index, frame)| (FrameId::new(index), frame))
+        self.dictionary.frames()
     }
 
-    /// The frame behind a handle.
+    /// See [`Dictionary::frame_of`].
     pub fn frame_of(&self, frame: FrameId) -> &Frame {
-        self.frames.frame(frame)
+        self.dictionary.frame_of(frame)
     }
 
-    /// All stacks as (stack, the stack below, innermost frame), in the order of their handles: each after the
-    /// one it stands on.
+    /// See [`Dictionary::stacks`].
     pub fn stacks(
         &self,
     ) -> impl ExactSizeIterator<Item = (StackId, Option<StackId>, FrameId)> + DoubleEndedIterator {
-        self.stacks.iter()
+        self.dictionary.stacks()
     }
 
-    /// The stack below the innermost frame.
+    /// See [`Dictionary::parent_of`].
     pub fn parent_of(&self, stack: StackId) -> Option<StackId> {
-        self.stacks.parent(stack)
+        self.dictionary.parent_of(stack)
     }
 
-    /// The innermost frame of a stack.
+    /// See [`Dictionary::leaf_of`].
     pub fn leaf_of(&self, stack: StackId) -> FrameId {
-        self.stacks.frame(stack)
+        self.dictionary.leaf_of(stack)
     }
 
-    /// The frames of a stack, innermost first.
+    /// See [`Dictionary::leaf_first`].
     pub fn leaf_first(&self, stack: Option<StackId>) -> LeafFirst<'_> {
-        self.stacks.leaf_first(stack)
+        self.dictionary.leaf_first(stack)
     }
 
-    /// The frames of a stack, outermost first.
+    /// See [`Dictionary::root_first`].
     pub fn root_first(&self, stack: Option<StackId>) -> Vec<FrameId> {
-        let mut frames: Vec<FrameId> = self.leaf_first(stack).collect();
-        frames.reverse();
-        frames
+        self.dictionary.root_first(stack)
     }
 
     /// The summed samples, in order of first appearance.
@@ -302,4 +275,24 @@ impl Profile {
     pub fn timeline(&self, thread: ThreadId) -> Option<impl Iterator<Item = Run>> {
         Some(self.timeline.as_ref()?.runs(thread, self.tallies.rows()))
     }
+}
+
+impl Sink for Profile {
+    fn take(&mut self, dictionary: &Dictionary, events: &[Event]) {
+        self.mapping.extend(&mut self.dictionary, dictionary);
+        for event in events {
+            let event = self.mapping.event(event);
+            self.add(&event);
+        }
+    }
+}
+
+/// A frame that is no code, but says something about its stack.
+fn marker(text: &dyn Display) -> Frame {
+    Frame { kind: FrameKind::Marker, function: format!("<{text}>").into(), ..Frame::default() }
+}
+
+fn lost_sample(at: Timestamp, thread: ThreadId, lost: &LostInterval) -> Sample {
+    let &LostInterval { state, holds_gil, wall, .. } = lost;
+    Sample { at, thread, stack: None, state, holds_gil, cpu: Nanos::ZERO, wall }
 }

@@ -9,7 +9,7 @@ use rustc_hash::FxBuildHasher;
 
 use crate::{ProcessId, ThreadId, ThreadInfo};
 
-/// The threads of a profile in order of first appearance.
+/// The threads of a dictionary in order of first appearance.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ThreadTable {
     threads: Vec<ThreadInfo>,
@@ -17,29 +17,32 @@ pub(crate) struct ThreadTable {
 }
 
 impl ThreadTable {
-    /// The handle of a thread. A name that is told later replaces an earlier one.
-    pub(crate) fn intern(&mut self, thread: ThreadInfo) -> ThreadId {
+    /// The id of a thread, and whether that gave a known thread another name: a later name replaces an earlier one.
+    pub(crate) fn intern(&mut self, thread: ThreadInfo) -> (ThreadId, bool) {
         let hash = FxBuildHasher.hash_one(identity(&thread));
         let threads = &mut self.threads;
         let is_same = |id: &ThreadId| identity(&threads[id.index()]) == identity(&thread);
         if let Some(&known) = self.index.find(hash, is_same) {
-            if thread.name.is_some() {
-                threads[known.index()].name = thread.name;
-            }
-            return known;
+            let has_changed = thread.name.is_some_and(|name| self.name(known, name));
+            return (known, has_changed);
         }
         let id = ThreadId::new(threads.len());
         threads.push(thread);
         self.index.insert_unique(hash, id, |id| FxBuildHasher.hash_one(identity(&threads[id.index()])));
-        id
+        (id, false)
     }
 
-    /// Names a thread.
-    pub(crate) fn name(&mut self, thread: ThreadId, name: Arc<str>) {
-        self.threads[thread.index()].name = Some(name);
+    /// Names a thread; returns whether it had another name or none.
+    pub(crate) fn name(&mut self, thread: ThreadId, name: Arc<str>) -> bool {
+        let known = &mut self.threads[thread.index()].name;
+        if known.as_ref() == Some(&name) {
+            return false;
+        }
+        *known = Some(name);
+        true
     }
 
-    /// All threads in the order of their handles.
+    /// All threads in the order of their ids.
     pub(crate) fn threads(&self) -> &[ThreadInfo] {
         &self.threads
     }

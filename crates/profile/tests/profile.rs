@@ -6,7 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use profiler_model::{
     Frame, FrameKind, LossReason, Nanos, Pid, Position, ThreadKey, ThreadState, Tid, Timestamp, WaitReason,
 };
-use profiler_profile::{Counted, FrameId, ProcessInfo, Profile, Sample, ThreadId, ThreadInfo, Weights};
+use profiler_profile::{
+    Dictionary, Event, FrameId, Loss, LostInterval, ProcessInfo, Profile, Sample, SampleCause, SampleEvent,
+    Scope, Sink, ThreadId, ThreadInfo, Weights,
+};
 use proptest::prelude::*;
 
 fn frame(function: &str, line: u32) -> Frame {
@@ -14,11 +17,11 @@ fn frame(function: &str, line: u32) -> Frame {
     Frame { function: function.into(), file: "a.py".into(), position, ..Frame::default() }
 }
 
-fn thread(profile: &mut Profile, tid: u32) -> ThreadId {
+fn thread(dictionary: &mut Dictionary, tid: u32) -> ThreadId {
     let pid = Pid::new(1);
-    let process = profile.process(ProcessInfo { pid, ..ProcessInfo::default() });
+    let process = dictionary.process(ProcessInfo { pid, ..ProcessInfo::default() });
     let key = ThreadKey { pid, tid: Tid::new(tid) };
-    profile.thread(ThreadInfo { key, process, pthread_id: None, name: None, is_main: tid == 1 })
+    dictionary.thread(ThreadInfo { key, process, pthread_id: None, name: None, is_main: tid == 1 })
 }
 
 /// A sample as a test says it.
@@ -38,13 +41,17 @@ fn record(profile: &mut Profile, at: u64, seen: &Seen) {
 }
 
 fn sample(profile: &mut Profile, at: u64, seen: &Seen) -> Sample {
-    let thread = thread(profile, seen.thread);
+    sample_of(profile.dictionary_mut(), at, seen)
+}
+
+fn sample_of(dictionary: &mut Dictionary, at: u64, seen: &Seen) -> Sample {
+    let thread = thread(dictionary, seen.thread);
     let frames: Vec<FrameId> = seen
         .stack
         .iter()
-        .map(|(function, line)| profile.frame(&frame(&format!("f{function}"), u32::from(*line))))
+        .map(|(function, line)| dictionary.frame(&frame(&format!("f{function}"), u32::from(*line))))
         .collect();
-    let stack = profile.stack(frames);
+    let stack = dictionary.stack(frames);
     Sample {
         at: Timestamp::from_nanos(at),
         thread,
@@ -254,29 +261,33 @@ fn sum_of_times_is_a_run_of_its_own() {
     record(&mut profile, 110, &seen);
     let mut sample = sample(&mut profile, 110, &seen);
     sample.at = Timestamp::from_nanos(200);
-    profile.record_as(sample, Some(Timestamp::from_nanos(115)), Counted::Elsewhere);
+    let event = SampleEvent::new(sample, SampleCause::OffCpu);
+    profile.add(&Event::Sample(SampleEvent { since: Some(Timestamp::from_nanos(115)), ..event }));
     sample.at = Timestamp::from_nanos(210);
-    profile.record_as(sample, None, Counted::Lost(LossReason::Moved));
+    let lost = LostInterval { state: sample.state, holds_gil: false, wall: sample.wall, since: None };
+    let loss = Loss::of(LossReason::Moved, Scope::Thread(sample.thread), sample.at, 1);
+    profile.add(&Event::Loss(Loss { off_cpu: Some(lost), ..loss }));
     let (thread, _) = profile.threads().next().unwrap();
     let runs: Vec<_> = profile.timeline(thread).unwrap().collect();
     let times = runs.iter().map(|run| (run.is_sum, run.start().as_nanos(), run.last.as_nanos()));
     assert_eq!(times.collect::<Vec<_>>(), [(false, 100, 110), (true, 115, 200), (false, 200, 210)]);
-    assert_eq!(profile.tallies()[0].weights.wall, Nanos::from_nanos(30));
+    let wall: u64 = profile.tallies().iter().map(|tally| tally.weights.wall.as_nanos()).sum();
+    assert_eq!(wall, 30);
     let ledger = profile.ledger();
-    assert_eq!((ledger.shown(), ledger.lost_for(LossReason::Moved), ledger.attempts()), (1, 1, 2));
+    assert_eq!((ledger.shown(), ledger.lost_for(LossReason::Moved), ledger.attempts()), (2, 1, 3));
 }
 
 #[test]
 fn a_thread_is_one_whatever_it_is_called() {
     let mut profile = Profile::new();
-    let id = thread(&mut profile, 7);
+    let id = thread(profile.dictionary_mut(), 7);
     profile.name_thread(id, "first");
-    assert_eq!(thread(&mut profile, 7), id);
+    assert_eq!(thread(profile.dictionary_mut(), 7), id);
     assert_eq!(profile.thread_of(id).name.as_deref(), Some("first"), "no name does not erase one");
     let named = ThreadInfo { name: Some("second".into()), ..profile.thread_of(id).clone() };
     assert_eq!(profile.thread(named), id);
     assert_eq!(profile.thread_of(id).name.as_deref(), Some("second"));
-    assert_ne!(thread(&mut profile, 8), id);
+    assert_ne!(thread(profile.dictionary_mut(), 8), id);
 }
 
 #[test]
@@ -313,7 +324,7 @@ fn the_ledger_is_merged_with_the_samples() {
     let seen = Seen { thread: 1, stack: vec![(0, 1)], is_running: true, cpu: 1, wall: 1 };
     let mut profile = recorded(std::slice::from_ref(&seen), false);
     let mut other = recorded(&[seen], false);
-    other.ledger_mut().count_lost(LossReason::Moved);
+    other.add(&Event::loss(LossReason::Moved, Timestamp::default(), 1));
     profile.merge(&other);
     assert_eq!((profile.ledger().attempts(), profile.ledger().shown(), profile.ledger().lost()), (3, 2, 1));
 }
@@ -327,19 +338,77 @@ fn what_grows_stays_small() {
     assert!(size_of::<Frame>() <= 160, "{}", size_of::<Frame>());
 }
 
+/// Hands what was seen to sinks through dictionaries: another sink after every `window` samples, another dictionary after
+/// every `epoch`.
+fn windows(all: &[Seen], window: usize, epoch: usize) -> Vec<Profile> {
+    let (mut dictionary, mut sinks) = (Dictionary::default(), vec![Profile::with_timeline()]);
+    for (at, seen) in all.iter().enumerate() {
+        let last = sinks.len() - 1;
+        if at > 0 && at % epoch == 0 {
+            sinks[last].epoch_ended(&dictionary);
+            dictionary = dictionary.successor();
+        }
+        if at > 0 && at % window == 0 {
+            sinks.push(Profile::with_timeline());
+        }
+        // The ids of one epoch are not those of another.
+        dictionary.frame(&frame("something else", at as u32));
+        let sample = sample_of(&mut dictionary, at as u64, seen);
+        let event = Event::Sample(SampleEvent::new(sample, SampleCause::Instant));
+        sinks.last_mut().unwrap().take(&dictionary, &[event, Event::loss(LossReason::Late, sample.at, 2)]);
+    }
+    sinks
+}
+
+proptest! {
+    #[test]
+    fn swapping_sinks_and_dictionaries_changes_no_sum(
+        all in all_seen(), window in 1..20_usize, epoch in 1..20_usize,
+    ) {
+        let mut merged = Profile::with_timeline();
+        windows(&all, window, epoch).iter().for_each(|profile| merged.merge(profile));
+        prop_assert_eq!(tallied(&merged), expected(&all));
+        prop_assert_eq!(timed(&merged), expected(&all));
+        prop_assert_eq!(merged.ledger().shown(), all.len() as u64);
+        prop_assert_eq!(merged.ledger().lost_for(LossReason::Late), 2 * all.len() as u64);
+    }
+}
+
 #[test]
-fn recent_samples_are_handed_over_once_and_summed_all_the_same() {
-    let seen = |cpu| Seen { thread: 1, stack: vec![(0, 1)], is_running: true, cpu, wall: 10 };
+fn names_that_come_later_reach_the_sink() {
+    let (mut dictionary, mut profile) = (Dictionary::default(), Profile::new());
+    let seen = Seen { thread: 7, stack: vec![(0, 1)], is_running: true, cpu: 1, wall: 1 };
+    let sample = sample_of(&mut dictionary, 0, &seen);
+    let event = [Event::Sample(SampleEvent::new(sample, SampleCause::Instant))];
+    profile.take(&dictionary, &event);
+    dictionary.name_thread(sample.thread, "worker");
+    let version = Some("3.13.0".to_owned());
+    dictionary.process(ProcessInfo { pid: Pid::new(1), python_version: version, ..ProcessInfo::default() });
+    profile.take(&dictionary, &event);
+    let (thread, info) = profile.threads().next().unwrap();
+    assert_eq!(info.name.as_deref(), Some("worker"));
+    assert_eq!(profile.process_of(info.process).python_version.as_deref(), Some("3.13.0"));
+    assert_eq!((profile.threads().len(), profile.tallies()[0].thread), (1, thread));
+}
+
+#[test]
+fn lost_intervals_keep_their_time_and_their_reason() {
     let mut profile = Profile::new();
-    record(&mut profile, 0, &seen(1));
-    assert!(profile.take_recent().is_empty(), "nobody has asked for them yet");
-    profile.keep_recent();
-    record(&mut profile, 1, &seen(2));
-    record(&mut profile, 2, &seen(3));
-    let taken: Vec<u64> = profile.take_recent().iter().map(|sample| sample.cpu.as_nanos()).collect();
-    assert_eq!(taken, [2, 3]);
-    assert!(profile.take_recent().is_empty());
-    assert_eq!(profile.tallies()[0].weights.samples, 3);
+    let thread = thread(profile.dictionary_mut(), 1);
+    let (at, wall) = (Timestamp::from_nanos(9), Nanos::from_nanos(5));
+    let state = ThreadState::Waiting(WaitReason::Lock);
+    let off_cpu = Some(LostInterval { state, holds_gil: false, wall, since: None });
+    let loss = Loss { off_cpu, ..Loss::of(LossReason::BufferFull, Scope::Thread(thread), at, 0) };
+    profile.add(&Event::Loss(loss));
+    let tally = profile.tallies()[0];
+    assert_eq!((tally.weights.wall, tally.state), (wall, state));
+    let names: Vec<String> = profile
+        .root_first(tally.stack)
+        .into_iter()
+        .map(|frame| profile.frame_of(frame).function.to_string())
+        .collect();
+    assert_eq!(names, ["<stack lost: buffer full>", "<waiting: lock>"]);
+    assert_eq!(profile.ledger().attempts(), 0, "the attempt is counted where it was lost");
 }
 
 #[test]
@@ -363,7 +432,7 @@ fn a_selection_has_the_wanted_samples_under_the_same_handles_and_accounts_for_th
 fn what_a_function_does_in_the_kernel_is_its_own_doing() {
     let costs = |with_kernel: bool| {
         let mut profile = Profile::new();
-        let thread = thread(&mut profile, 1);
+        let thread = thread(profile.dictionary_mut(), 1);
         let read = Frame { kind: FrameKind::Kernel, function: "vfs_read".into(), ..Frame::default() };
         let frames = [frame("main", 1), frame("load", 2)].into_iter().chain(with_kernel.then_some(read));
         let ids: Vec<FrameId> = frames.map(|frame| profile.frame(&frame)).collect();

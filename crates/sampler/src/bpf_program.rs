@@ -9,10 +9,9 @@ use profiler_bpf::{
     ThreadEntry,
 };
 use profiler_memory::{Field, Scalar};
-use profiler_model::{InterpreterId, LossReason, Nanos, Pid, RemoteAddr, Tid, Timestamp};
+use profiler_model::{InterpreterId, Nanos, Pid, RemoteAddr, Tid, Timestamp};
 use profiler_os::priority::LargerShare;
 use profiler_os::{Process, clock, host};
-use profiler_profile::Ledger;
 use profiler_python::{CodeCount, CodeHead, FrameLayout, Offsets};
 use rustc_hash::FxHashMap;
 
@@ -210,12 +209,11 @@ impl BpfProgram {
         self.sampler.descriptor()
     }
 
-    /// Counts what was lost before it could be sent.
-    pub fn collect_counters(&mut self, ledger: &mut Ledger) {
-        if let Ok(now) = self.sampler.counters() {
-            ledger.count_lost_times(LossReason::BufferFull, now.ring_full - self.counted.ring_full);
-            self.counted = now;
-        }
+    /// How many samples the ring had no room for, since this was last asked.
+    pub fn take_ring_full(&mut self) -> u64 {
+        let Ok(now) = self.sampler.counters() else { return 0 };
+        let before = std::mem::replace(&mut self.counted, now);
+        now.ring_full - before.ring_full
     }
 }
 

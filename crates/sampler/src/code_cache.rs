@@ -80,6 +80,11 @@ impl<Id> Default for CodeCache<Id> {
 }
 
 impl<Id: Copy> CodeCache<Id> {
+    /// Forgets the ids of all frames, and keeps what names them.
+    pub fn forget_ids(&mut self) {
+        self.met.clear();
+    }
+
     /// Keeps the names of a code object.
     pub fn keep(&mut self, target: &Target, sent: &NamesRecord<'_>, names: &mut CodeNames<Id>) -> Sent {
         if self.known.len() >= MAX_CODE_OBJECTS {

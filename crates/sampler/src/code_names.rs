@@ -20,6 +20,11 @@ pub struct CodeNames<Id> {
 }
 
 impl<Id: Copy> CodeNames<Id> {
+    /// Forgets the ids of all frames, and keeps what names them.
+    pub fn forget_ids(&mut self) {
+        self.resolver.forget_ids();
+    }
+
     /// For the code of `process`.
     pub fn new(process: Process) -> Self {
         CodeNames { resolver: Resolver::new(), short_files: ShortFiles::new(process) }

@@ -69,6 +69,11 @@ impl<Id> KernelFrames<Id> {
 }
 
 impl<Id: Copy> KernelFrames<Id> {
+    /// Forgets the ids of all frames, and keeps what names them.
+    pub fn forget_ids(&mut self) {
+        self.lasting.clear();
+    }
+
     /// The ids of the frames of the kernel in `record`, root first: none where the thread was not in the kernel, or nobody
     /// asked. A part that may go on beyond its root begins with the frame `mark`.
     pub fn root_first(

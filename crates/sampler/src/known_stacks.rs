@@ -32,6 +32,11 @@ impl<S: Clone> KnownStacks<S> {
         self.0.push(known);
     }
 
+    /// All stacks, to be changed.
+    pub fn stacks_mut(&mut self) -> impl Iterator<Item = &mut S> {
+        self.0.iter_mut().map(|known| &mut known.stack)
+    }
+
     /// The stack of the off-CPU interval that began at `left`.
     pub fn of(&self, left: Timestamp) -> Option<KnownStack<S>> {
         self.0.iter().find(|known| known.began == left).cloned()

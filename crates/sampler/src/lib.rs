@@ -1,8 +1,8 @@
 //! Taking samples: targets, the schedule, and the ways of taking a sample.
 //!
 //! A [`Target`] is a process whose Python was found. A [`Session`] samples it, or a tree of processes, on a
-//! schedule into a [`Profile`](profiler_profile::Profile) and its ledger; [`dump`] takes one look; [`examine`]
-//! tells what kind of Python a target has. What the samplers do differently is in `pause`, `peek` and
+//! schedule and hands [events](profiler_profile::Event) to an [`Observer`]; [`dump`] takes one look; [`examine`]
+//! says what kind of Python a target has. What the samplers do differently is in `pause`, `peek` and
 //! `bpf_program`; everything else they share.
 #![forbid(unsafe_code)]
 
@@ -17,6 +17,7 @@ mod cpu_follower;
 mod cpu_limit;
 mod deadline;
 mod dump;
+mod event_writer;
 mod examine;
 mod frame_cache;
 mod gil;
@@ -60,10 +61,11 @@ pub use attach::{AttachError, Search, Target};
 pub use bpf_program::BpfProgram;
 pub use core_file::{CoreFailure, CoreOptions, CoreTarget, FileTrouble, MissingFile, dump_core};
 pub use dump::{DumpOptions, dump};
+pub use event_writer::{Directive, Observer};
 pub use examine::{Examination, ExaminedThread, Gils, Location, examine};
 pub use kernel_names::KernelNames;
 pub use launch_time::LaunchTime;
 pub use profiler_bpf::BpfError;
 pub use profiler_python::ReprLimits;
-pub use session::{End, Progress, SamplerKind, SamplerOptions, Session};
+pub use session::{End, SamplerKind, SamplerOptions, Session};
 pub use tree::family;

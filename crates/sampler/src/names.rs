@@ -3,10 +3,10 @@
 use std::collections::{HashMap, HashSet};
 
 use profiler_model::{Nanos, Timestamp};
-use profiler_profile::Profile;
 use profiler_python::thread_names_of;
 
 use crate::Target;
+use crate::event_writer::EventWriter;
 use crate::thread_table::{Thread, ThreadTable};
 
 /// Names are looked up at most so often: a thread gets its name in `threading` a moment after it starts,
@@ -43,7 +43,7 @@ impl ThreadNames {
         &mut self,
         target: &Target,
         thread_table: &ThreadTable,
-        profile: &mut Profile,
+        events: &mut EventWriter<'_>,
         now: Timestamp,
     ) {
         if self.looks == 0 || now < self.next {
@@ -53,21 +53,26 @@ impl ThreadNames {
         self.looks -= 1;
         self.next = now + if is_first { SECOND_LOOK } else { LOOKUP_GAP };
         let only_nameless = !is_first && thread_table.threads.len() > MANY;
-        name_threads(target, thread_table, profile, only_nameless);
+        name_threads(target, thread_table, events, only_nameless);
     }
 
     /// Names those that came into the profile after the last look: there will be no other.
-    pub fn complete(&self, target: &Target, thread_table: &ThreadTable, profile: &mut Profile) {
+    pub fn complete(&self, target: &Target, thread_table: &ThreadTable, events: &mut EventWriter<'_>) {
         let mut sampled = thread_table.threads.iter().filter_map(|thread| thread.id);
-        if sampled.any(|id| profile.thread_of(id).name.is_none()) {
-            name_threads(target, thread_table, profile, true);
+        if sampled.any(|id| events.thread_of(id).name.is_none()) {
+            name_threads(target, thread_table, events, true);
         }
     }
 }
 
-fn name_threads(target: &Target, thread_table: &ThreadTable, profile: &mut Profile, only_nameless: bool) {
+fn name_threads(
+    target: &Target,
+    thread_table: &ThreadTable,
+    events: &mut EventWriter<'_>,
+    only_nameless: bool,
+) {
     let is_wanted = |thread: &&Thread| {
-        let has_name = |id| profile.thread_of(id).name.is_some();
+        let has_name = |id| events.thread_of(id).name.is_some();
         thread.id.is_some_and(|id| !only_nameless || !has_name(id))
     };
     let wanted: HashSet<u64> =
@@ -78,7 +83,7 @@ fn name_threads(target: &Target, thread_table: &ThreadTable, profile: &mut Profi
     let names = names_of(target, thread_table, &|thread| wanted.contains(&thread));
     for thread in &thread_table.threads {
         if let (Some(id), Some(name)) = (thread.id, names.get(&thread.python.pthread_id)) {
-            profile.name_thread(id, name.as_str());
+            events.name_thread(id, name);
         }
     }
 }

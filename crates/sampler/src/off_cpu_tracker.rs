@@ -36,7 +36,7 @@ pub struct OffCpuInterval<S> {
 }
 
 /// Where off-CPU intervals go.
-pub struct Sink<'a, S> {
+pub struct IntervalSink<'a, S> {
     /// Makes of a stack that the kernel took what stands for it.
     pub stack: &'a mut dyn FnMut(&StackRecord<'_>) -> S,
     /// Takes an off-CPU interval, or a part of one.
@@ -108,6 +108,16 @@ impl<S: Clone> OffCpuTracker<S> {
     /// Since when the first of its threads is watched.
     pub fn since(&self) -> Option<Timestamp> {
         self.threads.values().map(|account| account.since).min()
+    }
+
+    /// The stacks of off-CPU intervals that may not be over, to be changed.
+    pub fn stacks_mut(&mut self) -> impl Iterator<Item = &mut S> {
+        self.threads.values_mut().flat_map(|account| account.known.stacks_mut())
+    }
+
+    /// Whether anything is still to be reported of this thread.
+    pub fn awaits(&self, thread: Tid) -> bool {
+        self.threads.contains_key(&thread)
     }
 
     /// Whether this thread is watched.
@@ -199,7 +209,7 @@ impl<S: Clone> OffCpuTracker<S> {
     }
 
     /// Takes an off-CPU interval that is over.
-    pub fn take(&mut self, record: &OffCpuRecord<'_>, owner: Owner<'_>, sink: &mut Sink<'_, S>) {
+    pub fn take(&mut self, record: &OffCpuRecord<'_>, owner: Owner<'_>, sink: &mut IntervalSink<'_, S>) {
         let Some(account) = self.threads.get_mut(&record.thread()) else { return };
         match record.is_end() {
             true => account.end(record, &self.instead, sink),
@@ -245,7 +255,7 @@ impl<S: Clone> OffCpuTracker<S> {
         off_cpu: &mut OffCpu,
         end: Option<Timestamp>,
         owner: Owner<'_>,
-        sink: &mut Sink<'_, S>,
+        sink: &mut IntervalSink<'_, S>,
     ) {
         let began = clock::now();
         // Should the map be out of reach, the sums are told another time.
@@ -269,7 +279,7 @@ impl<S: Clone> OffCpuTracker<S> {
         thread: Tid,
         end: Option<Timestamp>,
         owner: Owner<'_>,
-        sink: &mut Sink<'_, S>,
+        sink: &mut IntervalSink<'_, S>,
     ) {
         let Some(account) = self.threads.get_mut(&thread) else { return };
         for _ in 0..MAX_LOOKS {
@@ -322,7 +332,13 @@ impl<S: Clone> OffCpuTracker<S> {
 
     /// Adds the part of a sum of short off-CPU intervals that has not been reported yet. They ended before `until`, and none overlaps an
     /// off-CPU interval that is reported by itself.
-    fn add_sum(&mut self, sum: OffCpuSum, until: Timestamp, owner: Owner<'_>, sink: &mut Sink<'_, S>) {
+    fn add_sum(
+        &mut self,
+        sum: OffCpuSum,
+        until: Timestamp,
+        owner: Owner<'_>,
+        sink: &mut IntervalSink<'_, S>,
+    ) {
         let Some(account) = self.threads.get(&sum.thread) else { return };
         let since = Some(account.since.max(self.sums_read).min(until));
         let before = self.told.insert((sum.thread, sum.cause, sum.lost_in_state), sum);
@@ -415,7 +431,7 @@ impl<S: Clone> Account<S> {
         until: Timestamp,
         instead: &Instead<S>,
         owner: Owner<'_>,
-        sink: &mut Sink<'_, S>,
+        sink: &mut IntervalSink<'_, S>,
     ) {
         let Some(left) = record.left() else { return };
         let told = self.told.of(left);
@@ -454,7 +470,7 @@ impl<S: Clone> Account<S> {
     }
 
     /// Takes note of its end.
-    fn end(&mut self, record: &OffCpuRecord<'_>, instead: &Instead<S>, sink: &mut Sink<'_, S>) {
+    fn end(&mut self, record: &OffCpuRecord<'_>, instead: &Instead<S>, sink: &mut IntervalSink<'_, S>) {
         self.has_ended = true;
         self.report_unsent(record, record.back(), instead, sink);
         self.report_unsampled(record, record.ran(), record.back(), instead, sink);
@@ -466,7 +482,7 @@ impl<S: Clone> Account<S> {
         record: &OffCpuRecord<'_>,
         at: Timestamp,
         instead: &Instead<S>,
-        sink: &mut Sink<'_, S>,
+        sink: &mut IntervalSink<'_, S>,
     ) {
         let duration = record.unsent().saturating_sub(self.unsent);
         self.unsent += duration;
@@ -485,7 +501,7 @@ impl<S: Clone> Account<S> {
         ran: Nanos,
         at: Timestamp,
         instead: &Instead<S>,
-        sink: &mut Sink<'_, S>,
+        sink: &mut IntervalSink<'_, S>,
     ) {
         let duration = ran.saturating_sub(self.sampled);
         self.sampled += duration;
@@ -508,7 +524,7 @@ impl<S: Clone> Account<S> {
         record: &OffCpuRecord<'_>,
         end: Timestamp,
         instead: &Instead<S>,
-        sink: &mut Sink<'_, S>,
+        sink: &mut IntervalSink<'_, S>,
     ) {
         let left = record.left().unwrap_or(end);
         let from = self.told.of(left).unwrap_or(left);
@@ -628,14 +644,14 @@ mod tests {
 
         fn report(
             &mut self,
-            tell: impl FnOnce(&mut OffCpuTracker<&'static str>, Owner<'_>, &mut Sink<'_, &'static str>),
+            tell: impl FnOnce(&mut OffCpuTracker<&'static str>, Owner<'_>, &mut IntervalSink<'_, &'static str>),
         ) {
             let reported = &mut self.reported;
             let mut keep = |part: OffCpuInterval<&'static str>| {
                 reported.push((part.at.as_nanos(), part.duration.as_nanos(), part.stack));
             };
             let owner = Owner { process: &self.process, gils: &[] };
-            let mut sink = Sink { stack: &mut |_| "of the record", interval: &mut keep };
+            let mut sink = IntervalSink { stack: &mut |_| "of the record", interval: &mut keep };
             tell(&mut self.intervals, owner, &mut sink);
         }
     }
@@ -690,7 +706,7 @@ mod tests {
         };
         let mut found = Vec::new();
         let mut keep = |part: OffCpuInterval<&'static str>| found.push((part.since, part.at, part.duration));
-        let mut sink = Sink { stack: &mut |_| "of the record", interval: &mut keep };
+        let mut sink = IntervalSink { stack: &mut |_| "of the record", interval: &mut keep };
         let until = Timestamp::from_nanos(900);
         life.intervals.add_sum(sum, until, Owner { process: &life.process, gils: &[] }, &mut sink);
         assert_eq!(found, [(Some(Timestamp::from_nanos(500)), until, Nanos::from_nanos(40))]);

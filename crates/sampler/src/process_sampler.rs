@@ -6,13 +6,14 @@ use profiler_model::{Frame, FrameKind, LossReason, Nanos, ThreadKey, Timestamp};
 use profiler_os::clock;
 use profiler_os::priority::OrdinaryMeanwhile;
 use profiler_profile::{
-    FrameId, Ledger, OtherPython, ProcessId, Profile, Sample, StackId, ThreadId, ThreadInfo,
+    FrameId, HeldBy, Loss, OtherPython, ProcessId, Renaming, Sample, Scope, StackId, ThreadId, ThreadInfo,
 };
 use profiler_python::{GilAddresses, RawStack};
 
 use crate::capture::Capture;
 use crate::code_names::CodeNames;
 use crate::codes::CodeEvidence;
+use crate::event_writer::EventWriter;
 use crate::names::ThreadNames;
 use crate::off_cpu_clock::OffCpuClock;
 use crate::other_pythons::OtherPythons;
@@ -192,9 +193,23 @@ impl ProcessSampler {
         }
     }
 
+    /// Gives what is kept its ids in the next dictionary. Nothing that was captured waits for its names.
+    pub fn rename(&mut self, renaming: &mut Renaming<'_>) {
+        self.process = renaming.process(self.process);
+        for thread in &mut self.probe.thread_table.threads {
+            thread.id = thread.id.map(|id| renaming.thread(id));
+            if let Some(SleeperStack { stack: Some(stack), .. }) = &mut thread.known {
+                *stack = renaming.stack(*stack);
+            }
+        }
+        self.code_names.forget_ids();
+        self.forget_frames_in_kernel();
+        self.rename_off_cpu(renaming);
+    }
+
     /// Names the threads that were first met at the very end.
-    pub fn name_last_threads(&self, profile: &mut Profile) {
-        self.names.complete(&self.probe.target, &self.probe.thread_table, profile);
+    pub fn name_last_threads(&self, events: &mut EventWriter<'_>) {
+        self.names.complete(&self.probe.target, &self.probe.thread_table, events);
     }
 
     /// Lets go of threads that stopped only after they had been given up.
@@ -224,29 +239,29 @@ impl ProcessSampler {
     }
 
     /// Takes one sample of every thread that is wanted; the sampler began `late` to do so.
-    pub fn sample(&mut self, profile: &mut Profile, now: Timestamp, late: Nanos) -> Sampled {
+    pub fn sample(&mut self, events: &mut EventWriter<'_>, now: Timestamp, late: Nanos) -> Sampled {
         let unplaced = self.probe.thread_table.unplaced.len() as u64;
-        profile.ledger_mut().count_lost_times(LossReason::UnknownThread, unplaced);
+        events.lose(LossReason::UnknownThread, self.scope(), now, unplaced);
         let result = self
-            .look(profile, now)
-            .and_then(|()| self.sample_threads(profile, now, late, Round::Active))
-            .and_then(|()| self.sample_resting(profile, late));
+            .look(events, now)
+            .and_then(|()| self.sample_threads(events, now, late, Round::Active))
+            .and_then(|()| self.sample_resting(events, late));
         if result.is_err() || self.ended {
-            self.resolve_pending(profile);
+            self.resolve_pending(events);
         }
         match result {
-            Ok(()) => self.names.update(&self.probe.target, &self.probe.thread_table, profile, now),
+            Ok(()) => self.names.update(&self.probe.target, &self.probe.thread_table, events, now),
             // It has no memory any more: `exec` leaves no process without, not for a moment.
             Err(ReadError::ProcessEnded) => self.ended = true,
             Err(ReadError::NoAnswer) => {
-                profile.ledger_mut().count_lost(LossReason::NoAnswer);
+                events.lose(LossReason::NoAnswer, self.scope(), now, 1);
                 return Sampled::Silent;
             }
             Err(_) if self.probe.target.has_live_runtime() => {
-                profile.ledger_mut().count_lost(LossReason::ListsUnreadable);
+                events.lose(LossReason::ListsUnreadable, self.scope(), now, 1);
             }
             Err(_) => {
-                profile.ledger_mut().count_lost(LossReason::NoRuntime);
+                events.lose(LossReason::NoRuntime, self.scope(), now, 1);
                 return Sampled::WithoutRuntime;
             }
         }
@@ -254,9 +269,9 @@ impl ProcessSampler {
     }
 
     /// Looks at what its threads are doing.
-    fn look(&mut self, profile: &mut Profile, now: Timestamp) -> Result<(), ReadError> {
+    fn look(&mut self, events: &mut EventWriter<'_>, now: Timestamp) -> Result<(), ReadError> {
         let found = self.probe.look_at_active(now)?;
-        self.bring_up_to_date(profile, found, now)?;
+        self.bring_up_to_date(events, found, now)?;
         if let Some(born) = self.born
             && self.has_threads()
         {
@@ -268,25 +283,25 @@ impl ProcessSampler {
 
     fn bring_up_to_date(
         &mut self,
-        profile: &mut Profile,
+        events: &mut EventWriter<'_>,
         found: Found,
         now: Timestamp,
     ) -> Result<(), ReadError> {
         if let Found::Changed { ended } = found {
-            self.resolve_pending(profile);
+            self.resolve_pending(events);
             let _ordinary = self.has_long_lists.then(OrdinaryMeanwhile::begin);
             let began = clock::now();
             self.probe.refresh(ended, now)?;
             self.has_long_lists = clock::now().since(began) > LONG;
         }
         let unseen = self.probe.thread_table.take_unseen_of_ended();
-        profile.ledger_mut().count_lost_times(LossReason::CpuLimit, unseen);
+        events.lose(LossReason::CpuLimit, self.scope(), now, unseen);
         Ok(())
     }
 
     /// Samples the threads that rest, as many as have their turn, where there are many. One that was woken is sampled like
     /// the others.
-    fn sample_resting(&mut self, profile: &mut Profile, late: Nanos) -> Result<(), ReadError> {
+    fn sample_resting(&mut self, events: &mut EventWriter<'_>, late: Nanos) -> Result<(), ReadError> {
         if !self.probe.thread_table.rota().has_many_resting() {
             return Ok(());
         }
@@ -294,14 +309,14 @@ impl ProcessSampler {
         let _ordinary = is_long(most).then(OrdinaryMeanwhile::begin);
         let now = clock::now();
         let found = self.probe.look_at_resting(most);
-        self.bring_up_to_date(profile, found, now)?;
-        self.sample_threads(profile, now, late, Round::Resting)
+        self.bring_up_to_date(events, found, now)?;
+        self.sample_threads(events, now, late, Round::Resting)
     }
 
     /// Samples the threads that were looked at in this round of the instant.
     fn sample_threads(
         &mut self,
-        profile: &mut Profile,
+        events: &mut EventWriter<'_>,
         now: Timestamp,
         late: Nanos,
         round: Round,
@@ -310,30 +325,29 @@ impl ProcessSampler {
         for group in GilGroup::looked(&mut self.probe.thread_table) {
             let mut wanted = Vec::new();
             for index in group.threads {
-                self.note_resolved(profile.ledger_mut(), index);
+                self.note_resolved(events, index, now);
                 let thread = &self.probe.thread_table.threads[index];
                 if suspended.contains(&index) {
-                    self.resolve_pending_before(profile, index);
-                    self.not_asked_for(profile, index, now);
+                    self.resolve_pending_before(events, index);
+                    self.not_asked_for(events, index, now);
                 } else if thread.is_running()
                     || (self.options.include_idle && thread.unchanged_stack().is_none())
                 {
                     wanted.push(index);
                 } else if self.may_have_run(index, late) {
-                    self.resolve_pending_before(profile, index);
-                    profile.ledger_mut().count_lost(LossReason::Late);
+                    self.resolve_pending_before(events, index);
                     let clocks = Clocks::of(&self.probe.thread_table.threads[index], group.gil.as_ref(), now);
-                    self.lose_time(profile.ledger_mut(), index, now, clocks);
+                    self.lose(events, index, LossReason::Late, 1, now, clocks);
                 } else {
-                    self.resolve_asleep(profile, index, group.gil.as_ref(), now);
+                    self.resolve_asleep(events, index, group.gil.as_ref(), now);
                 }
             }
             if let (true, Some(gil)) = (self.options.gil_only, group.gil.as_ref()) {
-                self.keep_holder(profile, gil, &mut wanted, now);
+                self.keep_holder(events, gil, &mut wanted, now);
             }
             if wanted.is_empty() {
                 if round == Round::Active {
-                    profile.ledger_mut().count_without_stop();
+                    events.not_held(self.scope(), now);
                 }
                 continue;
             }
@@ -343,21 +357,21 @@ impl ProcessSampler {
             let mut cut = Vec::new();
             for instant in self.probe.capture(group.gil.as_ref(), &wanted)? {
                 cut.extend(instant.cut());
-                self.note(profile, instant, group.gil, now);
+                self.note(events, instant, group.gil, now);
             }
-            self.look_ahead_at(profile, &cut)?;
+            self.look_ahead_at(events, &cut)?;
         }
         Ok(())
     }
 
     /// Looks at the stacks of threads whose stops were too short to copy them: what is known of their code by then need not
     /// be copied at the next instant.
-    fn look_ahead_at(&mut self, profile: &mut Profile, cut: &[usize]) -> Result<(), ReadError> {
+    fn look_ahead_at(&mut self, events: &mut EventWriter<'_>, cut: &[usize]) -> Result<(), ReadError> {
         if cut.is_empty() {
             return Ok(());
         }
         let _ordinary = OrdinaryMeanwhile::begin();
-        self.resolve_pending(profile);
+        self.resolve_pending(events);
         for index in cut {
             let Some(CodeAhead { mut capture, stacks }) = self.probe.look_ahead_at(&[*index])? else {
                 continue;
@@ -365,7 +379,7 @@ impl ProcessSampler {
             self.probe.complete(std::iter::once(&mut capture))?;
             for raw in &stacks {
                 // Whether its code has certain names is all that matters: that is learned.
-                let _ = self.resolve(profile, raw, &capture);
+                let _ = self.resolve(events, raw, &capture);
             }
         }
         Ok(())
@@ -373,11 +387,12 @@ impl ProcessSampler {
 
     /// Notes that the thread is recorded for this instant; what it did at those at which it was not looked at although it
     /// ran is lost.
-    fn note_resolved(&mut self, ledger: &mut Ledger, index: usize) {
+    fn note_resolved(&mut self, events: &mut EventWriter<'_>, index: usize, now: Timestamp) {
         let instant = self.probe.thread_table.rota().instant();
         let thread = &mut self.probe.thread_table.threads[index];
         thread.resolved_at = instant;
-        ledger.count_lost_times(LossReason::CpuLimit, std::mem::take(&mut thread.unseen.unknown));
+        let unknown = std::mem::take(&mut thread.unseen.unknown);
+        events.lose(LossReason::CpuLimit, self.scope_of(index), now, unknown);
     }
 
     /// At how many earlier instants the thread slept as it does now and was not looked at, since this was last asked.
@@ -386,7 +401,7 @@ impl ProcessSampler {
     }
 
     /// Records what is known of the instants since each thread was looked at last: at the end of sampling, at `now`.
-    pub fn count_unseen(&mut self, profile: &mut Profile, now: Timestamp) {
+    pub fn count_unseen(&mut self, events: &mut EventWriter<'_>, now: Timestamp) {
         let instant = self.probe.thread_table.rota().instant();
         for index in 0..self.probe.thread_table.threads.len() {
             let thread = &mut self.probe.thread_table.threads[index];
@@ -395,15 +410,15 @@ impl ProcessSampler {
                 continue;
             }
             if !thread.slept_since_look() {
-                profile.ledger_mut().count_lost_times(LossReason::CpuLimit, unseen);
+                events.lose(LossReason::CpuLimit, self.scope_of(index), now, unseen);
                 continue;
             }
             thread.unseen.asleep += unseen - 1;
             let gil = self.probe.thread_table.interpreters[thread.interpreter].gil;
             match self.options.kind {
-                SamplerKind::Bpf => self.resolve_sleeper(profile, index, gil.as_ref(), now),
+                SamplerKind::Bpf => self.resolve_sleeper(events, index, gil.as_ref(), now),
                 SamplerKind::Pause | SamplerKind::Peek => {
-                    self.resolve_asleep(profile, index, gil.as_ref(), now);
+                    self.resolve_asleep(events, index, gil.as_ref(), now);
                 }
             }
         }
@@ -420,7 +435,7 @@ impl ProcessSampler {
     /// Of the threads `wanted`, keeps the one that may hold the GIL: no other will be shown.
     fn keep_holder(
         &mut self,
-        profile: &mut Profile,
+        events: &mut EventWriter<'_>,
         gil: &GilAddresses,
         wanted: &mut Vec<usize>,
         now: Timestamp,
@@ -430,8 +445,8 @@ impl ProcessSampler {
             let holder = self.probe.thread_table.find(state.last_holder);
             let others: Vec<usize> = wanted.extract_if(.., |index| Some(*index) != holder).collect();
             for index in others {
-                self.resolve_pending_before(profile, index);
-                self.not_asked_for(profile, index, now);
+                self.resolve_pending_before(events, index);
+                self.not_asked_for(events, index, now);
             }
         }
     }
@@ -439,45 +454,51 @@ impl ProcessSampler {
     /// Records what is known without reading anything: the thread sleeps, as it did before.
     fn resolve_asleep(
         &mut self,
-        profile: &mut Profile,
+        events: &mut EventWriter<'_>,
         index: usize,
         gil: Option<&GilAddresses>,
         now: Timestamp,
     ) {
-        self.resolve_pending_before(profile, index);
+        self.resolve_pending_before(events, index);
         let thread = &self.probe.thread_table.threads[index];
         match thread.unchanged_stack() {
             Some(known) if self.options.include_idle && !self.options.gil_only => {
                 let clocks = Clocks::of(thread, gil, now);
-                self.record(profile, index, known.stack, false, now, clocks);
+                self.record(events, index, known.stack, false, now, clocks);
             }
-            _ => self.not_asked_for(profile, index, now),
+            _ => self.not_asked_for(events, index, now),
         }
     }
 
     /// Notes what is true of the instant alone, and records what was captured unless that can wait.
-    fn note(&mut self, profile: &mut Profile, instant: Capture, gil: Option<GilAddresses>, at: Timestamp) {
-        let ledger = profile.ledger_mut();
-        instant.stops.iter().for_each(|stop| ledger.count_stop(*stop));
+    fn note(
+        &mut self,
+        events: &mut EventWriter<'_>,
+        instant: Capture,
+        gil: Option<GilAddresses>,
+        at: Timestamp,
+    ) {
+        let scope = self.scope();
+        instant.stops.iter().for_each(|stop| events.held(scope, at, HeldBy::Stop, *stop));
         if instant.stops.is_empty() {
-            ledger.count_without_stop();
+            events.not_held(scope, at);
         }
         let clocks = self.read_clocks(&instant, gil.as_ref(), at);
         let all_run = clocks.iter().all(|clocks| clocks.slept_after.is_none());
         let can_wait = all_run && instant.stacks.iter().all(|(_, stack)| stack.is_ok());
         if !self.waiting.add(Captured::new(instant, at, clocks), can_wait) {
-            self.resolve_pending(profile);
+            self.resolve_pending(events);
         }
     }
 
     /// Has the stack that was captured last count for the instants of `schedule` that have passed since then: as long as a
     /// thread waits for its CPU it stands where it was, and no other thread ran. That is so wherever the sampler itself
     /// has that CPU.
-    pub fn sample_again(&mut self, ledger: &mut Ledger, schedule: &mut Schedule) {
+    pub fn sample_again(&mut self, events: &mut EventWriter<'_>, schedule: &mut Schedule) {
         if self.options.include_idle {
             return;
         }
-        let now = clock::now();
+        let (now, scope) = (clock::now(), self.scope());
         let threads = &self.probe.thread_table.threads;
         let Some((queued, last)) = self.waiting.only_queued() else { return };
         let stands_still = threads[queued.thread].clock_now() == Some(queued.clock);
@@ -492,7 +513,7 @@ impl ProcessSampler {
         schedule.pass_until(now, &mut |instant| {
             // One that had passed before is caught up with.
             last.again.push(instant.max(last.at));
-            ledger.count_without_stop();
+            events.not_held(scope, now);
         });
     }
 
@@ -516,34 +537,34 @@ impl ProcessSampler {
     }
 
     /// Records all that was captured and waits for its names.
-    pub fn resolve_pending(&mut self, profile: &mut Profile) {
+    pub fn resolve_pending(&mut self, events: &mut EventWriter<'_>) {
         if self.waiting.is_empty() {
             return;
         }
         let (captured, completed) = self.waiting.take(&self.probe);
         self.ended |= completed == Err(ReadError::ProcessEnded);
-        captured.into_iter().for_each(|captured| self.resolve_deferred(profile, captured));
+        captured.into_iter().for_each(|captured| self.resolve_deferred(events, captured));
     }
 
     /// Records what waits for its names if the thread `index` is among it, of which something later is to be recorded.
-    fn resolve_pending_before(&mut self, profile: &mut Profile, index: usize) {
+    fn resolve_pending_before(&mut self, events: &mut EventWriter<'_>, index: usize) {
         if self.waiting.has(index) {
-            self.resolve_pending(profile);
+            self.resolve_pending(events);
         }
     }
 
     /// Resolves and records what was captured; counts what was lost.
-    fn resolve_deferred(&mut self, profile: &mut Profile, captured: Captured) {
+    fn resolve_deferred(&mut self, events: &mut EventWriter<'_>, captured: Captured) {
         let Captured { instant, at, clocks, again } = captured;
         let instants = || std::iter::once(at).chain(again.iter().copied());
         for ((index, stack), clocks) in instant.stacks.into_iter().zip(clocks) {
             let holds_gil = instant.holder == Some(self.probe.thread_table.threads[index].python.address);
             let resolved = match stack {
                 Ok(_) if self.options.gil_only && !holds_gil => {
-                    instants().for_each(|at| self.not_asked_for(profile, index, at));
+                    instants().for_each(|at| self.not_asked_for(events, index, at));
                     continue;
                 }
-                Ok(raw) => self.resolve(profile, &raw, &instant.capture),
+                Ok(raw) => self.resolve(events, &raw, &instant.capture),
                 Err(reason) => Err(reason),
             };
             match resolved {
@@ -552,18 +573,19 @@ impl ProcessSampler {
                     // put on a CPU again.
                     self.probe.thread_table.threads[index].known =
                         clocks.slept_after.map(|timeslices| SleeperStack { stack, timeslices });
-                    instants().for_each(|at| self.record(profile, index, stack, holds_gil, at, clocks));
+                    instants().for_each(|at| self.record(events, index, stack, holds_gil, at, clocks));
                 }
                 // It is in no list, and its memory is used for something else: the thread is between two calls of Python.
                 Err(LossReason::ThreadEnded) if !self.probe.thread_table.threads[index].is_listed => {
-                    instants().for_each(|at| self.skip_native(profile, index, at, clocks));
+                    instants().for_each(|at| self.skip_native(events, index, at, clocks));
                 }
                 Err(reason) => {
                     let is_gone = self.ended && reason == LossReason::Unreadable;
                     let reason = if is_gone { LossReason::ProcessEnded } else { reason };
                     let unseen = self.take_unseen_asleep(index);
-                    profile.ledger_mut().count_lost_times(reason, instants().count() as u64 + unseen);
-                    self.lose_time(profile.ledger_mut(), index, again.last().copied().unwrap_or(at), clocks);
+                    let (count, last) =
+                        (instants().count() as u64 + unseen, again.last().copied().unwrap_or(at));
+                    self.lose(events, index, reason, count, last, clocks);
                     self.check_after_loss(reason);
                 }
             }
@@ -572,24 +594,24 @@ impl ProcessSampler {
 
     fn resolve(
         &mut self,
-        profile: &mut Profile,
+        events: &mut EventWriter<'_>,
         raw: &RawStack,
         capture: &CodeEvidence,
     ) -> Result<Option<StackId>, LossReason> {
         let named =
-            self.code_names.root_first(&self.probe.target, capture, raw, &mut |frame| profile.frame(frame));
+            self.code_names.root_first(&self.probe.target, capture, raw, &mut |frame| events.frame(frame));
         self.probe.learn_code(capture, raw, named.is_ok());
         if named.is_err() {
             self.waiting.grow_restless();
         }
         let ids = named?;
-        let mark = raw.truncated.then(|| profile.frame(&truncation_mark()));
-        Ok(profile.stack(mark.into_iter().chain(ids)))
+        let mark = raw.truncated.then(|| events.frame(&truncation_mark()));
+        Ok(events.stack(mark.into_iter().chain(ids)))
     }
 
     fn record(
         &mut self,
-        profile: &mut Profile,
+        events: &mut EventWriter<'_>,
         index: usize,
         stack: Option<StackId>,
         holds_gil: bool,
@@ -597,10 +619,10 @@ impl ProcessSampler {
         clocks: Clocks,
     ) {
         if stack.is_none() {
-            self.skip_native(profile, index, at, clocks);
+            self.skip_native(events, index, at, clocks);
             return;
         }
-        let thread = self.thread_id(profile, index);
+        let thread = self.thread_id(events, index);
         let unseen = self.take_unseen_asleep(index);
         let known = &mut self.probe.thread_table.threads[index];
         let cpu = clocks.uncounted_since(known.counted_cpu, self.most_kept_back);
@@ -608,39 +630,58 @@ impl ProcessSampler {
         known.counted_cpu += cpu;
         known.counted_until = at;
         let sample = Sample { at, thread, stack, state: clocks.state, holds_gil, cpu, wall };
-        profile.record_times(sample, unseen);
+        events.sample(sample, 1 + unseen);
     }
 
     /// Notes that a thread runs no Python at the instant: there is nothing to show. The CPU time up to here is not that of
     /// the Python that it runs later.
-    fn skip_native(&mut self, profile: &mut Profile, index: usize, at: Timestamp, clocks: Clocks) {
+    fn skip_native(&mut self, events: &mut EventWriter<'_>, index: usize, at: Timestamp, clocks: Clocks) {
         let thread = &mut self.probe.thread_table.threads[index];
         thread.counted_cpu += clocks.uncounted_since(thread.counted_cpu, self.most_kept_back);
-        self.not_asked_for(profile, index, at);
+        self.not_asked_for(events, index, at);
     }
 
-    /// Has what a lost sample at the instant `at` stands for be lost with it: it was used who knows where, and for no stack
-    /// that is proved later.
-    fn lose_time(&mut self, ledger: &mut Ledger, index: usize, at: Timestamp, clocks: Clocks) {
+    /// Reports `count` samples of the thread as lost, the last of them at the instant `at`. The time that they stand for is
+    /// lost with them: where it was used is not known, and it belongs to no stack that is proved later.
+    fn lose(
+        &mut self,
+        events: &mut EventWriter<'_>,
+        index: usize,
+        reason: LossReason,
+        count: u64,
+        at: Timestamp,
+        clocks: Clocks,
+    ) {
+        let scope = Scope::Thread(self.thread_id(events, index));
         let known = &mut self.probe.thread_table.threads[index];
         let cpu = clocks.uncounted_since(known.counted_cpu, self.most_kept_back);
         known.counted_cpu += cpu;
         known.counted_until = at;
-        ledger.count_lost_cpu(cpu);
+        events.lose_with(Loss { cpu, ..Loss::of(reason, scope, at, count) });
     }
 
-    fn not_asked_for(&mut self, profile: &mut Profile, index: usize, at: Timestamp) {
+    fn not_asked_for(&mut self, events: &mut EventWriter<'_>, index: usize, at: Timestamp) {
         let times = 1 + self.take_unseen_asleep(index);
         self.probe.thread_table.threads[index].counted_until = at;
-        profile.ledger_mut().count_not_asked_for_times(times);
+        events.skip(self.scope_of(index), at, times);
     }
 
-    fn thread_id(&mut self, profile: &mut Profile, index: usize) -> ThreadId {
+    /// The process, as what events are about.
+    pub fn scope(&self) -> Scope {
+        Scope::Process(self.process)
+    }
+
+    /// The same of a thread, if it is in the dictionary already.
+    fn scope_of(&self, index: usize) -> Scope {
+        self.probe.thread_table.threads[index].id.map_or(self.scope(), Scope::Thread)
+    }
+
+    fn thread_id(&mut self, events: &mut EventWriter<'_>, index: usize) -> ThreadId {
         if let Some(id) = self.probe.thread_table.threads[index].id {
             return id;
         }
         let thread = &mut self.probe.thread_table.threads[index];
-        let id = profile.thread(thread_info(&self.probe.target, thread, self.process));
+        let id = events.thread(thread_info(&self.probe.target, thread, self.process));
         thread.id = Some(id);
         self.names.expect_another();
         id

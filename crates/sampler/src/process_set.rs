@@ -4,16 +4,20 @@
 //! of a sampled process shares all addresses with it until it runs another program, so its Python need not be
 //! found again, only proved.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use profiler_model::{LossReason, Nanos, Pid, Timestamp};
 use profiler_os::{Process, clock, readiness};
-use profiler_profile::{Ledger, ProcessCounts, ProcessId, ProcessInfo, Profile};
+use profiler_profile::{
+    MarkKind, MetricValue, OtherPython, ProcessCounts, ProcessId, ProcessInfo, Renaming, Scope,
+};
 
 use profiler_bpf::Record;
 
 use crate::attach::{ForkedRuntime, Search};
 use crate::bpf_program::BpfProgram;
+use crate::event_writer::EventWriter;
 use crate::probe::Probe;
 use crate::process_sampler::{ProcessSampler, Runners, Sampled};
 use crate::schedule::Schedule;
@@ -80,10 +84,20 @@ pub struct ProcessSet {
     part_sampled: f64,
     /// When the root was started, if that was to sample it and its tree.
     began: Option<Timestamp>,
+    reported: Reported,
     /// Since when those may have had their Pythons that were found at the last instant.
     newcomers: Vec<Timestamp>,
     /// The instants that were left out since the tree was followed last: who was born meanwhile lived at some of them.
     left_out: Vec<Timestamp>,
+}
+
+/// What was reported already.
+#[derive(Debug, Default)]
+struct Reported {
+    /// The CPU time of the targets.
+    cpu: Nanos,
+    counts: Option<ProcessCounts>,
+    other_pythons: BTreeSet<OtherPython>,
 }
 
 /// A process.
@@ -215,6 +229,7 @@ impl ProcessSet {
             end: None,
             part_sampled: 1.0,
             began: None,
+            reported: Reported::default(),
             newcomers: Vec::new(),
             left_out: Vec::new(),
         };
@@ -226,15 +241,15 @@ impl ProcessSet {
 
     /// Learns who was born, has become another program or has ended. `due` is the instant that is sampled next
     /// or just now.
-    pub fn follow_tree(&mut self, profile: &mut Profile, due: Timestamp, now: Timestamp) {
+    pub fn follow_tree(&mut self, events: &mut EventWriter<'_>, due: Timestamp, now: Timestamp) {
         let changes = self.tree.as_mut().map(|tree| tree.changes(now)).unwrap_or_default();
         for change in changes {
             match change {
                 Change::Born { pid, parent, at } => self.add(pid, parent, at, now),
-                Change::Executed { pid, at } => self.program_changed(profile, pid, at, true),
+                Change::Executed { pid, at } => self.program_changed(events, pid, at, true),
                 Change::Ended { pid, at } => {
-                    self.count_short_life(profile, pid, due, at);
-                    self.remove(profile, pid);
+                    self.count_short_life(events, pid, due, at);
+                    self.remove(events, pid);
                 }
             }
         }
@@ -259,7 +274,13 @@ impl ProcessSet {
     }
 
     /// The process runs another program: whatever was known of its Python is void.
-    fn program_changed(&mut self, profile: &mut Profile, pid: Pid, at: Timestamp, is_new_program: bool) {
+    fn program_changed(
+        &mut self,
+        events: &mut EventWriter<'_>,
+        pid: Pid,
+        at: Timestamp,
+        is_new_program: bool,
+    ) {
         let Some(member) = self.process_set.get_mut(&pid) else { return };
         member.forked_runtime = None;
         let cpu = match &member.state {
@@ -270,13 +291,13 @@ impl ProcessSet {
         waiting.count_since(&self.left_out);
         let before = std::mem::replace(&mut member.state, State::Pending(waiting));
         if let State::Sampled(sampler) = before {
-            self.give_up(profile, *sampler);
+            self.give_up(events, *sampler);
         }
     }
 
-    fn give_up(&mut self, profile: &mut Profile, mut sampler: ProcessSampler) {
-        sampler.resolve_pending(profile);
-        sampler.count_unseen(profile, self.end.unwrap_or_else(clock::now));
+    fn give_up(&mut self, events: &mut EventWriter<'_>, mut sampler: ProcessSampler) {
+        sampler.resolve_pending(events);
+        sampler.count_unseen(events, self.end.unwrap_or_else(clock::now));
         if let Some(kernel) = &mut self.kernel {
             sampler.leave_kernel(kernel);
         }
@@ -290,45 +311,44 @@ impl ProcessSet {
     }
 
     /// A Python that ended before it was looked at was missed, if the instant `due` was in its life.
-    fn count_short_life(&self, profile: &mut Profile, pid: Pid, due: Timestamp, ended: Timestamp) {
+    fn count_short_life(&self, events: &mut EventWriter<'_>, pid: Pid, due: Timestamp, ended: Timestamp) {
         let Some(TrackedProcess { state: State::Pending(waiting), forked_runtime: Some(_), .. }) =
             self.process_set.get(&pid)
         else {
             return;
         };
         let also_this_one = u64::from((waiting.since..=ended).contains(&due));
-        profile
-            .ledger_mut()
-            .count_lost_times(LossReason::ShortLived, waiting.missed.instants() + also_this_one);
+        let count = waiting.missed.instants() + also_this_one;
+        events.lose(LossReason::ShortLived, self.scope_of(pid), ended, count);
     }
 
     /// Records what the scheduler's programs have sent of a process that has ended, and what they know of it beside that: its
     /// last waits may have been over only after the ring was read.
-    fn flush_last_off_cpu(&mut self, profile: &mut Profile, pid: Pid) {
+    fn flush_last_off_cpu(&mut self, events: &mut EventWriter<'_>, pid: Pid) {
         if self.kernel.as_ref().is_none_or(|kernel| kernel.off_cpu.is_none()) {
             return;
         }
-        self.take_sent(profile);
+        self.take_sent(events);
         if let (Some(kernel), Some(TrackedProcess { state: State::Sampled(sampler), .. })) =
             (&mut self.kernel, self.process_set.get_mut(&pid))
         {
-            sampler.flush_all_off_cpu(kernel, profile, None);
+            sampler.flush_all_off_cpu(kernel, events, None);
         }
     }
 
-    fn remove(&mut self, profile: &mut Profile, pid: Pid) {
-        self.flush_last_off_cpu(profile, pid);
-        self.count_unanswered(profile, pid, clock::now());
+    fn remove(&mut self, events: &mut EventWriter<'_>, pid: Pid) {
+        self.flush_last_off_cpu(events, pid);
+        self.count_unanswered(events, pid, clock::now());
         // Its children are still to be shown as its children.
         let has_children = self.process_set.values().any(|other| other.parent == Some(pid));
-        let process = has_children.then(|| self.process_id(profile, pid));
+        let process = has_children.then(|| self.process_id(events, pid));
         let Some(member) = self.process_set.remove(&pid) else { return };
         for orphan in self.process_set.values_mut().filter(|other| other.parent == Some(pid)) {
             (orphan.parent, orphan.parent_process) = (None, process);
         }
         member.count(&mut self.counts);
         if let State::Sampled(sampler) = member.state {
-            self.give_up(profile, *sampler);
+            self.give_up(events, *sampler);
         }
         self.order.retain(|other| *other != pid);
         if let Some(tree) = &mut self.tree {
@@ -337,7 +357,7 @@ impl ProcessSet {
     }
 
     /// The process in the profile; if it is not there yet, as a process without Python.
-    fn process_id(&mut self, profile: &mut Profile, pid: Pid) -> ProcessId {
+    fn process_id(&mut self, events: &mut EventWriter<'_>, pid: Pid) -> ProcessId {
         let mut line = vec![pid];
         while let Some(member) = self.process_set.get(&line[line.len() - 1])
             && let (None, Some(parent)) = (member.process, member.parent)
@@ -350,23 +370,23 @@ impl ProcessSet {
         for pid in line.into_iter().rev() {
             let Some(member) = self.process_set.get_mut(&pid) else { continue };
             let above = parent.or(member.parent_process);
-            parent = Some(*member.process.get_or_insert_with(|| profile.process(bare_info(pid, above))));
+            parent = Some(*member.process.get_or_insert_with(|| events.process(bare_info(pid, above))));
         }
-        parent.unwrap_or_else(|| profile.process(bare_info(pid, None)))
+        parent.unwrap_or_else(|| events.process(bare_info(pid, None)))
     }
 }
 
 /// Sampling.
 impl ProcessSet {
     /// Takes one sample of every thread of every process that is wanted; the instant was due at `due`.
-    pub fn sample(&mut self, profile: &mut Profile, due: Timestamp) {
-        self.look_at_all(profile, due, clock::now(), 1);
+    pub fn sample(&mut self, events: &mut EventWriter<'_>, due: Timestamp) {
+        self.look_at_all(events, due, clock::now(), 1);
     }
 
     /// Looks at every process; `instants` is how many are due for each.
-    fn look_at_all(&mut self, profile: &mut Profile, due: Timestamp, began: Timestamp, instants: u64) {
+    fn look_at_all(&mut self, events: &mut EventWriter<'_>, due: Timestamp, began: Timestamp, instants: u64) {
         self.newcomers.clear();
-        self.follow_tree(profile, due, began);
+        self.follow_tree(events, due, began);
         self.left_out.clear();
         self.turn = self.turn.wrapping_add(1);
         let mut order = self.order.clone();
@@ -380,27 +400,27 @@ impl ProcessSet {
         for pid in order {
             let now = clock::now();
             if now > self.latest_look {
-                self.leave_unlooked(profile, pid, due, instants);
+                self.leave_unlooked(events, pid, due, instants);
                 continue;
             }
             if matches!(self.process_set.get(&pid), Some(TrackedProcess { state: State::Pending(_), .. })) {
                 if attaching <= longest {
-                    self.try_to_attach(profile, pid, now);
+                    self.try_to_attach(events, pid, now);
                     attaching += clock::now().since(now);
                 }
-                self.count_missed_instants(profile, pid, due, instants);
+                self.count_missed_instants(events, pid, due, instants);
             }
-            self.sample_one(profile, pid, now, began.since(due));
+            self.sample_one(events, pid, now, began.since(due));
         }
     }
 
     /// Counts what is lost of a process that there is no time to look at.
-    fn leave_unlooked(&mut self, profile: &mut Profile, pid: Pid, due: Timestamp, instants: u64) {
+    fn leave_unlooked(&mut self, events: &mut EventWriter<'_>, pid: Pid, due: Timestamp, instants: u64) {
         let is_in_kernel = self.kernel.is_some();
         match self.process_set.get_mut(&pid).map(|member| &mut member.state) {
-            Some(State::Sampled(sampler)) if is_in_kernel => sampler.count_unregistered(profile),
-            Some(State::Sampled(_)) => profile.ledger_mut().count_lost(LossReason::Late),
-            Some(State::Pending(_)) => self.count_missed_instants(profile, pid, due, instants),
+            Some(State::Sampled(sampler)) if is_in_kernel => sampler.count_unregistered(events),
+            Some(State::Sampled(_)) => events.lose(LossReason::Late, self.scope_of(pid), due, 1),
+            Some(State::Pending(_)) => self.count_missed_instants(events, pid, due, instants),
             None => {}
         }
     }
@@ -449,34 +469,34 @@ impl ProcessSet {
     }
 
     /// Records what the in-kernel program has sent, and brings up to date what it knows.
-    pub fn read_kernel(&mut self, profile: &mut Profile) {
+    pub fn read_kernel(&mut self, events: &mut EventWriter<'_>) {
         let now = clock::now();
-        self.take_sent(profile);
+        self.take_sent(events);
         let period = self.kernel.as_ref().map_or(Nanos::ZERO, BpfProgram::period).as_nanos();
         // Where nothing ticks there are no instants to miss.
         let instants = now.since(self.last_read).as_nanos().checked_div(period).unwrap_or(0);
         self.last_read = self.last_read + Nanos::from_nanos(instants * period);
-        self.look_at_all(profile, now, now, instants);
+        self.look_at_all(events, now, now, instants);
         if let Some(kernel) = &mut self.kernel {
             kernel.follow_cpus(now);
         }
     }
 
     /// Reads it until each process that is there has been looked at, or a reading ends after so long.
-    pub fn read_kernel_until_all_are_met(&mut self, profile: &mut Profile, at_most: Nanos) {
+    pub fn read_kernel_until_all_are_met(&mut self, events: &mut EventWriter<'_>, at_most: Nanos) {
         let latest = clock::now() + at_most;
-        self.read_kernel(profile);
+        self.read_kernel(events);
         while clock::now() < latest && self.next_attempt() <= clock::now() {
-            self.read_kernel(profile);
+            self.read_kernel(events);
         }
     }
 
     /// Lets the in-kernel program rest until it is read again, and records what it has sent up to now. One that tells how
     /// long threads wait goes on: it has to know all of their time.
-    pub fn let_kernel_rest(&mut self, profile: &mut Profile) {
+    pub fn let_kernel_rest(&mut self, events: &mut EventWriter<'_>) {
         if let Some(kernel) = self.kernel.as_mut().filter(|kernel| kernel.off_cpu.is_none()) {
             kernel.rest();
-            self.take_sent(profile);
+            self.take_sent(events);
         }
     }
 
@@ -492,8 +512,8 @@ impl ProcessSet {
     }
 
     /// Records what threads off the CPU do, at the instant that was due at `due`.
-    pub fn look_off_cpu(&mut self, profile: &mut Profile, due: Timestamp) {
-        self.samplers().for_each(|sampler| sampler.look_off_cpu(profile, due));
+    pub fn look_off_cpu(&mut self, events: &mut EventWriter<'_>, due: Timestamp) {
+        self.samplers().for_each(|sampler| sampler.look_off_cpu(events, due));
     }
 
     /// Forgets what the in-kernel program has sent of a time for which nobody asked. Names, and what proves them, are needed
@@ -524,20 +544,20 @@ impl ProcessSet {
     }
 
     /// Ends what the in-kernel program does, and records what is left of it; returns when it ended.
-    pub fn end_kernel(&mut self, profile: &mut Profile) -> Timestamp {
+    pub fn end_kernel(&mut self, events: &mut EventWriter<'_>) -> Timestamp {
         self.samplers().for_each(ProcessSampler::prepare_end_of_intervals);
         let end = self.kernel.as_mut().map_or_else(clock::now, BpfProgram::stop);
-        self.read_kernel(profile);
+        self.read_kernel(events);
         let (Some(kernel), process_set) = (&mut self.kernel, &mut self.process_set) else { return end };
         for member in process_set.values_mut() {
             if let State::Sampled(sampler) = &mut member.state {
-                sampler.flush_all_off_cpu(kernel, profile, Some(end));
+                sampler.flush_all_off_cpu(kernel, events, Some(end));
             }
         }
         end
     }
 
-    fn take_sent(&mut self, profile: &mut Profile) {
+    fn take_sent(&mut self, events: &mut EventWriter<'_>) {
         let (Some(kernel), process_set) = (&mut self.kernel, &mut self.process_set) else { return };
         let period = kernel.period();
         let latest = self.latest_look;
@@ -558,20 +578,22 @@ impl ProcessSet {
                 (Record::Stack(stack), Some(sampler)) => {
                     let Tick { weight, late } =
                         Tick::after(stack.weight(), stack.missed(), stack.behind(), stack.period());
-                    let ledger = profile.ledger_mut();
-                    ledger.count_lost_times(LossReason::Late, late);
-                    ledger.count_lost_times(LossReason::RateLimited, ticks(stack.rested(), period));
+                    let (scope, at) = (sampler.scope(), stack.time());
+                    events.lose(LossReason::Late, scope, at, late);
+                    events.lose(LossReason::RateLimited, scope, at, ticks(stack.rested(), period));
                     if clock::now() > latest {
-                        return ledger.count_lost(LossReason::Late);
+                        return events.lose(LossReason::Late, scope, at, 1);
                     }
-                    sampler.take_stack(profile, &stack, weight + stack.rested());
+                    sampler.take_stack(events, &stack, weight + stack.rested());
                 }
                 (Record::Names(names), Some(sampler)) => {
                     with_all_names.extend(sampler.take_names(&names).then_some(pid));
                 }
-                (Record::Stack(_), None) => profile.ledger_mut().count_lost(LossReason::ProcessEnded),
-                (Record::OffCpu(interval), Some(sampler)) => sampler.take_interval(profile, &interval),
-                (Record::DeepStack(stack), Some(sampler)) => sampler.take_deep_stack(profile, &stack),
+                (Record::Stack(stack), None) => {
+                    events.lose(LossReason::ProcessEnded, Scope::Session, stack.time(), 1);
+                }
+                (Record::OffCpu(interval), Some(sampler)) => sampler.take_interval(events, &interval),
+                (Record::DeepStack(stack), Some(sampler)) => sampler.take_deep_stack(events, &stack),
                 (Record::Unregistered(..), Some(sampler)) => sampler.meet_stranger(),
                 // What a process did while it was not looked at yet, or any more.
                 (
@@ -593,19 +615,19 @@ impl ProcessSet {
         }
     }
 
-    fn sample_one(&mut self, profile: &mut Profile, pid: Pid, now: Timestamp, late: Nanos) {
+    fn sample_one(&mut self, events: &mut EventWriter<'_>, pid: Pid, now: Timestamp, late: Nanos) {
         let Some(member) = self.process_set.get_mut(&pid) else { return };
         let State::Sampled(sampler) = &mut member.state else { return };
         let outcome = match &mut self.kernel {
-            Some(kernel) => sampler.look_in_kernel(kernel, profile, now),
-            None => sampler.sample(profile, now, late),
+            Some(kernel) => sampler.look_in_kernel(kernel, events, now),
+            None => sampler.sample(events, now, late),
         };
         member.was_sampled |= sampler.has_threads() && sampler.has_room();
         match outcome {
             Sampled::Going => {}
-            Sampled::Ended => self.remove(profile, pid),
+            Sampled::Ended => self.remove(events, pid),
             Sampled::Silent => {
-                self.program_changed(profile, pid, now, false);
+                self.program_changed(events, pid, now, false);
                 if let Some(TrackedProcess { state: State::Pending(waiting), .. }) =
                     self.process_set.get_mut(&pid)
                 {
@@ -613,19 +635,28 @@ impl ProcessSet {
                 }
             }
             Sampled::WithoutRuntime => {
-                self.program_changed(profile, pid, now, false);
-                self.try_to_attach(profile, pid, now);
+                self.program_changed(events, pid, now, false);
+                self.try_to_attach(events, pid, now);
             }
         }
     }
 
     /// A single process that has no Python for the moment loses its samples; of a tree, only what turns out to
     /// be a Python does.
-    fn count_missed_instants(&mut self, profile: &mut Profile, pid: Pid, due: Timestamp, instants: u64) {
-        if let Some(TrackedProcess { state: State::Pending(waiting), .. }) = self.process_set.get_mut(&pid) {
+    fn count_missed_instants(
+        &mut self,
+        events: &mut EventWriter<'_>,
+        pid: Pid,
+        due: Timestamp,
+        instants: u64,
+    ) {
+        if let Some(TrackedProcess { state: State::Pending(waiting), process, .. }) =
+            self.process_set.get_mut(&pid)
+        {
             match &self.tree {
                 None if !waiting.is_silent() => {
-                    profile.ledger_mut().count_lost_times(waiting.loss(), instants);
+                    let scope = member_scope(*process);
+                    events.lose(waiting.loss(), scope, due, instants);
                 }
                 _ => waiting.missed.count(due, instants),
             }
@@ -633,7 +664,7 @@ impl ProcessSet {
     }
 
     /// Looks for the Python of a process that has none, if it is time to.
-    fn try_to_attach(&mut self, profile: &mut Profile, pid: Pid, now: Timestamp) {
+    fn try_to_attach(&mut self, events: &mut EventWriter<'_>, pid: Pid, now: Timestamp) {
         let forked_runtime = self.forked_runtime_of(pid);
         let Some(member) = self.process_set.get_mut(&pid) else { return };
         let TrackedProcess { state: State::Pending(waiting), start_time, .. } = member else { return };
@@ -641,7 +672,7 @@ impl ProcessSet {
             return;
         }
         if waiting.is_silent() {
-            return self.count_unanswered(profile, pid, now);
+            return self.count_unanswered(events, pid, now);
         }
         // Before the look: it may have one just after it.
         let cpu = Process::new(pid).cpu_time();
@@ -649,11 +680,11 @@ impl ProcessSet {
         match inherited.map_or_else(|| waiting.search.attach(), Ok) {
             // The same process that it was, and no later one with its number.
             Ok(target) if *start_time.get_or_insert(target.start_time()) == target.start_time() => {
-                self.attached(profile, pid, target);
+                self.attached(events, pid, target);
             }
             Ok(_) | Err(AttachError::NoSuchProcess(_) | AttachError::ProcessEnded(_)) => {
-                self.count_short_life(profile, pid, now, now);
-                self.remove(profile, pid);
+                self.count_short_life(events, pid, now, now);
+                self.remove(events, pid);
             }
             Err(error) => {
                 let is_told = self.tree.as_ref().is_some_and(Tree::is_told);
@@ -664,7 +695,7 @@ impl ProcessSet {
     }
 
     /// Counts what is lost of a process whose memory does not answer, since the last time.
-    fn count_unanswered(&mut self, profile: &mut Profile, pid: Pid, now: Timestamp) {
+    fn count_unanswered(&mut self, events: &mut EventWriter<'_>, pid: Pid, now: Timestamp) {
         let period = self.kernel.as_ref().map(BpfProgram::period);
         let Some(TrackedProcess { state: State::Pending(waiting), .. }) = self.process_set.get_mut(&pid)
         else {
@@ -673,7 +704,7 @@ impl ProcessSet {
         if waiting.is_silent() {
             waiting.next = now + LONGEST_GAP;
             let lost = waiting.missed.take_unseen(now, period, Process::new(pid).cpu_time());
-            profile.ledger_mut().count_lost_times(LossReason::NoAnswer, lost);
+            events.lose(LossReason::NoAnswer, self.scope_of(pid), now, lost);
         }
     }
 
@@ -689,7 +720,7 @@ impl ProcessSet {
     }
 
     /// Counts what the process, whose Python was found just now, did before that.
-    fn count_missed(&mut self, profile: &mut Profile, pid: Pid) {
+    fn count_missed(&mut self, events: &mut EventWriter<'_>, pid: Pid) {
         let is_first =
             self.counts.sampled == 0 && self.process_set.values().all(|member| !member.was_sampled);
         let period = self.kernel.as_ref().map(BpfProgram::period);
@@ -704,13 +735,13 @@ impl ProcessSet {
             None => waiting.missed.by_instants(),
             Some(period) => waiting.missed.by_ticks(period, Process::new(pid).cpu_time()),
         };
-        let ledger = profile.ledger_mut();
+        let (scope, now) = (self.scope_of(pid), clock::now());
         match self.began.filter(|_| pid == self.root && is_first) {
-            Some(began) => ledger.before_python = since.since(began),
-            None if waiting.is_new_program => ledger.count_lost_times(LossReason::NoRuntime, without),
+            Some(began) => events.metric(now, MetricValue::BeforePython(since.since(began))),
+            None if waiting.is_new_program => events.lose(LossReason::NoRuntime, scope, now, without),
             None => {}
         }
-        ledger.count_lost_times(LossReason::Late, unseen);
+        events.lose(LossReason::Late, scope, now, unseen);
         self.newcomers.push(since);
     }
 
@@ -734,12 +765,12 @@ impl ProcessSet {
     }
 
     /// Counts an instant that was left out for this reason, after the one that was sampled last, for all that were there.
-    pub fn count_left_out(&mut self, profile: &mut Profile, reason: LossReason, instant: Timestamp) {
+    pub fn count_left_out(&mut self, events: &mut EventWriter<'_>, reason: LossReason, instant: Timestamp) {
         let too_young = self.newcomers.iter().filter(|since| **since > instant).count();
         // A single process without Python loses its samples as well. What is silent is counted as such.
         let least = usize::from(self.tree.is_none() && self.silent().is_none());
         let there = self.sampled().saturating_sub(too_young).max(least);
-        profile.ledger_mut().count_lost_times(reason, there as u64);
+        events.lose(reason, Scope::Session, instant, there as u64);
         if self.tree.is_some() && self.left_out.len() < MAX_LEFT_OUT {
             self.left_out.push(instant);
         }
@@ -750,13 +781,13 @@ impl ProcessSet {
         }
     }
 
-    fn attached(&mut self, profile: &mut Profile, pid: Pid, target: Target) {
+    fn attached(&mut self, events: &mut EventWriter<'_>, pid: Pid, target: Target) {
         let parent = self.process_set.get(&pid).and_then(|member| member.parent);
         let parent = parent.filter(|parent| self.process_set.contains_key(parent));
-        let parent = parent.map(|parent| self.process_id(profile, parent));
-        self.count_missed(profile, pid);
+        let parent = parent.map(|parent| self.process_id(events, parent));
+        self.count_missed(events, pid);
         let Some(member) = self.process_set.get_mut(&pid) else { return };
-        let process = profile.process(ProcessInfo {
+        let process = events.process(ProcessInfo {
             pid,
             parent: parent.or(member.parent_process),
             command_line: target.command_line().to_owned(),
@@ -771,7 +802,7 @@ impl ProcessSet {
         }
         if let Some(kernel) = &mut self.kernel {
             // What cannot be read yet is looked at again soon.
-            let _ = sampler.enter_kernel(kernel, profile, clock::now());
+            let _ = sampler.enter_kernel(kernel, events, clock::now());
         }
         member.state = State::Sampled(Box::new(sampler));
     }
@@ -788,12 +819,12 @@ impl ProcessSet {
 
     /// Has what was captured last count for the instants of `schedule` that have passed since then, as far as all stood
     /// still in the only process.
-    pub fn sample_again(&mut self, profile: &mut Profile, schedule: &mut Schedule) {
+    pub fn sample_again(&mut self, events: &mut EventWriter<'_>, schedule: &mut Schedule) {
         let mut sampled = self.process_set.values_mut();
         if let (None, Some(State::Sampled(sampler))) =
             (&self.tree, sampled.next().map(|member| &mut member.state))
         {
-            sampler.sample_again(profile.ledger_mut(), schedule);
+            sampler.sample_again(events, schedule);
         }
     }
 
@@ -815,8 +846,8 @@ impl ProcessSet {
     }
 
     /// Records what was captured and has waited for its names.
-    pub fn resolve_pending(&mut self, profile: &mut Profile) {
-        self.samplers().for_each(|sampler| sampler.resolve_pending(profile));
+    pub fn resolve_pending(&mut self, events: &mut EventWriter<'_>) {
+        self.samplers().for_each(|sampler| sampler.resolve_pending(events));
     }
 
     /// Has the next samples stand for nothing that was before `now`.
@@ -834,6 +865,29 @@ impl ProcessSet {
         }
     }
 
+    /// Reports all that is known up to now: what was captured or sent, and how long what goes on has lasted.
+    pub fn cut(&mut self, events: &mut EventWriter<'_>) {
+        self.read_kernel(events);
+        self.resolve_pending(events);
+        let Some(kernel) = &mut self.kernel else { return };
+        for member in self.process_set.values_mut() {
+            if let State::Sampled(sampler) = &mut member.state {
+                sampler.flush_all_off_cpu(kernel, events, None);
+            }
+        }
+    }
+
+    /// Gives what is kept its ids in the next dictionary. It follows a cut.
+    pub fn rename(&mut self, renaming: &mut Renaming<'_>) {
+        for member in self.process_set.values_mut() {
+            member.process = member.process.map(|process| renaming.process(process));
+            member.parent_process = member.parent_process.map(|process| renaming.process(process));
+            if let State::Sampled(sampler) = &mut member.state {
+                sampler.rename(renaming);
+            }
+        }
+    }
+
     /// Lets go of threads that stopped only after they had been given up.
     pub fn release_late(&mut self) {
         self.samplers().for_each(ProcessSampler::release_late);
@@ -842,20 +896,20 @@ impl ProcessSet {
     }
 
     /// The same at the end, waiting for them; threads that were met only just before get their names.
-    pub fn release_all(&mut self, profile: &mut Profile) {
+    pub fn release_all(&mut self, events: &mut EventWriter<'_>, end: Timestamp) {
         self.release_late();
-        self.resolve_pending(profile);
-        self.samplers().for_each(|sampler| sampler.name_last_threads(profile));
+        self.resolve_pending(events);
+        self.samplers().for_each(|sampler| sampler.name_last_threads(events));
         for pid in self.order.clone() {
-            self.count_unanswered(profile, pid, clock::now());
+            self.count_unanswered(events, pid, clock::now());
         }
         // All that it was told goes with it.
         self.kernel = None;
-        self.end = profile.ledger().period.map(|(_, end)| end);
+        self.end = Some(end);
         for member in std::mem::take(&mut self.process_set).into_values() {
             member.count(&mut self.counts);
             if let State::Sampled(sampler) = member.state {
-                self.give_up(profile, *sampler);
+                self.give_up(events, *sampler);
             }
         }
         self.order.clear();
@@ -905,25 +959,47 @@ impl ProcessSet {
         self.process_set.values().filter(|member| matches!(member.state, State::Sampled(_))).count()
     }
 
-    /// Notes in the ledger how many processes there were, and what those that are sampled have used.
-    pub fn update_ledger(&mut self, ledger: &mut Ledger) {
+    /// Reports how many processes there were, and what those that are sampled have used.
+    pub fn report(&mut self, events: &mut EventWriter<'_>, now: Timestamp) {
         let mut cpu = self.cpu_of_gone;
-        let now = clock::now();
+        let mut other_pythons = Vec::new();
         for sampler in self.samplers() {
             sampler.look_at_clock();
-            ledger.other_pythons.extend(sampler.other_pythons(now).iter().cloned());
             cpu += sampler.cpu_used();
+            let scope = sampler.scope();
+            other_pythons.extend(sampler.other_pythons(now).iter().map(|other| (scope, other.clone())));
         }
-        ledger.target_cpu = cpu;
-        if let Some(kernel) = &mut self.kernel {
-            kernel.collect_counters(ledger);
+        let before = std::mem::replace(&mut self.reported.cpu, cpu);
+        events.metric(now, MetricValue::TargetCpu(cpu.saturating_sub(before)));
+        for (scope, other) in other_pythons {
+            if self.reported.other_pythons.insert(other.clone()) {
+                events.mark(scope, now, MarkKind::OtherPython(Arc::new(other)));
+            }
         }
+        self.report_counts(events, now);
+    }
+
+    /// Reports what was counted elsewhere: by the kernel, and by what became of the processes.
+    pub fn report_counts(&mut self, events: &mut EventWriter<'_>, now: Timestamp) {
+        let ring_full = self.kernel.as_mut().map_or(0, BpfProgram::take_ring_full);
+        events.lose(LossReason::BufferFull, Scope::Session, now, ring_full);
         if self.tree.is_some() {
             let mut counts = self.counts;
             self.process_set.values().for_each(|member| member.count(&mut counts));
-            ledger.processes = Some(counts);
+            if self.reported.counts.replace(counts) != Some(counts) {
+                events.metric(now, MetricValue::Processes(counts));
+            }
         }
     }
+
+    /// The process, as what events are about.
+    fn scope_of(&self, pid: Pid) -> Scope {
+        member_scope(self.process_set.get(&pid).and_then(|member| member.process))
+    }
+}
+
+fn member_scope(process: Option<ProcessId>) -> Scope {
+    process.map_or(Scope::Session, Scope::Process)
 }
 
 impl TrackedProcess {

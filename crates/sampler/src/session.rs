@@ -1,4 +1,4 @@
-//! A session: one process, or a tree of them, sampled on a schedule into a profile and its ledger.
+//! A session: one process, or a tree of them, sampled on a schedule; what was found is written as events.
 //!
 //! All processes share one schedule: at each instant each of them is sampled. So a tree costs one waking an
 //! instant, and no process is sampled more often than another.
@@ -9,19 +9,20 @@ use profiler_model::{LossReason, Nanos, Pid, Timestamp};
 use profiler_os::priority::{LargerShare, SchedulingClass};
 use profiler_os::signals::{self, SuspensionHold};
 use profiler_os::{CpuQuota, Guardian, clock, first_event, hang, limits, priority};
-use profiler_profile::{Ledger, Profile};
+use profiler_profile::{Dictionary, MarkKind, MetricValue, Scope};
 
 use crate::Target;
 use crate::bpf_program::BpfProgram;
 use crate::cpu_follower::CpuFollower;
 use crate::cpu_limit::{CpuLimit, Verdict};
 use crate::deadline::{DeadlineKeeper, latest_look};
+use crate::event_writer::{Directive, EventWriter, Observer};
 use crate::launch_time::LaunchTime;
 use crate::process_set::ProcessSet;
 use crate::quota::QuotaGuard;
 use crate::schedule::Schedule;
 
-/// The callback of [`Session::run`] is called at least this often.
+/// The observer is asked at least this often.
 const CALLBACK_GAP: Nanos = Nanos::from_nanos(50_000_000);
 
 /// After so long, processes that are there are not told to the in-kernel program ahead of all other work any more.
@@ -57,17 +58,6 @@ pub struct SamplerOptions {
     pub max_cpu: f64,
 }
 
-/// How far a session has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// Time since it began.
-    pub elapsed: Nanos,
-    /// Samples shown.
-    pub samples: u64,
-    /// Samples lost.
-    pub lost: u64,
-}
-
 /// Why a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
@@ -85,6 +75,7 @@ pub enum End {
 #[derive(Debug)]
 pub struct Session {
     process_set: ProcessSet,
+    dictionary: Dictionary,
     options: SamplerOptions,
     beginning: Option<LaunchTime>,
     /// What work that has time gets of its CPU while real-time priority is given up for it.
@@ -96,6 +87,7 @@ impl Session {
     pub fn new(target: Target, options: SamplerOptions) -> Self {
         Session {
             process_set: ProcessSet::new(target.pid(), Some(target), false, options),
+            dictionary: Dictionary::default(),
             options,
             beginning: None,
             share: None,
@@ -108,6 +100,7 @@ impl Session {
     pub fn of_tree(root: Pid, target: Option<Target>, options: SamplerOptions) -> Self {
         Session {
             process_set: ProcessSet::new(root, target, true, options),
+            dictionary: Dictionary::default(),
             options,
             beginning: None,
             share: None,
@@ -124,30 +117,24 @@ impl Session {
         self.process_set.sample_by(kernel);
     }
 
-    /// Samples until `limit` is over, `callback` breaks or nothing is left to sample: a tree goes on when its
-    /// root has ended, as long as one of its Pythons lives. The callback is called about twenty times a second,
-    /// while nothing is stopped; everything lost and what the session cost is in the profile's ledger by then.
+    /// Samples until `limit` is over, `observer` breaks or nothing is left to sample: a tree goes on when its
+    /// root has ended, as long as one of its Pythons lives. What was found, what was lost and what it cost is handed to the
+    /// observer.
     ///
     /// The calling thread keeps the priority that sampling took, as far as is permitted; what it does next may need
     /// less ([`LargerShare::instead_of_real_time`](profiler_os::priority::LargerShare::instead_of_real_time)).
-    pub fn run(
-        &mut self,
-        profile: &mut Profile,
-        limit: Option<Nanos>,
-        callback: &mut dyn FnMut(&Progress, &mut Profile) -> ControlFlow<()>,
-    ) -> End {
+    pub fn run(&mut self, observer: &mut dyn Observer, limit: Option<Nanos>) -> End {
         limits::want_many_files();
-        let end = self.run_by_sampler(profile, limit, callback);
+        let mut dictionary = std::mem::take(&mut self.dictionary);
+        let mut events = EventWriter::new(&mut dictionary, observer);
+        let end = self.run_by_sampler(&mut events, limit);
+        events.flush();
+        self.dictionary = dictionary;
         self.share = None;
         end
     }
 
-    fn run_by_sampler(
-        &mut self,
-        profile: &mut Profile,
-        limit: Option<Nanos>,
-        callback: &mut dyn FnMut(&Progress, &mut Profile) -> ControlFlow<()>,
-    ) -> End {
+    fn run_by_sampler(&mut self, events: &mut EventWriter<'_>, limit: Option<Nanos>) -> End {
         match self.options.kind {
             SamplerKind::Pause => {
                 let (class, cpu_follower) = self.be_prompt();
@@ -155,14 +142,14 @@ impl Session {
                 let quota = if class == SchedulingClass::RealTime { None } else { own_quota() };
                 // Without it, a stop lasts as long as this process is stopped.
                 let _guardian = Guardian::start().ok();
-                self.run_on_schedule(profile, limit, cpu_follower, quota, callback)
+                self.run_on_schedule(events, limit, cpu_follower, quota)
             }
             SamplerKind::Peek => {
                 // One that waits for a CPU gets it when its target sleeps, and sees that too often.
                 self.want_promptness();
-                self.run_on_schedule(profile, limit, None, None, callback)
+                self.run_on_schedule(events, limit, None, None)
             }
-            SamplerKind::Bpf => self.run_in_kernel(profile, limit, callback),
+            SamplerKind::Bpf => self.run_in_kernel(events, limit),
         }
     }
 
@@ -200,15 +187,14 @@ impl Session {
 
     fn run_on_schedule(
         &mut self,
-        profile: &mut Profile,
+        events: &mut EventWriter<'_>,
         limit: Option<Nanos>,
         mut cpu_follower: Option<CpuFollower>,
         mut quota: Option<QuotaGuard>,
-        callback: &mut dyn FnMut(&Progress, &mut Profile) -> ControlFlow<()>,
     ) -> End {
-        let (start, mut costs) = self.begin_on_schedule(profile);
+        let (start, mut costs) = self.begin_on_schedule(events);
         let mut schedule = Schedule::new(self.options.rate_hz, start, start.as_nanos());
-        profile.ledger_mut().interval = Some(schedule.mean_gap());
+        events.metric(start, MetricValue::Interval(schedule.mean_gap()));
         let mut limit_of_cpu = self.limit_of_cpu(self.options.rate_hz, &costs);
         let deadline = limit.map_or(Timestamp::MAX, |limit| start + limit);
         let _keeper = self.keep_deadline(deadline);
@@ -218,7 +204,7 @@ impl Session {
             if signals::was_continued() {
                 // Nobody asked for samples of the time for which we were suspended.
                 schedule.go_on_from(now);
-                self.process_set.resolve_pending(profile);
+                self.process_set.resolve_pending(events);
                 self.process_set.count_from(now);
             }
             if now >= deadline {
@@ -232,12 +218,13 @@ impl Session {
                         cpu_follower = None;
                         quota = quota.or_else(own_quota);
                     }
-                    self.keep_limit(profile.ledger_mut(), verdict, &mut schedule);
+                    self.keep_limit(events, verdict, &mut schedule);
                 }
-                self.process_set.follow_tree(profile, schedule.next(), now);
+                self.process_set.follow_tree(events, schedule.next(), now);
                 self.process_set.release_late();
-                self.update_ledger(profile, &mut costs, false);
-                if callback(&progress(profile, start, now), profile).is_break() {
+                self.report(events, &mut costs, false);
+                let directive = events.go_on(now.since(start));
+                if self.obey(directive, events, &mut costs).is_break() {
                     break End::Asked;
                 }
                 // It may have taken long: it is where Ctrl-Z is obeyed.
@@ -253,24 +240,24 @@ impl Session {
                 clock::sleep_until(next.min(next_callback).min(deadline));
                 continue;
             }
-            self.take_instant(profile, &mut schedule, &mut cpu_follower, now);
+            self.take_instant(events, &mut schedule, &mut cpu_follower, now);
         };
         // Threads that do not stop are waited for.
         hang::excuse(true);
-        self.update_ledger(profile, &mut costs, true);
-        self.process_set.release_all(profile);
+        let ended = self.report(events, &mut costs, true);
+        self.process_set.release_all(events, ended);
         end
     }
 
     /// Counts what was missed since the launch; returns when sampling begins.
-    fn begin_on_schedule(&mut self, profile: &mut Profile) -> (Timestamp, Costs) {
+    fn begin_on_schedule(&mut self, events: &mut EventWriter<'_>) -> (Timestamp, Costs) {
         let mut costs = Costs::from_now();
         let start = costs.start;
         self.process_set.miss_from(start);
         if let Some(beginning) = self.beginning {
             let missed = beginning.missed_instants(self.options.rate_hz, start);
             self.begin_tree(missed);
-            self.note_beginning(beginning, missed, profile.ledger_mut(), &mut costs);
+            self.note_beginning(beginning, missed, events, &mut costs);
         }
         (start, costs)
     }
@@ -278,20 +265,20 @@ impl Session {
     /// Takes the samples of the instant that is due at `now`, and goes on to the next one.
     fn take_instant(
         &mut self,
-        profile: &mut Profile,
+        events: &mut EventWriter<'_>,
         schedule: &mut Schedule,
         cpu_follower: &mut Option<CpuFollower>,
         now: Timestamp,
     ) {
         let process_set = &mut self.process_set;
-        process_set.sample(profile, schedule.next());
+        process_set.sample(events, schedule.next());
         for at in schedule.take_left_out() {
-            process_set.count_left_out(profile, LossReason::CpuLimit, at);
+            process_set.count_left_out(events, LossReason::CpuLimit, at);
         }
-        let mut count_late = |at| process_set.count_left_out(profile, LossReason::Late, at);
+        let mut count_late = |at| process_set.count_left_out(events, LossReason::Late, at);
         schedule.go_on_telling(clock::now(), &mut count_late);
         if cpu_follower.is_some() && schedule.next() <= clock::now() {
-            process_set.sample_again(profile, schedule);
+            process_set.sample_again(events, schedule);
         }
         if cpu_follower.as_mut().is_some_and(|follower| !follower.follow(process_set.runners(), now)) {
             *cpu_follower = None;
@@ -299,7 +286,7 @@ impl Session {
         }
         if process_set.is_resolving_due(schedule.next()) {
             cpu_follower.as_mut().map(CpuFollower::leave_cpu);
-            process_set.resolve_pending(profile);
+            process_set.resolve_pending(events);
         }
     }
 
@@ -309,18 +296,13 @@ impl Session {
     }
 
     /// Reads what the in-kernel program sends, from time to time.
-    fn run_in_kernel(
-        &mut self,
-        profile: &mut Profile,
-        limit: Option<Nanos>,
-        callback: &mut dyn FnMut(&Progress, &mut Profile) -> ControlFlow<()>,
-    ) -> End {
-        let mut costs = self.begin_in_kernel(profile);
+    fn run_in_kernel(&mut self, events: &mut EventWriter<'_>, limit: Option<Nanos>) -> End {
+        let mut costs = self.begin_in_kernel(events);
         let start = costs.start;
         let deadline = limit.map_or(Timestamp::MAX, |limit| start + limit);
         let _keeper = self.keep_deadline(deadline);
         let mut next_callback = start;
-        let mut looks = self.looks_off_cpu(profile, start);
+        let mut looks = self.looks_off_cpu(events, start);
         let mut limit_of_cpu = self.limit_of_cpu(self.options.rate_hz, &costs);
         let mut hold = SuspensionHold::begin();
         let end = loop {
@@ -334,16 +316,15 @@ impl Session {
             if now >= deadline {
                 break End::TimeOver;
             }
-            self.process_set.read_kernel(profile);
+            self.process_set.read_kernel(events);
             if now >= next_callback {
                 next_callback = now + CALLBACK_GAP;
                 if let (Some(looks), Some(verdict)) = (&mut looks, limit_of_cpu.look(now)) {
-                    self.keep_limit(profile.ledger_mut(), verdict, looks);
+                    self.keep_limit(events, verdict, looks);
                 }
-                self.update_ledger(profile, &mut costs, false);
-                let mut call = |profile: &mut Profile| callback(&progress(profile, start, now), profile);
-                let is_over = self.call_back(profile, &mut hold, &mut call);
-                if is_over.is_break() {
+                self.report(events, &mut costs, false);
+                let directive = self.call_back(events, &mut hold, now.since(start));
+                if self.obey(directive, events, &mut costs).is_break() {
                     break End::Asked;
                 }
                 // It may have taken long: it is where Ctrl-Z is obeyed.
@@ -352,34 +333,33 @@ impl Session {
             if self.process_set.are_gone(now) {
                 break self.end_of_target();
             }
-            let next_look = looks.as_mut().map_or(Timestamp::MAX, |looks| self.look_if_due(profile, looks));
+            let next_look = looks.as_mut().map_or(Timestamp::MAX, |looks| self.look_if_due(events, looks));
             self.process_set.wait_until(next_callback.min(deadline).min(next_look));
         };
         // The kernel takes its time to remove what it was given.
         hang::excuse(true);
         if looks.is_some() {
             // What waits on has waited up to here.
-            self.process_set.look_off_cpu(profile, clock::now());
+            self.process_set.look_off_cpu(events, clock::now());
         }
-        let ended = self.end_in_kernel(profile, &mut costs);
-        profile.ledger_mut().period = Some((costs.start, ended));
-        self.process_set.release_all(profile);
+        let ended = self.end_in_kernel(events, &mut costs);
+        self.process_set.release_all(events, ended);
         end
     }
 
     /// Ends what the in-kernel program does, and accounts for all up to then; returns when that was. Its clocks may take long
     /// to stop, but what the target uses meanwhile is none of the recording.
-    fn end_in_kernel(&mut self, profile: &mut Profile, costs: &mut Costs) -> Timestamp {
-        self.update_ledger(profile, costs, false);
-        let used_by_target = profile.ledger().target_cpu;
-        let ended = self.process_set.end_kernel(profile);
-        self.update_ledger(profile, costs, true);
-        profile.ledger_mut().target_cpu = used_by_target;
+    fn end_in_kernel(&mut self, events: &mut EventWriter<'_>, costs: &mut Costs) -> Timestamp {
+        self.report(events, costs, false);
+        let ended = self.process_set.end_kernel(events);
+        self.process_set.resolve_pending(events);
+        self.process_set.report_counts(events, ended);
+        costs.report(events, true, ended);
         ended
     }
 
     /// Tells the in-kernel program what there is, and counts what was missed before it was told.
-    fn begin_in_kernel(&mut self, profile: &mut Profile) -> Costs {
+    fn begin_in_kernel(&mut self, events: &mut EventWriter<'_>) -> Costs {
         let mut costs = Costs::from_now();
         // What is there must be told to the program at once, however busy the machine is: until then it is not
         // sampled. What the program sends has time, looks from outside have not: one that comes when others leave
@@ -389,7 +369,7 @@ impl Session {
         self.process_set.miss_from(costs.start);
         // What was missed is told by CPU time there.
         self.begin_tree(0);
-        self.process_set.read_kernel_until_all_are_met(profile, PROMPT_BEGINNING);
+        self.process_set.read_kernel_until_all_are_met(events, PROMPT_BEGINNING);
         if self.process_set.wants_looks_off_cpu() {
             self.share = LargerShare::take();
         } else {
@@ -399,49 +379,77 @@ impl Session {
         if let Some(beginning) = self.beginning {
             let period = self.process_set.kernel().map_or(Nanos::ZERO, |kernel| kernel.period());
             let missed = beginning.missed_ticks(period, cpu.unwrap_or_default());
-            self.note_beginning(beginning, missed, profile.ledger_mut(), &mut costs);
+            self.note_beginning(beginning, missed, events, &mut costs);
         }
-        profile.ledger_mut().interval =
-            self.process_set.kernel().map(|kernel| kernel.period()).filter(|period| *period != Nanos::ZERO);
+        let period = self.process_set.kernel().map(|kernel| kernel.period());
+        if let Some(period) = period.filter(|period| *period != Nanos::ZERO) {
+            events.metric(costs.start, MetricValue::Interval(period));
+        }
         costs
     }
 
-    /// Lets the in-kernel program rest if Ctrl-Z asks for it, so that the target is left alone meanwhile, and runs `call`,
-    /// in which it is obeyed.
-    fn call_back<T>(
+    /// Asks the observer whether to go on, which is where Ctrl-Z is obeyed: if it asks for that, the in-kernel program rests
+    /// meanwhile, so that the target is left alone.
+    fn call_back(
         &mut self,
-        profile: &mut Profile,
+        events: &mut EventWriter<'_>,
         hold: &mut SuspensionHold,
-        call: impl FnOnce(&mut Profile) -> T,
-    ) -> T {
+        elapsed: Nanos,
+    ) -> Directive {
         if !signals::is_suspension_asked() {
-            return call(profile);
+            return events.go_on(elapsed);
         }
-        self.process_set.let_kernel_rest(profile);
-        hold.lift(|| call(profile))
+        self.process_set.let_kernel_rest(events);
+        hold.lift(|| events.go_on(elapsed))
+    }
+
+    /// Does what the observer has asked for; breaks if that is to end.
+    fn obey(
+        &mut self,
+        directive: Directive,
+        events: &mut EventWriter<'_>,
+        costs: &mut Costs,
+    ) -> ControlFlow<()> {
+        match directive {
+            Directive::Continue => {}
+            Directive::Cut { renew_dictionary } => {
+                self.process_set.cut(events);
+                let now = self.report(events, costs, false);
+                events.cut(now);
+                costs.start = now;
+                if renew_dictionary {
+                    events.renew_dictionary(|renaming| self.process_set.rename(renaming));
+                }
+            }
+            Directive::End => return ControlFlow::Break(()),
+        }
+        ControlFlow::Continue(())
     }
 
     /// When threads off the CPU are looked at, if they are wanted: as often as the in-kernel program samples the others.
-    fn looks_off_cpu(&mut self, profile: &mut Profile, start: Timestamp) -> Option<Schedule> {
+    fn looks_off_cpu(&mut self, events: &mut EventWriter<'_>, start: Timestamp) -> Option<Schedule> {
         if !self.process_set.wants_looks_off_cpu() {
             return None;
         }
         first_event::prepare();
-        profile.keep_looks();
+        if events.wants_looks() {
+            events.mark(Scope::Session, start, MarkKind::LooksBegin);
+        }
         let period = self.process_set.kernel().map_or(Nanos::ZERO, |kernel| kernel.period());
         let rate_hz = if period == Nanos::ZERO { self.options.rate_hz } else { 1.0 / period.as_secs_f64() };
         Some(Schedule::new(rate_hz, start, start.as_nanos()))
     }
 
     /// Looks at threads off the CPU, if it is time to; returns when it is next.
-    fn look_if_due(&mut self, profile: &mut Profile, looks: &mut Schedule) -> Timestamp {
+    fn look_if_due(&mut self, events: &mut EventWriter<'_>, looks: &mut Schedule) -> Timestamp {
         if clock::now() >= looks.next() {
-            self.process_set.look_off_cpu(profile, looks.next());
+            self.process_set.look_off_cpu(events, looks.next());
             let processes = self.process_set.sampled().max(1) as u64;
+            let now = clock::now();
             let left_out = looks.take_left_out().len() as u64 * processes;
-            profile.ledger_mut().count_lost_times(LossReason::CpuLimit, left_out);
-            let late = looks.go_on(clock::now()) * processes;
-            profile.ledger_mut().count_lost_times(LossReason::Late, late);
+            events.lose(LossReason::CpuLimit, Scope::Session, now, left_out);
+            let late = looks.go_on(now) * processes;
+            events.lose(LossReason::Late, Scope::Session, now, late);
         }
         looks.next()
     }
@@ -452,10 +460,12 @@ impl Session {
     }
 
     /// Does what has to be done to use less CPU time, or what can be done with what is left.
-    fn keep_limit(&mut self, ledger: &mut Ledger, verdict: Verdict, schedule: &mut Schedule) {
+    fn keep_limit(&mut self, events: &mut EventWriter<'_>, verdict: Verdict, schedule: &mut Schedule) {
         match verdict {
             Verdict::LeaveRealTime => {
-                ledger.left_real_time |= priority::leave_real_time();
+                if priority::leave_real_time() {
+                    events.mark(Scope::Session, clock::now(), MarkKind::RealTimeLeft);
+                }
                 self.share = None;
                 self.process_set.unwatch_turns();
             }
@@ -478,19 +488,29 @@ impl Session {
 
     /// Has the recording begin with its process, of which so many samples were missed before the first look. Of a tree
     /// the processes say what was missed: which of them has a Python is not known yet.
-    fn note_beginning(&mut self, beginning: LaunchTime, missed: u64, ledger: &mut Ledger, costs: &mut Costs) {
+    fn note_beginning(
+        &mut self,
+        beginning: LaunchTime,
+        missed: u64,
+        events: &mut EventWriter<'_>,
+        costs: &mut Costs,
+    ) {
         costs.start = beginning.started;
         if self.process_set.is_tree() {
             return;
         }
-        ledger.before_python = beginning.time_without_python();
-        ledger.count_lost_times(LossReason::Late, missed);
+        let at = beginning.started;
+        events.metric(at, MetricValue::BeforePython(beginning.time_without_python()));
+        events.lose(LossReason::Late, Scope::Session, at, missed);
     }
 
-    fn update_ledger(&mut self, profile: &mut Profile, costs: &mut Costs, is_over: bool) {
-        self.process_set.resolve_pending(profile);
-        self.process_set.update_ledger(profile.ledger_mut());
-        costs.update_ledger(profile.ledger_mut(), is_over);
+    /// Reports what was found and what it cost up to now; returns when that is.
+    fn report(&mut self, events: &mut EventWriter<'_>, costs: &mut Costs, is_over: bool) -> Timestamp {
+        self.process_set.resolve_pending(events);
+        let now = clock::now();
+        self.process_set.report(events, now);
+        costs.report(events, is_over, now);
+        now
     }
 }
 
@@ -503,26 +523,27 @@ fn own_quota() -> Option<QuotaGuard> {
 struct Costs {
     start: Timestamp,
     own_before: Nanos,
+    /// The same, as it was reported last.
+    own_reported: Nanos,
     next_look_at_memory: Timestamp,
 }
 
 impl Costs {
     fn from_now() -> Self {
         let start = clock::now();
-        Costs { start, own_before: clock::own_cpu_time(), next_look_at_memory: start }
+        let own_before = clock::own_cpu_time();
+        Costs { start, own_before, own_reported: own_before, next_look_at_memory: start }
     }
 
-    fn update_ledger(&mut self, ledger: &mut Ledger, is_over: bool) {
-        let now = clock::now();
-        ledger.period = Some((self.start, now));
-        ledger.own_cpu = clock::own_cpu_time().saturating_sub(self.own_before);
+    /// Reports what was used up to `now`.
+    fn report(&mut self, events: &mut EventWriter<'_>, is_over: bool, now: Timestamp) {
+        events.metric(now, MetricValue::Sampled(self.start));
+        let own_cpu = clock::own_cpu_time();
+        let before = std::mem::replace(&mut self.own_reported, own_cpu);
+        events.metric(now, MetricValue::OwnCpu(own_cpu.saturating_sub(before)));
         if is_over || now >= self.next_look_at_memory {
             self.next_look_at_memory = now + MEMORY_GAP;
-            ledger.own_memory = clock::own_peak_memory();
+            events.metric(now, MetricValue::OwnMemory(clock::own_peak_memory()));
         }
     }
-}
-
-fn progress(profile: &Profile, start: Timestamp, now: Timestamp) -> Progress {
-    Progress { elapsed: now.since(start), samples: profile.ledger().shown(), lost: profile.ledger().lost() }
 }

@@ -45,7 +45,7 @@ struct Watched {
 
 /// How many records of a thread there were before it was looked at.
 #[derive(Clone, Copy, Debug)]
-pub struct Mark(Option<u64>);
+pub struct WatchMark(Option<u64>);
 
 impl Default for State {
     fn default() -> Self {
@@ -63,15 +63,15 @@ impl SleepWatch {
     }
 
     /// To be taken before the thread is looked at.
-    pub fn mark(&self) -> Mark {
-        Mark(match &self.0 {
+    pub fn mark(&self) -> WatchMark {
+        WatchMark(match &self.0 {
             State::Watched(watched) => Some(watched.turns.written()),
             State::Unwatched(_) | State::Refused => None,
         })
     }
 
     /// The thread `tid` was seen asleep after the `mark` was taken.
-    pub fn saw_asleep(&mut self, mark: Mark, tid: Tid) {
+    pub fn saw_asleep(&mut self, mark: WatchMark, tid: Tid) {
         match &mut self.0 {
             State::Watched(watched) => watched.asleep_at = mark.0,
             State::Unwatched(looks) => {

@@ -48,6 +48,11 @@ impl<Id: Copy> Resolver<Id> {
         self.known.get(&code).map(|known| &known.object.head)
     }
 
+    /// Forgets the ids of all frames, and keeps what names them: they are described anew as they are met.
+    pub fn forget_ids(&mut self) {
+        self.known.values_mut().for_each(|known| known.frames.clear());
+    }
+
     /// The id of a frame that was met before in the code object that had the bytes `head`, or, without `head`, in the one
     /// that is known: all that most frames need.
     pub fn met(&self, raw: &RawFrame, head: Option<&CodeHead>) -> Option<Id> {

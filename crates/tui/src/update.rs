@@ -1,12 +1,13 @@
-//! What the sampling side hands to the live view: everything that is new in its profile since the last time.
+//! What the sampling side hands to the live view: everything that is new since the last time.
 //!
-//! Frames, stacks, processes and threads come in the order of their handles, so that the view's own profile
-//! gives them the same handles, and samples mean the same on both sides.
+//! Frames, stacks, processes and threads come in the order of their ids, so that the view's own profile gives them the same
+//! ids, and events mean the same on both sides. The dictionary is never replaced.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use profiler_model::{Frame, Timestamp};
-use profiler_profile::{FrameId, Ledger, ProcessInfo, Profile, Sample, StackId, ThreadInfo};
+use profiler_model::{Frame, Pid, Timestamp};
+use profiler_profile::{Dictionary, Event, FrameId, ProcessInfo, Sink, StackId, ThreadInfo};
 
 /// What is new.
 #[derive(Clone, Debug, Default)]
@@ -21,13 +22,8 @@ pub struct Update {
     pub processes: Vec<ProcessInfo>,
     /// New threads, and those that have a new name.
     pub threads: Vec<ThreadInfo>,
-    /// New samples, in order of time.
-    pub samples: Vec<Sample>,
-    /// What threads were doing at instants at which all of a process were looked at, and what they used between them;
-    /// `None` where each sample tells that as well.
-    pub looks: Option<Vec<Sample>>,
-    /// The ledger as it is now.
-    pub ledger: Ledger,
+    /// What happened, in order of time.
+    pub events: Vec<Event>,
     /// The resident memory of the targets in bytes, where it was looked at.
     pub memory: Option<u64>,
     /// Why sampling has ended, if it has.
@@ -35,63 +31,82 @@ pub struct Update {
 }
 
 impl Update {
-    /// How many samples and looks it brings.
+    /// How many events it brings.
     pub(crate) fn len(&self) -> usize {
-        self.samples.len() + self.looks.as_ref().map_or(0, Vec::len)
+        self.events.len()
     }
 }
 
-/// Remembers what of a profile was handed over already.
+/// Collects what the view is to be handed, and remembers what of the dictionary was handed over already.
 #[derive(Debug, Default)]
 pub struct Feed {
+    pending: Update,
     frames: usize,
     stacks: usize,
     /// By process, whether its Python was known.
     processes: Vec<bool>,
     names: Vec<Option<Arc<str>>>,
+    revision: u64,
+    pids: BTreeSet<Pid>,
 }
 
 impl Feed {
-    /// What is new in the profile, which must [keep its recent samples](Profile::keep_recent) and be the same
-    /// at every call.
-    pub fn update(&mut self, profile: &mut Profile, at: Timestamp) -> Update {
-        let mut stacks: Vec<_> = profile
-            .stacks()
-            .rev()
-            .take(profile.stacks().len() - self.stacks)
-            .map(|(_, parent, frame)| (parent, frame))
-            .collect();
-        stacks.reverse();
-        let frames: Vec<Frame> = profile.frames().skip(self.frames).map(|(_, frame)| frame.clone()).collect();
-        let processes = self.new_processes(profile);
-        let threads = self.new_threads(profile);
-        self.frames += frames.len();
-        self.stacks += stacks.len();
-        let mut samples = profile.take_recent();
+    /// What is new since the last time.
+    pub fn update(&mut self, at: Timestamp) -> Update {
+        let mut update = std::mem::take(&mut self.pending);
         // Those of the CPUs' clocks and those from outside come one after the other.
-        samples.sort_by_key(|sample| sample.at);
-        let (looks, ledger) = (profile.take_looks(), profile.ledger().clone());
-        Update { at, frames, stacks, processes, threads, samples, looks, ledger, memory: None, end: None }
+        update.events.sort_by_key(Event::at);
+        Update { at, ..update }
     }
 
-    fn new_processes(&mut self, profile: &Profile) -> Vec<ProcessInfo> {
-        let was_known = std::mem::take(&mut self.processes);
-        self.processes = profile.processes().map(|(_, process)| process.python_version.is_some()).collect();
-        let has_news = |index: usize| was_known.get(index) != self.processes.get(index);
-        let all = profile.processes().enumerate();
-        all.filter(|(index, _)| has_news(*index)).map(|(_, (_, process))| process.clone()).collect()
+    /// The ids of all processes. One that has become another program is in the dictionary twice.
+    pub fn pids(&self) -> &BTreeSet<Pid> {
+        &self.pids
     }
 
-    fn new_threads(&mut self, profile: &Profile) -> Vec<ThreadInfo> {
-        let mut new = Vec::new();
-        for (id, thread) in profile.threads() {
+    fn take_processes(&mut self, dictionary: &Dictionary) {
+        for (id, process) in dictionary.processes() {
+            let has_python = process.python_version.is_some();
+            match self.processes.get_mut(id.index()) {
+                Some(known) if *known == has_python => continue,
+                Some(known) => *known = has_python,
+                None => self.processes.push(has_python),
+            }
+            self.pids.insert(process.pid);
+            self.pending.processes.push(process.clone());
+        }
+    }
+
+    fn take_threads(&mut self, dictionary: &Dictionary) {
+        for (id, thread) in dictionary.threads() {
             match self.names.get_mut(id.index()) {
                 Some(known) if *known == thread.name => continue,
                 Some(known) => known.clone_from(&thread.name),
                 None => self.names.push(thread.name.clone()),
             }
-            new.push(thread.clone());
+            self.pending.threads.push(thread.clone());
         }
-        new
+    }
+}
+
+impl Sink for Feed {
+    fn take(&mut self, dictionary: &Dictionary, events: &[Event]) {
+        let pending = &mut self.pending;
+        pending.frames.extend(dictionary.frames().skip(self.frames).map(|(_, frame)| frame.clone()));
+        let stacks = dictionary.stacks().skip(self.stacks);
+        pending.stacks.extend(stacks.map(|(_, parent, frame)| (parent, frame)));
+        (self.frames, self.stacks) = (dictionary.frames().len(), dictionary.stacks().len());
+        let has_news = std::mem::replace(&mut self.revision, dictionary.revision()) != self.revision;
+        if has_news || self.processes.len() != dictionary.processes().len() {
+            self.take_processes(dictionary);
+        }
+        if has_news || self.names.len() != dictionary.threads().len() {
+            self.take_threads(dictionary);
+        }
+        self.pending.events.extend_from_slice(events);
+    }
+
+    fn wants_looks(&self) -> bool {
+        true
     }
 }

@@ -11,7 +11,8 @@ use profiler_tests::suite::{Case, On, PAUSE_AND_BPF, Sampler, Test};
 use profiler_tests::test;
 use profiler_tests::tree::wait_for_work;
 use profiler_tests::{
-    Fixture, Ledger, Profiler, Scratch, WORK, check_schema, check_trace_events, missing, wait_until_still,
+    Fixture, Ledger, Profiler, Run, Scratch, WORK, check_schema, check_trace_events, missing,
+    wait_until_still,
 };
 use serde_json::Value;
 
@@ -107,7 +108,7 @@ sys.stdin.readline()
 ";
 
 /// The stretches of a recording of both bursts.
-fn record_bursts(case: &Case, format: Timeline, options: &str) -> Result<Vec<Stretch>> {
+fn record_bursts(case: &Case, format: Timeline, options: &str) -> Result<(Vec<Stretch>, Run)> {
     let scratch = Scratch::new()?;
     let file = scratch.file("out");
     let mut fixture = Fixture::inline(case.interpreter, TWO_BURSTS)?;
@@ -119,7 +120,7 @@ fn record_bursts(case: &Case, format: Timeline, options: &str) -> Result<Vec<Str
     fixture.close_stdin();
     let run = running.wait()?;
     ensure!(run.code() == Some(0), "{run:?}");
-    format.stretches(&serde_json::from_str(&std::fs::read_to_string(&file)?)?)
+    Ok((format.stretches(&serde_json::from_str(&std::fs::read_to_string(&file)?)?)?, run))
 }
 
 /// A format that shows what happened when.
@@ -218,7 +219,7 @@ fn without_ticks(stretches: &[Stretch], function: &str) -> (f64, f64) {
 
 /// What happened later stands later, and there is nothing where nothing was seen: sleep is not asked for.
 fn sleep_is_a_gap(case: &Case, format: Timeline) -> Result<()> {
-    let stretches = record_bursts(case, format, "")?;
+    let (stretches, _) = record_bursts(case, format, "")?;
     let (first, second) = (span(&stretches, "first")?, span(&stretches, "second")?);
     ensure!(first.0 < first.1 && first.1 < second.0 && second.0 < second.1, "{first:?} {second:?}");
     let is_between = |(start, end, _): &Stretch| end > start && *start >= first.1 && *end <= second.0;
@@ -239,7 +240,7 @@ fn sleep_is_a_gap_in_trace(case: &Case) -> Result<()> {
 /// tick at most, so that there may be less than one of which nothing is known before a sleep, whose length is exact, and
 /// after the last look at it.
 fn sleep_fills_its_time(case: &Case, format: Timeline) -> Result<()> {
-    let stretches = record_bursts(case, format, "-i")?;
+    let (stretches, run) = record_bursts(case, format, "-i")?;
     let [first, rest, second] =
         [span(&stretches, "first")?, span(&stretches, "rest")?, span(&stretches, "second")?];
     ensure!(first.1 <= rest.0 && rest.1 <= second.0, "{first:?} {rest:?} {second:?}");
@@ -254,8 +255,11 @@ fn sleep_fills_its_time(case: &Case, format: Timeline) -> Result<()> {
     }
     let within = stretches.iter().filter(|(start, end, _)| *start >= filled.0 && *end <= filled.1);
     let is_empty = |(start, end, names): &&Stretch| names.is_empty() && start != end;
-    let empty = within.clone().find(is_empty);
-    ensure!(within.count() > 0 && empty.is_none(), "nothing is known of {empty:?} in {filled:?}");
+    // What a lost sample stands for is known to nobody: such as one that came late beside other work.
+    let lost: u64 = run.ledger()?.lost.values().sum();
+    let empty: Vec<&Stretch> = within.clone().filter(is_empty).collect();
+    let is_filled = within.count() > 0 && empty.len() as u64 <= lost;
+    ensure!(is_filled, "nothing is known of {empty:?} in {filled:?}: {:?}", run.ledger());
     Ok(())
 }
 

@@ -49,6 +49,7 @@ mod unique_names;
 mod users;
 mod waiting;
 mod waits_on;
+mod windows;
 
 use std::process::ExitCode;
 
@@ -104,7 +105,8 @@ fn main() -> ExitCode {
             unique_names,
             users,
             waiting,
-            waits_on
+            waits_on,
+            windows
         ],
     )
 }

@@ -6,7 +6,9 @@ use profiler_model::{
     Frame, FrameKind, LossReason, Nanos, Pid, Position, ThreadKey, ThreadState, Tid, Timestamp, WaitReason,
 };
 use profiler_output::{Format, ViewOptions};
-use profiler_profile::{ProcessId, ProcessInfo, Profile, Sample, ThreadId, ThreadInfo};
+use profiler_profile::{
+    Event, MetricValue, ProcessId, ProcessInfo, Profile, Sample, Scope, Skip, ThreadId, ThreadInfo,
+};
 
 /// A frame of `function` in a file of /app, at `line`, whose function starts at `first_line`.
 pub fn frame(function: &str, file: &str, first_line: u32, line: u32) -> Frame {
@@ -106,12 +108,16 @@ pub fn scene() -> Profile {
     scene.sample(6, child_main, &[module, late], 9);
 
     let mut profile = scene.profile;
-    let ledger = profile.ledger_mut();
-    ledger.period = Some((Timestamp::from_nanos(1_000_000_000), Timestamp::from_nanos(2_500_000_000)));
-    ledger.interval = Some(Nanos::from_nanos(10_000_000));
-    ledger.count_not_asked_for();
-    ledger.count_lost_times(LossReason::Late, 2);
-    ledger.count_lost(LossReason::ThreadEnded);
+    let at = Timestamp::from_nanos(2_500_000_000);
+    for event in [
+        Event::metric(at, MetricValue::Sampled(Timestamp::from_nanos(1_000_000_000))),
+        Event::metric(at, MetricValue::Interval(Nanos::from_nanos(10_000_000))),
+        Event::Skip(Skip { at, scope: Scope::Session, count: 1 }),
+        Event::loss(LossReason::Late, at, 2),
+        Event::loss(LossReason::ThreadEnded, at, 1),
+    ] {
+        profile.add(&event);
+    }
     profile
 }
 

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use insta::assert_snapshot;
-use profiler_model::{Frame, FrameKind, Nanos};
+use profiler_model::{Frame, FrameKind, Nanos, Timestamp};
 use profiler_output::{
     ChromeTrace, Collapsed, FORMATS, FlameGraph, Format, Lines, OutputError, Speedscope, ViewOptions, Weight,
 };
-use profiler_profile::Profile;
+use profiler_profile::{Event, Profile};
 use serde_json::Value;
 
 use crate::profiles::{Scene, frame, scene, weights, written};
@@ -209,7 +209,7 @@ fn what_is_too_narrow_to_draw_changes_nothing_else() {
 #[test]
 fn an_empty_profile_is_drawn_as_what_it_is() {
     let mut profile = Profile::with_timeline();
-    profile.ledger_mut().count_lost(profiler_model::LossReason::NoRuntime);
+    profile.add(&Event::loss(profiler_model::LossReason::NoRuntime, Timestamp::default(), 1));
     let svg = written(&FlameGraph, &profile, &options(|options| options.title = "a < b".to_owned()));
     assert!(svg.contains("No samples.") && svg.contains("a &lt; b"), "{svg}");
     assert!(svg.contains("lost 1 (100.00 %): 1 no Python runtime"), "{svg}");

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use profiler_model::{Nanos, ThreadState, Timestamp, WaitReason};
 use profiler_output::{ChromeTrace, Format, Lines, OutputError, Speedscope, ViewOptions, Weight};
-use profiler_profile::{Counted, Profile, Sample, ThreadId};
+use profiler_profile::{Event, MetricValue, Profile, Sample, SampleCause, SampleEvent, ThreadId};
 use serde_json::Value;
 
 use crate::profiles::{Scene, frame, scene, written};
@@ -40,11 +40,13 @@ fn recording(samples: &[Seen<'_>]) -> Profile {
     let process = scene.process(7, None, "python3 a.py");
     let thread = scene.thread(process, 7, Some("MainThread"));
     record(&mut scene, thread, samples);
-    let ledger = scene.profile.ledger_mut();
-    ledger.period =
-        Some((Timestamp::from_nanos(BEGINNING), Timestamp::from_nanos(BEGINNING + 100 * MILLISECOND)));
-    ledger.interval = Some(Nanos::from_nanos(10 * MILLISECOND));
-    scene.profile
+    let mut profile = scene.profile;
+    let (start, end) = (Timestamp::from_nanos(BEGINNING), BEGINNING + 100 * MILLISECOND);
+    let gap = Nanos::from_nanos(10 * MILLISECOND);
+    for value in [MetricValue::Sampled(start), MetricValue::Interval(gap)] {
+        profile.add(&Event::metric(Timestamp::from_nanos(end), value));
+    }
+    profile
 }
 
 /// The thread calls `f`, sleeps from 30 to 60, and goes on in `f`, then in `g`.
@@ -70,10 +72,13 @@ fn pieces(profile: &Profile, weight: Weight) -> Vec<(u64, String)> {
     samples
         .zip(weights)
         .map(|(sample, weight)| {
-            let leaf = sample.as_array().unwrap().last().map(|index| {
+            let name = |index: &Value| {
                 let frame = &file["shared"]["frames"][index.as_u64().unwrap() as usize];
                 frame["name"].as_str().unwrap().to_owned()
-            });
+            };
+            // What is waited for stands on top.
+            let leaf =
+                sample.as_array().unwrap().iter().map(name).rfind(|name| !name.starts_with("<waiting"));
             ((weight.as_f64().unwrap() * 1e3).round() as u64, leaf.unwrap_or_default())
         })
         .collect()
@@ -110,7 +115,8 @@ fn record_wait(profile: &mut Profile, function: &str, at: u64, wall: u64, since:
         cpu: Nanos::ZERO,
         wall: Nanos::from_nanos(wall * MILLISECOND),
     };
-    profile.record_as(sample, since.map(instant), Counted::Shown);
+    let event = SampleEvent::new(sample, SampleCause::OffCpu);
+    profile.add(&Event::Sample(SampleEvent { since: since.map(instant), ..event }));
 }
 
 #[test]
@@ -148,7 +154,8 @@ fn running_sample_keeps_its_time_and_in_a_trace_reaches_back_to_the_wait_before_
     let slices = trace(&profile, Weight::Wall).slices.into_iter();
     let lengths: Vec<_> = slices.map(|slice| (slice.end - slice.start, slice.name)).collect();
     let slice = |millis: u64, name: &str| (millis * 1_000, name.to_owned());
-    assert_eq!(lengths, [slice(60, "f"), slice(20, "nap"), slice(5, "g")]);
+    let wait = "<waiting: sleep>";
+    assert_eq!(lengths, [slice(60, "f"), slice(20, "nap"), slice(20, wait), slice(5, "g")]);
 }
 
 #[test]

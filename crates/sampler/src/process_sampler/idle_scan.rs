@@ -7,12 +7,13 @@ use profiler_memory::ReadError;
 use profiler_model::{LossReason, Nanos, ThreadState, Timestamp, WaitReason};
 use profiler_os::clock;
 use profiler_os::priority::OrdinaryMeanwhile;
-use profiler_profile::{Profile, Sample, StackId};
+use profiler_profile::{Sample, Scope, StackId};
 use profiler_python::{GilAddresses, RawStack};
 
 use super::ProcessSampler;
 use crate::capture::Capture;
 use crate::codes::CodeEvidence;
+use crate::event_writer::EventWriter;
 use crate::probe::GilGroup;
 use crate::rota::{cost_of_instant, is_long};
 use crate::thread_table::SleeperStack;
@@ -34,11 +35,11 @@ struct Wanted {
 
 impl ProcessSampler {
     /// Records what its threads off the CPU do, as far as they are wanted, at the instant that was due at `due`.
-    pub fn look_off_cpu(&mut self, profile: &mut Profile, due: Timestamp) {
+    pub fn look_off_cpu(&mut self, events: &mut EventWriter<'_>, due: Timestamp) {
         let instant = Look { due, now: clock::now() };
-        let looked = self.look_at_active().and_then(|()| self.sample_off_cpu(profile, instant));
+        let looked = self.look_at_active().and_then(|()| self.sample_off_cpu(events, instant));
         // What has become of the process is found out, and told, when its lists are looked at.
-        if looked.and_then(|()| self.look_at_resting(profile)).is_err() {
+        if looked.and_then(|()| self.look_at_resting(events)).is_err() {
             self.in_kernel.is_outdated = true;
         }
     }
@@ -51,7 +52,7 @@ impl ProcessSampler {
     }
 
     /// Records what threads do that rest, as many as have their turn, where there are many.
-    fn look_at_resting(&mut self, profile: &mut Profile) -> Result<(), ReadError> {
+    fn look_at_resting(&mut self, events: &mut EventWriter<'_>) -> Result<(), ReadError> {
         if !self.probe.thread_table.rota().has_many_resting() {
             return Ok(());
         }
@@ -60,7 +61,7 @@ impl ProcessSampler {
         let now = clock::now();
         let ended = self.probe.thread_table.look_at_resting(most);
         self.forget_ended(ended);
-        self.sample_off_cpu(profile, Look { due: now, now })
+        self.sample_off_cpu(events, Look { due: now, now })
     }
 
     fn look_at_gils(&mut self) -> Result<(), ReadError> {
@@ -88,25 +89,25 @@ impl ProcessSampler {
         self.in_kernel.is_outdated = true;
     }
 
-    fn sample_off_cpu(&mut self, profile: &mut Profile, look: Look) -> Result<(), ReadError> {
+    fn sample_off_cpu(&mut self, events: &mut EventWriter<'_>, look: Look) -> Result<(), ReadError> {
         let unseen = self.probe.thread_table.take_unseen_of_ended();
-        profile.ledger_mut().count_lost_times(LossReason::CpuLimit, unseen);
+        events.lose(LossReason::CpuLimit, self.scope(), look.now, unseen);
         let suspended = self.probe.suspended()?;
         for mut group in GilGroup::looked(&mut self.probe.thread_table) {
-            group.threads.iter().for_each(|index| self.note_resolved(profile.ledger_mut(), *index));
+            group.threads.iter().for_each(|index| self.note_resolved(events, *index, look.now));
             group.threads.retain(|index| !suspended.contains(index));
             let gil = group.gil.as_ref();
             let state =
                 gil.and_then(|gil| self.probe.thread_table.gil_state(gil)).filter(|state| state.exists);
             let holder = state.and_then(|state| self.probe.thread_table.find(state.holder()?));
-            let wanted = self.choose(profile, &group, holder, look);
+            let wanted = self.choose(events, &group, holder, look);
             if wanted.threads.is_empty() {
                 continue;
             }
             let mut instants = self.probe.capture(gil, &wanted.threads)?;
             self.probe.complete(instants.iter_mut().map(|instant| &mut instant.capture))?;
             for instant in instants {
-                self.resolve_idle(profile, instant, &wanted.queued, gil, look.now);
+                self.resolve_idle(events, instant, &wanted.queued, gil, look.now);
             }
         }
         Ok(())
@@ -116,7 +117,7 @@ impl ProcessSampler {
     /// they did before.
     fn choose(
         &mut self,
-        profile: &mut Profile,
+        events: &mut EventWriter<'_>,
         group: &GilGroup,
         holder: Option<usize>,
         Look { due, now }: Look,
@@ -135,7 +136,7 @@ impl ProcessSampler {
             };
             let known = thread.unchanged_stack();
             self.probe.thread_table.threads[index].note_look(now);
-            self.note_look(profile, index, state, holds_gil, now);
+            self.note_look(events, index, state, holds_gil, now);
             if self.options.gil_only && !holds_gil {
                 continue;
             }
@@ -147,9 +148,7 @@ impl ProcessSampler {
                 (None, _) if state.is_running() || !self.options.include_idle => {
                     self.take_unseen_asleep(index);
                 }
-                (None, Some(known)) => {
-                    self.record_off_cpu(profile, index, known.stack, state, holds_gil, now)
-                }
+                (None, Some(known)) => self.record_off_cpu(events, index, known.stack, state, holds_gil, now),
                 (None, None) => wanted.threads.push(index),
             }
         }
@@ -159,7 +158,7 @@ impl ProcessSampler {
     /// Records a thread that sleeps as it did at the last look, at `now`.
     pub(super) fn resolve_sleeper(
         &mut self,
-        profile: &mut Profile,
+        events: &mut EventWriter<'_>,
         index: usize,
         gil: Option<&GilAddresses>,
         now: Timestamp,
@@ -169,34 +168,34 @@ impl ProcessSampler {
         if let (Some(known), true, false) =
             (thread.unchanged_stack(), self.options.include_idle, self.options.gil_only)
         {
-            self.record_off_cpu(profile, index, known.stack, state, false, now);
+            self.record_off_cpu(events, index, known.stack, state, false, now);
         }
     }
 
     /// Tells what a thread is doing, for views of what threads do.
     fn note_look(
         &mut self,
-        profile: &mut Profile,
+        events: &mut EventWriter<'_>,
         index: usize,
         state: ThreadState,
         holds_gil: bool,
         at: Timestamp,
     ) {
-        if !profile.keeps_looks() {
+        if !events.wants_looks() {
             return;
         }
-        let thread = self.thread_id(profile, index);
+        let thread = self.thread_id(events, index);
         let known = &mut self.probe.thread_table.threads[index];
         let cpu = known.schedule.cpu.saturating_sub(known.counted_cpu);
         known.counted_cpu += cpu;
         let wall = known.waits.gap();
-        profile.note_look(Sample { at, thread, stack: None, state, holds_gil, cpu, wall });
+        events.look(Sample { at, thread, stack: None, state, holds_gil, cpu, wall });
     }
 
     /// Resolves and records what was read; counts what was lost.
     fn resolve_idle(
         &mut self,
-        profile: &mut Profile,
+        events: &mut EventWriter<'_>,
         instant: Capture,
         queued: &[(usize, Nanos)],
         gil: Option<&GilAddresses>,
@@ -213,17 +212,18 @@ impl ProcessSampler {
                 None => thread.state(gil),
             };
             let proved = stack.and_then(|raw| if has_run { Err(LossReason::Moved) } else { Ok(raw) });
-            match proved.and_then(|raw| self.resolve_off_cpu(profile, index, &raw, &instant.capture)) {
+            match proved.and_then(|raw| self.resolve_off_cpu(events, index, &raw, &instant.capture)) {
                 Ok(_) if self.options.gil_only && !holds_gil => {
                     let times = 1 + self.take_unseen_asleep(index);
-                    profile.ledger_mut().count_not_asked_for_times(times);
+                    events.skip(self.scope_of(index), now, times);
                 }
-                Ok(stack) => self.record_off_cpu(profile, index, stack, state, holds_gil, now),
+                Ok(stack) => self.record_off_cpu(events, index, stack, state, holds_gil, now),
                 Err(reason) => {
                     // It waited somewhere, and where is not known: for no other place.
                     self.take_off_cpu_time(index, now);
                     let unseen = self.take_unseen_asleep(index);
-                    profile.ledger_mut().count_lost_times(reason, 1 + unseen);
+                    let scope = Scope::Thread(self.thread_id(events, index));
+                    events.lose(reason, scope, now, 1 + unseen);
                     self.in_kernel.is_outdated |= reason == LossReason::ThreadEnded;
                 }
             }
@@ -233,13 +233,13 @@ impl ProcessSampler {
     /// Names a proved stack, and remembers it for as long as its thread sleeps.
     fn resolve_off_cpu(
         &mut self,
-        profile: &mut Profile,
+        events: &mut EventWriter<'_>,
         index: usize,
         raw: &RawStack,
         capture: &CodeEvidence,
     ) -> Result<Option<StackId>, LossReason> {
-        let stack = self.resolve(profile, raw, capture)?;
-        let stack = self.with_kernel_frames(profile, index, stack);
+        let stack = self.resolve(events, raw, capture)?;
+        let stack = self.with_kernel_frames(events, index, stack);
         let thread = &mut self.probe.thread_table.threads[index];
         let timeslices = thread.schedule.timeslices;
         thread.known = (!thread.is_running()).then_some(SleeperStack { stack, timeslices });
@@ -248,7 +248,7 @@ impl ProcessSampler {
 
     fn record_off_cpu(
         &mut self,
-        profile: &mut Profile,
+        events: &mut EventWriter<'_>,
         index: usize,
         stack: Option<StackId>,
         state: ThreadState,
@@ -259,11 +259,11 @@ impl ProcessSampler {
         let unseen = self.take_unseen_asleep(index);
         if stack.is_none() {
             // A thread that has a thread state but runs no Python: there is nothing to show.
-            return profile.ledger_mut().count_not_asked_for_times(1 + unseen);
+            return events.skip(self.scope_of(index), at, 1 + unseen);
         }
-        let thread = self.thread_id(profile, index);
+        let thread = self.thread_id(events, index);
         let sample = Sample { at, thread, stack, state, holds_gil, cpu: Nanos::ZERO, wall };
-        profile.record_times(sample, unseen);
+        events.sample(sample, 1 + unseen);
     }
 
     /// The time off the CPU that was not told yet. For how much of it the thread held the GIL is not known: where that

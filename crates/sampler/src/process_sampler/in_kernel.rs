@@ -7,7 +7,8 @@ use profiler_bpf::{NamesRecord, StackRecord, ThreadEntry};
 use profiler_memory::ReadError;
 use profiler_model::{Frame, LossReason, Nanos, ThreadState, Tid, Timestamp};
 use profiler_os::KernelFunction;
-use profiler_profile::{FrameId, Profile, Sample, StackId};
+use profiler_os::clock;
+use profiler_profile::{FrameId, HeldBy, Loss, MarkKind, Sample, Scope, StackId};
 use profiler_python::RawStack;
 use rustc_hash::FxHashMap;
 
@@ -16,6 +17,7 @@ use crate::Target;
 use crate::bpf_program::{BpfProgram, entries};
 use crate::code_cache::{CodeCache, Sent};
 use crate::code_names::CodeNames;
+use crate::event_writer::EventWriter;
 use crate::kernel_frames::KernelFrames;
 use crate::ticks::ticks;
 
@@ -55,7 +57,7 @@ impl ProcessSampler {
     pub fn enter_kernel(
         &mut self,
         kernel: &mut BpfProgram,
-        profile: &mut Profile,
+        events: &mut EventWriter<'_>,
         now: Timestamp,
     ) -> Result<(), ReadError> {
         self.in_kernel.kernel_frames = kernel.frames();
@@ -65,9 +67,15 @@ impl ProcessSampler {
             self.in_kernel.untold_since = target.process().cpu_time();
         }
         self.look_at_lists(kernel, now)?;
-        self.watch_threads(kernel, profile);
-        self.look_at_sleepers(kernel, profile);
+        self.watch_threads(kernel, events);
+        self.look_at_sleepers(kernel, events);
         Ok(())
+    }
+
+    /// Forgets the ids of all frames, and keeps what names them.
+    pub(super) fn forget_frames_in_kernel(&mut self) {
+        self.in_kernel.names.forget_ids();
+        self.in_kernel.kernel_frames.forget_ids();
     }
 
     /// Whether samples of it can be taken: the program has room for it.
@@ -76,7 +84,7 @@ impl ProcessSampler {
     }
 
     /// Has the program know the process, as soon as it has room; what it did until then is lost.
-    fn register_process_again(&mut self, kernel: &mut BpfProgram, profile: &mut Profile) {
+    fn register_process_again(&mut self, kernel: &mut BpfProgram, events: &mut EventWriter<'_>) {
         let Some(since) = self.in_kernel.untold_since else { return };
         let now = self.probe.target.process().cpu_time().unwrap_or(since);
         let missed = match kernel.period() {
@@ -97,7 +105,7 @@ impl ProcessSampler {
                 true => LossReason::BufferFull,
                 false => LossReason::UnknownThread,
             };
-            profile.ledger_mut().count_lost_times(reason, missed);
+            events.lose(reason, self.scope(), clock::now(), missed);
         }
     }
 
@@ -113,7 +121,7 @@ impl ProcessSampler {
     pub fn look_in_kernel(
         &mut self,
         kernel: &mut BpfProgram,
-        profile: &mut Profile,
+        events: &mut EventWriter<'_>,
         now: Timestamp,
     ) -> Sampled {
         let InKernel { unknown, natives, .. } = &self.in_kernel;
@@ -122,7 +130,7 @@ impl ProcessSampler {
             return Sampled::Going;
         }
         self.in_kernel.next_look = now + LOOK_GAP;
-        self.register_process_again(kernel, profile);
+        self.register_process_again(kernel, events);
         let thread_table = &mut self.probe.thread_table;
         let lists_stand = thread_table.look(self.probe.target.memory(), self.probe.target.runtime());
         let result = match lists_stand {
@@ -133,13 +141,13 @@ impl ProcessSampler {
         let is_readable = matches!(result, Ok(()) | Err(ReadError::ProcessEnded | ReadError::NoAnswer));
         self.in_kernel.are_lists_unreadable = !is_readable && self.probe.target.has_live_runtime();
         self.in_kernel.is_outdated |= self.in_kernel.are_lists_unreadable;
-        self.count_unregistered(profile);
+        self.count_unregistered(events);
         self.resend_missing(kernel);
-        self.watch_threads(kernel, profile);
-        self.look_at_sleepers(kernel, profile);
-        self.flush_off_cpu(kernel, profile, now);
+        self.watch_threads(kernel, events);
+        self.look_at_sleepers(kernel, events);
+        self.flush_off_cpu(kernel, events, now);
         match result {
-            Ok(()) => self.names.update(&self.probe.target, &self.probe.thread_table, profile, now),
+            Ok(()) => self.names.update(&self.probe.target, &self.probe.thread_table, events, now),
             Err(ReadError::ProcessEnded) => return Sampled::Ended,
             Err(ReadError::NoAnswer) => return Sampled::Silent,
             Err(_) if self.in_kernel.are_lists_unreadable => return Sampled::Going,
@@ -186,20 +194,20 @@ impl ProcessSampler {
 
     /// Counts samples of threads that the program did not know: they are lost if the thread has a thread state, or there are
     /// some of which nobody knows the thread, or the lists cannot be read; otherwise it runs no Python.
-    pub fn count_unregistered(&mut self, profile: &mut Profile) {
+    pub fn count_unregistered(&mut self, events: &mut EventWriter<'_>) {
+        let now = clock::now();
         let unknown: Vec<(Tid, u64)> = self.in_kernel.unknown.drain().collect();
         for (tid, times) in unknown {
-            let ledger = profile.ledger_mut();
             let InKernel { told, without_room, .. } = &self.in_kernel;
             let has_state =
                 (told.contains_key(&tid) || without_room.contains(&tid)) && !self.is_unlisted(tid);
             let is_python = has_state || !self.probe.thread_table.unplaced.is_empty();
             match is_python {
-                true => ledger.count_lost_times(LossReason::UnknownThread, times),
+                true => events.lose(LossReason::UnknownThread, self.scope(), now, times),
                 false if self.in_kernel.are_lists_unreadable => {
-                    ledger.count_lost_times(LossReason::ListsUnreadable, times);
+                    events.lose(LossReason::ListsUnreadable, self.scope(), now, times);
                 }
-                false => (0..times).for_each(|_| ledger.count_not_asked_for()),
+                false => events.skip(self.scope(), now, times),
             }
         }
     }
@@ -231,19 +239,20 @@ impl ProcessSampler {
     }
 
     /// Records what the program sent, which by its CPU's clock stands for so much time.
-    pub fn take_stack(&mut self, profile: &mut Profile, record: &StackRecord<'_>, by_tick: Nanos) {
-        profile.ledger_mut().count_interruption(record.took());
+    pub fn take_stack(&mut self, events: &mut EventWriter<'_>, record: &StackRecord<'_>, by_tick: Nanos) {
+        let at = record.time();
+        events.held(self.scope(), at, HeldBy::Program, record.took());
         self.note_proofs(record);
         let exactly = self.time_of_sample(record);
-        let stack = self.stack_of(profile, record);
+        let stack = self.stack_of(events, record);
         if let (Ok(_), Some(exactly)) = (&stack, exactly) {
             self.count_sample(record, exactly);
         }
         match stack {
             Ok(Some((thread, stack))) => {
-                self.record_sent(profile, record, (thread, stack), (by_tick, exactly))
+                self.record_sent(events, record, (thread, stack), (by_tick, exactly))
             }
-            Ok(None) => profile.ledger_mut().count_not_asked_for(),
+            Ok(None) => events.skip(self.scope(), at, 1),
             Err(LossReason::UnknownThread) => {
                 *self.in_kernel.unknown.entry(record.thread()).or_default() += 1;
             }
@@ -254,10 +263,12 @@ impl ProcessSampler {
             }
             Err(reason) => {
                 self.in_kernel.is_outdated |= reason == LossReason::ThreadEnded;
-                profile.ledger_mut().count_lost(reason);
-                if exactly.is_none() {
-                    profile.ledger_mut().count_lost_cpu(by_tick);
-                }
+                let scope = match self.thread_of(record) {
+                    Some(index) => Scope::Thread(self.thread_id(events, index)),
+                    None => self.scope(),
+                };
+                let cpu = if exactly.is_none() { by_tick } else { Nanos::ZERO };
+                events.lose_with(Loss { cpu, ..Loss::of(reason, scope, at, 1) });
             }
         }
     }
@@ -265,7 +276,7 @@ impl ProcessSampler {
     /// The thread, by its index, and the stack of a record; `None` where nothing is to be shown.
     fn stack_of(
         &mut self,
-        profile: &mut Profile,
+        events: &mut EventWriter<'_>,
         record: &StackRecord<'_>,
     ) -> Result<Option<(usize, StackId)>, LossReason> {
         let target = &self.probe.target;
@@ -274,7 +285,7 @@ impl ProcessSampler {
             return Ok(None);
         }
         let index = self.thread_of(record).ok_or(LossReason::ThreadEnded)?;
-        let stack = self.in_kernel.named(target, record, &raw, &mut self.code_names, profile)?;
+        let stack = self.in_kernel.named(target, record, &raw, &mut self.code_names, events)?;
         Ok(stack.map(|stack| (index, stack)))
     }
 
@@ -291,7 +302,7 @@ impl ProcessSampler {
     /// only lacks a CPU it is not known.
     pub(super) fn with_kernel_frames(
         &self,
-        profile: &mut Profile,
+        events: &mut EventWriter<'_>,
         index: usize,
         stack: Option<StackId>,
     ) -> Option<StackId> {
@@ -302,24 +313,24 @@ impl ProcessSampler {
         let functions = thread.files.kernel_stack().ok();
         // If it has moved since, this may be of another wait.
         let functions = functions.filter(|_| thread.slept_since_look());
-        Some(push_sleeper(profile, stack?, functions))
+        Some(push_sleeper(events, stack?, functions))
     }
 
     fn record_sent(
         &mut self,
-        profile: &mut Profile,
+        events: &mut EventWriter<'_>,
         record: &StackRecord<'_>,
         (index, stack): (usize, StackId),
         (by_tick, exactly): (Nanos, Option<Nanos>),
     ) {
-        let thread = self.thread_id(profile, index);
+        let thread = self.thread_id(events, index);
         let known = &mut self.probe.thread_table.threads[index];
         let cpu = exactly.unwrap_or(by_tick);
         // Of a thread that has moved to another CPU since its last sample this may be more than went by since then. To cut it
         // would bias the sum.
         let wall = cpu;
         known.counted_until = record.time();
-        profile.record(Sample {
+        let sample = Sample {
             at: record.time(),
             thread,
             stack: Some(stack),
@@ -327,7 +338,8 @@ impl ProcessSampler {
             holds_gil: record.holds_gil(),
             cpu,
             wall,
-        });
+        };
+        events.sample(sample, 1);
     }
 }
 
@@ -345,22 +357,26 @@ impl InKernel {
         record: &StackRecord<'_>,
         raw: &RawStack,
         codes: &mut CodeNames<FrameId>,
-        profile: &mut Profile,
+        events: &mut EventWriter<'_>,
     ) -> Result<Option<StackId>, LossReason> {
-        let ids = self.names.root_first(target, record, raw, codes, &mut |frame| profile.frame(frame))?;
-        let mark = raw.truncated.then(|| profile.frame(&truncation_mark()));
-        let Some(python) = profile.stack(mark.into_iter().chain(ids)) else { return Ok(None) };
+        let ids = self.names.root_first(target, record, raw, codes, &mut |frame| events.frame(frame))?;
+        let mark = raw.truncated.then(|| events.frame(&truncation_mark()));
+        let Some(python) = events.stack(mark.into_iter().chain(ids)) else { return Ok(None) };
         if record.lacks_kernel_frames() {
-            profile.ledger_mut().count_without_kernel_frames();
+            events.mark(Scope::Session, record.time(), MarkKind::NoKernelFrames);
         }
-        let mut intern = |frame: &Frame| profile.frame(frame);
+        let mut intern = |frame: &Frame| events.frame(frame);
         let kernel = self.kernel_frames.root_first(record, &truncation_mark(), &mut intern);
-        Ok(Some(kernel.into_iter().fold(python, |below, frame| profile.push(Some(below), frame))))
+        Ok(Some(kernel.into_iter().fold(python, |below, frame| events.push(Some(below), frame))))
     }
 }
 
 /// On the stack of a thread that sleeps the functions of the kernel in which it does so, as far as they are known.
-fn push_sleeper(profile: &mut Profile, python: StackId, functions: Option<Vec<KernelFunction>>) -> StackId {
-    let frames = KernelFrames::of_sleeper(functions, &mut |frame| profile.frame(frame));
-    frames.into_iter().fold(python, |below, frame| profile.push(Some(below), frame))
+fn push_sleeper(
+    events: &mut EventWriter<'_>,
+    python: StackId,
+    functions: Option<Vec<KernelFunction>>,
+) -> StackId {
+    let frames = KernelFrames::of_sleeper(functions, &mut |frame| events.frame(frame));
+    frames.into_iter().fold(python, |below, frame| events.push(Some(below), frame))
 }

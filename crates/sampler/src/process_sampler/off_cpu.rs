@@ -1,13 +1,12 @@
-//! Time off the CPU of one process that is sampled by the in-kernel program: what its scheduler's programs tell
-//! becomes samples, which stand for exactly the time that a thread was away. What it was away for stands on top of its
-//! stack.
-
-use std::collections::BTreeMap;
+//! Time off the CPU of one process that is sampled by the in-kernel program: what its scheduler's programs report
+//! becomes samples, which stand for exactly the time that a thread was off the CPU.
 
 use profiler_bpf::{OffCpu, OffCpuRecord, StackRecord};
 use profiler_memory::ReadError;
-use profiler_model::{Frame, FrameKind, LossReason, Nanos, ThreadState, Tid, Timestamp};
-use profiler_profile::{Counted, FrameId, Profile, Sample, StackId, ThreadId};
+use profiler_model::{LossReason, Nanos, Tid, Timestamp};
+use profiler_profile::{
+    Event, FrameId, Loss, LostInterval, Renaming, Sample, SampleCause, SampleEvent, Scope, StackId, ThreadId,
+};
 use profiler_python::GilAddresses;
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -17,8 +16,9 @@ use crate::Target;
 use crate::bpf_program::BpfProgram;
 use crate::capture::Capture;
 use crate::code_names::CodeNames;
+use crate::event_writer::EventWriter;
 use crate::off_cpu_reason::Owner;
-use crate::off_cpu_tracker::{Instead, OffCpuInterval, OffCpuTracker, Sink};
+use crate::off_cpu_tracker::{Instead, IntervalSink, OffCpuInterval, OffCpuTracker};
 use crate::probe::GilGroup;
 
 /// What lasts and what was too short to be told by itself is asked for so often.
@@ -41,17 +41,6 @@ enum Away {
 const INSTEAD: Instead<Away> =
     Instead { missing: Away::Lost(LossReason::NotTaken), unsent: Away::Unsent, summed: Away::Summed };
 
-impl Away {
-    /// What a wait with such a stack is in the ledger.
-    fn counted(self) -> Counted {
-        match self {
-            Away::Taken(_) | Away::Summed => Counted::Shown,
-            Away::Lost(reason) => Counted::Lost(reason),
-            Away::Unsent => Counted::Elsewhere,
-        }
-    }
-}
-
 /// What is known of threads that are off the CPU.
 #[derive(Debug)]
 pub struct OffCpuTimes {
@@ -59,8 +48,6 @@ pub struct OffCpuTimes {
     gils: Vec<GilAddresses>,
     /// The threads in the profile, also those that have ended.
     threads: FxHashMap<Tid, ThreadId>,
-    /// The frames that say what was waited for, each made once.
-    reasons: BTreeMap<ThreadState, FrameId>,
     /// Whether samples are taken of threads that run.
     takes_samples: bool,
     next_flush: Timestamp,
@@ -72,7 +59,6 @@ impl Default for OffCpuTimes {
             intervals: OffCpuTracker::new(INSTEAD),
             gils: Vec::new(),
             threads: FxHashMap::default(),
-            reasons: BTreeMap::new(),
             takes_samples: false,
             next_flush: Timestamp::default(),
         }
@@ -81,7 +67,7 @@ impl Default for OffCpuTimes {
 
 impl ProcessSampler {
     /// Has the scheduler's programs, if they are asked for, watch the threads that they do not know yet.
-    pub(super) fn watch_threads(&mut self, kernel: &mut BpfProgram, profile: &mut Profile) {
+    pub(super) fn watch_threads(&mut self, kernel: &mut BpfProgram, events: &mut EventWriter<'_>) {
         self.off_cpu.takes_samples = kernel.period() != Nanos::ZERO;
         let Some(off_cpu) = &mut kernel.off_cpu else { return };
         let interpreters = &self.probe.thread_table.interpreters;
@@ -90,7 +76,7 @@ impl ProcessSampler {
         for index in 0..self.probe.thread_table.threads.len() {
             let tid = self.probe.thread_table.threads[index].tid;
             if !self.off_cpu.intervals.has(tid) {
-                let id = self.thread_id(profile, index);
+                let id = self.thread_id(events, index);
                 self.off_cpu.threads.insert(tid, id);
                 new.push(index);
             }
@@ -102,10 +88,10 @@ impl ProcessSampler {
 
     /// Reads the stacks of threads that were asleep when they were first watched. Nothing has to be stopped for that: what is
     /// read is believed if the thread has not moved after it.
-    pub(super) fn look_at_sleepers(&mut self, kernel: &BpfProgram, profile: &mut Profile) {
+    pub(super) fn look_at_sleepers(&mut self, kernel: &BpfProgram, events: &mut EventWriter<'_>) {
         let Some(off_cpu) = &kernel.off_cpu else { return };
         let sleepers = self.off_cpu.intervals.take_sleepers();
-        if !sleepers.is_empty() && self.read_sleepers(off_cpu, profile, &sleepers).is_err() {
+        if !sleepers.is_empty() && self.read_sleepers(off_cpu, events, &sleepers).is_err() {
             // What has become of the process is found out when its lists are read.
             self.in_kernel.is_outdated = true;
         }
@@ -114,7 +100,7 @@ impl ProcessSampler {
     fn read_sleepers(
         &mut self,
         off_cpu: &OffCpu,
-        profile: &mut Profile,
+        events: &mut EventWriter<'_>,
         sleepers: &FxHashSet<Tid>,
     ) -> Result<(), ReadError> {
         let suspended = self.probe.suspended()?;
@@ -129,8 +115,8 @@ impl ProcessSampler {
             for Capture { stacks, capture, .. } in instants {
                 for (index, stack) in stacks {
                     let tid = self.probe.thread_table.threads[index].tid;
-                    let stack = stack.and_then(|raw| self.resolve(profile, &raw, &capture));
-                    let stack = stack.map(|stack| self.with_kernel_frames(profile, index, stack));
+                    let stack = stack.and_then(|raw| self.resolve(events, &raw, &capture));
+                    let stack = stack.map(|stack| self.with_kernel_frames(events, index, stack));
                     let stack = stack.map_or_else(Away::Lost, Away::Taken);
                     self.off_cpu.intervals.take_first_stack(off_cpu, tid, stack);
                 }
@@ -139,15 +125,27 @@ impl ProcessSampler {
         Ok(())
     }
 
+    /// Gives what is kept of threads off the CPU its ids in the next dictionary.
+    pub(super) fn rename_off_cpu(&mut self, renaming: &mut Renaming<'_>) {
+        let OffCpuTimes { intervals, threads, .. } = &mut self.off_cpu;
+        threads.retain(|tid, _| intervals.awaits(*tid));
+        threads.values_mut().for_each(|thread| *thread = renaming.thread(*thread));
+        for stack in intervals.stacks_mut() {
+            if let Away::Taken(Some(stack)) = stack {
+                *stack = renaming.stack(*stack);
+            }
+        }
+    }
+
     /// Takes note of a thread that the scheduler's programs were not told of.
     pub fn meet_stranger(&mut self) {
         self.in_kernel.is_outdated = true;
     }
 
     /// Keeps the stack of an off-CPU interval that is still to come.
-    pub fn take_deep_stack(&mut self, profile: &mut Profile, record: &StackRecord<'_>) {
+    pub fn take_deep_stack(&mut self, events: &mut EventWriter<'_>, record: &StackRecord<'_>) {
         let target = &self.probe.target;
-        let stack = stack_of(target, &mut self.in_kernel, &mut self.code_names, profile, record);
+        let stack = stack_of(target, &mut self.in_kernel, &mut self.code_names, events, record);
         self.off_cpu.intervals.take_deep(record, stack);
     }
 
@@ -167,15 +165,20 @@ impl ProcessSampler {
     }
 
     /// Records an off-CPU interval that is over.
-    pub fn take_interval(&mut self, profile: &mut Profile, record: &OffCpuRecord<'_>) {
-        self.record_told(profile, |intervals, owner, sink| intervals.take(record, owner, sink));
+    pub fn take_interval(&mut self, events: &mut EventWriter<'_>, record: &OffCpuRecord<'_>) {
+        self.record_told(events, |intervals, owner, sink| intervals.take(record, owner, sink));
     }
 
     /// Records what was not told by itself, if it is time to.
-    pub(super) fn flush_off_cpu(&mut self, kernel: &mut BpfProgram, profile: &mut Profile, now: Timestamp) {
+    pub(super) fn flush_off_cpu(
+        &mut self,
+        kernel: &mut BpfProgram,
+        events: &mut EventWriter<'_>,
+        now: Timestamp,
+    ) {
         if now >= self.off_cpu.next_flush {
             self.off_cpu.next_flush = now + FLUSH_GAP;
-            self.flush_all_off_cpu(kernel, profile, None);
+            self.flush_all_off_cpu(kernel, events, None);
         }
     }
 
@@ -183,27 +186,27 @@ impl ProcessSampler {
     pub fn flush_all_off_cpu(
         &mut self,
         kernel: &mut BpfProgram,
-        profile: &mut Profile,
+        events: &mut EventWriter<'_>,
         end: Option<Timestamp>,
     ) {
         let Some(off_cpu) = &mut kernel.off_cpu else { return };
-        self.record_told(profile, |intervals, owner, sink| intervals.flush(off_cpu, end, owner, sink));
+        self.record_told(events, |intervals, owner, sink| intervals.flush(off_cpu, end, owner, sink));
     }
 
     /// Records the off-CPU intervals that `tell` hands to its sink.
     fn record_told(
         &mut self,
-        profile: &mut Profile,
-        tell: impl FnOnce(&mut OffCpuTracker<Away>, Owner<'_>, &mut Sink<'_, Away>),
+        events: &mut EventWriter<'_>,
+        tell: impl FnOnce(&mut OffCpuTracker<Away>, Owner<'_>, &mut IntervalSink<'_, Away>),
     ) {
         let mut found = Vec::new();
         let OffCpuTimes { intervals, gils, .. } = &mut self.off_cpu;
         let (target, in_kernel, codes) = (&self.probe.target, &mut self.in_kernel, &mut self.code_names);
-        let mut stack = |record: &StackRecord<'_>| stack_of(target, in_kernel, codes, profile, record);
+        let mut stack = |record: &StackRecord<'_>| stack_of(target, in_kernel, codes, events, record);
         let owner = Owner { process: target.process(), gils };
         let mut keep = |interval| found.push(interval);
-        tell(intervals, owner, &mut Sink { stack: &mut stack, interval: &mut keep });
-        found.into_iter().for_each(|interval| self.record_interval(profile, &interval));
+        tell(intervals, owner, &mut IntervalSink { stack: &mut stack, interval: &mut keep });
+        found.into_iter().for_each(|interval| self.record_interval(events, &interval));
     }
 
     /// Notes what the watch cannot tell any more once it has ended.
@@ -219,90 +222,59 @@ impl ProcessSampler {
         }
     }
 
-    fn record_interval(&mut self, profile: &mut Profile, interval: &OffCpuInterval<Away>) {
+    fn record_interval(&mut self, events: &mut EventWriter<'_>, interval: &OffCpuInterval<Away>) {
         let Some(thread) = self.off_cpu.threads.get(&interval.thread).copied() else { return };
         if self.options.gil_only && !interval.holds_gil {
-            return profile.ledger_mut().count_not_asked_for();
+            return events.skip(Scope::Thread(thread), interval.at, 1);
         }
         if interval.state.is_running() {
-            return self.record_unsampled(profile, thread, interval);
+            return self.record_unsampled(events, thread, interval);
         }
-        let below = match interval.stack {
-            Away::Taken(Some(stack)) => stack,
-            Away::Taken(None) => return profile.ledger_mut().count_not_asked_for(),
-            // For how long and for what it waited is known all the same.
-            Away::Lost(reason) => push_lost(profile, reason),
-            Away::Unsent => push_lost(profile, LossReason::BufferFull),
-            Away::Summed => push_mark(profile, "short waits".to_owned()),
-        };
-        let reasons = &mut self.off_cpu.reasons;
-        let reason =
-            *reasons.entry(interval.state).or_insert_with(|| profile.frame(&reason_mark(interval.state)));
-        let stack = Some(profile.push(Some(below), reason));
         let &OffCpuInterval { at, state, holds_gil, duration: wall, since, .. } = interval;
+        let (scope, lost) = (Scope::Thread(thread), Some(LostInterval { state, holds_gil, wall, since }));
+        let (stack, cause) = match interval.stack {
+            Away::Taken(None) => return events.skip(scope, at, 1),
+            // For how long and for what it waited is known all the same.
+            Away::Lost(reason) => {
+                return events.lose_with(Loss { off_cpu: lost, ..Loss::of(reason, scope, at, 1) });
+            }
+            Away::Unsent => {
+                let loss = Loss::of(LossReason::BufferFull, scope, at, 0);
+                return events.lose_with(Loss { off_cpu: lost, ..loss });
+            }
+            Away::Taken(stack) => (stack, SampleCause::OffCpu),
+            Away::Summed => (None, SampleCause::ShortOffCpu),
+        };
         let sample = Sample { at, thread, stack, state, holds_gil, cpu: Nanos::ZERO, wall };
-        profile.record_as(sample, since, interval.stack.counted());
+        events.write(Event::Sample(SampleEvent { since, ..SampleEvent::new(sample, cause) }));
     }
 
     /// Records for how long a thread ran since its last sample.
-    fn record_unsampled(&mut self, profile: &mut Profile, thread: ThreadId, interval: &OffCpuInterval<Away>) {
+    fn record_unsampled(
+        &mut self,
+        events: &mut EventWriter<'_>,
+        thread: ThreadId,
+        interval: &OffCpuInterval<Away>,
+    ) {
         if self.off_cpu.takes_samples {
-            let stack = Some(push_mark(profile, "running, not sampled".to_owned()));
             let &OffCpuInterval { at, state, duration, since, holds_gil, .. } = interval;
-            let sample = Sample { at, thread, stack, state, holds_gil, cpu: duration, wall: duration };
-            profile.record_as(sample, since, Counted::Shown);
+            let sample = Sample { at, thread, stack: None, state, holds_gil, cpu: duration, wall: duration };
+            let event = SampleEvent { since, ..SampleEvent::new(sample, SampleCause::Unsampled) };
+            events.write(Event::Sample(event));
         }
     }
-}
-
-/// Stands on top of a stack, and says what its thread waited for.
-fn reason_mark(state: ThreadState) -> Frame {
-    mark(state.to_string())
-}
-
-/// A stack of nothing but a mark.
-fn push_mark(profile: &mut Profile, text: String) -> StackId {
-    let frame = profile.frame(&mark(text));
-    profile.push(None, frame)
-}
-
-/// The mark of a stack that is lost.
-fn push_lost(profile: &mut Profile, reason: LossReason) -> StackId {
-    push_mark(profile, format!("stack lost: {reason}"))
-}
-
-fn mark(text: String) -> Frame {
-    Frame { kind: FrameKind::Marker, function: format!("<{text}>").into(), ..Frame::default() }
 }
 
 fn stack_of(
     target: &Target,
     in_kernel: &mut InKernel,
     codes: &mut CodeNames<FrameId>,
-    profile: &mut Profile,
+    events: &mut EventWriter<'_>,
     record: &StackRecord<'_>,
 ) -> Away {
     let walked = in_kernel.walked(record, target);
-    match walked.and_then(|raw| in_kernel.named(target, record, &raw, codes, profile)) {
+    match walked.and_then(|raw| in_kernel.named(target, record, &raw, codes, events)) {
         Ok(stack) => Away::Taken(stack),
         Err(reason) => Away::Lost(reason),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lost_stack_is_counted_once_and_not_as_shown() {
-        assert_eq!(Away::Taken(None).counted(), Counted::Shown);
-        assert_eq!(Away::Summed.counted(), Counted::Shown);
-        assert_eq!(Away::Lost(LossReason::Moved).counted(), Counted::Lost(LossReason::Moved));
-        assert_eq!(INSTEAD.missing.counted(), Counted::Lost(LossReason::NotTaken));
-        assert_eq!(
-            INSTEAD.unsent.counted(),
-            Counted::Elsewhere,
-            "the kernel's counter of the full ring has it"
-        );
     }
 }

@@ -17,7 +17,7 @@ mod threads;
 use std::collections::{BTreeSet, VecDeque};
 
 use profiler_model::{Nanos, Timestamp};
-use profiler_profile::{Ledger, Profile, Sample, Tally, ThreadId, Weights};
+use profiler_profile::{Event, Ledger, Mark, MarkKind, Profile, Sample, Tally, ThreadId, Weights};
 
 use self::cost::Into;
 use self::meters::Meters;
@@ -139,6 +139,8 @@ pub struct State {
     /// How long the last interval was, if any is over since the start or the last reset.
     interval_length: Option<Nanos>,
     raw_ledger: Ledger,
+    /// Whether looks say what threads do, and samples do not.
+    has_looks: bool,
     /// The ledger at the last reset.
     ledger_before: Ledger,
     /// The samples that came in while paused, since the last reset.
@@ -186,6 +188,7 @@ impl State {
             interval_begun: None,
             interval_length: None,
             raw_ledger: Ledger::default(),
+            has_looks: false,
             ledger_before: Ledger::default(),
             left_out: 0,
             is_paused: false,
@@ -246,11 +249,7 @@ impl State {
         });
         self.threads.resize_with(self.profile.threads().len(), ThreadRow::default);
         self.unseen_cpu.resize(self.threads.len(), Nanos::ZERO);
-        update.looks.as_ref().unwrap_or(&update.samples).iter().for_each(|look| self.take_look(look));
-        for sample in update.samples {
-            self.take(sample);
-        }
-        self.raw_ledger = update.ledger;
+        update.events.into_iter().for_each(|event| self.take(&event));
         self.update_ledger();
         self.meters.note_memory(update.memory);
         let begun =
@@ -285,7 +284,26 @@ impl State {
         self.sum_anew();
     }
 
-    fn take(&mut self, sample: Sample) {
+    fn take(&mut self, event: &Event) {
+        self.raw_ledger.add(event);
+        match event {
+            Event::Sample(event) => {
+                // One that stands for several instants is the same at all of them.
+                let same = Sample { cpu: Nanos::ZERO, wall: Nanos::ZERO, ..event.sample };
+                for sample in std::iter::once(event.sample).chain((1..event.count).map(|_| same)) {
+                    if !self.has_looks {
+                        self.take_look(&sample);
+                    }
+                    self.take_sample(sample);
+                }
+            }
+            Event::Look(look) => self.take_look(look),
+            Event::Mark(Mark { kind: MarkKind::LooksBegin, .. }) => self.has_looks = true,
+            Event::Mark(_) | Event::Skip(_) | Event::Loss(_) | Event::Held(_) | Event::Metric(_) => {}
+        }
+    }
+
+    fn take_sample(&mut self, sample: Sample) {
         if self.is_paused {
             self.left_out += 1;
             return;
@@ -319,7 +337,7 @@ impl State {
     fn update_ledger(&mut self) {
         let mut ledger = self.raw_ledger.since(&self.ledger_before);
         ledger.leave_out(self.left_out);
-        *self.profile.ledger_mut() = ledger;
+        self.profile.set_ledger(ledger);
     }
 
     /// The interval is over.

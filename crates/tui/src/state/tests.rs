@@ -3,7 +3,9 @@
 use profiler_model::{
     Frame, FrameKind, LossReason, Nanos, Pid, Position, ThreadKey, ThreadState, Tid, Timestamp, WaitReason,
 };
-use profiler_profile::{ProcessInfo, Profile, Sample, ThreadInfo};
+use profiler_profile::{
+    Dictionary, MetricValue, ProcessInfo, Sample, SampleCause, SampleEvent, Sink, ThreadInfo,
+};
 
 use super::*;
 use crate::Feed;
@@ -13,34 +15,35 @@ const TICK: u64 = 100_000_000;
 
 /// The sampling side as the tests play it.
 pub struct Source {
-    profile: Profile,
+    dictionary: Dictionary,
+    events: Vec<Event>,
     feed: Feed,
     now: u64,
+    reported: u64,
 }
 
 impl Source {
     pub fn new() -> Self {
-        let mut profile = Profile::new();
-        profile.keep_recent();
-        profile.process(ProcessInfo {
+        let mut dictionary = Dictionary::default();
+        dictionary.process(ProcessInfo {
             pid: Pid::new(4711),
             command_line: "python3 app.py".into(),
             python_version: Some("3.13.0".into()),
             ..ProcessInfo::default()
         });
-        Source { profile, feed: Feed::default(), now: 0 }
+        Source { dictionary, events: Vec::new(), feed: Feed::default(), now: 0, reported: 0 }
     }
 
     /// One instant: for each thread its number, its stack as `function:line` words, its state.
     pub fn instant(&mut self, threads: &[(u32, &str, ThreadState)]) -> &mut Self {
         self.now += TICK;
         for (tid, stack, state) in threads {
-            let frames: Vec<_> = stack.split(' ').map(|word| self.profile.frame(&frame(word))).collect();
-            let stack = self.profile.stack(frames);
+            let frames: Vec<_> = stack.split(' ').map(|word| self.dictionary.frame(&frame(word))).collect();
+            let stack = self.dictionary.stack(frames);
             let thread = self.thread(*tid);
             let is_running = state.is_running();
             let holds_gil = is_running || *state == ThreadState::Waiting(WaitReason::Cpu);
-            self.profile.record(Sample {
+            let sample = Sample {
                 at: Timestamp::from_nanos(self.now),
                 thread,
                 stack,
@@ -48,21 +51,22 @@ impl Source {
                 holds_gil,
                 cpu: Nanos::from_nanos(if is_running { TICK / 2 } else { TICK / 10 }),
                 wall: Nanos::from_nanos(TICK),
-            });
+            };
+            self.events.push(Event::Sample(SampleEvent::new(sample, SampleCause::Instant)));
         }
         self
     }
 
     fn thread(&mut self, tid: u32) -> ThreadId {
-        let (process, _) = self.profile.processes().next().unwrap();
+        let (process, _) = self.dictionary.processes().next().unwrap();
         let key = ThreadKey { pid: Pid::new(4711), tid: Tid::new(tid) };
         let name = Some(format!("worker-{tid}").into());
-        self.profile.thread(ThreadInfo { key, process, pthread_id: None, name, is_main: tid == 4711 })
+        self.dictionary.thread(ThreadInfo { key, process, pthread_id: None, name, is_main: tid == 4711 })
     }
 
     /// The process has become another program; or, with another id, another process is there.
     pub fn exec(&mut self, pid: u32, command_line: &str) {
-        self.profile.process(ProcessInfo {
+        self.dictionary.process(ProcessInfo {
             pid: Pid::new(pid),
             command_line: command_line.into(),
             python_version: Some("3.13.0".into()),
@@ -71,23 +75,30 @@ impl Source {
     }
 
     pub fn lose(&mut self, reason: LossReason) {
-        self.profile.ledger_mut().count_lost(reason);
+        let at = Timestamp::from_nanos(self.now);
+        self.events.push(Event::loss(reason, at, 1));
     }
 
     pub fn name_thread(&mut self, tid: u32, name: &str) {
         let thread = self.thread(tid);
-        self.profile.name_thread(thread, name);
+        self.dictionary.name_thread(thread, name);
     }
 
     /// What is new, handed over so many ticks after the start.
     pub fn update(&mut self) -> Update {
-        let (start, now) = (Timestamp::from_nanos(0), Timestamp::from_nanos(self.now));
-        let ledger = self.profile.ledger_mut();
-        ledger.period = Some((start, now));
-        ledger.interval = Some(Nanos::from_nanos(TICK));
-        ledger.target_cpu = Nanos::from_nanos(self.now / 2);
-        ledger.own_cpu = Nanos::from_nanos(self.now / 100);
-        Update { memory: Some(30_000_000), ..self.feed.update(&mut self.profile, now) }
+        let at = Timestamp::from_nanos(self.now);
+        let since = std::mem::replace(&mut self.reported, self.now);
+        let used = |part: u64| Nanos::from_nanos(self.now / part - since / part);
+        for value in [
+            MetricValue::Sampled(Timestamp::from_nanos(0)),
+            MetricValue::Interval(Nanos::from_nanos(TICK)),
+            MetricValue::TargetCpu(used(2)),
+            MetricValue::OwnCpu(used(100)),
+        ] {
+            self.events.push(Event::metric(at, value));
+        }
+        self.feed.take(&self.dictionary, &std::mem::take(&mut self.events));
+        Update { memory: Some(30_000_000), ..self.feed.update(at) }
     }
 }
 
@@ -399,11 +410,11 @@ fn handles_are_the_same_on_both_sides() {
     source.name_thread(2, "renamed");
     source.instant(&[(3, "main:1 late:60", RUNS)]);
     state.fold(source.update());
-    let (own, theirs) = (state.profile(), &source.profile);
+    let (own, theirs) = (state.profile(), &source.dictionary);
     assert!(own.frames().map(|(_, frame)| frame).eq(theirs.frames().map(|(_, frame)| frame)));
     assert!(own.stacks().eq(theirs.stacks()));
     assert!(own.threads().map(|(_, thread)| thread).eq(theirs.threads().map(|(_, thread)| thread)));
-    assert_eq!(own.ledger().shown(), theirs.ledger().shown());
+    assert_eq!(own.ledger().shown(), 27);
 }
 
 #[test]

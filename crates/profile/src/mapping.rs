@@ -1,0 +1,111 @@
+//! The ids of one dictionary in another.
+
+use std::sync::Arc;
+
+use crate::dictionary::Epoch;
+use crate::event::{Event, Held, Loss, Mark, Metric, SampleEvent, Scope, Skip};
+use crate::{Dictionary, FrameId, ProcessId, Sample, StackId, Tally, ThreadId, ThreadInfo};
+
+/// What the ids of another dictionary are in this one, by index. It is brought up to date as that one grows.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Mapping {
+    epoch: Epoch,
+    revision: u64,
+    frames: Vec<FrameId>,
+    stacks: Vec<StackId>,
+    processes: Vec<ProcessId>,
+    threads: Vec<ThreadId>,
+}
+
+impl Mapping {
+    /// Adds to `own` what `other` has had added or changed since the last time.
+    pub(crate) fn extend(&mut self, own: &mut Dictionary, other: &Dictionary) {
+        if self.epoch != other.epoch() {
+            *self = Mapping { epoch: other.epoch(), ..Mapping::default() };
+        }
+        if self.revision != other.revision() {
+            self.revision = other.revision();
+            self.update_known(own, other);
+        }
+        self.frames.extend(other.frames().skip(self.frames.len()).map(|(_, frame)| own.frame(frame)));
+        let known = self.stacks.len();
+        for (_, parent, frame) in other.stacks().skip(known) {
+            let parent = parent.map(|parent| self.stacks[parent.index()]);
+            self.stacks.push(own.push(parent, self.frames[frame.index()]));
+        }
+        for (_, process) in other.processes().skip(self.processes.len()) {
+            let mut process = process.clone();
+            process.parent = process.parent.map(|parent| self.processes[parent.index()]);
+            self.processes.push(own.process(process));
+        }
+        for (_, thread) in other.threads().skip(self.threads.len()) {
+            let process = self.processes[thread.process.index()];
+            self.threads.push(own.thread(ThreadInfo { process, ..thread.clone() }));
+        }
+    }
+
+    /// Brings rows up to date that were there already.
+    fn update_known(&self, own: &mut Dictionary, other: &Dictionary) {
+        for ((_, process), id) in other.processes().zip(&self.processes) {
+            if let Some(version) = &process.python_version {
+                own.set_python_version(*id, version);
+            }
+        }
+        for ((_, thread), id) in other.threads().zip(&self.threads) {
+            if let Some(name) = &thread.name {
+                own.name_thread(*id, Arc::clone(name));
+            }
+        }
+    }
+
+    /// A stack in the ids of this dictionary.
+    pub(crate) fn stack(&self, stack: StackId) -> StackId {
+        self.stacks[stack.index()]
+    }
+
+    /// A thread in the ids of this dictionary.
+    pub(crate) fn thread(&self, thread: ThreadId) -> ThreadId {
+        self.threads[thread.index()]
+    }
+
+    /// A tally in the ids of this dictionary.
+    pub(crate) fn tally(&self, tally: &Tally) -> Tally {
+        Tally {
+            thread: self.thread(tally.thread),
+            stack: tally.stack.map(|stack| self.stack(stack)),
+            ..*tally
+        }
+    }
+
+    fn sample(&self, sample: &Sample) -> Sample {
+        Sample {
+            thread: self.thread(sample.thread),
+            stack: sample.stack.map(|stack| self.stack(stack)),
+            ..*sample
+        }
+    }
+
+    fn scope(&self, scope: Scope) -> Scope {
+        match scope {
+            Scope::Session => Scope::Session,
+            Scope::Process(process) => Scope::Process(self.processes[process.index()]),
+            Scope::Thread(thread) => Scope::Thread(self.thread(thread)),
+        }
+    }
+
+    /// An event in the ids of this dictionary.
+    pub(crate) fn event(&self, event: &Event) -> Event {
+        let scope = |scope| self.scope(scope);
+        match event {
+            Event::Sample(event) => {
+                Event::Sample(SampleEvent { sample: self.sample(&event.sample), ..*event })
+            }
+            Event::Look(look) => Event::Look(self.sample(look)),
+            Event::Skip(event) => Event::Skip(Skip { scope: scope(event.scope), ..*event }),
+            Event::Loss(event) => Event::Loss(Loss { scope: scope(event.scope), ..*event }),
+            Event::Held(event) => Event::Held(Held { scope: scope(event.scope), ..*event }),
+            Event::Metric(event) => Event::Metric(Metric { scope: scope(event.scope), ..*event }),
+            Event::Mark(event) => Event::Mark(Mark { scope: scope(event.scope), ..event.clone() }),
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Where what was sampled goes: events, with the dictionary of their ids, on their way to a sink.
+
+use std::fmt;
+
+use profiler_model::{Frame, LossReason, Nanos, Timestamp};
+use profiler_profile::{
+    Dictionary, Event, FrameId, Held, HeldBy, Loss, Mark, MarkKind, MetricValue, ProcessId, ProcessInfo,
+    Renaming, Sample, SampleCause, SampleEvent, Scope, Sink, Skip, StackId, ThreadId, ThreadInfo,
+};
+
+/// So many events are handed over at once.
+const BATCH: usize = 64;
+
+/// Takes the events of a session and says how it goes on.
+pub trait Observer: Sink {
+    /// Called about twenty times a second, while nothing is stopped, so long after the session began. What was sampled up to
+    /// then has been handed over, but for waits that last.
+    fn go_on(&mut self, elapsed: Nanos) -> Directive;
+
+    /// All that was to be reported up to `at` has been handed over, as [`Directive::Cut`] asked for: what comes next
+    /// belongs to the next window.
+    fn was_cut(&mut self, _at: Timestamp) {}
+}
+
+/// How a session goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Directive {
+    /// As before.
+    Continue,
+    /// After everything up to now was reported, waits that last included; then with another dictionary, if that is wanted.
+    Cut {
+        /// Whether the dictionary ends here.
+        renew_dictionary: bool,
+    },
+    /// Not at all.
+    End,
+}
+
+/// Writes events.
+pub struct EventWriter<'a> {
+    dictionary: &'a mut Dictionary,
+    observer: &'a mut dyn Observer,
+    events: Vec<Event>,
+}
+
+impl fmt::Debug for EventWriter<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventWriter").field("events", &self.events).finish_non_exhaustive()
+    }
+}
+
+impl<'a> EventWriter<'a> {
+    /// A writer of events with the ids of `dictionary`, for `observer`.
+    pub fn new(dictionary: &'a mut Dictionary, observer: &'a mut dyn Observer) -> Self {
+        EventWriter { dictionary, observer, events: Vec::with_capacity(BATCH) }
+    }
+
+    /// Whether looks are of use.
+    pub fn wants_looks(&self) -> bool {
+        self.observer.wants_looks()
+    }
+
+    /// See [`Dictionary::process`].
+    pub fn process(&mut self, process: ProcessInfo) -> ProcessId {
+        self.dictionary.process(process)
+    }
+
+    /// See [`Dictionary::thread`].
+    pub fn thread(&mut self, thread: ThreadInfo) -> ThreadId {
+        self.dictionary.thread(thread)
+    }
+
+    /// See [`Dictionary::name_thread`].
+    pub fn name_thread(&mut self, thread: ThreadId, name: &str) {
+        self.dictionary.name_thread(thread, name);
+    }
+
+    /// See [`Dictionary::thread_of`].
+    pub fn thread_of(&self, thread: ThreadId) -> &ThreadInfo {
+        self.dictionary.thread_of(thread)
+    }
+
+    /// See [`Dictionary::frame`].
+    pub fn frame(&mut self, frame: &Frame) -> FrameId {
+        self.dictionary.frame(frame)
+    }
+
+    /// See [`Dictionary::push`].
+    pub fn push(&mut self, parent: Option<StackId>, frame: FrameId) -> StackId {
+        self.dictionary.push(parent, frame)
+    }
+
+    /// See [`Dictionary::stack`].
+    pub fn stack(&mut self, root_first: impl IntoIterator<Item = FrameId>) -> Option<StackId> {
+        self.dictionary.stack(root_first)
+    }
+
+    /// Writes an event.
+    pub fn write(&mut self, event: Event) {
+        self.events.push(event);
+        if self.events.len() >= BATCH {
+            self.flush();
+        }
+    }
+
+    /// Hands over what was written.
+    pub fn flush(&mut self) {
+        if !self.events.is_empty() {
+            self.observer.take(self.dictionary, &self.events);
+            self.events.clear();
+        }
+    }
+
+    /// Hands over what was written, and asks how to go on.
+    pub fn go_on(&mut self, elapsed: Nanos) -> Directive {
+        self.flush();
+        self.observer.go_on(elapsed)
+    }
+
+    /// Says that all up to `at` was written.
+    pub fn cut(&mut self, at: Timestamp) {
+        self.flush();
+        self.observer.was_cut(at);
+    }
+
+    /// Begins the next dictionary; `rename` gives what is kept its ids there.
+    pub fn renew_dictionary(&mut self, rename: impl FnOnce(&mut Renaming<'_>)) {
+        self.flush();
+        self.observer.epoch_ended(self.dictionary);
+        let mut next = self.dictionary.successor();
+        rename(&mut Renaming::new(self.dictionary, &mut next));
+        *self.dictionary = next;
+    }
+
+    /// Writes a sample that is the same at `count` instants.
+    pub fn sample(&mut self, sample: Sample, count: u64) {
+        self.write(Event::Sample(SampleEvent { count, ..SampleEvent::new(sample, SampleCause::Instant) }));
+    }
+
+    /// Writes what a thread was doing at an instant at which all of its process were looked at.
+    pub fn look(&mut self, look: Sample) {
+        self.write(Event::Look(look));
+    }
+
+    /// Writes that something was seen that is not wanted, at `count` instants.
+    pub fn skip(&mut self, scope: Scope, at: Timestamp, count: u64) {
+        if count > 0 {
+            self.write(Event::Skip(Skip { at, scope, count }));
+        }
+    }
+
+    /// Writes that `count` samples are lost.
+    pub fn lose(&mut self, reason: LossReason, scope: Scope, at: Timestamp, count: u64) {
+        self.lose_with(Loss::of(reason, scope, at, count));
+    }
+
+    /// Writes a loss.
+    pub fn lose_with(&mut self, loss: Loss) {
+        if loss.count > 0 || loss.cpu > Nanos::ZERO || loss.off_cpu.is_some() {
+            self.write(Event::Loss(loss));
+        }
+    }
+
+    /// Writes for how long something was held up.
+    pub fn held(&mut self, scope: Scope, at: Timestamp, by: HeldBy, duration: Nanos) {
+        self.write(Event::Held(Held { at, scope, by, duration }));
+    }
+
+    /// Writes that an instant needed no stop.
+    pub fn not_held(&mut self, scope: Scope, at: Timestamp) {
+        self.held(scope, at, HeldBy::Nothing, Nanos::ZERO);
+    }
+
+    /// Writes a measurement of the session.
+    pub fn metric(&mut self, at: Timestamp, value: MetricValue) {
+        self.write(Event::metric(at, value));
+    }
+
+    /// Writes something that is true from now on.
+    pub fn mark(&mut self, scope: Scope, at: Timestamp, kind: MarkKind) {
+        self.write(Event::Mark(Mark { at, scope, kind }));
+    }
+}
