@@ -43,7 +43,7 @@ impl Dictionary {
         let with_pid = self.with_pid.entry(process.pid).or_default();
         let is_known = |id: &&ProcessId| self.processes[id.index()].is_same_program(&process);
         if let Some(&known) = with_pid.iter().find(is_known) {
-            process.python_version.iter().for_each(|version| self.set_python_version(known, version));
+            self.complete_process(known, &process);
             return known;
         }
         let id = ProcessId::new(self.processes.len());
@@ -52,11 +52,12 @@ impl Dictionary {
         id
     }
 
-    /// Notes the version of a process's Python, if it was not known.
-    pub(crate) fn set_python_version(&mut self, process: ProcessId, version: &str) {
-        let known = &mut self.processes[process.index()].python_version;
-        if known.is_none() {
-            *known = Some(version.to_owned());
+    /// Notes what was not known of a process and is now.
+    pub(crate) fn complete_process(&mut self, process: ProcessId, info: &ProcessInfo) {
+        let known = &mut self.processes[process.index()];
+        known.start_time = known.start_time.or(info.start_time);
+        if known.python_version.is_none() && info.python_version.is_some() {
+            known.python_version.clone_from(&info.python_version);
             self.revision += 1;
         }
     }

@@ -45,7 +45,8 @@ pub enum Event {
 pub struct SampleEvent {
     /// The sample. Its times are those of all instants for which it stands.
     pub sample: Sample,
-    /// For how many instants it stands: a thread that sleeps is the same at all of them.
+    /// For how many instants it stands: a thread that sleeps is the same at all of them. 0 if it is known only for how long
+    /// the thread ran, so that there was no attempt.
     pub count: u64,
     /// If it is a sum: its time lies anywhere between this instant and its own.
     pub since: Option<Timestamp>,
@@ -69,7 +70,7 @@ pub enum SampleCause {
     OffCpu,
     /// Several intervals off the CPU, too short to be reported one by one. Their stacks were not kept.
     ShortOffCpu,
-    /// Time on a CPU that no sample stands for. There is no stack.
+    /// Time on a CPU that no sample stands for, such as less than passes between two ticks. There is no stack.
     Unsampled,
 }
 

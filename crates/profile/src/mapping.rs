@@ -47,9 +47,7 @@ impl Mapping {
     /// Brings rows up to date that were there already.
     fn update_known(&self, own: &mut Dictionary, other: &Dictionary) {
         for ((_, process), id) in other.processes().zip(&self.processes) {
-            if let Some(version) = &process.python_version {
-                own.set_python_version(*id, version);
-            }
+            own.complete_process(*id, process);
         }
         for ((_, thread), id) in other.threads().zip(&self.threads) {
             if let Some(name) = &thread.name {

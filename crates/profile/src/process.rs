@@ -17,12 +17,15 @@ pub struct OtherPython {
     pub path: String,
 }
 
-/// A process that is being profiled. Two runs of one PID (a reused number, an `exec`) differ here in their
-/// command line or executable and are two processes of the profile.
+/// A process that is being profiled. Two programs with one process id (after an `exec`, or because the id was reused) are two
+/// processes of a dictionary.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProcessInfo {
     /// Its id.
     pub pid: profiler_model::Pid,
+    /// When it was started, in the kernel's clock ticks since boot, if that is known: what distinguishes it from a later one
+    /// with the same id.
+    pub start_time: Option<u64>,
     /// The process that started it, where that is profiled too: views of process trees nest by it.
     pub parent: Option<ProcessId>,
     /// The arguments it was started with, joined by spaces.
@@ -34,15 +37,18 @@ pub struct ProcessInfo {
 }
 
 impl ProcessInfo {
-    /// Whether both tell of one run of a program. A version that one of them lacks is no difference: Python may come
-    /// up, or be found, after the process has become known, and does not leave it again.
+    /// Whether both describe one run of a program. A version or a start time that one of them lacks is no difference:
+    /// Python may come up, or be found, after the process has become known, and does not leave it again.
     pub fn is_same_program(&self, other: &ProcessInfo) -> bool {
-        let versions = [&self.python_version, &other.python_version];
-        let is_one_version = versions[0] == versions[1] || versions.contains(&&None);
-        is_one_version
+        is_same_if_known(&self.python_version, &other.python_version)
+            && is_same_if_known(&self.start_time, &other.start_time)
             && (self.pid, self.parent, &self.command_line, &self.executable)
                 == (other.pid, other.parent, &other.command_line, &other.executable)
     }
+}
+
+fn is_same_if_known<T: PartialEq>(one: &Option<T>, other: &Option<T>) -> bool {
+    one == other || one.is_none() || other.is_none()
 }
 
 /// A thread that is being profiled.
@@ -78,5 +84,15 @@ mod tests {
         assert_ne!(profile.process(other), first);
         let newer = ProcessInfo { python_version: Some("3.13.0".into()), ..up };
         assert_ne!(profile.process(newer), first);
+    }
+
+    #[test]
+    fn reused_process_id_is_another_process() {
+        let mut dictionary = crate::Dictionary::default();
+        let started = |start_time| ProcessInfo { start_time, ..ProcessInfo::default() };
+        let first = dictionary.process(started(Some(100)));
+        assert_eq!(dictionary.process(started(Some(100))), first);
+        assert_eq!(dictionary.process(started(None)), first, "it was gone before that could be read");
+        assert_ne!(dictionary.process(started(Some(200))), first);
     }
 }

@@ -106,7 +106,7 @@ impl Profile {
             }
             SampleCause::Unsampled => {
                 let stack = Some(self.mark("running, not sampled"));
-                self.add_spread(&Sample { stack, ..sample }, event.since);
+                self.add_spread(&Sample { stack, ..sample }, event.count, event.since);
             }
         }
     }
@@ -127,12 +127,13 @@ impl Profile {
     fn add_wait(&mut self, sample: Sample, below: Option<StackId>, since: Option<Timestamp>) {
         let reason = self.frame(&marker(&sample.state));
         let stack = Some(self.push(below, reason));
-        self.add_spread(&Sample { stack, ..sample }, since);
+        self.add_spread(&Sample { stack, ..sample }, 1, since);
     }
 
     /// Adds a sample. With `since` its time lies anywhere between that instant and the sample's own.
-    fn add_spread(&mut self, sample: &Sample, since: Option<Timestamp>) {
-        let tally = self.tallies.add(Tally::of(sample));
+    fn add_spread(&mut self, sample: &Sample, count: u64, since: Option<Timestamp>) {
+        let weights = Weights { samples: count, ..Weights::of(sample) };
+        let tally = self.tallies.add(Tally { weights, ..Tally::of(sample) });
         if let Some(timeline) = &mut self.timeline {
             match since {
                 Some(since) => timeline.add_sum(sample, since, tally),

@@ -789,6 +789,7 @@ impl ProcessSet {
         let Some(member) = self.process_set.get_mut(&pid) else { return };
         let process = events.process(ProcessInfo {
             pid,
+            start_time: Some(target.start_time()),
             parent: parent.or(member.parent_process),
             command_line: target.command_line().to_owned(),
             python_version: Some(target.version_text()),
@@ -1028,6 +1029,7 @@ fn bare_info(pid: Pid, parent: Option<ProcessId>) -> ProcessInfo {
     let process = Process::new(pid);
     ProcessInfo {
         pid,
+        start_time: process.stat().ok().map(|stat| stat.start_time),
         parent,
         command_line: process.command_line().unwrap_or_default(),
         python_version: None,

@@ -40,6 +40,7 @@ impl Scene {
             command_line: command_line.to_owned(),
             python_version: Some("3.11.7".to_owned()),
             executable: "/usr/bin/python3".to_owned(),
+            ..ProcessInfo::default()
         })
     }
 

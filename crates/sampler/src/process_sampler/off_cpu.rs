@@ -259,7 +259,7 @@ impl ProcessSampler {
         if self.off_cpu.takes_samples {
             let &OffCpuInterval { at, state, duration, since, holds_gil, .. } = interval;
             let sample = Sample { at, thread, stack: None, state, holds_gil, cpu: duration, wall: duration };
-            let event = SampleEvent { since, ..SampleEvent::new(sample, SampleCause::Unsampled) };
+            let event = SampleEvent { count: 0, since, ..SampleEvent::new(sample, SampleCause::Unsampled) };
             events.write(Event::Sample(event));
         }
     }
