@@ -20,6 +20,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "output",
             "recording",
             "sampler",
+            "target",
+            "account",
             "bpf",
             "os",
             "stack",
@@ -30,11 +32,16 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "model",
         ],
     ),
-    ("daemon", &["sampler", "recording", "output", "profile", "model"]),
+    ("daemon", &["sampler", "target", "recording", "output", "profile", "model"]),
     ("tui", &["profile", "model"]),
     ("output", &["profile", "model"]),
     ("recording", &["profile", "model"]),
-    ("sampler", &["stack", "os", "bpf", "profile", "python", "native", "memory", "model"]),
+    (
+        "sampler",
+        &["target", "account", "stack", "os", "bpf", "profile", "python", "native", "memory", "model"],
+    ),
+    ("target", &["os", "python", "native", "memory", "model"]),
+    ("account", &["profile", "model"]),
     ("bpf", &["model"]),
     ("os", &["memory", "model"]),
     ("stack", &["python", "native", "memory", "model"]),
@@ -49,7 +56,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 const OUTSIDE: &[&str] = &["profiler-tests", "xtask"];
 
 /// The crates that do no I/O and take no clock, tests apart.
-const PURE: &[&str] = &["model", "memory", "profile", "python", "native", "stack"];
+const PURE: &[&str] = &["model", "memory", "profile", "python", "native", "account", "stack"];
 
 /// What a pure crate does not name.
 const IMPURE: &[&str] = &[

@@ -4,12 +4,14 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use profiler_account::LaunchTime;
 use profiler_model::{Nanos, Pid};
 use profiler_os::launch::CommandEnd;
 use profiler_os::signals::Signals;
 use profiler_os::{ProcView, Process, clock, permission, proc_view};
 use profiler_python::NotPython;
-use profiler_sampler::{AttachError, LaunchTime, SamplerKind, Search, Target};
+use profiler_sampler::SamplerKind;
+use profiler_target::{AttachError, Search, Target};
 
 use crate::command::RunningCommand;
 use crate::failure::{CONTAINER_ADVICE, Failure, SOURCES_OF_PAGES, own_command_line};

@@ -8,7 +8,8 @@ use profiler_os::Process;
 use profiler_output::{write_dump_text, write_dumps_json};
 use profiler_profile::{Ancestor, ProcessDump};
 use profiler_python::NotPython;
-use profiler_sampler::{AttachError, DumpOptions, Target, family};
+use profiler_sampler::DumpOptions;
+use profiler_target::{AttachError, Target, family};
 
 use crate::attach::{attach, expect_free, expect_tracing};
 use crate::destination::write_to_stdout;

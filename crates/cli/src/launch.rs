@@ -4,12 +4,12 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::time::Duration;
 
+use profiler_account::LaunchTime;
 use profiler_model::Nanos;
 use profiler_os::clock;
 use profiler_os::launch::{CommandEnd, InvokingUser, Launched, Streams};
 use profiler_os::signals::Signals;
 use profiler_output::escaped_text;
-use profiler_sampler::LaunchTime;
 
 use crate::FAILED;
 use crate::attach::{Awaited, await_python};

@@ -7,7 +7,7 @@ use std::fmt;
 use profiler_model::{Nanos, Pid, Timestamp};
 use profiler_os::{ChildFinder, Process, clock};
 use profiler_output::escaped_text;
-use profiler_sampler::Search;
+use profiler_target::Search;
 
 /// How many generations are looked through: `make` that starts a shell that starts a wrapper has four.
 const MAX_GENERATIONS: usize = 8;

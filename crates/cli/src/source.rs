@@ -1,8 +1,10 @@
 //! What is sampled: a process with its Python, or a tree of processes whose root need not have one.
 
+use profiler_account::LaunchTime;
 use profiler_model::Pid;
 use profiler_os::Process;
-use profiler_sampler::{AttachError, LaunchTime, SamplerOptions, Session, Target};
+use profiler_sampler::{SamplerOptions, Session};
+use profiler_target::{AttachError, Target};
 
 use crate::attach::attach;
 use crate::failure::Failure;

@@ -1,7 +1,8 @@
 //! What `pause` costs a tree of processes at high rates, said before it begins.
 
 use profiler_model::Pid;
-use profiler_sampler::{SamplerKind, SamplerOptions, family};
+use profiler_sampler::{SamplerKind, SamplerOptions};
+use profiler_target::family;
 
 use crate::messages::say;
 

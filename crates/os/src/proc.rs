@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use nix::errno::Errno;
-use profiler_model::{Nanos, NsTid, Pid, RemoteAddr, ThreadState, Tid, WaitReason};
+use profiler_model::{Nanos, NsTid, Pid, RemoteAddr, SchedStat, ThreadState, Tid, WaitReason};
 
 use crate::limits::KeepingRight;
 use crate::patience::Pending;
@@ -357,19 +357,6 @@ fn parse_mapping(line: &str) -> Option<Mapping> {
         inode,
         path: words.next().unwrap_or("").trim_start().to_owned(),
     })
-}
-
-/// What the scheduler has counted for a thread. While a thread runs, its CPU time is brought up to date
-/// only now and then; when it stands still it is exact.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SchedStat {
-    /// CPU time used.
-    pub cpu: Nanos,
-    /// How long it was ready to run without a CPU, up to the last time it got one.
-    pub queued: Nanos,
-    /// How often it was put on a CPU. A thread that was off the CPU before and after, with this number
-    /// unchanged, has not run in between.
-    pub timeslices: u64,
 }
 
 /// A small file of `/proc` that is read again and again: kept open, unless too many are.

@@ -16,11 +16,12 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::time::TimeSpec;
-use profiler_model::{Nanos, Tid, Timestamp};
+use profiler_model::{Nanos, SchedStat, Tid, Timestamp};
 
 use crate::clock;
 use crate::guardian::note_hold;
-use crate::proc::{SchedStat, ThreadFiles};
+
+use crate::proc::ThreadFiles;
 use crate::proc_text::text_of;
 
 /// For so long a stop is waited for by looking again and again: it mostly comes within a few

@@ -3,8 +3,8 @@
 
 use std::io::Write;
 
-use profiler_model::{LossReason, Nanos};
-use profiler_profile::{Ledger, OtherPython, ProcessCounts};
+use profiler_model::{LossReason, Nanos, OtherPython};
+use profiler_profile::{Ledger, ProcessCounts};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 

@@ -2,8 +2,8 @@
 
 use std::io::{self, Write};
 
-use profiler_model::Nanos;
-use profiler_profile::{Ledger, OtherPython, ProcessCounts};
+use profiler_model::{Nanos, OtherPython};
+use profiler_profile::{Ledger, ProcessCounts};
 
 use crate::escape;
 

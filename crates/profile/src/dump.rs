@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use crate::OtherPython;
-use profiler_model::{Frame, InterpreterId, LossReason, Nanos, Pid, RemoteAddr, ThreadState, Tid, Variable};
+use profiler_model::{
+    Frame, InterpreterId, LossReason, Nanos, OtherPython, Pid, RemoteAddr, ThreadState, Tid, Variable,
+};
 
 /// A process and its threads at one instant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

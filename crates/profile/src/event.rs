@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
-use profiler_model::{LossReason, Nanos, ThreadState, Timestamp};
+use profiler_model::{LossReason, Nanos, OtherPython, ThreadState, Timestamp};
 
-use crate::{Dictionary, OtherPython, ProcessCounts, ProcessId, Sample, ThreadId};
+use crate::{Dictionary, ProcessCounts, ProcessId, Sample, ThreadId};
 
 /// What an event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

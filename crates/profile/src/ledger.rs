@@ -4,9 +4,9 @@
 
 use std::collections::BTreeSet;
 
-use profiler_model::{LossReason, Nanos, Timestamp};
+use profiler_model::{LossReason, Nanos, OtherPython, Timestamp};
 
-use crate::{Event, Held, HeldBy, MarkKind, Metric, MetricValue, OtherPython};
+use crate::{Event, Held, HeldBy, MarkKind, Metric, MetricValue};
 
 /// How many processes a tree had, by what became of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

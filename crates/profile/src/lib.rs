@@ -35,7 +35,7 @@ pub use event::{
 pub use handle::{FrameId, ProcessId, StackId, ThreadId};
 pub use hot::{Function, Hot, Line};
 pub use ledger::{Ledger, ProcessCounts};
-pub use process::{OtherPython, ProcessInfo, ThreadInfo};
+pub use process::{ProcessInfo, ThreadInfo};
 pub use profile::Profile;
 pub use renaming::Renaming;
 pub use sample::{Sample, Weights};

@@ -2,20 +2,9 @@
 
 use std::sync::Arc;
 
-use profiler_model::{Pid, ThreadKey};
+use profiler_model::ThreadKey;
 
 use crate::ProcessId;
-
-/// A Python that runs in a process beside the one that is sampled.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct OtherPython {
-    /// The process.
-    pub pid: Pid,
-    /// Its version, such as `3.11.7`.
-    pub version: String,
-    /// The path of its module, as the process sees it.
-    pub path: String,
-}
 
 /// A process that is being profiled. Two programs with one process id (after an `exec`, or because the id was reused) are two
 /// processes of a dictionary.

@@ -19,8 +19,8 @@ use crate::kernel_frames::KernelFrames;
 use crate::kernel_names::KernelNames;
 use crate::off_cpu_reason;
 use crate::period_changer::PeriodChanger;
-use crate::random_period::RandomPeriod;
 use crate::thread_table::{Thread, ThreadTable};
+use profiler_account::RandomPeriod;
 
 /// The CPUs that are online are looked at so often: one that comes back has no clock of ours until then. A look costs
 /// some ten microseconds.

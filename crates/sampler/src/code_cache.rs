@@ -11,12 +11,11 @@ use profiler_bpf::{FrameRecord, NamesRecord, Outcome, StackRecord, head_hash};
 use profiler_memory::CopiedPages;
 use profiler_model::{Frame, LossReason, RemoteAddr};
 use profiler_python::{CodeHead, CodeObject, CopiedFrame, RawStack};
-use profiler_stack::MAX_CODE_OBJECTS;
+use profiler_stack::{FrameCache, FrameEvidence, MAX_CODE_OBJECTS};
 use rustc_hash::FxHashMap;
 
-use crate::Target;
 use crate::code_names::CodeNames;
-use crate::frame_cache::{FrameCache, FrameEvidence};
+use profiler_target::Target;
 
 /// The names that were sent of a process's code objects.
 #[derive(Debug)]

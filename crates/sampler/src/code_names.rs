@@ -6,11 +6,9 @@ use profiler_memory::{CopiedPages, ReadMemory};
 use profiler_model::{Frame, LossReason, RemoteAddr};
 use profiler_os::Process;
 use profiler_python::{CodeError, CodeHead, RawFrame, RawStack};
-use profiler_stack::{Describe, Resolver};
+use profiler_stack::{CodeEvidence, Describe, Identity, Resolver};
 
-use crate::Target;
-use crate::codes::{CodeEvidence, Identity};
-use crate::short_file::ShortFiles;
+use profiler_target::{ShortFiles, Target};
 
 /// Gives frames their names, each an `Id` that the caller chooses.
 #[derive(Debug)]

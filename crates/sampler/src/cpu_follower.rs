@@ -16,7 +16,7 @@ use profiler_model::{Nanos, Timestamp};
 use profiler_os::{Affinity, clock};
 
 use crate::process_sampler::Runners;
-use crate::random::Random;
+use profiler_account::Random;
 
 /// A thread that gets a CPU or loses it more often than this in a second, but for the sampler, is left alone: each time
 /// takes a microsecond or two longer while it is watched.

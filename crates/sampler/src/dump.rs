@@ -6,18 +6,17 @@ use profiler_os::{clock, priority};
 use profiler_profile::{FrameDetails, ProcessDump, Stops, Tasks, ThreadDump, Variables};
 use profiler_python::{RawStack, ReprLimits};
 
+use crate::SamplerKind;
 use crate::capture::Capture;
 use crate::code_names::CodeNames;
-use crate::codes::CodeEvidence;
 use crate::names;
 use crate::objects::{ObjectCopy, ObjectsWanted, stack_variables};
-use crate::other_pythons::other_pythons;
 use crate::probe::{GilGroup, Probe};
-use crate::sources::Sources;
 use crate::stack_reader::CodeAhead;
 use crate::tasks::{TaskReader, task_dumps};
 use crate::thread_table::Thread;
-use crate::{SamplerKind, Target};
+use profiler_stack::CodeEvidence;
+use profiler_target::{Sources, Target, other_pythons};
 
 /// How often threads whose stack was lost are looked at again.
 const MAX_LOOKS: usize = 10;

@@ -3,16 +3,14 @@
 //! Nothing is stopped, and nothing of it is proved as samples are: threads come and go while it is read.
 
 use profiler_memory::ReadError;
-use profiler_model::{InterpreterId, ThreadState, Tid};
+use profiler_model::{InterpreterId, OtherPython, ThreadState, Tid};
 use profiler_os::clock;
-use profiler_profile::OtherPython;
 use profiler_python::{Evidence, whereabouts};
 
-use crate::attach::MappedModules;
 use crate::names::names;
-use crate::other_pythons::other_pythons;
+use crate::probe::GilGroup;
 use crate::thread_table::ThreadTable;
-use crate::{Target, probe::GilGroup};
+use profiler_target::{MappedModules, Target, other_pythons};
 
 /// What was seen of a Python.
 #[derive(Clone, Debug)]

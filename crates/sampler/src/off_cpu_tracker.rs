@@ -4,14 +4,13 @@
 //! How a stack gets its names is the caller's business: `S` is whatever stands for one.
 
 use profiler_bpf::{BlockReason, OffCpu, OffCpuRecord, OffCpuSum, StackRecord};
-use profiler_model::{Nanos, ThreadState, Tid, Timestamp, WaitReason};
-use profiler_os::{SchedStat, ThreadFiles, clock};
+use profiler_model::{Nanos, SchedStat, ThreadState, Tid, Timestamp, WaitReason};
+use profiler_os::{ThreadFiles, clock};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::known_stacks::{KnownStack, KnownStacks};
 use crate::off_cpu_reason::{self, Owner};
-use crate::reported_intervals::ReportedIntervals;
 use crate::thread_table::Thread;
+use profiler_account::{KnownStack, KnownStacks, ReportedIntervals};
 
 /// How often a thread is looked at that leaves its CPU or comes back at that very moment.
 const MAX_LOOKS: usize = 10;

@@ -9,13 +9,13 @@ use profiler_model::LossReason;
 use profiler_os::clock;
 use profiler_python::{GilAddresses, RawStack};
 
-use crate::Target;
 use crate::capture::{Capture, read_stacks};
 use crate::gil;
 use crate::objects::nobody_ran;
 use crate::stack_reader::StackReader;
 use crate::stop_bound::StopBound;
 use crate::thread_table::ThreadTable;
+use profiler_target::Target;
 
 /// How many readings must be the same. A stack that changes while it is read can look the same twice; each
 /// further reading would have to meet the same two halves again.

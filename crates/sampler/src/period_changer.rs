@@ -9,8 +9,7 @@ use profiler_bpf::ClockEvents;
 use profiler_model::Nanos;
 use profiler_os::{clock, quiet_thread};
 
-use crate::random::Random;
-use crate::random_period::{PeriodSequence, RandomPeriod};
+use profiler_account::{PeriodSequence, Random, RandomPeriod};
 
 /// Changes periods until it is dropped.
 #[derive(Debug)]

@@ -6,13 +6,14 @@ use profiler_os::{Tracer, clock};
 use profiler_python::{GilAddresses, RawStack};
 
 use crate::capture::{Capture, MAX_THREADS_AT_ONCE};
-use crate::codes::CodeEvidence;
 use crate::gil;
 use crate::objects::ObjectsWanted;
 use crate::stack_reader::{CodeAhead, StackReader};
 use crate::stop_bound::LONGEST_STOP;
 use crate::thread_table::ThreadTable;
-use crate::{SamplerKind, Target, pause, peek};
+use crate::{SamplerKind, pause, peek};
+use profiler_stack::CodeEvidence;
+use profiler_target::Target;
 
 /// How long threads that would not stop are waited for at the end, to let them go.
 const MAX_LATE_WAIT: Nanos = Nanos::from_nanos(1_000_000_000);

@@ -2,27 +2,26 @@
 //! there are, is the business of `session` and `tree`.
 
 use profiler_memory::ReadError;
-use profiler_model::{Frame, FrameKind, LossReason, Nanos, ThreadKey, Timestamp};
+use profiler_model::{Frame, FrameKind, LossReason, Nanos, OtherPython, ThreadKey, Timestamp};
 use profiler_os::clock;
 use profiler_os::priority::OrdinaryMeanwhile;
 use profiler_profile::{
-    FrameId, HeldBy, Loss, OtherPython, ProcessId, Renaming, Sample, Scope, StackId, ThreadId, ThreadInfo,
+    FrameId, HeldBy, Loss, ProcessId, Renaming, Sample, Scope, StackId, ThreadId, ThreadInfo,
 };
 use profiler_python::{GilAddresses, RawStack};
 
 use crate::capture::Capture;
 use crate::code_names::CodeNames;
-use crate::codes::CodeEvidence;
 use crate::event_writer::EventWriter;
 use crate::names::ThreadNames;
-use crate::off_cpu_clock::OffCpuClock;
-use crate::other_pythons::OtherPythons;
 use crate::probe::{Found, GilGroup, Probe};
 use crate::rota::{cost_of_instant, is_long};
-use crate::schedule::Schedule;
 use crate::stack_reader::CodeAhead;
 use crate::thread_table::{SleeperStack, Thread};
-use crate::{SamplerKind, SamplerOptions, Target};
+use crate::{SamplerKind, SamplerOptions};
+use profiler_account::{OffCpuClock, Schedule};
+use profiler_stack::CodeEvidence;
+use profiler_target::{OtherPythons, Target};
 
 mod deferred_captures;
 mod idle_scan;

@@ -7,24 +7,19 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use profiler_model::{LossReason, Nanos, Pid, Timestamp};
+use profiler_model::{LossReason, Nanos, OtherPython, Pid, Timestamp};
 use profiler_os::{Process, clock, readiness};
-use profiler_profile::{
-    MarkKind, MetricValue, OtherPython, ProcessCounts, ProcessId, ProcessInfo, Renaming, Scope,
-};
+use profiler_profile::{MarkKind, MetricValue, ProcessCounts, ProcessId, ProcessInfo, Renaming, Scope};
 
 use profiler_bpf::Record;
 
-use crate::attach::{ForkedRuntime, Search};
+use crate::SamplerOptions;
 use crate::bpf_program::BpfProgram;
 use crate::event_writer::EventWriter;
 use crate::probe::Probe;
 use crate::process_sampler::{ProcessSampler, Runners, Sampled};
-use crate::schedule::Schedule;
-use crate::ticks::{Tick, ticks};
-use crate::tree::{Change, Tree};
-use crate::unattached_time::UnattachedTime;
-use crate::{AttachError, SamplerOptions, Target};
+use profiler_account::{Schedule, Tick, UnattachedTime, ticks};
+use profiler_target::{AttachError, Change, ForkedRuntime, Search, Target, Tree};
 
 /// While a process has no Python, it is looked for after this time at first, and ever less often.
 const FIRST_ATTACH_GAP: Nanos = Nanos::from_nanos(5_000_000);

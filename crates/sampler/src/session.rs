@@ -11,16 +11,15 @@ use profiler_os::signals::{self, SuspensionHold};
 use profiler_os::{CpuQuota, Guardian, clock, first_event, hang, limits, priority};
 use profiler_profile::{Dictionary, MarkKind, MetricValue, Scope};
 
-use crate::Target;
 use crate::bpf_program::BpfProgram;
 use crate::cpu_follower::CpuFollower;
 use crate::cpu_limit::{CpuLimit, Verdict};
 use crate::deadline::{DeadlineKeeper, latest_look};
 use crate::event_writer::{Directive, EventWriter, Observer};
-use crate::launch_time::LaunchTime;
 use crate::process_set::ProcessSet;
 use crate::quota::QuotaGuard;
-use crate::schedule::Schedule;
+use profiler_account::{LaunchTime, Schedule};
+use profiler_target::Target;
 
 /// The observer is asked at least this often.
 const CALLBACK_GAP: Nanos = Nanos::from_nanos(50_000_000);

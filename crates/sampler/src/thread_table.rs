@@ -4,10 +4,8 @@ use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 
 use profiler_memory::{PageCopy, ReadError, ReadMemory, ReadRequest};
-use profiler_model::{Nanos, NsTid, Pid, RemoteAddr, ThreadState, Tid, Timestamp};
-use profiler_os::{
-    Activity, ContextSwitchLog, Process, SchedStat, Switch, SwitchKind, ThreadClock, ThreadFiles,
-};
+use profiler_model::{Nanos, NsTid, Pid, RemoteAddr, SchedStat, ThreadState, Tid, Timestamp};
+use profiler_os::{Activity, ContextSwitchLog, Process, Switch, SwitchKind, ThreadClock, ThreadFiles};
 use profiler_profile::{StackId, ThreadId};
 use profiler_python::{
     Callers, GilAddresses, Interpreter, Offsets, RawStack, Runtime, STACK_PAGE_BYTES, interpreters,
@@ -16,9 +14,9 @@ use profiler_python::{
 
 use crate::gil::{self, GilSpan, GilState};
 use crate::lazy_event::LazyEvent;
-use crate::off_cpu_clock::OffCpuClock;
 use crate::rota::{COST_OF_ASKING, COST_OF_WATCHING, LOOKS_BEFORE_REST, LookResult, Rota};
 use crate::sleep_watch::SleepWatch;
+use profiler_account::OffCpuClock;
 
 /// How often a list that changes while it is read is read again.
 const MAX_ATTEMPTS: usize = 3;

@@ -15,8 +15,8 @@ use anyhow::{Context, Result, ensure};
 use profiler_bpf::{
     BlockReason, DescriptorCalls, KernelSampler, Layout, OffCpu, OffCpuCopy, OffCpuSum, Record,
 };
-use profiler_model::{Nanos, Pid, Tid, Timestamp};
-use profiler_os::{SchedStat, ThreadFiles, clock};
+use profiler_model::{Nanos, Pid, SchedStat, Tid, Timestamp};
+use profiler_os::{ThreadFiles, clock};
 use profiler_tests::suite::{Sampler, Test};
 use profiler_tests::test;
 

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use anyhow::{Result, ensure};
 use profiler_model::{Nanos, Pid, Tid, Timestamp};
 use profiler_profile::{Dictionary, Epoch, Event, Profile, Sink};
-use profiler_sampler::{BpfProgram, Directive, Observer, SamplerKind, SamplerOptions, Session, Target};
+use profiler_sampler::{BpfProgram, Directive, Observer, SamplerKind, SamplerOptions, Session};
+use profiler_target::Target;
 use profiler_tests::suite::{Case, On, PAUSE_AND_BPF, Sampler, Test};
 use profiler_tests::{Fixture, test};
 

@@ -9,7 +9,8 @@ use profiler_os::UserName;
 use profiler_os::host::Host;
 use profiler_os::self_test::{SelfTest, rehearse};
 use profiler_os::{KernelSymbols, KernelSymbolsError, Process, StopError};
-use profiler_sampler::{Examination, SamplerKind, SamplerOptions, Target, examine};
+use profiler_sampler::{Examination, SamplerKind, SamplerOptions, examine};
+use profiler_target::Target;
 
 use crate::attach::{attach, expect_free, expect_own_proc, expect_tracing};
 use crate::failure::{CONTAINER_ADVICE, Failure, quoted};

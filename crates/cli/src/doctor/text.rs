@@ -2,10 +2,9 @@
 
 use std::io::{self, Write};
 
-use profiler_model::InterpreterId;
+use profiler_model::{InterpreterId, OtherPython};
 use profiler_os::host::{Answer, CAPABILITIES, CapabilitySet, Host, ProcMount};
 use profiler_output::escaped_text;
-use profiler_profile::OtherPython;
 use profiler_python::Evidence;
 use profiler_sampler::{Examination, ExaminedThread, Gils, Location};
 

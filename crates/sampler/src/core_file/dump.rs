@@ -16,10 +16,9 @@ use profiler_stack::{Describe, Resolver};
 use super::CoreTarget;
 use crate::gil;
 use crate::objects::MAX_FRAMES_WITH_VARIABLES;
-use crate::short_file::ShortFiles;
-use crate::sources::Sources;
 use crate::stack_reader::{StackReader, loss};
 use crate::tasks::{TaskList, TaskReader, task_dumps};
+use profiler_target::{ShortFiles, Sources};
 
 /// What is shown of a core file beside stacks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -12,11 +12,11 @@ use profiler_python::{GilAddresses, RawStack};
 
 use super::ProcessSampler;
 use crate::capture::Capture;
-use crate::codes::CodeEvidence;
 use crate::event_writer::EventWriter;
 use crate::probe::GilGroup;
 use crate::rota::{cost_of_instant, is_long};
 use crate::thread_table::SleeperStack;
+use profiler_stack::CodeEvidence;
 
 /// When a look is taken, and when that was due.
 #[derive(Clone, Copy, Debug)]

@@ -6,20 +6,19 @@ use std::collections::HashSet;
 use profiler_bpf::{NamesRecord, StackRecord, ThreadEntry};
 use profiler_memory::ReadError;
 use profiler_model::{Frame, LossReason, Nanos, ThreadState, Tid, Timestamp};
-use profiler_os::KernelFunction;
-use profiler_os::clock;
+use profiler_os::{KernelFunction, clock};
 use profiler_profile::{FrameId, HeldBy, Loss, MarkKind, Sample, Scope, StackId};
 use profiler_python::RawStack;
 use rustc_hash::FxHashMap;
 
 use super::{ProcessSampler, Sampled, truncation_mark};
-use crate::Target;
 use crate::bpf_program::{BpfProgram, entries};
 use crate::code_cache::{CodeCache, Sent};
 use crate::code_names::CodeNames;
 use crate::event_writer::EventWriter;
 use crate::kernel_frames::KernelFrames;
-use crate::ticks::ticks;
+use profiler_account::ticks;
+use profiler_target::Target;
 
 /// Whether the lists of threads still start where they did is looked at so often: a thread that starts in
 /// between and uses its CPU at once is noticed by its first sample.

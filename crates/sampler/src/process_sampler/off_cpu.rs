@@ -12,7 +12,6 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::ProcessSampler;
 use super::in_kernel::InKernel;
-use crate::Target;
 use crate::bpf_program::BpfProgram;
 use crate::capture::Capture;
 use crate::code_names::CodeNames;
@@ -20,6 +19,7 @@ use crate::event_writer::EventWriter;
 use crate::off_cpu_reason::Owner;
 use crate::off_cpu_tracker::{Instead, IntervalSink, OffCpuInterval, OffCpuTracker};
 use crate::probe::GilGroup;
+use profiler_target::Target;
 
 /// What lasts and what was too short to be told by itself is asked for so often.
 const FLUSH_GAP: Nanos = Nanos::from_nanos(1_000_000_000);

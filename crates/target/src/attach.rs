@@ -32,7 +32,7 @@ pub struct Target {
 
 /// What a process shares with the children that it forks: where its Python is.
 #[derive(Clone, Debug)]
-pub(crate) struct ForkedRuntime {
+pub struct ForkedRuntime {
     runtime: Arc<Runtime>,
     executable: Arc<str>,
 }
@@ -102,13 +102,13 @@ impl Target {
     }
 
     /// What its children will share with it until they run another program.
-    pub(crate) fn forked_runtime(&self) -> ForkedRuntime {
+    pub fn forked_runtime(&self) -> ForkedRuntime {
         ForkedRuntime { runtime: Arc::clone(&self.runtime), executable: Arc::clone(&self.executable) }
     }
 
     /// Process `pid`, if it still has the Python of the process that forked it: it has the same executable, and
     /// interpreters and threads that belong together where that one has them.
-    pub(crate) fn from_parent(forked_runtime: &ForkedRuntime, pid: Pid) -> Option<Self> {
+    pub fn from_parent(forked_runtime: &ForkedRuntime, pid: Pid) -> Option<Self> {
         let process = Process::new(pid);
         let stat = process.stat().ok().filter(|_| process.is_alive())?;
         let executable = process.executable().ok()?;
@@ -127,7 +127,7 @@ impl Target {
     }
 
     /// When it was started, in the kernel's ticks since boot: with the id, what tells it from a later process.
-    pub(crate) fn start_time(&self) -> u64 {
+    pub fn start_time(&self) -> u64 {
         self.start_time
     }
 
@@ -156,16 +156,18 @@ impl Target {
         &self.process
     }
 
-    pub(crate) fn memory(&self) -> &ProcessMemory {
+    /// Its memory.
+    pub fn memory(&self) -> &ProcessMemory {
         &self.memory
     }
 
-    pub(crate) fn runtime(&self) -> &Runtime {
+    /// Its Python.
+    pub fn runtime(&self) -> &Runtime {
         &self.runtime
     }
 
     /// Where asyncio keeps its tasks, if the process has loaded it and its version tells.
-    pub(crate) fn asyncio(&self) -> Option<AsyncioOffsets> {
+    pub fn asyncio(&self) -> Option<AsyncioOffsets> {
         self.offsets().generators?;
         // Its C part is a module of its own, or built into what holds the runtime.
         let may_have_it = |path: &str| {
@@ -181,11 +183,12 @@ impl Target {
     }
 
     /// Whether its Python still has a live thread, whatever else of it may be damaged or gone.
-    pub(crate) fn has_live_runtime(&self) -> bool {
+    pub fn has_live_runtime(&self) -> bool {
         self.runtime.is_alive(&self.memory)
     }
 
-    pub(crate) fn offsets(&self) -> &Offsets {
+    /// The layout of its Python's structures.
+    pub fn offsets(&self) -> &Offsets {
         &self.runtime.offsets
     }
 }
@@ -295,7 +298,7 @@ struct MappedModule {
 
 /// The files that a process has mapped, its executable first. Each is opened when it is needed: a process may have mapped
 /// thousands, and Python is most often in one of two.
-pub(crate) struct MappedModules<'a> {
+pub struct MappedModules<'a> {
     process: &'a Process,
     executable: &'a str,
     modules: Vec<MappedModule>,
@@ -303,7 +306,7 @@ pub(crate) struct MappedModules<'a> {
 
 impl<'a> MappedModules<'a> {
     /// The modules in `mappings`. Of their files the executable, and what is named like a Python, is opened.
-    pub(crate) fn open(process: &'a Process, executable: &'a str, mappings: &[Mapping]) -> Self {
+    pub fn open(process: &'a Process, executable: &'a str, mappings: &[Mapping]) -> Self {
         let mut modules: Vec<MappedModule> = Vec::new();
         let mut by_path: HashMap<&str, usize> = HashMap::new();
         // The module whose mapping has just ended: an anonymous one right behind it is its zeroed data.
@@ -335,14 +338,14 @@ impl<'a> MappedModules<'a> {
     }
 
     /// The bytes of the file of a module, which is opened if it was not yet; none where it cannot be.
-    pub(crate) fn file(&self, index: usize) -> &[u8] {
+    pub fn file(&self, index: usize) -> &[u8] {
         let module = &self.modules[index];
         let open = || open_module(self.process, self.executable, &module.first);
         module.file.get_or_init(open).as_deref().unwrap_or_default()
     }
 
     /// Opens the file that is mapped at an address, if any is.
-    pub(crate) fn open_at(&self, address: RemoteAddr) {
+    pub fn open_at(&self, address: RemoteAddr) {
         let is_there = |mapping: &ModuleMapping| (mapping.start..mapping.end).contains(&address);
         let index = self.modules.iter().position(|module| module.mappings.iter().any(is_there));
         if let Some(index) = index {
@@ -356,7 +359,7 @@ impl<'a> MappedModules<'a> {
     }
 
     /// The modules, with the bytes of those files that are open.
-    pub(crate) fn modules(&self) -> Vec<Module<'_>> {
+    pub fn modules(&self) -> Vec<Module<'_>> {
         self.modules.iter().map(MappedModule::as_module).collect()
     }
 }

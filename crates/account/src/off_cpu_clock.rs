@@ -5,8 +5,7 @@
 //! over: with an account of its own, that time would go to where the thread lacks a CPU the next time. One that is woken
 //! and lacks a CPU is where it slept, and one that is put aside is where it ran.
 
-use profiler_model::{Nanos, Timestamp};
-use profiler_os::SchedStat;
+use profiler_model::{Nanos, SchedStat, Timestamp};
 
 /// What of a thread's time off the CPU was accounted for already.
 #[derive(Clone, Copy, Debug)]

@@ -17,7 +17,8 @@ use std::sync::Arc;
 use profiler_memory::{CopiedPages, ReadError, ReadMemory, ReadRequest};
 use profiler_model::RemoteAddr;
 use profiler_python::{CodeHead, CodeObject, Offsets, RawStack};
-use profiler_stack::MAX_CODE_OBJECTS;
+
+use crate::resolver::MAX_CODE_OBJECTS;
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 
 /// What identifies the code objects of some stacks of one instant.

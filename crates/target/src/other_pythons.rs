@@ -1,9 +1,8 @@
 //! Pythons of a process beside the one that is sampled: a program may load another libpython and run it. They are named,
 //! as their threads are in no sample.
 
-use profiler_model::{Nanos, Timestamp};
+use profiler_model::{Nanos, OtherPython, Timestamp};
 use profiler_os::Mapping;
-use profiler_profile::OtherPython;
 use profiler_python::find_others;
 
 use crate::Target;
