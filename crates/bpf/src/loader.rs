@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use aya::maps::{Array, HashMap, MapData, RingBuf};
 use aya::programs::PerfEvent;
 use aya::util::online_cpus;
-use aya::{Ebpf, EbpfLoader};
+use aya::{Ebpf, EbpfLoader, Pod};
 use profiler_model::{Nanos, Pid, RemoteAddr, Tid};
 
 use crate::clock_events::ClockEvents;
@@ -16,7 +16,7 @@ use crate::ids::{Ids, PidNamespace};
 use crate::layout::{Layout, Look, ThreadEntry, code_key};
 use crate::records::Record;
 use crate::task_layout::{self, TaskLayout};
-use crate::wire::counter;
+use crate::wire::{ThreadLoss, counter};
 
 /// The program as clang built it.
 pub(crate) static OBJECT: &[u8] = aya::include_bytes_aligned!("program/python.bpf.o");
@@ -34,6 +34,22 @@ pub struct Counters {
     pub names_lost: u64,
 }
 
+/// What the ring had no room for of one thread, since the program was loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingLoss {
+    /// The process.
+    pub process: Pid,
+    /// The thread.
+    pub thread: Tid,
+    /// How many records.
+    pub count: u64,
+    /// The time on a CPU for which the samples among them stand.
+    pub weight: Nanos,
+}
+
+// SAFETY: numbers without gaps, for which every bit pattern is a value.
+unsafe impl Pod for ThreadLoss {}
+
 /// The loaded program. Everything of it is gone when this is dropped, or when this process ends.
 pub struct KernelSampler {
     pub(crate) ebpf: Ebpf,
@@ -49,6 +65,7 @@ pub struct KernelSampler {
     generation: u64,
     codes: Array<MapData, KnownCode>,
     counters: Array<MapData, u64>,
+    losses: HashMap<MapData, u64, ThreadLoss>,
     clock_events: Arc<Mutex<ClockEvents>>,
 }
 
@@ -126,6 +143,7 @@ impl KernelSampler {
             generation: 0,
             codes: Array::try_from(take(&mut ebpf, "codes")?)?,
             counters: Array::try_from(take(&mut ebpf, "counters")?)?,
+            losses: HashMap::try_from(take(&mut ebpf, "losses")?)?,
             ebpf,
             clock_events: Arc::new(Mutex::new(events)),
         })
@@ -240,6 +258,18 @@ impl KernelSampler {
     pub fn counters(&self) -> Result<Counters, BpfError> {
         let count = |index| self.counters.get(&index, 0);
         Ok(Counters { ring_full: count(counter::RING_FULL)?, names_lost: count(counter::NAMES_LOST)? })
+    }
+
+    /// What the ring had no room for, by thread: of very many, those that lost something last.
+    pub fn losses(&self) -> Vec<RingLoss> {
+        let known = self.losses.iter().filter_map(Result::ok);
+        let of_ids = |(ids, loss): (u64, ThreadLoss)| RingLoss {
+            process: Pid::new((ids >> 32) as u32),
+            thread: Tid::new(ids as u32),
+            count: loss.count,
+            weight: Nanos::from_nanos(loss.weight),
+        };
+        known.map(of_ids).collect()
     }
 
     /// The number of ticks that interrupted a registered process.

@@ -73,6 +73,13 @@ mirrors! {
         pub(crate) thread_copy: [u8; THREAD_BYTES],
     }
 
+    /// What the ring had no room for of a thread.
+    #[derive(Clone, Copy, Debug, Default)]
+    pub(crate) struct ThreadLoss = thread_loss {
+        pub(crate) count: u64,
+        pub(crate) weight: u64,
+    }
+
     /// A frame of it.
     pub(crate) struct FrameCopy = frame_copy {
         pub(crate) address: u64,

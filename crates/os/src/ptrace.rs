@@ -20,7 +20,6 @@ use profiler_model::{Nanos, SchedStat, Tid, Timestamp};
 
 use crate::clock;
 use crate::guardian::note_hold;
-
 use crate::proc::ThreadFiles;
 use crate::proc_text::text_of;
 

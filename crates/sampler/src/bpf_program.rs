@@ -4,8 +4,9 @@
 use std::os::fd::BorrowedFd;
 use std::sync::PoisonError;
 
+use profiler_account::RandomPeriod;
 use profiler_bpf::{
-    BpfError, Counters, KernelSampler, Layout, NO_OFFSET, OffCpu, PidNamespace, Record, StateEntry,
+    BpfError, Counters, KernelSampler, Layout, NO_OFFSET, OffCpu, PidNamespace, Record, RingLoss, StateEntry,
     ThreadEntry,
 };
 use profiler_memory::{Field, Scalar};
@@ -20,7 +21,6 @@ use crate::kernel_names::KernelNames;
 use crate::off_cpu_reason;
 use crate::period_changer::PeriodChanger;
 use crate::thread_table::{Thread, ThreadTable};
-use profiler_account::RandomPeriod;
 
 /// The CPUs that are online are looked at so often: one that comes back has no clock of ours until then. A look costs
 /// some ten microseconds.
@@ -50,6 +50,8 @@ pub struct BpfProgram {
     end: Timestamp,
     /// What was counted in the ledger already.
     counted: Counters,
+    /// What it has counted of that by thread.
+    ring_losses: FxHashMap<(Pid, Tid), RingLoss>,
 }
 
 impl BpfProgram {
@@ -80,7 +82,9 @@ impl BpfProgram {
         let next_cpu_look = Timestamp::default();
         let counted = Counters::default();
         let (asked, changer) = (Nanos::ZERO, None);
-        BpfProgram { sampler, off_cpu, names, asked, changer, next_cpu_look, end: Timestamp::MAX, counted }
+        let ring_losses = FxHashMap::default();
+        let end = Timestamp::MAX;
+        BpfProgram { sampler, off_cpu, names, asked, changer, next_cpu_look, end, counted, ring_losses }
     }
 
     /// Has it run on every CPU, after each `asked` on average, at random so that nothing is in step with it.
@@ -201,7 +205,7 @@ impl BpfProgram {
     pub fn skip(&mut self, take: &mut dyn FnMut(Record<'_>)) {
         self.sampler.read(take);
         // What cannot be read is counted later.
-        self.counted = self.sampler.counters().unwrap_or(self.counted);
+        let _ = self.take_ring_losses();
     }
 
     /// Can be read when much was sent.
@@ -209,11 +213,44 @@ impl BpfProgram {
         self.sampler.descriptor()
     }
 
-    /// How many samples the ring had no room for, since this was last asked.
-    pub fn take_ring_full(&mut self) -> u64 {
-        let Ok(now) = self.sampler.counters() else { return 0 };
+    /// What the ring had no room for since this was last asked.
+    pub fn take_ring_losses(&mut self) -> RingLosses {
+        let Ok(now) = self.sampler.counters() else { return RingLosses::default() };
         let before = std::mem::replace(&mut self.counted, now);
-        now.ring_full - before.ring_full
+        let mut new = RingLosses { unattributed: now.ring_full - before.ring_full, threads: Vec::new() };
+        if new.unattributed == 0 {
+            return new;
+        }
+        for loss in self.sampler.losses() {
+            let counted = self.ring_losses.insert((loss.process, loss.thread), loss);
+            let since = difference(loss, counted);
+            // Of a thread that is counted at this very moment the sum may not know yet.
+            let known = since.count.min(new.unattributed);
+            new.unattributed -= known;
+            new.threads.extend((known > 0).then_some(RingLoss { count: known, ..since }));
+        }
+        new
+    }
+}
+
+/// What the ring had no room for.
+#[derive(Debug, Default)]
+pub struct RingLosses {
+    /// By thread.
+    pub threads: Vec<RingLoss>,
+    /// Of threads that are not known any more.
+    pub unattributed: u64,
+}
+
+/// What was lost since a thread's losses were `counted`. One that was forgotten meanwhile counts from 0 again.
+fn difference(now: RingLoss, counted: Option<RingLoss>) -> RingLoss {
+    match counted.filter(|counted| counted.count <= now.count) {
+        Some(counted) => RingLoss {
+            count: now.count - counted.count,
+            weight: now.weight.saturating_sub(counted.weight),
+            ..now
+        },
+        None => now,
     }
 }
 
@@ -295,4 +332,22 @@ fn layout(offsets: &Offsets, always_send_names: bool) -> Layout {
 
 fn optional<T: Scalar>(field: Option<Field<T>>) -> u32 {
     field.map_or(NO_OFFSET, Field::offset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_are_counted_from_the_last_look() {
+        let loss = |count, weight| RingLoss {
+            process: Pid::new(1),
+            thread: Tid::new(2),
+            count,
+            weight: Nanos::from_nanos(weight),
+        };
+        assert_eq!(difference(loss(5, 50), None), loss(5, 50));
+        assert_eq!(difference(loss(7, 90), Some(loss(5, 50))), loss(2, 40));
+        assert_eq!(difference(loss(2, 20), Some(loss(5, 50))), loss(2, 20), "it was forgotten meanwhile");
+    }
 }

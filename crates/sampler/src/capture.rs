@@ -3,13 +3,13 @@
 use profiler_memory::ReadError;
 use profiler_model::{LossReason, Nanos, RemoteAddr};
 use profiler_python::{MAX_FRAMES, RawStack};
+use profiler_stack::CodeEvidence;
+use profiler_target::Target;
 
 use crate::objects::{ObjectCopy, ThreadStack};
 use crate::stack_reader::StackReader;
 use crate::stop_bound::StopBound;
 use crate::thread_table::ThreadTable;
-use profiler_stack::CodeEvidence;
-use profiler_target::Target;
 
 /// The most threads that are captured at one instant, and so during one stop: what is left is captured at
 /// another one. More stacks than that take longer than a millisecond, and a process may have ten thousand

@@ -12,10 +12,10 @@ use profiler_memory::CopiedPages;
 use profiler_model::{Frame, LossReason, RemoteAddr};
 use profiler_python::{CodeHead, CodeObject, CopiedFrame, RawStack};
 use profiler_stack::{FrameCache, FrameEvidence, MAX_CODE_OBJECTS};
+use profiler_target::Target;
 use rustc_hash::FxHashMap;
 
 use crate::code_names::CodeNames;
-use profiler_target::Target;
 
 /// The names that were sent of a process's code objects.
 #[derive(Debug)]

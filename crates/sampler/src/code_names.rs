@@ -7,7 +7,6 @@ use profiler_model::{Frame, LossReason, RemoteAddr};
 use profiler_os::Process;
 use profiler_python::{CodeError, CodeHead, RawFrame, RawStack};
 use profiler_stack::{CodeEvidence, Describe, Identity, Resolver};
-
 use profiler_target::{ShortFiles, Target};
 
 /// Gives frames their names, each an `Id` that the caller chooses.

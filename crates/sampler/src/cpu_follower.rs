@@ -12,11 +12,11 @@
 //! To know which CPU that is costs the thread a little each time it gets one or loses it. So threads that do so all the
 //! time are left alone, and stopped instead.
 
+use profiler_account::Random;
 use profiler_model::{Nanos, Timestamp};
 use profiler_os::{Affinity, clock};
 
 use crate::process_sampler::Runners;
-use profiler_account::Random;
 
 /// A thread that gets a CPU or loses it more often than this in a second, but for the sampler, is left alone: each time
 /// takes a microsecond or two longer while it is watched.

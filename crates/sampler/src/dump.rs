@@ -5,6 +5,8 @@ use profiler_model::{Frame, InterpreterId, LossReason, ThreadState, Timestamp, W
 use profiler_os::{clock, priority};
 use profiler_profile::{FrameDetails, ProcessDump, Stops, Tasks, ThreadDump, Variables};
 use profiler_python::{RawStack, ReprLimits};
+use profiler_stack::CodeEvidence;
+use profiler_target::{Sources, Target, other_pythons};
 
 use crate::SamplerKind;
 use crate::capture::Capture;
@@ -15,8 +17,6 @@ use crate::probe::{GilGroup, Probe};
 use crate::stack_reader::CodeAhead;
 use crate::tasks::{TaskReader, task_dumps};
 use crate::thread_table::Thread;
-use profiler_stack::CodeEvidence;
-use profiler_target::{Sources, Target, other_pythons};
 
 /// How often threads whose stack was lost are looked at again.
 const MAX_LOOKS: usize = 10;

@@ -6,11 +6,11 @@ use profiler_memory::ReadError;
 use profiler_model::{InterpreterId, OtherPython, ThreadState, Tid};
 use profiler_os::clock;
 use profiler_python::{Evidence, whereabouts};
+use profiler_target::{MappedModules, Target, other_pythons};
 
 use crate::names::names;
 use crate::probe::GilGroup;
 use crate::thread_table::ThreadTable;
-use profiler_target::{MappedModules, Target, other_pythons};
 
 /// What was seen of a Python.
 #[derive(Clone, Debug)]

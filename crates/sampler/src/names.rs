@@ -4,10 +4,10 @@ use std::collections::{HashMap, HashSet};
 
 use profiler_model::{Nanos, Timestamp};
 use profiler_python::thread_names_of;
+use profiler_target::Target;
 
 use crate::event_writer::EventWriter;
 use crate::thread_table::{Thread, ThreadTable};
-use profiler_target::Target;
 
 /// Names are looked up at most so often: a thread gets its name in `threading` a moment after it starts,
 /// and may be renamed, but walking Python's dictionaries for every sample would cost more than the samples.

@@ -15,11 +15,11 @@ use profiler_memory::{BatchedReader, ReadError, ReadMemory};
 use profiler_model::{LossReason, Nanos, RemoteAddr, Timestamp, Variable};
 use profiler_os::clock;
 use profiler_python::{AsyncioOffsets, GilAddresses, RawFrame, RawStack, ReprLimits, Values, variables};
+use profiler_target::Target;
 
 use crate::gil::{self, GilState};
 use crate::tasks::{TaskList, TaskReader, task_lists};
 use crate::thread_table::ThreadTable;
-use profiler_target::Target;
 
 /// The most rounds. A value takes some four, and three for each container that it is in.
 const MAX_ROUNDS: usize = 24;

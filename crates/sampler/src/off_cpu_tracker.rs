@@ -3,6 +3,7 @@
 //!
 //! How a stack gets its names is the caller's business: `S` is whatever stands for one.
 
+use profiler_account::{KnownStack, KnownStacks, ReportedIntervals};
 use profiler_bpf::{BlockReason, OffCpu, OffCpuRecord, OffCpuSum, StackRecord};
 use profiler_model::{Nanos, SchedStat, ThreadState, Tid, Timestamp, WaitReason};
 use profiler_os::{ThreadFiles, clock};
@@ -10,7 +11,6 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::off_cpu_reason::{self, Owner};
 use crate::thread_table::Thread;
-use profiler_account::{KnownStack, KnownStacks, ReportedIntervals};
 
 /// How often a thread is looked at that leaves its CPU or comes back at that very moment.
 const MAX_LOOKS: usize = 10;

@@ -15,6 +15,7 @@ use profiler_model::{LossReason, Nanos};
 use profiler_os::priority::RealTimeMeanwhile;
 use profiler_os::{StopError, StoppedThread, Tracer, clock};
 use profiler_python::GilAddresses;
+use profiler_target::Target;
 
 use crate::capture::{Capture, Runnable, read_stacks};
 use crate::gil::{self, GilState};
@@ -22,7 +23,6 @@ use crate::objects::nobody_ran;
 use crate::stack_reader::StackReader;
 use crate::stop_bound::StopBound;
 use crate::thread_table::ThreadTable;
-use profiler_target::Target;
 
 /// How often the stop is tried anew when it came at a moment that cannot be used: the GIL has passed to
 /// another thread before it took effect, or a frame is just being unlinked.

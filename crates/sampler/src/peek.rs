@@ -8,6 +8,7 @@ use profiler_memory::ReadError;
 use profiler_model::LossReason;
 use profiler_os::clock;
 use profiler_python::{GilAddresses, RawStack};
+use profiler_target::Target;
 
 use crate::capture::{Capture, read_stacks};
 use crate::gil;
@@ -15,7 +16,6 @@ use crate::objects::nobody_ran;
 use crate::stack_reader::StackReader;
 use crate::stop_bound::StopBound;
 use crate::thread_table::ThreadTable;
-use profiler_target::Target;
 
 /// How many readings must be the same. A stack that changes while it is read can look the same twice; each
 /// further reading would have to meet the same two halves again.

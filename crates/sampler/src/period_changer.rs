@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use profiler_account::{PeriodSequence, Random, RandomPeriod};
 use profiler_bpf::ClockEvents;
 use profiler_model::Nanos;
 use profiler_os::{clock, quiet_thread};
-
-use profiler_account::{PeriodSequence, Random, RandomPeriod};
 
 /// Changes periods until it is dropped.
 #[derive(Debug)]

@@ -4,6 +4,8 @@ use profiler_memory::ReadError;
 use profiler_model::{Nanos, RemoteAddr, Timestamp};
 use profiler_os::{Tracer, clock};
 use profiler_python::{GilAddresses, RawStack};
+use profiler_stack::CodeEvidence;
+use profiler_target::Target;
 
 use crate::capture::{Capture, MAX_THREADS_AT_ONCE};
 use crate::gil;
@@ -12,8 +14,6 @@ use crate::stack_reader::{CodeAhead, StackReader};
 use crate::stop_bound::LONGEST_STOP;
 use crate::thread_table::ThreadTable;
 use crate::{SamplerKind, pause, peek};
-use profiler_stack::CodeEvidence;
-use profiler_target::Target;
 
 /// How long threads that would not stop are waited for at the end, to let them go.
 const MAX_LATE_WAIT: Nanos = Nanos::from_nanos(1_000_000_000);

@@ -1,14 +1,17 @@
 //! Sampling one process: at each instant, every thread that is wanted. When that is, and which processes
 //! there are, is the business of `session` and `tree`.
 
+use profiler_account::{OffCpuClock, Schedule};
 use profiler_memory::ReadError;
-use profiler_model::{Frame, FrameKind, LossReason, Nanos, OtherPython, ThreadKey, Timestamp};
+use profiler_model::{Frame, FrameKind, LossReason, Nanos, OtherPython, ThreadKey, Tid, Timestamp};
 use profiler_os::clock;
 use profiler_os::priority::OrdinaryMeanwhile;
 use profiler_profile::{
     FrameId, HeldBy, Loss, ProcessId, Renaming, Sample, Scope, StackId, ThreadId, ThreadInfo,
 };
 use profiler_python::{GilAddresses, RawStack};
+use profiler_stack::CodeEvidence;
+use profiler_target::{OtherPythons, Target};
 
 use crate::capture::Capture;
 use crate::code_names::CodeNames;
@@ -19,9 +22,6 @@ use crate::rota::{cost_of_instant, is_long};
 use crate::stack_reader::CodeAhead;
 use crate::thread_table::{SleeperStack, Thread};
 use crate::{SamplerKind, SamplerOptions};
-use profiler_account::{OffCpuClock, Schedule};
-use profiler_stack::CodeEvidence;
-use profiler_target::{OtherPythons, Target};
 
 mod deferred_captures;
 mod idle_scan;
@@ -668,6 +668,12 @@ impl ProcessSampler {
     /// The process, as what events are about.
     pub fn scope(&self) -> Scope {
         Scope::Process(self.process)
+    }
+
+    /// The same of a kernel thread, if it is in the dictionary already.
+    pub fn scope_of_thread(&self, tid: Tid) -> Scope {
+        let of_tid = self.probe.thread_table.threads.iter().find(|thread| thread.tid == tid);
+        of_tid.and_then(|thread| thread.id).map_or(self.scope(), Scope::Thread)
     }
 
     /// The same of a thread, if it is in the dictionary already.

@@ -7,19 +7,18 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use profiler_account::{Schedule, Tick, UnattachedTime, ticks};
+use profiler_bpf::{Record, RingLoss};
 use profiler_model::{LossReason, Nanos, OtherPython, Pid, Timestamp};
 use profiler_os::{Process, clock, readiness};
-use profiler_profile::{MarkKind, MetricValue, ProcessCounts, ProcessId, ProcessInfo, Renaming, Scope};
-
-use profiler_bpf::Record;
+use profiler_profile::{Loss, MarkKind, MetricValue, ProcessCounts, ProcessId, ProcessInfo, Renaming, Scope};
+use profiler_target::{AttachError, Change, ForkedRuntime, Search, Target, Tree};
 
 use crate::SamplerOptions;
-use crate::bpf_program::BpfProgram;
+use crate::bpf_program::{BpfProgram, RingLosses};
 use crate::event_writer::EventWriter;
 use crate::probe::Probe;
 use crate::process_sampler::{ProcessSampler, Runners, Sampled};
-use profiler_account::{Schedule, Tick, UnattachedTime, ticks};
-use profiler_target::{AttachError, Change, ForkedRuntime, Search, Target, Tree};
 
 /// While a process has no Python, it is looked for after this time at first, and ever less often.
 const FIRST_ATTACH_GAP: Nanos = Nanos::from_nanos(5_000_000);
@@ -977,14 +976,30 @@ impl ProcessSet {
 
     /// Reports what was counted elsewhere: by the kernel, and by what became of the processes.
     pub fn report_counts(&mut self, events: &mut EventWriter<'_>, now: Timestamp) {
-        let ring_full = self.kernel.as_mut().map_or(0, BpfProgram::take_ring_full);
-        events.lose(LossReason::BufferFull, Scope::Session, now, ring_full);
+        self.report_ring_losses(events, now);
         if self.tree.is_some() {
             let mut counts = self.counts;
             self.process_set.values().for_each(|member| member.count(&mut counts));
             if self.reported.counts.replace(counts) != Some(counts) {
                 events.metric(now, MetricValue::Processes(counts));
             }
+        }
+    }
+
+    /// Reports what the ring had no room for. The time of its samples is lost with them, unless each sample stands for all
+    /// that its thread ran since the one before.
+    fn report_ring_losses(&mut self, events: &mut EventWriter<'_>, now: Timestamp) {
+        let Some(kernel) = &mut self.kernel else { return };
+        let has_exact_times = kernel.off_cpu.is_some();
+        let RingLosses { threads, unattributed } = kernel.take_ring_losses();
+        events.lose(LossReason::BufferFull, Scope::Session, now, unattributed);
+        for RingLoss { process, thread, count, weight } in threads {
+            let scope = match self.process_set.get(&process).map(|member| &member.state) {
+                Some(State::Sampled(sampler)) => sampler.scope_of_thread(thread),
+                _ => self.scope_of(process),
+            };
+            let cpu = if has_exact_times { Nanos::ZERO } else { weight };
+            events.lose_with(Loss { cpu, ..Loss::of(LossReason::BufferFull, scope, now, count) });
         }
     }
 

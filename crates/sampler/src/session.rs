@@ -5,11 +5,13 @@
 
 use std::ops::ControlFlow;
 
+use profiler_account::{LaunchTime, Schedule};
 use profiler_model::{LossReason, Nanos, Pid, Timestamp};
 use profiler_os::priority::{LargerShare, SchedulingClass};
 use profiler_os::signals::{self, SuspensionHold};
 use profiler_os::{CpuQuota, Guardian, clock, first_event, hang, limits, priority};
 use profiler_profile::{Dictionary, MarkKind, MetricValue, Scope};
+use profiler_target::Target;
 
 use crate::bpf_program::BpfProgram;
 use crate::cpu_follower::CpuFollower;
@@ -18,8 +20,6 @@ use crate::deadline::{DeadlineKeeper, latest_look};
 use crate::event_writer::{Directive, EventWriter, Observer};
 use crate::process_set::ProcessSet;
 use crate::quota::QuotaGuard;
-use profiler_account::{LaunchTime, Schedule};
-use profiler_target::Target;
 
 /// The observer is asked at least this often.
 const CALLBACK_GAP: Nanos = Nanos::from_nanos(50_000_000);

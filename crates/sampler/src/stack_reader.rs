@@ -5,13 +5,13 @@
 use profiler_memory::{PageCopy, ReadError, ReadMemory};
 use profiler_model::{LossReason, Nanos};
 use profiler_python::{Callers, GilAddresses, Offsets, PyThreadState, RawStack, STACK_PAGE_BYTES, WalkError};
+use profiler_stack::{CodeEvidence, KnownCodes};
+use profiler_target::Target;
 
 use crate::gil::{self, GilSpan, GilState};
 use crate::objects::{ObjectCopy, ObjectsAhead, ObjectsWanted, ThreadStack, copy_objects, look_ahead};
 use crate::page_prefetcher::PagePrefetcher;
 use crate::thread_table::ThreadTable;
-use profiler_stack::{CodeEvidence, KnownCodes};
-use profiler_target::Target;
 
 /// Copies stacks, predicting from one instant to the next which pages they lie in.
 #[derive(Debug, Default)]

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 
+use profiler_account::OffCpuClock;
 use profiler_memory::{PageCopy, ReadError, ReadMemory, ReadRequest};
 use profiler_model::{Nanos, NsTid, Pid, RemoteAddr, SchedStat, ThreadState, Tid, Timestamp};
 use profiler_os::{Activity, ContextSwitchLog, Process, Switch, SwitchKind, ThreadClock, ThreadFiles};
@@ -16,7 +17,6 @@ use crate::gil::{self, GilSpan, GilState};
 use crate::lazy_event::LazyEvent;
 use crate::rota::{COST_OF_ASKING, COST_OF_WATCHING, LOOKS_BEFORE_REST, LookResult, Rota};
 use crate::sleep_watch::SleepWatch;
-use profiler_account::OffCpuClock;
 
 /// How often a list that changes while it is read is read again.
 const MAX_ATTEMPTS: usize = 3;

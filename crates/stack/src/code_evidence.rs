@@ -17,9 +17,9 @@ use std::sync::Arc;
 use profiler_memory::{CopiedPages, ReadError, ReadMemory, ReadRequest};
 use profiler_model::RemoteAddr;
 use profiler_python::{CodeHead, CodeObject, Offsets, RawStack};
+use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 
 use crate::resolver::MAX_CODE_OBJECTS;
-use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 
 /// What identifies the code objects of some stacks of one instant.
 #[derive(Debug, Default)]

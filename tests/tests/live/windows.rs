@@ -3,10 +3,11 @@
 //! has no windows.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use profiler_model::{Nanos, Pid, Tid, Timestamp};
-use profiler_profile::{Dictionary, Epoch, Event, Profile, Sink};
+use profiler_model::{LossReason, Nanos, Pid, Tid, Timestamp};
+use profiler_profile::{Dictionary, Epoch, Event, Loss, Profile, Scope, Sink};
 use profiler_sampler::{BpfProgram, Directive, Observer, SamplerKind, SamplerOptions, Session};
 use profiler_target::Target;
 use profiler_tests::suite::{Case, On, PAUSE_AND_BPF, Sampler, Test};
@@ -186,10 +187,73 @@ fn waits_are_cut_with_their_windows(case: &Case) -> Result<()> {
     Ok(())
 }
 
+/// A program that works in one thread all the time.
+const BUSY: &str = "\
+import os
+print('ready', os.getpid(), flush=True)
+def work():
+    while True: pass
+work()
+";
+
+/// Sleeps once, for so long that the kernel's ring is full, and keeps what was lost by that.
+struct Sleeper {
+    profile: Profile,
+    naps: u32,
+    losses: Vec<Loss>,
+}
+
+impl Sink for Sleeper {
+    fn take(&mut self, dictionary: &Dictionary, events: &[Event]) {
+        self.profile.take(dictionary, events);
+        let losses = events.iter().filter_map(|event| match event {
+            Event::Loss(loss) if loss.reason == LossReason::BufferFull => Some(*loss),
+            _ => None,
+        });
+        self.losses.extend(losses);
+    }
+}
+
+impl Observer for Sleeper {
+    fn go_on(&mut self, elapsed: Nanos) -> Directive {
+        if self.naps == 0 && elapsed > WINDOW {
+            self.naps += 1;
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        Directive::Continue
+    }
+}
+
+/// What a full ring swallows has its thread and its time.
+fn full_ring_loses_no_time_of_threads(case: &Case) -> Result<()> {
+    const RATE_HZ: f64 = 20_000.0;
+    const BOUND: f64 = 0.05;
+    let fixture = Fixture::inline(case.interpreter, BUSY)?;
+    let (kind, max_cpu) = (SamplerKind::Bpf, 1.0);
+    let options = SamplerOptions { rate_hz: RATE_HZ, kind, include_idle: false, gil_only: false, max_cpu };
+    let mut session = Session::new(Target::attach(Pid::new(fixture.pid()))?, options);
+    let mut program = BpfProgram::load(None)?;
+    program.start(Nanos::from_nanos((1e9 / RATE_HZ) as u64))?;
+    session.sample_by(program);
+    let mut sleeper = Sleeper { profile: Profile::new(), naps: 0, losses: Vec::new() };
+    session.run(&mut sleeper, Some(DURATION));
+    let Sleeper { profile, losses, .. } = sleeper;
+    let count: u64 = losses.iter().map(|loss| loss.count).sum();
+    let of_threads: u64 =
+        losses.iter().filter(|loss| matches!(loss.scope, Scope::Thread(_))).map(|loss| loss.count).sum();
+    ensure!(count > 1_000 && of_threads as f64 > 0.99 * count as f64, "{of_threads} of {count}");
+    let shown: u64 = profile.tallies().iter().map(|tally| tally.weights.cpu.as_nanos()).sum();
+    let (lost, used) = (profile.ledger().lost_cpu().as_nanos(), profile.ledger().target_cpu.as_nanos());
+    let share = (shown + lost) as f64 / used as f64;
+    ensure!((share - 1.0).abs() < BOUND, "{shown} and {lost} of {used} ns: {:?}", profile.ledger());
+    Ok(())
+}
+
 /// The tests of this module.
 pub fn tests() -> Vec<Test> {
     vec![
         test!(cpu_time_is_whole).on(On::Layouts).by(PAUSE_AND_BPF),
+        test!(full_ring_loses_no_time_of_threads).by(&[Sampler::Bpf]),
         test!(waits_are_cut_with_their_windows).on(On::Layouts).by(&[Sampler::Bpf]),
     ]
 }

@@ -253,7 +253,7 @@ static ALWAYS_INLINE int send_interval(const struct interval *interval, u64 wake
     u64 size = __builtin_offsetof(struct interval, stack) + stack_bytes;
     if (bpf_ringbuf_output(&ring, (void *)interval, size, wakeup_flags) == 0)
         return 1;
-    count(COUNTER_RING_FULL);
+    count_loss(interval->process, interval->thread, 0);
     return 0;
 }
 
@@ -282,7 +282,7 @@ static ALWAYS_INLINE void keep_stack(void *context, struct interval *interval, u
             return;
         }
         interval->flags |= INTERVAL_STACK_LOST;
-        count(COUNTER_RING_FULL);
+        count_loss(record->process, record->thread, 0);
         return;
     }
     if (bpf_probe_read_kernel(interval->stack, size, record) == 0)

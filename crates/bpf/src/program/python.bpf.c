@@ -170,6 +170,14 @@ struct {
     MAP_TYPE(value, u64);
 } counters SECTION(".maps");
 
+/* By process << 32 | thread. */
+struct {
+    MAP_NUMBER(type, BPF_MAP_TYPE_LRU_HASH);
+    MAP_NUMBER(max_entries, MAX_LOSING_THREADS);
+    MAP_TYPE(key, u64);
+    MAP_TYPE(value, struct thread_loss);
+} losses SECTION(".maps");
+
 /* 4 MiB; user space may ask for another size. */
 struct {
     MAP_NUMBER(type, BPF_MAP_TYPE_RINGBUF);
@@ -182,6 +190,20 @@ static ALWAYS_INLINE void count(u32 counter) {
     u64 *value = bpf_map_lookup_elem(&counters, &counter);
     if (value)
         __sync_fetch_and_add(value, 1);
+}
+
+/* The ring had no room for something of a thread: for a sample, which stands for `weight`, or for anything else. */
+static ALWAYS_INLINE void count_loss(u32 process, u32 thread, u64 weight) {
+    count(COUNTER_RING_FULL);
+    u64 ids = (u64)process << 32 | thread;
+    struct thread_loss *loss = bpf_map_lookup_elem(&losses, &ids);
+    if (loss) {
+        __sync_fetch_and_add(&loss->count, 1);
+        __sync_fetch_and_add(&loss->weight, weight);
+        return;
+    }
+    struct thread_loss first = {.count = 1, .weight = weight};
+    bpf_map_update_elem(&losses, &ids, &first, BPF_ANY);
 }
 
 static ALWAYS_INLINE const void *at(u64 address) { return (const void *)address; }
@@ -891,7 +913,7 @@ static ALWAYS_INLINE int tick(struct perf_event_context *context, enum way way) 
     if (way == BY_HELPER && watches_threads)
         record->ran = time_on_cpu(record->thread, start);
     if (bpf_ringbuf_output(&ring, record, record_size(record), wakeup(record->outcome)) != 0) {
-        count(COUNTER_RING_FULL);
+        count_loss(record->process, record->thread, record->weight + record->rested);
         /* What it would have told of its code objects is to be told again. */
         look->looked = 0;
     }

@@ -207,6 +207,14 @@ struct names_record {
     u8 line_table_copy[LINE_TABLE_BYTES];
 };
 
+/* What the ring had no room for, by thread; so many threads at a time, those that lost something last. */
+#define MAX_LOSING_THREADS 8192
+struct thread_loss {
+    u64 count;
+    /* For how many nanoseconds the samples among them stand. */
+    u64 weight;
+};
+
 /* Counts that user space reads: what was lost before it could be told otherwise. */
 enum counter {
     COUNTER_RING_FULL,

@@ -12,13 +12,13 @@ use profiler_python::{
     native_ids, thread_names, variables,
 };
 use profiler_stack::{Describe, Resolver};
+use profiler_target::{ShortFiles, Sources};
 
 use super::CoreTarget;
 use crate::gil;
 use crate::objects::MAX_FRAMES_WITH_VARIABLES;
 use crate::stack_reader::{StackReader, loss};
 use crate::tasks::{TaskList, TaskReader, task_dumps};
-use profiler_target::{ShortFiles, Sources};
 
 /// What is shown of a core file beside stacks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

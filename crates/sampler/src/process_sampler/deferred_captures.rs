@@ -6,11 +6,11 @@
 use profiler_memory::ReadError;
 use profiler_model::{Nanos, ThreadState, Timestamp, WaitReason};
 use profiler_python::GilAddresses;
+use profiler_stack::CodeEvidence;
 
 use crate::capture::{Capture, Runnable};
 use crate::probe::Probe;
 use crate::thread_table::Thread;
-use profiler_stack::CodeEvidence;
 
 /// No stack waits for its names for longer than this.
 const MAX_WAIT: Nanos = Nanos::from_nanos(50_000_000);

@@ -9,6 +9,7 @@ use profiler_os::clock;
 use profiler_os::priority::OrdinaryMeanwhile;
 use profiler_profile::{Sample, Scope, StackId};
 use profiler_python::{GilAddresses, RawStack};
+use profiler_stack::CodeEvidence;
 
 use super::ProcessSampler;
 use crate::capture::Capture;
@@ -16,7 +17,6 @@ use crate::event_writer::EventWriter;
 use crate::probe::GilGroup;
 use crate::rota::{cost_of_instant, is_long};
 use crate::thread_table::SleeperStack;
-use profiler_stack::CodeEvidence;
 
 /// When a look is taken, and when that was due.
 #[derive(Clone, Copy, Debug)]

@@ -3,12 +3,14 @@
 
 use std::collections::HashSet;
 
+use profiler_account::ticks;
 use profiler_bpf::{NamesRecord, StackRecord, ThreadEntry};
 use profiler_memory::ReadError;
 use profiler_model::{Frame, LossReason, Nanos, ThreadState, Tid, Timestamp};
 use profiler_os::{KernelFunction, clock};
 use profiler_profile::{FrameId, HeldBy, Loss, MarkKind, Sample, Scope, StackId};
 use profiler_python::RawStack;
+use profiler_target::Target;
 use rustc_hash::FxHashMap;
 
 use super::{ProcessSampler, Sampled, truncation_mark};
@@ -17,8 +19,6 @@ use crate::code_cache::{CodeCache, Sent};
 use crate::code_names::CodeNames;
 use crate::event_writer::EventWriter;
 use crate::kernel_frames::KernelFrames;
-use profiler_account::ticks;
-use profiler_target::Target;
 
 /// Whether the lists of threads still start where they did is looked at so often: a thread that starts in
 /// between and uses its CPU at once is noticed by its first sample.

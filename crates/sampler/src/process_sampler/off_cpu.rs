@@ -8,6 +8,7 @@ use profiler_profile::{
     Event, FrameId, Loss, LostInterval, Renaming, Sample, SampleCause, SampleEvent, Scope, StackId, ThreadId,
 };
 use profiler_python::GilAddresses;
+use profiler_target::Target;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::ProcessSampler;
@@ -19,7 +20,6 @@ use crate::event_writer::EventWriter;
 use crate::off_cpu_reason::Owner;
 use crate::off_cpu_tracker::{Instead, IntervalSink, OffCpuInterval, OffCpuTracker};
 use crate::probe::GilGroup;
-use profiler_target::Target;
 
 /// What lasts and what was too short to be told by itself is asked for so often.
 const FLUSH_GAP: Nanos = Nanos::from_nanos(1_000_000_000);
