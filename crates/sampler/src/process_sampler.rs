@@ -17,6 +17,7 @@ use crate::capture::Capture;
 use crate::code_names::CodeNames;
 use crate::event_writer::EventWriter;
 use crate::names::ThreadNames;
+use crate::pause::Runners;
 use crate::probe::{Found, GilGroup, Probe};
 use crate::rota::{cost_of_instant, is_long};
 use crate::stack_reader::CodeAhead;
@@ -69,22 +70,6 @@ pub struct ProcessSampler {
     cpu_last: Nanos,
     /// Whether it turned out to have ended.
     ended: bool,
-}
-
-/// Which threads run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Runners {
-    /// None, or it is not known where.
-    None,
-    /// One.
-    One {
-        /// The CPU that it had last.
-        cpu: u32,
-        /// How often it got one or lost it, since that is watched.
-        switches: u64,
-    },
-    /// Several.
-    Many,
 }
 
 /// Which of its threads are sampled, see [`rota`](crate::rota).

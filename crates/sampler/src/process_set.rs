@@ -15,10 +15,11 @@ use profiler_profile::{Loss, MarkKind, MetricValue, ProcessCounts, ProcessId, Pr
 use profiler_target::{AttachError, Change, ForkedRuntime, Search, Target, Tree};
 
 use crate::SamplerOptions;
-use crate::bpf_program::{BpfProgram, RingLosses};
+use crate::bpf::{BpfProgram, RingLosses};
 use crate::event_writer::EventWriter;
+use crate::pause::Runners;
 use crate::probe::Probe;
-use crate::process_sampler::{ProcessSampler, Runners, Sampled};
+use crate::process_sampler::{ProcessSampler, Sampled};
 
 /// While a process has no Python, it is looked for after this time at first, and ever less often.
 const FIRST_ATTACH_GAP: Nanos = Nanos::from_nanos(5_000_000);

@@ -13,13 +13,12 @@ use profiler_os::{CpuQuota, Guardian, clock, first_event, hang, limits, priority
 use profiler_profile::{Dictionary, MarkKind, MetricValue, Scope};
 use profiler_target::Target;
 
-use crate::bpf_program::BpfProgram;
-use crate::cpu_follower::CpuFollower;
+use crate::bpf::BpfProgram;
 use crate::cpu_limit::{CpuLimit, Verdict};
 use crate::deadline::{DeadlineKeeper, latest_look};
 use crate::event_writer::{Directive, EventWriter, Observer};
+use crate::pause::{CpuFollower, QuotaGuard};
 use crate::process_set::ProcessSet;
-use crate::quota::QuotaGuard;
 
 /// The observer is asked at least this often.
 const CALLBACK_GAP: Nanos = Nanos::from_nanos(50_000_000);

@@ -14,11 +14,9 @@ use profiler_target::Target;
 use rustc_hash::FxHashMap;
 
 use super::{ProcessSampler, Sampled, truncation_mark};
-use crate::bpf_program::{BpfProgram, entries};
-use crate::code_cache::{CodeCache, Sent};
+use crate::bpf::{BpfProgram, CodeCache, KernelFrames, Sent, entries};
 use crate::code_names::CodeNames;
 use crate::event_writer::EventWriter;
-use crate::kernel_frames::KernelFrames;
 
 /// Whether the lists of threads still start where they did is looked at so often: a thread that starts in
 /// between and uses its CPU at once is noticed by its first sample.

@@ -13,12 +13,10 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::ProcessSampler;
 use super::in_kernel::InKernel;
-use crate::bpf_program::BpfProgram;
+use crate::bpf::{BpfProgram, Instead, IntervalSink, OffCpuInterval, OffCpuTracker, Owner};
 use crate::capture::Capture;
 use crate::code_names::CodeNames;
 use crate::event_writer::EventWriter;
-use crate::off_cpu_reason::Owner;
-use crate::off_cpu_tracker::{Instead, IntervalSink, OffCpuInterval, OffCpuTracker};
 use crate::probe::GilGroup;
 
 /// What lasts and what was too short to be told by itself is asked for so often.

@@ -16,7 +16,21 @@ use profiler_account::Random;
 use profiler_model::{Nanos, Timestamp};
 use profiler_os::{Affinity, clock};
 
-use crate::process_sampler::Runners;
+/// Which threads run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Runners {
+    /// None, or it is not known where.
+    None,
+    /// One.
+    One {
+        /// The CPU that it had last.
+        cpu: u32,
+        /// How often it got one or lost it, since that is watched.
+        switches: u64,
+    },
+    /// Several.
+    Many,
+}
 
 /// A thread that gets a CPU or loses it more often than this in a second, but for the sampler, is left alone: each time
 /// takes a microsecond or two longer while it is watched.

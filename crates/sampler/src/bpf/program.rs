@@ -16,10 +16,10 @@ use profiler_os::{Process, clock, host};
 use profiler_python::{CodeCount, CodeHead, FrameLayout, Offsets};
 use rustc_hash::FxHashMap;
 
-use crate::kernel_frames::KernelFrames;
-use crate::kernel_names::KernelNames;
-use crate::off_cpu_reason;
-use crate::period_changer::PeriodChanger;
+use super::kernel_frames::KernelFrames;
+use super::kernel_names::KernelNames;
+use super::off_cpu_reason;
+use super::period_changer::PeriodChanger;
 use crate::thread_table::{Thread, ThreadTable};
 
 /// The CPUs that are online are looked at so often: one that comes back has no clock of ours until then. A look costs

@@ -9,7 +9,7 @@ use profiler_model::{Nanos, SchedStat, ThreadState, Tid, Timestamp, WaitReason};
 use profiler_os::{ThreadFiles, clock};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::off_cpu_reason::{self, Owner};
+use super::off_cpu_reason::{self, Owner};
 use crate::thread_table::Thread;
 
 /// How often a thread is looked at that leaves its CPU or comes back at that very moment.

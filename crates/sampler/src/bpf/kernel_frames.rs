@@ -6,7 +6,7 @@ use profiler_model::{Frame, FrameKind, Timestamp};
 use profiler_os::KernelFunction;
 use rustc_hash::FxHashMap;
 
-use crate::kernel_names::{KernelNames, Named};
+use super::kernel_names::{KernelNames, Named};
 
 /// How many places are remembered with their frames. Code of a kernel that is used has some thousand.
 const MAX_KNOWN: usize = 65_536;
