@@ -19,6 +19,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "tui",
             "output",
             "recording",
+            "dump",
             "sampler",
             "target",
             "account",
@@ -36,6 +37,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("tui", &["profile", "model"]),
     ("output", &["profile", "model"]),
     ("recording", &["profile", "model"]),
+    ("dump", &["sampler", "target", "stack", "python", "native", "os", "profile", "memory", "model"]),
     (
         "sampler",
         &["target", "account", "stack", "os", "bpf", "profile", "python", "native", "memory", "model"],

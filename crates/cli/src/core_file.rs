@@ -3,11 +3,11 @@
 use std::io::{self, IsTerminal};
 use std::path::Path;
 
+use profiler_dump::{CoreFailure, CoreOptions, CoreTarget, FileTrouble, MissingFile, dump_core};
 use profiler_memory::CoreError;
 use profiler_output::{write_dump_text, write_dumps_json};
 use profiler_profile::{ProcessDump, Tasks};
 use profiler_python::NotPython;
-use profiler_sampler::{CoreFailure, CoreOptions, CoreTarget, FileTrouble, MissingFile, dump_core};
 
 use crate::destination::write_to_stdout;
 use crate::failure::Failure;

@@ -3,12 +3,12 @@
 use std::io::{self, IsTerminal};
 
 use anyhow::Context;
+use profiler_dump::DumpOptions;
 use profiler_model::Pid;
 use profiler_os::Process;
 use profiler_output::{write_dump_text, write_dumps_json};
 use profiler_profile::{Ancestor, ProcessDump};
 use profiler_python::NotPython;
-use profiler_sampler::DumpOptions;
 use profiler_target::{AttachError, Target, family};
 
 use crate::attach::{attach, expect_free, expect_tracing};
@@ -64,7 +64,7 @@ fn options(plan: &DumpPlan) -> DumpOptions {
 
 fn look_at(pid: Pid, plan: &DumpPlan) -> anyhow::Result<ProcessDump> {
     let target = attach(pid)?;
-    profiler_sampler::dump(target, options(plan))
+    profiler_dump::dump(target, options(plan))
         .with_context(|| format!("process {pid} could not be looked into"))
 }
 
@@ -77,7 +77,7 @@ fn look_at_family(plan: &DumpPlan) -> anyhow::Result<Vec<ProcessDump>> {
         let pid = *pid;
         match Target::attach(pid) {
             Ok(target) => dumps.extend(
-                profiler_sampler::dump(target, options(plan))
+                profiler_dump::dump(target, options(plan))
                     .ok()
                     .map(|dump| ProcessDump { ancestors: ancestors(pid, &family), ..dump }),
             ),

@@ -85,7 +85,7 @@ impl Probe {
         self.look_at_lists(ended, now)
     }
 
-    /// Looks at so many of the threads that rest, see [`rota`](crate::rota).
+    /// Looks at so many of the threads that rest, see `rota`.
     pub fn look_at_resting(&mut self, most: u32) -> Found {
         let ended = self.thread_table.look_at_resting(most);
         if ended.is_empty() { Found::Same } else { Found::Changed { ended } }
@@ -137,7 +137,7 @@ impl Probe {
         self.thread_table.look(self.target.memory(), self.target.runtime())
     }
 
-    /// Has no thread be stopped for longer than [`LONGEST_STOP`]: what cannot be copied by then is lost.
+    /// Has no thread be stopped for longer than `LONGEST_STOP`: what cannot be copied by then is lost.
     pub fn bound_stops(&mut self) {
         self.reader.longest_stop = Some(LONGEST_STOP);
     }

@@ -422,7 +422,7 @@ impl ThreadTable {
         ended
     }
 
-    /// Begins the second round of an instant: looks at threads that rest, in turn, for so much of [`COST_OF_ASKING`]. Returns
+    /// Begins the second round of an instant: looks at threads that rest, in turn, for so much of `COST_OF_ASKING`. Returns
     /// which of them have ended, in ascending order.
     pub fn look_at_resting(&mut self, most: u32) -> Vec<usize> {
         self.rota.begin_round();

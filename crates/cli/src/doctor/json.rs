@@ -2,10 +2,10 @@
 
 use std::io::{self, Write};
 
+use profiler_dump::{Examination, Gils};
 use profiler_os::host::{Answer, CAPABILITIES, CapabilitySet, Host};
 use profiler_output::escaped_json;
 use profiler_python::Evidence;
-use profiler_sampler::{Examination, Gils};
 use serde_json::{Value, json};
 
 use super::report::{ProcessReport, PythonReport, Report};

@@ -3,13 +3,14 @@
 use std::io;
 use std::path::PathBuf;
 
+use profiler_dump::{Examination, examine};
 use profiler_memory::ReadError;
 use profiler_model::{NsTid, Pid, Tid};
 use profiler_os::UserName;
 use profiler_os::host::Host;
 use profiler_os::self_test::{SelfTest, rehearse};
 use profiler_os::{KernelSymbols, KernelSymbolsError, Process, StopError};
-use profiler_sampler::{Examination, SamplerKind, SamplerOptions, examine};
+use profiler_sampler::{SamplerKind, SamplerOptions};
 use profiler_target::Target;
 
 use crate::attach::{attach, expect_free, expect_own_proc, expect_tracing};

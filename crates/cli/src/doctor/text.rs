@@ -2,11 +2,11 @@
 
 use std::io::{self, Write};
 
+use profiler_dump::{Examination, ExaminedThread, Gils, Location};
 use profiler_model::{InterpreterId, OtherPython};
 use profiler_os::host::{Answer, CAPABILITIES, CapabilitySet, Host, ProcMount};
 use profiler_output::escaped_text;
 use profiler_python::Evidence;
-use profiler_sampler::{Examination, ExaminedThread, Gils, Location};
 
 use super::report::{ProcessReport, PythonReport, Report};
 use crate::failure::Failure;

@@ -5,18 +5,13 @@ use profiler_model::{Frame, InterpreterId, LossReason, ThreadState, Timestamp, W
 use profiler_os::{clock, priority};
 use profiler_profile::{FrameDetails, ProcessDump, Stops, Tasks, ThreadDump, Variables};
 use profiler_python::{RawStack, ReprLimits};
+use profiler_sampler::SamplerKind;
+use profiler_sampler::once::{
+    Capture, CodeAhead, CodeNames, GilGroup, ObjectCopy, ObjectsWanted, Probe, TaskReader, Thread, names,
+    stack_variables, task_dumps,
+};
 use profiler_stack::CodeEvidence;
 use profiler_target::{Sources, Target, other_pythons};
-
-use crate::SamplerKind;
-use crate::capture::Capture;
-use crate::code_names::CodeNames;
-use crate::names;
-use crate::objects::{ObjectCopy, ObjectsWanted, stack_variables};
-use crate::probe::{GilGroup, Probe};
-use crate::stack_reader::CodeAhead;
-use crate::tasks::{TaskReader, task_dumps};
-use crate::thread_table::Thread;
 
 /// How often threads whose stack was lost are looked at again.
 const MAX_LOOKS: usize = 10;
@@ -58,7 +53,7 @@ pub fn dump(target: Target, options: DumpOptions) -> Result<ProcessDump, ReadErr
         }
     }
     look.probe.release_all();
-    let names = names::names(&look.probe.target, &look.probe.thread_table);
+    let names = names(&look.probe.target, &look.probe.thread_table);
     for thread in &mut threads {
         thread.name = names.get(&thread.pthread_id).cloned();
     }

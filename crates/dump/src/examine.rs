@@ -6,11 +6,8 @@ use profiler_memory::ReadError;
 use profiler_model::{InterpreterId, OtherPython, ThreadState, Tid};
 use profiler_os::clock;
 use profiler_python::{Evidence, whereabouts};
+use profiler_sampler::once::{GilGroup, ThreadTable, names};
 use profiler_target::{MappedModules, Target, other_pythons};
-
-use crate::names::names;
-use crate::probe::GilGroup;
-use crate::thread_table::ThreadTable;
 
 /// What was seen of a Python.
 #[derive(Clone, Debug)]

@@ -11,14 +11,13 @@ use profiler_python::{
     CodeError, CodeHead, Interpreter, RawFrame, ReprLimits, Values, first_interpreters, first_thread_states,
     native_ids, thread_names, variables,
 };
+use profiler_sampler::once::{
+    MAX_FRAMES_WITH_VARIABLES, StackReader, TaskList, TaskReader, loss, read_gil, task_dumps,
+};
 use profiler_stack::{Describe, Resolver};
 use profiler_target::{ShortFiles, Sources};
 
 use super::CoreTarget;
-use crate::gil;
-use crate::objects::MAX_FRAMES_WITH_VARIABLES;
-use crate::stack_reader::{StackReader, loss};
-use crate::tasks::{TaskList, TaskReader, task_dumps};
 
 /// What is shown of a core file beside stacks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -146,7 +145,7 @@ impl<'a> Look<'a> {
             Ok(stack) => (None, stack),
             Err(reason) => (Some(reason), Stack::default()),
         };
-        let holder = interpreter.gil.and_then(|gil| gil::read(&self.target.memory, &gil).ok()?.holder());
+        let holder = interpreter.gil.and_then(|gil| read_gil(&self.target.memory, &gil).ok()?.holder());
         let holds_gil = holder == Some(state.address);
         let tid = kernel.map(|thread| Tid::new(thread.tid.as_u32()));
         ThreadDump {
@@ -168,7 +167,7 @@ impl<'a> Look<'a> {
 
     /// Whether the GIL is still to be made: then the only thread runs as if it held it.
     fn has_no_gil_yet(&self, interpreter: &Interpreter) -> bool {
-        let state = interpreter.gil.and_then(|gil| gil::read(&self.target.memory, &gil).ok());
+        let state = interpreter.gil.and_then(|gil| read_gil(&self.target.memory, &gil).ok());
         state.is_some_and(|state| !state.exists)
     }
 
