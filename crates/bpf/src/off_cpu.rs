@@ -244,6 +244,14 @@ impl std::fmt::Debug for OffCpu {
 pub struct OffCpuCopy(Entry);
 
 impl OffCpuCopy {
+    /// A copy of these first bytes, which may lack the stack: of a kernel that is simulated.
+    pub fn of_head(head: &[u8]) -> Box<Self> {
+        let mut entry = Entry([0; ENTRY_BYTES]);
+        let length = head.len().min(ENTRY_BYTES);
+        entry.0[..length].copy_from_slice(&head[..length]);
+        Box::new(OffCpuCopy(entry))
+    }
+
     /// The same as when it is sent, or would have been if there had been room.
     pub fn record(&self) -> OffCpuRecord<'_> {
         let stack = OffCpuRecord(&self.0.0).narrow(offset_of!(OffCpuHead, stack_bytes));

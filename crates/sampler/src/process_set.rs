@@ -540,7 +540,10 @@ impl ProcessSet {
 
     /// Ends what the in-kernel program does, and records what is left of it; returns when it ended.
     pub fn end_kernel(&mut self, events: &mut EventWriter<'_>) -> Timestamp {
-        self.samplers().for_each(ProcessSampler::prepare_end_of_intervals);
+        if let Some(kernel) = self.kernel.take() {
+            self.samplers().for_each(|sampler| sampler.prepare_end_of_intervals(&kernel));
+            self.kernel = Some(kernel);
+        }
         let end = self.kernel.as_mut().map_or_else(clock::now, BpfProgram::stop);
         self.read_kernel(events);
         let (Some(kernel), process_set) = (&mut self.kernel, &mut self.process_set) else { return end };

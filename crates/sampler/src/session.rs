@@ -192,6 +192,7 @@ impl Session {
     ) -> End {
         let (start, mut costs) = self.begin_on_schedule(events);
         let mut schedule = Schedule::new(self.options.rate_hz, start, start.as_nanos());
+        costs.interval = Some(schedule.mean_gap());
         events.metric(start, MetricValue::Interval(schedule.mean_gap()));
         let mut limit_of_cpu = self.limit_of_cpu(self.options.rate_hz, &costs);
         let deadline = limit.map_or(Timestamp::MAX, |limit| start + limit);
@@ -380,9 +381,8 @@ impl Session {
             self.note_beginning(beginning, missed, events, &mut costs);
         }
         let period = self.process_set.kernel().map(|kernel| kernel.period());
-        if let Some(period) = period.filter(|period| *period != Nanos::ZERO) {
-            events.metric(costs.start, MetricValue::Interval(period));
-        }
+        costs.interval = period.filter(|period| *period != Nanos::ZERO);
+        costs.interval.iter().for_each(|gap| events.metric(costs.start, MetricValue::Interval(*gap)));
         costs
     }
 
@@ -415,6 +415,7 @@ impl Session {
                 let now = self.report(events, costs, false);
                 events.cut(now);
                 costs.start = now;
+                costs.interval.iter().for_each(|gap| events.metric(now, MetricValue::Interval(*gap)));
                 if renew_dictionary {
                     events.renew_dictionary(|renaming| self.process_set.rename(renaming));
                 }
@@ -523,6 +524,8 @@ struct Costs {
     own_before: Nanos,
     /// The same, as it was reported last.
     own_reported: Nanos,
+    /// The mean gap between two instants.
+    interval: Option<Nanos>,
     next_look_at_memory: Timestamp,
 }
 
@@ -530,7 +533,7 @@ impl Costs {
     fn from_now() -> Self {
         let start = clock::now();
         let own_before = clock::own_cpu_time();
-        Costs { start, own_before, own_reported: own_before, next_look_at_memory: start }
+        Costs { start, own_before, own_reported: own_before, interval: None, next_look_at_memory: start }
     }
 
     /// Reports what was used up to `now`.

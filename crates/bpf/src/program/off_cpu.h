@@ -416,7 +416,9 @@ static ALWAYS_INLINE u64 time_on_cpu(u32 thread, u64 now) {
 static ALWAYS_INLINE void settle(struct task_struct *task, struct interval *interval, struct off_cpu_settings *settings,
                                  u64 now) {
     if (!interval->left) {
-        settings->behind = interval->back - task_number(task, TASK_LAST_ARRIVAL);
+        /* Otherwise not every switch was seen here, and `back` is not when it came back last. */
+        if (task_number(task, TASK_ARRIVALS) == interval->arrivals + 1)
+            settings->behind = interval->back - task_number(task, TASK_LAST_ARRIVAL);
         interval->ran += now - interval->back;
         return;
     }

@@ -8,6 +8,7 @@ mod off_cpu_reason;
 mod off_cpu_tracker;
 mod period_changer;
 mod program;
+mod switch_watch;
 
 pub use code_cache::{CodeCache, Sent};
 pub use kernel_frames::KernelFrames;

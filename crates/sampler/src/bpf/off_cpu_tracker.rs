@@ -10,6 +10,7 @@ use profiler_os::{ThreadFiles, clock};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::off_cpu_reason::{self, Owner};
+use super::switch_watch::SwitchWatch;
 use crate::thread_table::Thread;
 
 /// How often a thread is looked at that leaves its CPU or comes back at that very moment.
@@ -222,9 +223,9 @@ impl<S: Clone> OffCpuTracker<S> {
     }
 
     /// Notes how often each thread was put on a CPU: the watch is about to end.
-    pub fn note_arrivals(&mut self) {
-        for account in self.threads.values_mut() {
-            account.last_arrivals = timeslices(&account.files);
+    pub fn note_arrivals(&mut self, off_cpu: &impl SwitchWatch) {
+        for (thread, account) in &mut self.threads {
+            account.last_arrivals = off_cpu.arrivals(*thread, &account.files);
         }
     }
 
@@ -240,9 +241,9 @@ impl<S: Clone> OffCpuTracker<S> {
     }
 
     /// Has the kernel watch none of them any longer.
-    pub fn forget_all(&mut self, off_cpu: &mut OffCpu) {
+    pub fn forget_all(&mut self, off_cpu: &mut impl SwitchWatch) {
         self.threads.keys().for_each(|thread| off_cpu.forget(*thread));
-        off_cpu.forget_sums(|thread| self.threads.contains_key(&thread));
+        off_cpu.forget_sums(&|thread| self.threads.contains_key(&thread));
         self.threads.clear();
         self.told.clear();
     }
@@ -251,15 +252,15 @@ impl<S: Clone> OffCpuTracker<S> {
     /// the `end` of the watch.
     pub fn flush(
         &mut self,
-        off_cpu: &mut OffCpu,
+        off_cpu: &mut impl SwitchWatch,
         end: Option<Timestamp>,
         owner: Owner<'_>,
         sink: &mut IntervalSink<'_, S>,
     ) {
-        let began = clock::now();
+        let began = off_cpu.time();
         // Should the map be out of reach, the sums are told another time.
-        if let Ok(sums) = off_cpu.sums() {
-            let until = end.unwrap_or_else(clock::now);
+        if let Some(sums) = off_cpu.sums() {
+            let until = end.unwrap_or_else(|| off_cpu.time());
             sums.into_iter().for_each(|sum| self.add_sum(sum, until, owner, sink));
             self.sums_read = began;
         }
@@ -274,7 +275,7 @@ impl<S: Clone> OffCpuTracker<S> {
 
     fn look(
         &mut self,
-        off_cpu: &mut OffCpu,
+        off_cpu: &mut impl SwitchWatch,
         thread: Tid,
         end: Option<Timestamp>,
         owner: Owner<'_>,
@@ -283,7 +284,7 @@ impl<S: Clone> OffCpuTracker<S> {
         let Some(account) = self.threads.get_mut(&thread) else { return };
         for _ in 0..MAX_LOOKS {
             // What is read later and began before was the case at this instant.
-            let now = end.unwrap_or_else(clock::now);
+            let now = end.unwrap_or_else(|| off_cpu.time());
             let Some(copy) = off_cpu.now(thread) else { continue };
             let record = copy.record();
             if record.is_end() {
@@ -307,9 +308,12 @@ impl<S: Clone> OffCpuTracker<S> {
                 // The whole wait is reported once its stack was read.
                 return;
             }
-            if is_away && account.has_come_back(&record) {
+            if is_away && account.has_come_back(&record, off_cpu) {
                 match end {
-                    Some(end) => return account.lose_rest(&record, end, &self.instead, sink),
+                    Some(end) => {
+                        account.report_unsampled(&record, record.ran(), since, &self.instead, sink);
+                        return account.lose_rest(&record, end, &self.instead, sink);
+                    }
                     None => continue,
                 }
             }
@@ -356,10 +360,10 @@ impl<S: Clone> OffCpuTracker<S> {
     }
 
     /// Forgets threads that have ended; all that they did was told.
-    fn forget_ended(&mut self, off_cpu: &mut OffCpu) {
+    fn forget_ended(&mut self, off_cpu: &mut impl SwitchWatch) {
         let ended = |thread: &Tid| self.threads.get(thread).is_some_and(|account| account.has_ended);
         if self.threads.keys().any(&ended) {
-            off_cpu.forget_sums(|thread| ended(&thread));
+            off_cpu.forget_sums(&|thread| ended(&thread));
             self.told.retain(|(thread, ..), _| !ended(thread));
             self.threads.retain(|_, account| !account.has_ended);
         }
@@ -386,10 +390,6 @@ fn start_watch(
     }
     off_cpu.forget(thread.tid);
     None
-}
-
-fn timeslices(files: &ThreadFiles) -> Option<u64> {
-    files.schedule().ok().map(|schedule| schedule.timeslices)
 }
 
 /// Whether a watched thread has neither left its CPU nor come back since the watch began.
@@ -544,9 +544,9 @@ impl<S: Clone> Account<S> {
     }
 
     /// Whether a thread that is taken to be away is on a CPU again: not every return is told at once.
-    fn has_come_back(&self, record: &OffCpuRecord<'_>) -> bool {
+    fn has_come_back(&self, record: &OffCpuRecord<'_>, off_cpu: &impl SwitchWatch) -> bool {
         self.last_arrivals
-            .or_else(|| timeslices(&self.files))
+            .or_else(|| off_cpu.arrivals(record.thread(), &self.files))
             .is_some_and(|arrivals| arrivals > record.arrivals())
     }
 
@@ -562,6 +562,9 @@ impl<S: Clone> Account<S> {
         }
     }
 }
+
+#[cfg(test)]
+mod simulation;
 
 #[cfg(test)]
 mod tests {

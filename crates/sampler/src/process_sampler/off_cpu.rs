@@ -208,9 +208,11 @@ impl ProcessSampler {
     }
 
     /// Notes what the watch cannot tell any more once it has ended.
-    pub fn prepare_end_of_intervals(&mut self) {
+    pub fn prepare_end_of_intervals(&mut self, kernel: &BpfProgram) {
         self.off_cpu.next_flush = Timestamp::MAX;
-        self.off_cpu.intervals.note_arrivals();
+        if let Some(off_cpu) = &kernel.off_cpu {
+            self.off_cpu.intervals.note_arrivals(off_cpu);
+        }
     }
 
     /// What the process leaves in the scheduler's programs.
