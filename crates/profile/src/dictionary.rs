@@ -79,6 +79,16 @@ impl Dictionary {
         self.frames.intern(frame)
     }
 
+    /// Adds a frame that is certainly not there yet.
+    pub(crate) fn append_frame(&mut self, frame: &Frame) -> FrameId {
+        self.frames.append(frame)
+    }
+
+    /// Adds a stack that is certainly not there yet.
+    pub(crate) fn append_stack(&mut self, parent: Option<StackId>, frame: FrameId) -> StackId {
+        self.stacks.append(parent, frame)
+    }
+
     /// The stack of `frame` standing on `parent`.
     pub fn push(&mut self, parent: Option<StackId>, frame: FrameId) -> StackId {
         self.stacks.push(parent, frame)

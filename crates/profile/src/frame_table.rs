@@ -12,23 +12,39 @@ use crate::FrameId;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FrameTable {
     frames: Vec<Frame>,
-    /// Holds handles only: the frames themselves lie in `frames` and nowhere else.
+    /// Holds handles only: the frames themselves lie in `frames` and nowhere else. So far of the first `indexed` of them.
     index: HashTable<FrameId>,
+    indexed: usize,
 }
 
 impl FrameTable {
     /// The handle of `frame`, which is cloned only when it is new.
     pub(crate) fn intern(&mut self, frame: &Frame) -> FrameId {
+        self.index_all();
         let hash = FxBuildHasher.hash_one(frame);
         let frames = &self.frames;
         if let Some(known) = self.index.find(hash, |id| frames[id.index()] == *frame) {
             return *known;
         }
+        let id = self.append(frame);
+        self.index_all();
+        id
+    }
+
+    /// Adds a frame that is certainly not there yet. It is indexed when another is looked for.
+    pub(crate) fn append(&mut self, frame: &Frame) -> FrameId {
         let id = FrameId::new(self.frames.len());
         self.frames.push(frame.clone());
-        let frames = &self.frames;
-        self.index.insert_unique(hash, id, |id| FxBuildHasher.hash_one(&frames[id.index()]));
         id
+    }
+
+    fn index_all(&mut self) {
+        let frames = &self.frames;
+        let hash = |id: &FrameId| FxBuildHasher.hash_one(&frames[id.index()]);
+        for id in (self.indexed..frames.len()).map(FrameId::new) {
+            self.index.insert_unique(hash(&id), id, hash);
+        }
+        self.indexed = frames.len();
     }
 
     /// The frame behind a handle of this table.

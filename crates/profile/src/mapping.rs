@@ -27,12 +27,8 @@ impl Mapping {
             self.revision = other.revision();
             self.update_known(own, other);
         }
-        self.frames.extend(other.frames().skip(self.frames.len()).map(|(_, frame)| own.frame(frame)));
-        let known = self.stacks.len();
-        for (_, parent, frame) in other.stacks().skip(known) {
-            let parent = parent.map(|parent| self.stacks[parent.index()]);
-            self.stacks.push(own.push(parent, self.frames[frame.index()]));
-        }
+        self.extend_frames(own, other);
+        self.extend_stacks(own, other);
         for (_, process) in other.processes().skip(self.processes.len()) {
             let mut process = process.clone();
             process.parent = process.parent.map(|parent| self.processes[parent.index()]);
@@ -41,6 +37,24 @@ impl Mapping {
         for (_, thread) in other.threads().skip(self.threads.len()) {
             let process = self.processes[thread.process.index()];
             self.threads.push(own.thread(ThreadInfo { process, ..thread.clone() }));
+        }
+    }
+
+    /// Rows of `other` differ from each other, and so do those that they are here. If there are as many here as were mapped, each is
+    /// one of these, and the next one is not there yet: it need not be looked for.
+    fn extend_frames(&mut self, own: &mut Dictionary, other: &Dictionary) {
+        for (_, frame) in other.frames().skip(self.frames.len()) {
+            let is_new = own.frames().len() == self.frames.len();
+            self.frames.push(if is_new { own.append_frame(frame) } else { own.frame(frame) });
+        }
+    }
+
+    fn extend_stacks(&mut self, own: &mut Dictionary, other: &Dictionary) {
+        for (_, parent, frame) in other.stacks().skip(self.stacks.len()) {
+            let parent = parent.map(|parent| self.stacks[parent.index()]);
+            let frame = self.frames[frame.index()];
+            let is_new = own.stacks().len() == self.stacks.len();
+            self.stacks.push(if is_new { own.append_stack(parent, frame) } else { own.push(parent, frame) });
         }
     }
 

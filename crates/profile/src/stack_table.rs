@@ -29,23 +29,40 @@ struct Node {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct StackTable {
     nodes: Vec<Node>,
+    /// Of the first `indexed` of them.
     index: HashTable<StackId>,
+    indexed: usize,
 }
 
 impl StackTable {
     /// The stack of `frame` standing on `parent`.
     pub(crate) fn push(&mut self, parent: Option<StackId>, frame: FrameId) -> StackId {
+        self.index_all();
         let node = Node { parent, frame };
         let hash = FxBuildHasher.hash_one(node);
         let nodes = &self.nodes;
         if let Some(known) = self.index.find(hash, |id| nodes[id.index()] == node) {
             return *known;
         }
-        let id = StackId::new(self.nodes.len());
-        self.nodes.push(node);
-        let nodes = &self.nodes;
-        self.index.insert_unique(hash, id, |id| FxBuildHasher.hash_one(nodes[id.index()]));
+        let id = self.append(parent, frame);
+        self.index_all();
         id
+    }
+
+    /// Adds a stack that is certainly not there yet. It is indexed when another is looked for.
+    pub(crate) fn append(&mut self, parent: Option<StackId>, frame: FrameId) -> StackId {
+        let id = StackId::new(self.nodes.len());
+        self.nodes.push(Node { parent, frame });
+        id
+    }
+
+    fn index_all(&mut self) {
+        let nodes = &self.nodes;
+        let hash = |id: &StackId| FxBuildHasher.hash_one(nodes[id.index()]);
+        for id in (self.indexed..nodes.len()).map(StackId::new) {
+            self.index.insert_unique(hash(&id), id, hash);
+        }
+        self.indexed = nodes.len();
     }
 
     /// The innermost frame of a stack.
