@@ -1,7 +1,7 @@
 //! The tables that samples refer to: frames, stacks, processes and threads, each kept once.
 //!
-//! Rows are only ever added, and their ids are dense, so that whoever keeps something about them can use a plain vector,
-//! and whoever copies them has to look only at those above the last one that it knows. An id means nothing in another
+//! Rows are only added, and their ids are dense: data about rows fits in a plain vector, and a copy is brought up to date
+//! from the rows above the last one that it has. An id means nothing in another
 //! dictionary.
 
 use std::sync::Arc;
@@ -96,7 +96,16 @@ impl Dictionary {
 
     /// The stack of these frames, or `None` if there are none.
     pub fn stack(&mut self, root_first: impl IntoIterator<Item = FrameId>) -> Option<StackId> {
-        root_first.into_iter().fold(None, |parent, frame| Some(self.push(parent, frame)))
+        self.stack_on(None, root_first)
+    }
+
+    /// The stack of these frames standing on `below`.
+    pub fn stack_on(
+        &mut self,
+        below: Option<StackId>,
+        root_first: impl IntoIterator<Item = FrameId>,
+    ) -> Option<StackId> {
+        root_first.into_iter().fold(below, |parent, frame| Some(self.push(parent, frame)))
     }
 }
 

@@ -36,7 +36,7 @@ pub enum Event {
     Look(Sample),
     /// A measurement.
     Metric(Metric),
-    /// Something that is true from now on.
+    /// A note that is neither a sample nor a measurement.
     Mark(Mark),
 }
 
@@ -103,7 +103,7 @@ pub struct Loss {
 }
 
 impl Loss {
-    /// So many samples, of which nothing else is known.
+    /// `count` samples, of which nothing else is known.
     pub const fn of(reason: LossReason, scope: Scope, at: Timestamp, count: u64) -> Self {
         Loss { at, scope, reason, count, cpu: Nanos::ZERO, off_cpu: None }
     }
@@ -176,7 +176,7 @@ pub enum MetricValue {
     Processes(ProcessCounts),
 }
 
-/// Something that is true from now on.
+/// A note that is neither a sample nor a measurement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark {
     /// When.
@@ -187,10 +187,10 @@ pub struct Mark {
     pub kind: MarkKind,
 }
 
-/// What is true from now on.
+/// What a mark notes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MarkKind {
-    /// [`Event::Look`]s say what threads do, samples do not.
+    /// From now on [`Event::Look`]s say what threads do, and samples do not.
     LooksBegin,
     /// The profiler gave up its real-time priority, as it used more CPU time than it may.
     RealTimeLeft,
@@ -206,7 +206,7 @@ impl Event {
         Event::Metric(Metric { at, scope: Scope::Session, value })
     }
 
-    /// So many lost samples of the session, of which nothing else is known.
+    /// `count` lost samples of the session, of which nothing else is known.
     pub const fn loss(reason: LossReason, at: Timestamp, count: u64) -> Self {
         Event::Loss(Loss::of(reason, Scope::Session, at, count))
     }

@@ -111,7 +111,7 @@ impl Profile {
         }
     }
 
-    /// Adds a sample that is the same at so many instants.
+    /// Adds a sample that is the same at `count` instants.
     fn add_times(&mut self, sample: &Sample, count: u64) {
         let Some(further) = count.checked_sub(1) else { return };
         let weights = Weights { samples: count, ..Weights::of(sample) };

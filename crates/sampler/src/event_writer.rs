@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use profiler_model::{Frame, LossReason, Nanos, Timestamp};
+use profiler_model::{LossReason, Nanos, Timestamp};
 use profiler_profile::{
-    Dictionary, Event, FrameId, Held, HeldBy, Loss, Mark, MarkKind, MetricValue, ProcessId, ProcessInfo,
-    Renaming, Sample, SampleCause, SampleEvent, Scope, Sink, Skip, StackId, ThreadId, ThreadInfo,
+    Dictionary, Event, Held, HeldBy, Loss, Mark, MarkKind, MetricValue, Renaming, Sample, SampleCause,
+    SampleEvent, Scope, Sink, Skip,
 };
 
-/// So many events are handed over at once.
+/// The number of events that are handed over at once.
 const BATCH: usize = 64;
 
 /// Takes the events of a session and says how it goes on.
@@ -38,7 +38,8 @@ pub enum Directive {
 
 /// Writes events.
 pub struct EventWriter<'a> {
-    dictionary: &'a mut Dictionary,
+    /// The dictionary of the ids in the events.
+    pub dictionary: &'a mut Dictionary,
     observer: &'a mut dyn Observer,
     events: Vec<Event>,
 }
@@ -58,41 +59,6 @@ impl<'a> EventWriter<'a> {
     /// Whether looks are of use.
     pub fn wants_looks(&self) -> bool {
         self.observer.wants_looks()
-    }
-
-    /// See [`Dictionary::process`].
-    pub fn process(&mut self, process: ProcessInfo) -> ProcessId {
-        self.dictionary.process(process)
-    }
-
-    /// See [`Dictionary::thread`].
-    pub fn thread(&mut self, thread: ThreadInfo) -> ThreadId {
-        self.dictionary.thread(thread)
-    }
-
-    /// See [`Dictionary::name_thread`].
-    pub fn name_thread(&mut self, thread: ThreadId, name: &str) {
-        self.dictionary.name_thread(thread, name);
-    }
-
-    /// See [`Dictionary::thread_of`].
-    pub fn thread_of(&self, thread: ThreadId) -> &ThreadInfo {
-        self.dictionary.thread_of(thread)
-    }
-
-    /// See [`Dictionary::frame`].
-    pub fn frame(&mut self, frame: &Frame) -> FrameId {
-        self.dictionary.frame(frame)
-    }
-
-    /// See [`Dictionary::push`].
-    pub fn push(&mut self, parent: Option<StackId>, frame: FrameId) -> StackId {
-        self.dictionary.push(parent, frame)
-    }
-
-    /// See [`Dictionary::stack`].
-    pub fn stack(&mut self, root_first: impl IntoIterator<Item = FrameId>) -> Option<StackId> {
-        self.dictionary.stack(root_first)
     }
 
     /// Writes an event.
@@ -176,7 +142,7 @@ impl<'a> EventWriter<'a> {
         self.write(Event::metric(at, value));
     }
 
-    /// Writes something that is true from now on.
+    /// Writes a note.
     pub fn mark(&mut self, scope: Scope, at: Timestamp, kind: MarkKind) {
         self.write(Event::Mark(Mark { at, scope, kind }));
     }

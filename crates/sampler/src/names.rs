@@ -59,7 +59,7 @@ impl ThreadNames {
     /// Names those that came into the profile after the last look: there will be no other.
     pub fn complete(&self, target: &Target, thread_table: &ThreadTable, events: &mut EventWriter<'_>) {
         let mut sampled = thread_table.threads.iter().filter_map(|thread| thread.id);
-        if sampled.any(|id| events.thread_of(id).name.is_none()) {
+        if sampled.any(|id| events.dictionary.thread_of(id).name.is_none()) {
             name_threads(target, thread_table, events, true);
         }
     }
@@ -72,7 +72,7 @@ fn name_threads(
     only_nameless: bool,
 ) {
     let is_wanted = |thread: &&Thread| {
-        let has_name = |id| events.thread_of(id).name.is_some();
+        let has_name = |id| events.dictionary.thread_of(id).name.is_some();
         thread.id.is_some_and(|id| !only_nameless || !has_name(id))
     };
     let wanted: HashSet<u64> =
@@ -83,7 +83,7 @@ fn name_threads(
     let names = names_of(target, thread_table, &|thread| wanted.contains(&thread));
     for thread in &thread_table.threads {
         if let (Some(id), Some(name)) = (thread.id, names.get(&thread.python.pthread_id)) {
-            events.name_thread(id, name);
+            events.dictionary.name_thread(id, name.as_str());
         }
     }
 }

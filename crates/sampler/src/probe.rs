@@ -85,7 +85,7 @@ impl Probe {
         self.look_at_lists(ended, now)
     }
 
-    /// Looks at so many of the threads that rest, see `rota`.
+    /// Looks at resting threads, in turn, for at most the cost `most` (`rota`).
     pub fn look_at_resting(&mut self, most: u32) -> Found {
         let ended = self.thread_table.look_at_resting(most);
         if ended.is_empty() { Found::Same } else { Found::Changed { ended } }

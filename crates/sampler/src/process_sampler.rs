@@ -582,15 +582,16 @@ impl ProcessSampler {
         raw: &RawStack,
         capture: &CodeEvidence,
     ) -> Result<Option<StackId>, LossReason> {
-        let named =
-            self.code_names.root_first(&self.probe.target, capture, raw, &mut |frame| events.frame(frame));
+        let named = self
+            .code_names
+            .root_first(&self.probe.target, capture, raw, &mut |frame| events.dictionary.frame(frame));
         self.probe.learn_code(capture, raw, named.is_ok());
         if named.is_err() {
             self.waiting.grow_restless();
         }
         let ids = named?;
-        let mark = raw.truncated.then(|| events.frame(&truncation_mark()));
-        Ok(events.stack(mark.into_iter().chain(ids)))
+        let mark = raw.truncated.then(|| events.dictionary.frame(&truncation_mark()));
+        Ok(events.dictionary.stack(mark.into_iter().chain(ids)))
     }
 
     fn record(
@@ -671,7 +672,7 @@ impl ProcessSampler {
             return id;
         }
         let thread = &mut self.probe.thread_table.threads[index];
-        let id = events.thread(thread_info(&self.probe.target, thread, self.process));
+        let id = events.dictionary.thread(thread_info(&self.probe.target, thread, self.process));
         thread.id = Some(id);
         self.names.expect_another();
         id

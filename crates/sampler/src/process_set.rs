@@ -365,9 +365,10 @@ impl ProcessSet {
         for pid in line.into_iter().rev() {
             let Some(member) = self.process_set.get_mut(&pid) else { continue };
             let above = parent.or(member.parent_process);
-            parent = Some(*member.process.get_or_insert_with(|| events.process(bare_info(pid, above))));
+            parent =
+                Some(*member.process.get_or_insert_with(|| events.dictionary.process(bare_info(pid, above))));
         }
-        parent.unwrap_or_else(|| events.process(bare_info(pid, None)))
+        parent.unwrap_or_else(|| events.dictionary.process(bare_info(pid, None)))
     }
 }
 
@@ -540,9 +541,10 @@ impl ProcessSet {
 
     /// Ends what the in-kernel program does, and records what is left of it; returns when it ended.
     pub fn end_kernel(&mut self, events: &mut EventWriter<'_>) -> Timestamp {
-        if let Some(kernel) = self.kernel.take() {
-            self.samplers().for_each(|sampler| sampler.prepare_end_of_intervals(&kernel));
-            self.kernel = Some(kernel);
+        for member in self.process_set.values_mut() {
+            if let (State::Sampled(sampler), Some(kernel)) = (&mut member.state, &self.kernel) {
+                sampler.prepare_end_of_intervals(kernel);
+            }
         }
         let end = self.kernel.as_mut().map_or_else(clock::now, BpfProgram::stop);
         self.read_kernel(events);
@@ -785,7 +787,7 @@ impl ProcessSet {
         let parent = parent.map(|parent| self.process_id(events, parent));
         self.count_missed(events, pid);
         let Some(member) = self.process_set.get_mut(&pid) else { return };
-        let process = events.process(ProcessInfo {
+        let process = events.dictionary.process(ProcessInfo {
             pid,
             start_time: Some(target.start_time()),
             parent: parent.or(member.parent_process),

@@ -16,7 +16,7 @@ use profiler_tests::{Fixture, test};
 const RATE_HZ: f64 = 500.0;
 const DURATION: Nanos = Nanos::from_nanos(1_500_000_000);
 const WINDOW: Nanos = Nanos::from_nanos(100_000_000);
-/// Every so many windows another dictionary begins.
+/// The number of windows after which another dictionary begins.
 const WINDOWS_OF_EPOCH: usize = 3;
 
 /// A thread that works between naps, in two functions one after the other; one that waits all the time, far below.

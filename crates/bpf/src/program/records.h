@@ -207,7 +207,7 @@ struct names_record {
     u8 line_table_copy[LINE_TABLE_BYTES];
 };
 
-/* What the ring had no room for, by thread; so many threads at a time, those that lost something last. */
+/* Losses of a full ring are counted for this number of threads, those with the most recent losses. */
 #define MAX_LOSING_THREADS 8192
 struct thread_loss {
     u64 count;

@@ -310,7 +310,7 @@ impl ProcessSampler {
         let functions = thread.files.kernel_stack().ok();
         // If it has moved since, this may be of another wait.
         let functions = functions.filter(|_| thread.slept_since_look());
-        Some(push_sleeper(events, stack?, functions))
+        push_sleeper(events, stack?, functions)
     }
 
     fn record_sent(
@@ -356,15 +356,16 @@ impl InKernel {
         codes: &mut CodeNames<FrameId>,
         events: &mut EventWriter<'_>,
     ) -> Result<Option<StackId>, LossReason> {
-        let ids = self.names.root_first(target, record, raw, codes, &mut |frame| events.frame(frame))?;
-        let mark = raw.truncated.then(|| events.frame(&truncation_mark()));
-        let Some(python) = events.stack(mark.into_iter().chain(ids)) else { return Ok(None) };
+        let ids =
+            self.names.root_first(target, record, raw, codes, &mut |frame| events.dictionary.frame(frame))?;
+        let mark = raw.truncated.then(|| events.dictionary.frame(&truncation_mark()));
+        let Some(python) = events.dictionary.stack(mark.into_iter().chain(ids)) else { return Ok(None) };
         if record.lacks_kernel_frames() {
             events.mark(Scope::Session, record.time(), MarkKind::NoKernelFrames);
         }
-        let mut intern = |frame: &Frame| events.frame(frame);
+        let mut intern = |frame: &Frame| events.dictionary.frame(frame);
         let kernel = self.kernel_frames.root_first(record, &truncation_mark(), &mut intern);
-        Ok(Some(kernel.into_iter().fold(python, |below, frame| events.push(Some(below), frame))))
+        Ok(events.dictionary.stack_on(Some(python), kernel))
     }
 }
 
@@ -373,7 +374,7 @@ fn push_sleeper(
     events: &mut EventWriter<'_>,
     python: StackId,
     functions: Option<Vec<KernelFunction>>,
-) -> StackId {
-    let frames = KernelFrames::of_sleeper(functions, &mut |frame| events.frame(frame));
-    frames.into_iter().fold(python, |below, frame| events.push(Some(below), frame))
+) -> Option<StackId> {
+    let frames = KernelFrames::of_sleeper(functions, &mut |frame| events.dictionary.frame(frame));
+    events.dictionary.stack_on(Some(python), frames)
 }

@@ -17,9 +17,9 @@ const START: u64 = 1_000;
 const LEAST: u64 = 100;
 /// The scheduler's clock is behind that of the watch by this.
 const BEHIND: u64 = 7;
-/// So much each thread has run before.
+/// How long each thread has run before.
 const EXECUTED_BEFORE: u64 = 500;
-/// There are so many threads.
+/// The number of threads.
 const THREADS: u32 = 3;
 /// More records than a script makes.
 const MUCH_ROOM: usize = 10_000;
