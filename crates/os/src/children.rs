@@ -1,5 +1,9 @@
 //! The children of processes by looking: what the kernel's files say at a moment. Children that come and go
-//! between two looks are not seen; where the kernel tells events (`process_events`), those are better.
+//! between two looks are not seen; if the kernel reports events (`process_events`), those are better.
+//!
+//! The thread that samples looks, up to a hundred times a second. So the files are read here: the crate `procfs`
+//! opens the folder of each process and of each thread first, and does not tell a kernel without lists from a thread that is
+//! gone.
 
 use std::collections::HashSet;
 use std::fs;

@@ -6,9 +6,10 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, ClockNanosleepFlags, clock_gettime, clock_nanosleep};
+use procfs::process::Status;
 use profiler_model::{Nanos, Timestamp};
 
-use crate::proc_text::text_of;
+use crate::proc_file::parsed;
 
 /// The present instant on the monotonic clock.
 pub fn now() -> Timestamp {
@@ -35,13 +36,12 @@ pub fn sleep_until(instant: Timestamp) -> bool {
 /// Largest resident memory that this program has had, in bytes. What `getrusage` tells includes the program
 /// that this process was before it became this one, such as a Python that started the profiler.
 pub fn own_peak_memory() -> u64 {
-    text_of(Path::new("/proc/self/status")).ok().and_then(|status| peak_memory(&status)).unwrap_or(0)
+    parsed(Path::new("/proc/self/status")).ok().and_then(|status| peak_memory(&status)).unwrap_or(0)
 }
 
-fn peak_memory(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim_end().parse().ok()?;
-    Some(kilobytes * 1024)
+/// In bytes; `None` of a thread of the kernel.
+fn peak_memory(status: &Status) -> Option<u64> {
+    status.vmhwm?.checked_mul(1024)
 }
 
 /// Asks the kernel to wake this thread on time: by default it may let sleepers oversleep by 50 µs.
@@ -60,11 +60,13 @@ pub fn cpus() -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proc_file::status_with;
 
     #[test]
     fn peak_memory_is_read_from_the_status() {
-        assert_eq!(peak_memory("VmPeak:\t  9000 kB\nVmHWM:\t    4652 kB\n"), Some(4652 * 1024));
-        assert_eq!(peak_memory("Name:\tkthreadd\n"), None);
+        let status = status_with(&["VmPeak:\t  9000 kB", "VmHWM:\t    4652 kB"]);
+        assert_eq!(peak_memory(&status), Some(4652 * 1024));
+        assert_eq!(peak_memory(&status_with(&[])), None);
         assert!(own_peak_memory() > 0);
     }
 }

@@ -4,7 +4,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use procfs::ProcessCGroups;
 use profiler_model::Nanos;
+
+use crate::proc_file::parsed;
 
 /// Where the controller of CPU time is mounted, by convention: of the second version, and of the first.
 const UNIFIED: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
@@ -22,7 +25,7 @@ pub struct CpuQuota {
 impl CpuQuota {
     /// The smallest share that a control group of this process has, or `None` where there is no limit.
     pub fn own() -> Option<CpuQuota> {
-        let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+        let groups = parsed(Path::new("/proc/self/cgroup")).ok()?;
         folders(&groups).iter().filter_map(|folder| CpuQuota::of_folder(folder)).min_by(CpuQuota::by_share)
     }
 
@@ -54,17 +57,15 @@ impl CpuQuota {
 
 /// The folders of the groups that limit CPU time, with all above them. Inside a container the path may lead nowhere, and
 /// the group is what is mounted.
-fn folders(groups: &str) -> Vec<PathBuf> {
+fn folders(groups: &ProcessCGroups) -> Vec<PathBuf> {
     let mut folders = Vec::new();
-    for line in groups.lines() {
-        let mut fields = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
-        let mounts = match controllers {
-            "" => UNIFIED,
-            _ if controllers.split(',').any(|controller| controller == "cpu") => SEPARATE,
+    for group in &groups.0 {
+        let mounts = match group.controllers.as_slice() {
+            [] => UNIFIED,
+            controllers if controllers.iter().any(|controller| controller == "cpu") => SEPARATE,
             _ => continue,
         };
-        let above = Path::new(path.trim_start_matches('/')).ancestors();
+        let above = Path::new(group.pathname.trim_start_matches('/')).ancestors();
         folders.extend(above.flat_map(|group| mounts.map(|mount| Path::new(mount).join(group))));
     }
     folders
@@ -72,6 +73,8 @@ fn folders(groups: &str) -> Vec<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use procfs::FromRead;
+
     use super::*;
 
     #[test]
@@ -89,7 +92,9 @@ mod tests {
 
     #[test]
     fn groups_are_looked_for_with_all_above_them() {
-        let found = folders("9:memory:/m\n3:cpu,cpuacct:/a/b\n0::/c\n");
+        let found = folders(
+            &ProcessCGroups::from_read(b"9:memory:/m\n3:cpu,cpuacct:/a/b\n0::/c\n".as_slice()).unwrap(),
+        );
         let has = |path: &str| found.contains(&PathBuf::from(path));
         assert!(
             has("/sys/fs/cgroup/cpu/a/b")

@@ -5,6 +5,9 @@
 //! takes some microseconds, and stops it again. The guardian has a session of its own, so that signals to the process group do
 //! not reach it, and the kernel ends it with the thread that started it. It cannot help where both are suspended at once, as
 //! in a frozen control group.
+//!
+//! It is forked from a process that may have threads, so it must not allocate: it reads and parses `stat` here, without
+//! the crate `procfs`.
 
 use std::ffi::CString;
 use std::io;

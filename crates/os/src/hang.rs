@@ -1,12 +1,13 @@
 //! Whether a thread of this process hangs inside the kernel, in a wait that no signal ends: for a page or a file that does
 //! not come. Another thread looks; the one that is watched does nothing for it.
 
-use std::fs;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use profiler_model::{Nanos, Tid, Timestamp};
 
 use crate::priority;
+use crate::proc_file::parsed;
 
 /// Whether long waits are to be expected: the kernel takes its time to remove programs and events.
 static EXCUSED: AtomicBool = AtomicBool::new(false);
@@ -46,8 +47,8 @@ impl HangWatch {
 
     /// Looks at it, by another thread.
     pub fn look(&mut self, now: Timestamp) -> HangLook {
-        let status = fs::read_to_string(format!("/proc/self/task/{}/status", self.thread));
-        self.judge(status.ok().and_then(|text| Status::parse(&text)), now)
+        let status = parsed(Path::new(&format!("/proc/self/task/{}/status", self.thread)));
+        self.judge(status.ok().and_then(|status| Status::of(&status)), now)
     }
 
     fn judge(&mut self, status: Option<Status>, now: Timestamp) -> HangLook {
@@ -73,15 +74,13 @@ struct Status {
 }
 
 impl Status {
-    fn parse(text: &str) -> Option<Status> {
-        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-        let number = |name: &str| field(name)?.parse::<u64>().ok();
-        let signals = |name: &str| field(name).and_then(|hex| u64::from_str_radix(hex, 16).ok());
-        let pending = signals("SigPnd:")? | signals("ShdPnd:")?;
+    /// `None` if the kernel does not count context switches.
+    fn of(status: &procfs::process::Status) -> Option<Status> {
+        let pending = status.sigpnd | status.shdpnd;
         let asks = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
         Some(Status {
-            is_uninterruptible: field("State:")?.starts_with('D'),
-            switches: number("voluntary_ctxt_switches:")? + number("nonvoluntary_ctxt_switches:")?,
+            is_uninterruptible: status.state.starts_with('D'),
+            switches: status.voluntary_ctxt_switches?.checked_add(status.nonvoluntary_ctxt_switches?)?,
             is_end_asked: asks.iter().any(|signal| pending & 1 << (signal - 1) != 0),
         })
     }
@@ -90,9 +89,7 @@ impl Status {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const TEXT: &str = "Name:\tprofiler\nState:\tD (disk sleep)\nSigPnd:\t0000000000000000\n\
-                        ShdPnd:\t0000000000000002\nvoluntary_ctxt_switches:\t7\nnonvoluntary_ctxt_switches:\t3\n";
+    use crate::proc_file::status_with;
 
     fn at(millis: u64) -> Timestamp {
         Timestamp::from_nanos(millis * 1_000_000)
@@ -100,12 +97,15 @@ mod tests {
 
     #[test]
     fn status_tells_state_switches_and_pending_signals() {
-        let status = Status { is_uninterruptible: true, switches: 10, is_end_asked: true };
-        assert_eq!(Status::parse(TEXT), Some(status));
-        let asleep = TEXT.replace("D (disk", "S (disk").replace("2\nvol", "0\nvol");
+        const SWITCHES: [&str; 2] = ["voluntary_ctxt_switches:\t7", "nonvoluntary_ctxt_switches:\t3"];
+        let with = |lines: [&str; 2]| Status::of(&status_with(&[&SWITCHES, lines.as_slice()].concat()));
+        let expected = Status { is_uninterruptible: true, switches: 10, is_end_asked: true };
+        assert_eq!(with(["State:\tD (disk sleep)", "ShdPnd:\t0000000000000002"]), Some(expected));
         let expected = Status { is_uninterruptible: false, switches: 10, is_end_asked: false };
-        assert_eq!(Status::parse(&asleep), Some(expected));
-        assert_eq!(Status::parse("Name:\tx\n"), None);
+        assert_eq!(with(["State:\tS (sleeping)", "ShdPnd:\t0000000000000000"]), Some(expected));
+        let mut uncounted = status_with(&[]);
+        uncounted.voluntary_ctxt_switches = None;
+        assert_eq!(Status::of(&uncounted), None);
     }
 
     #[test]

@@ -2,6 +2,9 @@
 //!
 //! Facts for people who look for what is missing. Nothing here decides whether anything is tried, and why one
 //! process may not be read is the business of `permission`.
+//!
+//! The crate `procfs` parses our status and our mounts. It knows none of the settings below `/proc/sys` that matter here,
+//! nor `uid_map`, and reads either all namespaces or none.
 
 use std::fs;
 use std::io;
@@ -9,8 +12,9 @@ use std::os::linux::fs::MetadataExt as _;
 use std::path::Path;
 
 use nix::errno::Errno;
+use procfs::process::{MountInfo, Status};
 
-use crate::proc_text::text_of;
+use crate::proc_file::{parsed, text_of};
 use crate::user_name::UserName;
 
 /// The capabilities that matter to a profiler, with their numbers in the kernel's sets.
@@ -103,16 +107,16 @@ pub struct Host {
 impl Host {
     /// Looks at this host.
     pub fn look() -> Self {
-        let status = text_of(Path::new("/proc/self/status")).unwrap_or_default();
-        let set = |name| CapabilitySet(u64::from_str_radix(field(&status, name), 16).unwrap_or(0));
+        let status = parsed::<Status>(Path::new("/proc/self/status")).ok();
+        let status = status.as_ref();
         Host {
             kernel: setting("kernel/osrelease").unwrap_or_else(|| "?".to_owned()),
             user: UserName::own(),
             in_first_user_namespace: is_whole_range(&text("/proc/self/uid_map")),
             container: container(),
-            has_filter: field(&status, "Seccomp") == "2",
-            effective: set("CapEff"),
-            bounding: set("CapBnd"),
+            has_filter: status.and_then(|status| status.seccomp) == Some(2),
+            effective: CapabilitySet(status.map_or(0, |status| status.capeff)),
+            bounding: CapabilitySet(status.and_then(|status| status.capbnd).unwrap_or(0)),
             ptrace_scope: number("kernel/yama/ptrace_scope"),
             perf_event_paranoid: number("kernel/perf_event_paranoid"),
             unprivileged_bpf_disabled: number("kernel/unprivileged_bpf_disabled"),
@@ -120,7 +124,7 @@ impl Host {
             bpf: answer(libc::SYS_bpf),
             has_btf: std::fs::metadata("/sys/kernel/btf/vmlinux").is_ok_and(|types| types.len() > 0),
             lockdown: chosen(&text("/sys/kernel/security/lockdown")),
-            proc_mount: proc_mount(&text("/proc/self/mountinfo")),
+            proc_mount: proc_mount(&text_of(Path::new("/proc/self/mountinfo")).unwrap_or_default()),
         }
     }
 }
@@ -153,12 +157,6 @@ fn number(name: &str) -> Option<i32> {
     setting(name)?.parse().ok()
 }
 
-/// The value of a line of a `status` file; empty where there is no such line.
-fn field<'a>(status: &'a str, name: &str) -> &'a str {
-    let lines = status.lines().filter_map(|line| line.split_once(':'));
-    lines.filter(|(found, _)| *found == name).map(|(_, value)| value.trim()).next().unwrap_or_default()
-}
-
 /// Whether a map of ids maps all of them to themselves, as in the first user namespace only.
 fn is_whole_range(map: &str) -> bool {
     map.split_ascii_whitespace().eq(["0", "0", "4294967295"])
@@ -176,16 +174,16 @@ fn answer(number: libc::c_long) -> Answer {
     }
 }
 
-/// The mount of `/proc` in a `mountinfo` file: the last one, which hides those before it.
+/// The mount of `/proc` in a `mountinfo` file: the last one, which hides those before it; `None` if there is none.
 fn proc_mount(mountinfo: &str) -> Option<ProcMount> {
-    let line = mountinfo.lines().rfind(|line| line.split(' ').nth(4) == Some("/proc"))?;
-    // What the file system itself was told stands at the very end.
-    let options = line.rsplit(' ').next()?;
-    let hidepid = options.split(',').find_map(|option| option.strip_prefix("hidepid="));
+    // A mount that the crate does not understand does not keep the others from being found.
+    let mut mounts = mountinfo.lines().rev().filter_map(|line| MountInfo::from_line(line).ok());
+    let options = mounts.find(|mount| mount.mount_point == Path::new("/proc"))?.super_options;
+    let value = |name| options.get(name).cloned().flatten();
     Some(ProcMount {
         // 0 and `off` hide nothing.
-        hidepid: hidepid.filter(|value| !matches!(*value, "0" | "off")).map(str::to_owned),
-        only_processes: options.split(',').any(|option| option == "subset=pid"),
+        hidepid: value("hidepid").filter(|value| !matches!(value.as_str(), "0" | "off")),
+        only_processes: value("subset").is_some_and(|subset| subset == "pid"),
     })
 }
 
@@ -216,9 +214,10 @@ pub fn pid_namespace() -> io::Result<Option<NamespaceFile>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proc_file::status_with;
 
     #[test]
-    fn how_proc_is_mounted() {
+    fn options_of_last_proc_mount_are_found() {
         let line = "22 28 0:20 / /proc rw,nosuid shared:5 - proc proc rw";
         let hidden = "91 28 0:20 / /proc rw - proc proc rw,gid=4,hidepid=invisible,subset=pid";
         let mount = |hidepid: Option<&str>, only_processes| {
@@ -227,14 +226,16 @@ mod tests {
         assert_eq!(proc_mount(line), mount(None, false));
         assert_eq!(proc_mount(&format!("{line}\n{hidden}\n")), mount(Some("invisible"), true));
         assert_eq!(proc_mount(&format!("{line},hidepid=0")), mount(None, false));
+        // A line that is not understood hides no other one.
+        assert_eq!(proc_mount(&format!("{hidden}\n?\n")), mount(Some("invisible"), true));
         assert_eq!(proc_mount("1 2 0:3 / / rw - ext4 /dev/sda rw"), None);
     }
 
     #[test]
     fn sets_and_maps_are_read_bit_by_bit() {
-        let status = "Name:\tSeccomp: 2\nSeccomp:\t0\nCapEff:\t0000000000080000\n";
-        assert_eq!((field(status, "Seccomp"), field(status, "NoNewPrivs")), ("0", ""));
-        let set = CapabilitySet(u64::from_str_radix(field(status, "CapEff"), 16).unwrap());
+        let status = status_with(&["Name:\tSeccomp: 2", "Seccomp:\t0", "CapEff:\t0000000000080000"]);
+        assert_eq!((status.seccomp, status.capbnd), (Some(0), None));
+        let set = CapabilitySet(status.capeff);
         assert!(set.has(19) && !set.has(18) && !set.has(20));
         assert!(is_whole_range("         0          0 4294967295\n"));
         assert!(!is_whole_range("         0       1000          1\n") && !is_whole_range(""));

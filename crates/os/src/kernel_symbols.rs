@@ -1,7 +1,7 @@
 //! What the kernel calls its own functions (`/proc/kallsyms`), and whether it tells us.
 //!
 //! Addresses are the kernel's, which `RemoteAddr` is not for: that is a place in a process. How the functions came to be
-//! on a stack is not known here.
+//! on a stack is not known here. The crate `procfs` does not read this file.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -27,7 +27,7 @@ mod perf_event;
 pub mod permission;
 pub mod priority;
 pub mod proc;
-mod proc_text;
+mod proc_file;
 pub mod process_events;
 pub mod ptrace;
 pub mod quiet_thread;

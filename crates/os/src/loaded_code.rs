@@ -2,6 +2,8 @@
 //! and something else can come to where it was; this tells whether that may have happened.
 //!
 //! What the functions are called is for `kernel_symbols` to say.
+//!
+//! The list of modules is parsed here: the crate `procfs` leaves out where a module lies, and reads without a limit.
 
 use std::collections::BTreeSet;
 use std::fs::File;

@@ -2,7 +2,8 @@
 //! behind it.
 //!
 //! A diagnosis, not a check: nothing here decides whether anything is tried. The rules are those of
-//! `ptrace(2)`, "Ptrace access mode checking".
+//! `ptrace(2)`, "Ptrace access mode checking". The crate `procfs` parses the statuses; it knows neither `uid_map` nor the
+//! setting of Yama.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -11,7 +12,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use profiler_model::Pid;
 
-use crate::proc_text::text_of;
+use crate::proc_file::parsed;
 use crate::user_name::UserName;
 
 /// The number of the capability that overrides most rules.
@@ -102,7 +103,7 @@ pub fn is_tracing_filtered() -> bool {
     nix::sys::ptrace::detach(nobody, None) != Err(Errno::ESRCH)
 }
 
-/// What `/proc/PID/status` tells that the rules ask for.
+/// The part of a process's status that the rules ask for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Status {
     /// Real, effective, saved, file system.
@@ -127,28 +128,21 @@ struct Situation {
 }
 
 impl Status {
-    /// The status in a folder of `/proc`; all zeroes where it cannot be read, which accuses nobody.
+    /// The status in a folder of `/proc`; all zeroes if it cannot be read, which no rule objects to.
     fn of(folder: &Path) -> Status {
-        text_of(&folder.join("status")).map(|text| Status::parse(&text)).unwrap_or_default()
+        parsed(&folder.join("status")).map(|status| Status::from_file(&status)).unwrap_or_default()
     }
 
-    fn parse(text: &str) -> Status {
-        let mut status = Status::default();
-        for (name, value) in text.lines().filter_map(|line| line.split_once(':')) {
-            let value = value.trim();
-            let numbers = || value.split_whitespace().filter_map(|number| number.parse().ok()).collect();
-            match name {
-                "Uid" => status.uids = numbers(),
-                "Gid" => status.gids = numbers(),
-                "CapPrm" => status.permitted = u64::from_str_radix(value, 16).unwrap_or(0),
-                "CapEff" => status.effective = u64::from_str_radix(value, 16).unwrap_or(0),
-                "TracerPid" => status.tracer = value.parse().unwrap_or(0),
-                "PPid" => status.parent = value.parse().unwrap_or(0),
-                "Seccomp" => status.seccomp = value.parse().unwrap_or(0),
-                _ => {}
-            }
+    fn from_file(status: &procfs::process::Status) -> Status {
+        Status {
+            uids: vec![status.ruid, status.euid, status.suid, status.fuid],
+            gids: vec![status.rgid, status.egid, status.sgid, status.fgid],
+            permitted: status.capprm,
+            effective: status.capeff,
+            tracer: status.tracerpid.cast_unsigned(),
+            parent: status.ppid.cast_unsigned(),
+            seccomp: status.seccomp.unwrap_or(0),
         }
-        status
     }
 
     fn is_capable(&self) -> bool {
@@ -226,6 +220,7 @@ fn is_descendant(pid: Pid) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proc_file::status_with;
 
     const USUAL: Situation = Situation {
         scope: None,
@@ -245,12 +240,19 @@ mod tests {
 
     #[test]
     fn status_is_parsed() {
-        let text = "Name:\tpython3: odd\nPPid:\t17\nTracerPid:\t4\nUid:\t1000\t1001\t1002\t1003\nGid:\t5\t5\t5\t5\n\
-                    CapPrm:\t0000000000080000\nCapEff:\t0000000000080001\nSeccomp:\t2\n";
-        let status = Status::parse(text);
+        let file = status_with(&[
+            "PPid:\t17",
+            "TracerPid:\t4",
+            "Uid:\t1000\t1001\t1002\t1003",
+            "Gid:\t5\t6\t7\t8",
+            "CapPrm:\t0000000000080000",
+            "CapEff:\t0000000000080001",
+            "Seccomp:\t2",
+        ]);
+        let status = Status::from_file(&file);
         let expected = Status {
             uids: vec![1000, 1001, 1002, 1003],
-            gids: vec![5; 4],
+            gids: vec![5, 6, 7, 8],
             permitted: CAP_SYS_PTRACE,
             effective: CAP_SYS_PTRACE | 1,
             tracer: 4,

@@ -21,7 +21,7 @@ use profiler_model::{Nanos, SchedStat, Tid, Timestamp};
 use crate::clock;
 use crate::guardian::note_hold;
 use crate::proc::ThreadFiles;
-use crate::proc_text::text_of;
+use crate::proc_file::parsed;
 
 /// For so long a stop is waited for by looking again and again: it mostly comes within a few
 /// microseconds, sooner than a sleeping waiter could be woken.
@@ -279,14 +279,10 @@ fn poll(tid: Tid) -> Result<Option<Stop>, StopError> {
 
 /// Whether `tid` is the main thread of a process that this process started.
 fn is_own_child(tid: Tid) -> bool {
-    let Ok(status) = text_of(Path::new(&format!("/proc/{tid}/status"))) else { return false };
-    let field = |name: &str| {
-        status
-            .lines()
-            .find_map(|line| line.strip_prefix(name))
-            .and_then(|value| value.trim().parse::<u32>().ok())
-    };
-    field("Tgid:") == Some(tid.as_u32()) && field("PPid:") == Some(std::process::id())
+    let status = parsed::<procfs::process::Status>(Path::new(&format!("/proc/{tid}/status")));
+    status.is_ok_and(|status| {
+        status.tgid.cast_unsigned() == tid.as_u32() && status.ppid.cast_unsigned() == std::process::id()
+    })
 }
 
 fn seize(tid: Tid) -> Result<(), StopError> {

@@ -2,6 +2,9 @@
 //!
 //! A page that is not may be a file's that is read from a disk, swapped out, new and all zero, or one that somebody has
 //! to provide and never does. Nothing tells these apart, except by trying.
+//!
+//! The samplers ask while they sample, so the entries are read here, a block at a time from a file that is kept open; the
+//! crate `procfs` reads one after the other.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

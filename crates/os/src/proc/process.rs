@@ -1,15 +1,22 @@
 //! A process, as `/proc` shows it.
+//!
+//! The samplers ask while they sample whether a process is alive, for its threads and their inner ids, whether it shares
+//! our PID namespace, and on what a file descriptor is open. That is read here. The rest goes through the crate `procfs`,
+//! except for the mappings and the arguments, of which [`mapping`](super::mapping) and [`arguments`](super::arguments) say
+//! why, and the namespaces: the crate reads all of them or none, and one has no link between
+//! `unshare(CLONE_NEWPID)` and the next fork.
 
 use std::path::PathBuf;
 use std::{fs, io};
 
 use nix::errno::Errno;
+use procfs::process::{StatM, Status};
 use profiler_model::{Nanos, NsTid, Pid, Tid};
 
 use super::arguments::read_arguments;
 use super::mapping::{Mapping, parse_mappings};
 use super::stat::{Stat, parse_stat};
-use crate::proc_text::text_of;
+use crate::proc_file::{io_error, parsed, text_of};
 
 /// A process as seen through `/proc`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +91,7 @@ impl Process {
     /// # Errors
     /// When the process is gone or may not be looked at.
     pub fn executable(&self) -> io::Result<PathBuf> {
-        fs::read_link(self.folder().join("exe"))
+        self.opened_folder()?.exe().map_err(io_error)
     }
 
     /// Where the kernel shows the file that is mapped at `range`, such as `7f12a000-7f12b000`: that very file, even if it was
@@ -159,14 +166,17 @@ impl Process {
     /// # Errors
     /// When the process is gone or may not be looked at.
     pub fn root_folder(&self) -> io::Result<PathBuf> {
-        fs::read_link(self.folder().join("root"))
+        self.opened_folder()?.root().map_err(io_error)
+    }
+
+    /// Its [`folder`](Process::folder), as the crate `procfs` holds one.
+    fn opened_folder(&self) -> io::Result<procfs::process::Process> {
+        procfs::process::Process::new_with_root(self.folder()).map_err(io_error)
     }
 
     /// The user that it runs as.
     pub fn user(&self) -> Option<u32> {
-        let status = text_of(&self.path("status")).ok()?;
-        let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
-        ids.split_ascii_whitespace().nth(1)?.parse().ok()
+        Some(parsed::<Status>(&self.path("status")).ok()?.euid)
     }
 
     /// State, parent and start time. The state is that of its first thread, which may end before the others.
@@ -199,17 +209,14 @@ impl Process {
 
     /// The process that traces it, if any.
     pub fn tracer(&self) -> Option<Pid> {
-        let status = text_of(&self.path("status")).ok()?;
-        let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"))?.trim().parse().ok()?;
-        (tracer != 0).then_some(Pid::new(tracer))
+        let tracer = parsed::<Status>(&self.path("status")).ok()?.tracerpid;
+        (tracer != 0).then_some(Pid::new(tracer.cast_unsigned()))
     }
 
     /// Its resident memory in bytes.
     pub fn resident_memory(&self) -> Option<u64> {
-        let text = text_of(&self.folder().join("statm")).ok()?;
-        let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
-        let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
-        Some(pages * u64::try_from(page).ok()?)
+        let pages = parsed::<StatM>(&self.folder().join("statm")).ok()?.resident;
+        pages.checked_mul(procfs::page_size())
     }
 
     /// CPU time that all its threads, past and present, have used.
@@ -233,6 +240,16 @@ mod tests {
     fn processes_without_hidepid_are_not_hidden() {
         assert!(!own().is_hidden());
         assert!(!Process::new(Pid::new(u32::MAX >> 1)).is_hidden());
+    }
+
+    #[test]
+    fn own_executable_owner_and_memory_are_shown() {
+        assert_eq!(own().executable().unwrap(), std::env::current_exe().unwrap());
+        assert_eq!(own().root_folder().unwrap(), fs::read_link("/proc/self/root").unwrap());
+        assert_eq!(own().user(), Some(nix::unistd::geteuid().as_raw()));
+        assert!(own().resident_memory().unwrap() > 0);
+        let gone = Process::new(Pid::new(u32::MAX >> 1));
+        assert_eq!(gone.executable().unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]
