@@ -3,7 +3,8 @@
 use profiler_profile::Weights;
 use rustc_hash::FxHashMap;
 
-use super::cost::{Cost, Costs, Into, Span};
+use super::cost::{Cost, Costs, Into, Span, time};
+use super::tab::Measure;
 
 /// The most nodes that are kept. Programs that call everything from everywhere make new paths for hours; half
 /// a million takes some hundred megabytes.
@@ -92,9 +93,21 @@ impl Calls {
         self.costs.of(node, span)
     }
 
-    /// The nodes below a node, or the roots.
-    pub fn children(&self, node: Option<u32>) -> &[u32] {
+    fn children(&self, node: Option<u32>) -> &[u32] {
         self.children.get(&node).map_or(&[], Vec::as_slice)
+    }
+
+    /// The nodes below a node, or the roots, that cost anything in a span. They come in the order of their age, which
+    /// does not change while the user looks at them.
+    pub fn children_with_cost(&self, node: Option<u32>, span: Span) -> Vec<u32> {
+        let has_cost = |node: &u32| self.cost(*node, span).total.samples > 0;
+        self.children(node).iter().copied().filter(has_cost).collect()
+    }
+
+    /// The node below a node, or the root, that cost most in a span.
+    pub fn hottest_child(&self, node: Option<u32>, span: Span, measure: Measure) -> Option<u32> {
+        let total = |node: &u32| time(measure, self.cost(*node, span).total);
+        self.children_with_cost(node, span).into_iter().max_by_key(total)
     }
 
     /// All nodes with their functions, callers before callees.

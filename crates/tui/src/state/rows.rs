@@ -6,41 +6,53 @@ use std::cmp::Ordering;
 use profiler_model::ThreadState;
 use profiler_profile::{ThreadId, ThreadInfo, Weights};
 
-use super::cost::{Costs, Span, time};
+use super::cost::{Cost, Costs, Span, time};
+use super::display::Display;
+use super::filter::NameFilter;
+use super::listing::{Rows, TreeRow};
+use super::open_nodes::OpenNodes;
 use super::places::Place;
+use super::sums::Sums;
 use super::tab::{Column, Measure, Sort, Tab};
-use super::{Rows, State, TreeRow};
 
 /// The most rows of the call tree: more are not read.
 const MAX_TREE_ROWS: usize = 10_000;
 
-impl State {
-    /// Chooses the rows of the present tab.
-    pub(super) fn choose_rows(&mut self) {
-        self.note_matches();
-        self.rows = match self.tab {
-            Tab::Functions => Rows::Places(self.place_rows(&self.tables.functions, |place| place)),
+/// What the rows are chosen from, and by what.
+#[derive(Debug)]
+pub(super) struct RowChoice<'a> {
+    pub sums: &'a Sums,
+    pub display: &'a Display,
+    /// Up to date with the functions that there are.
+    pub filter: &'a NameFilter,
+    pub open: &'a OpenNodes,
+}
+
+impl RowChoice<'_> {
+    /// The rows of the present tab.
+    pub fn rows(&self) -> Rows {
+        match self.display.tab() {
+            Tab::Functions => {
+                let functions = &self.sums.tables.places.functions;
+                Rows::Places(self.place_rows(functions, &self.sums.tables.functions, |place| place))
+            }
             Tab::Lines => {
-                let of_line = self.tables.places.line_functions();
-                Rows::Places(self.place_rows(&self.tables.lines, |line| of_line[line as usize]))
+                let of_line = self.sums.tables.places.line_functions();
+                let lines = &self.sums.tables.places.lines;
+                Rows::Places(self.place_rows(lines, &self.sums.tables.lines, |line| of_line[line as usize]))
             }
             Tab::Threads => Rows::Threads(self.thread_rows()),
             Tab::Calls => Rows::Calls(self.tree_rows()),
             Tab::Flame => Rows::None,
-        };
-        let last = self.rows.len().saturating_sub(1);
-        let cursor = &mut self.cursors[self.tab as usize];
-        *cursor = (*cursor).min(last);
-        self.is_dirty = true;
+        }
     }
 
-    fn place_rows(&self, costs: &Costs, function_of: impl Fn(u32) -> u32) -> Vec<u32> {
-        let sort = self.sort();
-        let shown = |place: &u32| self.is_match(function_of(*place));
+    fn place_rows(&self, places: &[Place], costs: &Costs, function_of: impl Fn(u32) -> u32) -> Vec<u32> {
+        let (sort, measure) = (self.display.sort(), self.display.measure());
+        let shown = |place: &u32| self.filter.is_match(function_of(*place));
         let mut rows: Vec<u32> = costs.places(Span::Start).into_iter().filter(shown).collect();
         match sort.column {
             Column::Name | Column::File => {
-                let places = self.places();
                 rows.sort_by(|a, b| {
                     let (a, b) = (&places[*a as usize], &places[*b as usize]);
                     ordered(sort, by_text(sort.column, a, b))
@@ -50,7 +62,7 @@ impl State {
                 // What is equal in the column is ordered by what it cost in all, then by age.
                 let key = |place: u32| {
                     let total = costs.of(place, Span::Start).total;
-                    (cost_in(costs, place, column, self.measure), time(self.measure, total).as_nanos())
+                    (cost_in(costs, place, column, measure), time(measure, total).as_nanos())
                 };
                 let mut keyed: Vec<_> = rows.iter().map(|place| (key(*place), *place)).collect();
                 keyed.sort_unstable_by(|a, b| ordered(sort, a.0.cmp(&b.0)).then(a.1.cmp(&b.1)));
@@ -61,30 +73,19 @@ impl State {
     }
 
     fn thread_rows(&self) -> Vec<ThreadId> {
-        let sort = self.sort();
-        let mut rows: Vec<ThreadId> = self
-            .profile
-            .threads()
-            .filter(|(id, thread)| self.is_thread_match(*id, thread))
-            .map(|(id, _)| id)
-            .collect();
+        let sort = self.display.sort();
+        let is_match =
+            |id, thread: &ThreadInfo| self.filter.is_thread_match(thread, self.sums.current_function(id));
+        let threads = self.sums.profile().threads();
+        let mut rows: Vec<ThreadId> =
+            threads.filter(|(id, thread)| is_match(*id, thread)).map(|(id, _)| id).collect();
         rows.sort_by(|a, b| ordered(sort, self.by_thread(sort.column, *a, *b)));
         rows
     }
 
-    fn is_thread_match(&self, id: ThreadId, thread: &ThreadInfo) -> bool {
-        if self.filter.is_empty() {
-            return true;
-        }
-        let name = thread.name.as_deref().unwrap_or_default().to_lowercase();
-        name.contains(&self.filter)
-            || thread.key.tid.to_string().contains(&self.filter)
-            || self.current_function(id).is_some_and(|function| self.is_match(function))
-    }
-
     fn by_thread(&self, column: Column, a: ThreadId, b: ThreadId) -> Ordering {
-        let (left, right) = (self.thread_row(a), self.thread_row(b));
-        let info = |id| self.profile.thread_of(id);
+        let (left, right) = (self.sums.sampled.activity().thread(a), self.sums.sampled.activity().thread(b));
+        let info = |id| self.sums.profile().thread_of(id);
         let by_share = |left: f64, right: f64| left.total_cmp(&right);
         let order = match column {
             Column::ThreadName => info(a).name.cmp(&info(b).name),
@@ -98,8 +99,9 @@ impl State {
             }
             Column::Current => {
                 let name = |id| {
-                    self.current_function(id)
-                        .map(|function| &self.tables.places.functions[function as usize].name)
+                    self.sums
+                        .current_function(id)
+                        .map(|function| &self.sums.tables.places.functions[function as usize].name)
                 };
                 name(a).cmp(&name(b))
             }
@@ -117,7 +119,9 @@ impl State {
             self.tree_children(None).into_iter().rev().map(|node| (node, false)).collect();
         while let Some((node, is_in_match)) = waiting.pop() {
             let is_in_match = is_in_match
-                || shown.as_ref().is_none_or(|_| self.is_match(self.tables.calls.node(node).function));
+                || shown
+                    .as_ref()
+                    .is_none_or(|_| self.filter.is_match(self.sums.tables.calls.node(node).function));
             if !is_in_match && !shown.as_ref().is_none_or(|shown| shown[node as usize]) {
                 continue;
             }
@@ -125,7 +129,7 @@ impl State {
                 break;
             }
             let children = self.tree_children(Some(node));
-            let is_open = self.open.contains(&node);
+            let is_open = self.open.contains(node);
             rows.push(TreeRow { node, is_open, has_children: !children.is_empty() });
             if is_open {
                 waiting.extend(children.into_iter().rev().map(|child| (child, is_in_match)));
@@ -139,10 +143,10 @@ impl State {
         if self.filter.is_empty() {
             return None;
         }
-        let nodes = self.tables.calls.nodes();
+        let nodes = self.sums.tables.calls.nodes();
         let mut shown = vec![false; nodes.len()];
         for (number, node) in nodes.iter().enumerate().rev() {
-            let leads = shown[number] || self.is_match(node.function);
+            let leads = shown[number] || self.filter.is_match(node.function);
             shown[number] = leads;
             if let (true, Some(parent)) = (leads, node.parent) {
                 shown[parent as usize] = true;
@@ -152,26 +156,19 @@ impl State {
     }
 
     /// The nodes below a node that cost anything in the present span, in the order of the tree.
-    pub(super) fn tree_children(&self, node: Option<u32>) -> Vec<u32> {
-        let sort = self.sort_of(Tab::Calls);
-        let calls = &self.tables.calls;
-        let mut children: Vec<u32> = self.children(node);
+    fn tree_children(&self, node: Option<u32>) -> Vec<u32> {
+        let (sort, measure) = (self.display.sort_of(Tab::Calls), self.display.measure());
+        let calls = &self.sums.tables.calls;
+        let mut children = calls.children_with_cost(node, self.display.span());
         if sort.column == Column::Name {
-            let name = |node: &u32| &self.tables.places.functions[calls.node(*node).function as usize].name;
+            let name =
+                |node: &u32| &self.sums.tables.places.functions[calls.node(*node).function as usize].name;
             children.sort_by(|a, b| ordered(sort, name(a).cmp(name(b))));
         } else {
-            let key = |node: &u32| cost_of(|span| calls.cost(*node, span), sort.column, self.measure);
+            let key = |node: &u32| cost_of(|span| calls.cost(*node, span), sort.column, measure);
             children.sort_by(|a, b| ordered(sort, key(a).cmp(&key(b))));
         }
         children
-    }
-
-    /// The nodes below a node that cost anything in the present span, the eldest first: an order that does
-    /// not change while somebody looks at it.
-    pub fn children(&self, node: Option<u32>) -> Vec<u32> {
-        let calls = &self.tables.calls;
-        let has_cost = |node: &u32| calls.cost(*node, self.span).total.samples > 0;
-        calls.children(node).iter().copied().filter(has_cost).collect()
     }
 }
 
@@ -191,7 +188,7 @@ fn cost_in(costs: &Costs, place: u32, column: Column, measure: Measure) -> u64 {
 }
 
 /// The number by which a column of costs is sorted.
-fn cost_of(cost: impl Fn(Span) -> super::cost::Cost, column: Column, measure: Measure) -> u64 {
+fn cost_of(cost: impl Fn(Span) -> Cost, column: Column, measure: Measure) -> u64 {
     let by_measure = |weights: Weights| time(measure, weights).as_nanos();
     match column {
         Column::OwnRecent => by_measure(cost(Span::Interval).own),

@@ -1,6 +1,6 @@
 //! The sums that the tabs show, of the samples that the selection lets through.
 
-use profiler_profile::{Profile, StackId, Weights};
+use profiler_profile::{FrameId, Profile, StackId, Tally, Weights};
 
 use super::calls::Calls;
 use super::cost::{Cost, Costs, Into, Span};
@@ -31,7 +31,7 @@ impl Tables {
         self.lines.grow(self.places.lines.len());
     }
 
-    pub fn push_stack(&mut self, parent: Option<StackId>, frame: profiler_profile::FrameId) {
+    pub fn push_stack(&mut self, parent: Option<StackId>, frame: FrameId) {
         self.calls.push(parent.map(StackId::index), self.places.of(frame.index()).0);
     }
 
@@ -53,6 +53,20 @@ impl Tables {
         if let Some(stack) = stack {
             self.calls.add(stack.index(), weights, self.samples, into);
         }
+    }
+
+    /// Adds all these samples.
+    pub fn add_all(&mut self, profile: &Profile, tallies: impl Iterator<Item = Tally>, into: Into) {
+        for tally in tallies {
+            self.add(profile, tally.stack, tally.weights, into);
+        }
+    }
+
+    /// The innermost function of a stack, those of the kernel left out.
+    pub fn innermost_function(&self, profile: &Profile, stack: StackId) -> Option<u32> {
+        let mut frames = profile.leaf_first(Some(stack)).map(FrameId::index);
+        let frame = frames.find(|frame| !self.places.is_kernel(*frame))?;
+        Some(self.places.of(frame).0)
     }
 
     pub fn roll(&mut self) {

@@ -4,7 +4,7 @@ use profiler_model::{
     Frame, FrameKind, LossReason, Nanos, Pid, Position, ThreadKey, ThreadState, Tid, Timestamp, WaitReason,
 };
 use profiler_profile::{
-    Dictionary, MetricValue, ProcessInfo, Sample, SampleCause, SampleEvent, Sink, ThreadInfo,
+    Dictionary, Event, MetricValue, ProcessInfo, Sample, SampleCause, SampleEvent, Sink, ThreadInfo,
 };
 
 use super::*;
@@ -221,7 +221,7 @@ fn selections_sum_anew_what_is_shown() {
     state.act(Action::NextThread);
     assert_eq!(rows(&state), ["wait", "main"]);
     state.act(Action::NextThread);
-    assert_eq!((state.only_thread(), rows(&state).len()), (None, 4));
+    assert_eq!((state.selection().thread, rows(&state).len()), (None, 4));
 }
 
 #[test]
@@ -391,7 +391,7 @@ fn threads_tell_what_they_do() {
     );
     state.act(Action::Move(1));
     state.act(Action::Enter);
-    assert_eq!(state.only_thread(), Some(threads[1]));
+    assert_eq!(state.selection().thread, Some(threads[1]));
 }
 
 #[test]

@@ -141,13 +141,13 @@ fn marks(state: &State) -> Vec<String> {
 /// Which samples are shown, where it is not all that run.
 fn selection(state: &State) -> Vec<String> {
     let mut marks = Vec::new();
-    if state.settings().include_idle {
+    if state.selection().include_idle {
         marks.push("+idle".to_owned());
     }
-    if state.settings().gil_only {
+    if state.selection().gil_only {
         marks.push("gil".to_owned());
     }
-    if let Some(thread) = state.only_thread() {
+    if let Some(thread) = state.selection().thread {
         marks.push(format!("thread {}", state.profile().thread_of(thread).key.tid));
     }
     if !state.filter().is_empty() {

@@ -104,15 +104,15 @@ fn draw_body(canvas: &mut Canvas, body: Rect, first: &mut usize) {
 /// Says why there is nothing to see.
 fn nothing(canvas: &mut Canvas, body: Rect) {
     let state = canvas.state;
-    let text = if !state.filter().is_empty() || state.only_thread().is_some() {
+    let text = if !state.filter().is_empty() || state.selection().thread.is_some() {
         "nothing passes the filters; Esc clears them"
     } else if state.end().is_some() && state.ledger().attempts() == 0 {
         "it ended before the first sample; record with a higher --rate may see it"
     } else if state.history().len() == 0 || state.ledger().attempts() == 0 {
         "waiting for the first samples"
-    } else if state.settings().gil_only {
+    } else if state.selection().gil_only {
         "no thread held the GIL when it was looked at; g shows all threads"
-    } else if !state.settings().include_idle {
+    } else if !state.selection().include_idle {
         "no thread ran when it was looked at; i includes those that wait"
     } else {
         "no samples"

@@ -165,7 +165,7 @@ pub(super) fn cost_cell(
 
 /// `file.py:12`, as far as it is known and asked for.
 pub(super) fn location(state: &State, place: &Place) -> String {
-    match place.line.filter(|_| state.settings().line_numbers) {
+    match place.line.filter(|_| state.shows_line_numbers()) {
         Some(line) if !place.file.is_empty() => format!("{}:{line}", place.file),
         _ => place.file.to_string(),
     }
@@ -203,7 +203,7 @@ fn thread_cell(state: &State, thread: ThreadId, column: Column, several: bool) -
     match column {
         Column::Thread if several => (format!("{}/{}", info.key.pid, info.key.tid), style),
         Column::Thread => {
-            let mark = if state.only_thread() == Some(thread) { "*" } else { "" };
+            let mark = if state.selection().thread == Some(thread) { "*" } else { "" };
             (format!("{}{mark}", info.key.tid), style)
         }
         Column::ThreadName => (plain(info.name.as_deref().unwrap_or_default()).into_owned(), style),
