@@ -97,62 +97,22 @@ pub struct RecordFlags {
     /// Process to sample, its number in decimal or 0xhex
     #[arg(short, long, allow_negative_numbers = true)]
     pub pid: Option<String>,
-    /// File to write; - is stdout [default: NAME-TIME.ENDING, the name being the command's or the pid]
-    #[arg(short, long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
-    /// What to write [default: by the file's ending (.svg; .txt, .raw, .folded, .collapsed; .json; .trace.json), else
-    /// flamegraph; raw on stdout]
-    #[arg(short, long, value_parser = format_names())]
-    pub format: Option<String>,
-    /// Also write the ledger, the counts and costs that end every recording, as JSON to this file
-    #[arg(long, value_name = "FILE")]
-    pub ledger_json: Option<PathBuf>,
+    #[command(flatten)]
+    pub output: OutputFlags,
     /// How long to sample, in seconds (fractions too) or `unlimited`
     #[arg(short, long, value_name = "SECONDS", default_value = "unlimited", allow_negative_numbers = true)]
     pub duration: String,
     /// Leave a command that `record` has started running when the duration is over, instead of ending it
     #[arg(long)]
     pub keep_running: bool,
-    /// Samples per second
-    #[arg(short, long, default_value = "100", allow_negative_numbers = true)]
-    pub rate: String,
-    /// How much CPU time the profiler may use, in percent of one core. Above that it gives up its real-time priority and then
-    /// lowers its rate; each sample then stands for more time
-    #[arg(long, value_name = "PERCENT", default_value = "10", allow_negative_numbers = true)]
-    pub max_cpu: String,
-    /// Merge the lines of a function: show the line where it starts instead of the one that ran
-    #[arg(short = 'F', long)]
-    pub function: bool,
-    /// Show no line numbers
-    #[arg(long)]
-    pub nolineno: bool,
-    /// Show whole file names, not only the part that tells the package
-    #[arg(long)]
-    pub full_filenames: bool,
-    /// Show each thread as a stack of its own
-    #[arg(short, long)]
-    pub threads: bool,
-    /// What time counts: cpu, on a CPU; off-cpu, waiting, exact and with what each wait is for; wall, both; gil, while
-    /// the GIL is held
-    #[arg(long, value_enum, value_name = "WHICH", default_value = "cpu", conflicts_with_all = ["gil", "idle"])]
-    pub mode: Mode,
-    /// Waits shorter than so many seconds are summed by what they are for, without their stacks: bounds what off-cpu,
-    /// wall and gil cost
-    #[arg(long, value_name = "SECONDS", default_value = "0.0001", allow_negative_numbers = true)]
-    pub min_wait: String,
-    /// Only samples of threads that hold the GIL
-    #[arg(short, long)]
-    pub gil: bool,
-    /// Also samples of threads that are idle: waiting or asleep
-    #[arg(short, long)]
-    pub idle: bool,
-    /// Never stop the target, not for microseconds: samples that cannot be proved true are counted as lost
-    #[arg(long)]
-    pub nonblocking: bool,
-    /// Which way of sampling to take: bpf runs inside the kernel and stops nothing; pause stops one thread for some
-    /// microseconds; peek is --nonblocking; auto takes the best that is possible here
-    #[arg(long, value_enum, value_name = "WHICH", default_value = "auto", conflicts_with = "nonblocking")]
-    pub sampler: SamplerName,
+    #[command(flatten)]
+    pub pace: PaceFlags,
+    #[command(flatten)]
+    pub stacks: StackFlags,
+    #[command(flatten)]
+    pub time: TimeFlags,
+    #[command(flatten)]
+    pub sampler: SamplerFlags,
     /// Also its child processes, and theirs, those that come later too: each process is a stack of its own
     #[arg(short, long)]
     pub subprocesses: bool,
@@ -170,6 +130,87 @@ pub struct RecordFlags {
     /// Command to run and sample until it ends
     #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
+}
+
+/// Where `record` writes, and what.
+#[derive(Debug, Default, Args)]
+pub struct OutputFlags {
+    /// File to write; - is stdout [default: NAME-TIME.ENDING, the name being the command's or the pid]
+    #[arg(short = 'o', long = "output", value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// What to write [default: by the file's ending (.svg; .txt, .raw, .folded, .collapsed; .json; .trace.json), else
+    /// flamegraph; raw on stdout]
+    #[arg(short, long, value_parser = format_names())]
+    pub format: Option<String>,
+    /// Also write the ledger, the counts and costs that end every recording, as JSON to this file
+    #[arg(long, value_name = "FILE")]
+    pub ledger_json: Option<PathBuf>,
+}
+
+/// How often samples are taken, and what that may cost.
+#[derive(Debug, Default, Args)]
+pub struct PaceFlags {
+    /// Samples per second
+    #[arg(short, long, default_value = "100", allow_negative_numbers = true)]
+    pub rate: String,
+    /// How much CPU time the profiler may use, in percent of one core. Above that it gives up its real-time priority and then
+    /// lowers its rate; each sample then stands for more time
+    #[arg(long, value_name = "PERCENT", default_value = "10", allow_negative_numbers = true)]
+    pub max_cpu: String,
+}
+
+/// How `record` shows stacks.
+#[derive(Debug, Default, Args)]
+pub struct StackFlags {
+    /// Merge the lines of a function: show the line where it starts instead of the one that ran
+    #[arg(short = 'F', long)]
+    pub function: bool,
+    /// Show no line numbers
+    #[arg(long)]
+    pub nolineno: bool,
+    /// Show whole file names, not only the part that tells the package
+    #[arg(long)]
+    pub full_filenames: bool,
+    /// Show each thread as a stack of its own
+    #[arg(short, long)]
+    pub threads: bool,
+}
+
+/// Which time of the threads `record` counts.
+#[derive(Debug, Default, Args)]
+pub struct TimeFlags {
+    /// What time counts: cpu, on a CPU; off-cpu, waiting, exact and with what each wait is for; wall, both; gil, while
+    /// the GIL is held
+    #[arg(long, value_enum, value_name = "WHICH", default_value = "cpu", conflicts_with_all = ["gil", "idle"])]
+    pub mode: Mode,
+    /// Waits shorter than so many seconds are summed by what they are for, without their stacks: bounds what off-cpu,
+    /// wall and gil cost
+    #[arg(long, value_name = "SECONDS", default_value = "0.0001", allow_negative_numbers = true)]
+    pub min_wait: String,
+    /// Only samples of threads that hold the GIL
+    #[arg(short, long)]
+    pub gil: bool,
+    /// Also samples of threads that are idle: waiting or asleep
+    #[arg(short, long)]
+    pub idle: bool,
+}
+
+/// Which way of sampling is taken.
+#[derive(Debug, Default, Args)]
+pub struct SamplerFlags {
+    /// Never stop the target, not for microseconds: samples that cannot be proved true are counted as lost
+    #[arg(long)]
+    pub nonblocking: bool,
+    /// Which way of sampling to take: bpf runs inside the kernel and stops nothing; pause stops one thread for some
+    /// microseconds; peek is --nonblocking; auto takes the best that is possible here
+    #[arg(
+        long = "sampler",
+        value_enum,
+        value_name = "WHICH",
+        default_value = "auto",
+        conflicts_with = "nonblocking"
+    )]
+    pub name: SamplerName,
 }
 
 /// What `--mode` takes: which time of a thread counts.
@@ -213,13 +254,8 @@ pub struct TopFlags {
     /// Process to look at, its number in decimal or 0xhex
     #[arg(short, long, allow_negative_numbers = true)]
     pub pid: Option<String>,
-    /// Samples per second
-    #[arg(short, long, default_value = "100", allow_negative_numbers = true)]
-    pub rate: String,
-    /// How much CPU time the profiler may use, in percent of one core. Above that it gives up its real-time priority and then
-    /// lowers its rate; each sample then stands for more time
-    #[arg(long, value_name = "PERCENT", default_value = "10", allow_negative_numbers = true)]
-    pub max_cpu: String,
+    #[command(flatten)]
+    pub pace: PaceFlags,
     /// Seconds between two pictures (fractions too)
     #[arg(short, long, value_name = "SECONDS", default_value = "1", allow_negative_numbers = true)]
     pub delay: String,
@@ -238,13 +274,8 @@ pub struct TopFlags {
     /// Also samples of threads that are idle: waiting or asleep; i switches
     #[arg(short, long)]
     pub idle: bool,
-    /// Never stop the target, not for microseconds: samples that cannot be proved true are counted as lost
-    #[arg(long)]
-    pub nonblocking: bool,
-    /// Which way of sampling to take: bpf runs inside the kernel and stops nothing; pause stops one thread for some
-    /// microseconds; peek is --nonblocking; auto takes the best that is possible here
-    #[arg(long, value_enum, value_name = "WHICH", default_value = "auto", conflicts_with = "nonblocking")]
-    pub sampler: SamplerName,
+    #[command(flatten)]
+    pub sampler: SamplerFlags,
     /// Also its child processes, and theirs, those that come later too
     #[arg(short, long)]
     pub subprocesses: bool,
@@ -346,9 +377,9 @@ mod tests {
     fn every_short_form_of_record_is_understood() {
         let flags = record("-p 0x10 -o x.svg -f raw -d 1.5 -r 10 -F -t -g -i -s -n");
         assert_eq!(flags.pid.as_deref(), Some("0x10"));
-        assert_eq!((flags.duration.as_str(), flags.rate.as_str()), ("1.5", "10"));
-        assert_eq!(flags.format.as_deref(), Some("raw"));
-        assert!(flags.function && flags.threads && flags.gil && flags.idle);
+        assert_eq!((flags.duration.as_str(), flags.pace.rate.as_str()), ("1.5", "10"));
+        assert_eq!(flags.output.format.as_deref(), Some("raw"));
+        assert!(flags.stacks.function && flags.stacks.threads && flags.time.gil && flags.time.idle);
         assert!(flags.subprocesses && flags.native);
     }
 
@@ -357,7 +388,7 @@ mod tests {
         for line in ["-r 10 -- python3 -i x.py --rate 5", "-r 10 python3 -i x.py --rate 5"] {
             let flags = record(line);
             assert_eq!(flags.command, ["python3", "-i", "x.py", "--rate", "5"], "{line}");
-            assert_eq!((flags.rate.as_str(), flags.idle), ("10", false), "{line}");
+            assert_eq!((flags.pace.rate.as_str(), flags.time.idle), ("10", false), "{line}");
         }
     }
 
