@@ -11,25 +11,32 @@
 //!
 //! This module decides, [`evidence`] tells afterwards by what; [`image`] knows ELF, [`version`] recognises versions, [`scan`] searches data.
 
+mod candidate;
 mod evidence;
+mod find_error;
 mod image;
+mod runtime;
 mod scan;
 #[cfg(test)]
 mod tests;
 mod version;
 
 use memchr::memmem;
-use profiler_memory::{ReadError, ReadMemory};
+use profiler_memory::ReadMemory;
 use profiler_model::RemoteAddr;
 
 use crate::debug_offsets::{COOKIE, MAX_DEBUG_OFFSETS_BYTES, parse};
-use crate::offsets::{GilOffsets, Offsets, OffsetsError, Version};
+use crate::offsets::{Offsets, OffsetsError, Version};
 use crate::versions::offsets_for;
-pub use evidence::{Evidence, Whereabouts, whereabouts};
+use candidate::{Candidate, file_name, is_python_name, likely};
+use find_error::keep_best;
 use image::{Depth, Image};
+use runtime::{Place, Variables};
 
-/// Interpreters that are looked at for a live thread: the first is alive in all but odd moments.
-const MAX_INTERPRETERS_TRIED: usize = 64;
+pub use candidate::is_python_file;
+pub use evidence::{Evidence, Whereabouts, whereabouts};
+pub use find_error::{FindError, NotPython};
+pub use runtime::{CountPlace, GilAddresses, Runtime};
 
 /// A mapping of a module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,164 +64,6 @@ pub struct Module<'a> {
     pub file: &'a [u8],
     /// Its mappings, by address.
     pub mappings: &'a [ModuleMapping],
-}
-
-/// A running CPython, and where to read what.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Runtime {
-    /// Where its structures keep their fields.
-    pub offsets: Offsets,
-    /// Address of the pointer to the first interpreter.
-    pub interpreters_head: RemoteAddr,
-    /// The one GIL (to 3.11). `None` where each interpreter points to its own, and in a stripped 3.6,
-    /// where nothing says where it is.
-    pub gil: Option<GilAddresses>,
-    /// The process-wide flag that the collector runs (3.6 to 3.8); later each interpreter has its own.
-    pub gc_collecting: Option<RemoteAddr>,
-    /// `_PyRuntime`; 3.6: the same as `interpreters_head`.
-    pub main_address: RemoteAddr,
-}
-
-impl Runtime {
-    /// Whether it still leads to a live thread.
-    pub fn is_alive(&self, memory: &impl ReadMemory) -> bool {
-        is_alive(memory, self.interpreters_head, &self.offsets) == Ok(true)
-    }
-}
-
-/// Where a GIL is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct GilAddresses {
-    /// The thread state that holds it or held it last.
-    pub last_holder: RemoteAddr,
-    /// 1 while it is held, 0 while it is free, -1 before it exists: 3.6 creates it only when a second
-    /// thread starts (four bytes).
-    pub locked: RemoteAddr,
-    /// How often it changed hands.
-    pub switch_number: Option<RemoteAddr>,
-    /// From here ...
-    pub start: RemoteAddr,
-    /// ... to before here, a futex that a thread waits on is the GIL's.
-    pub end: RemoteAddr,
-    /// Where the interpreter that this GIL is a part of has what [`crate::CodeCount`] says.
-    pub code_count: Option<CountPlace>,
-}
-
-/// Where a number lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct CountPlace {
-    /// Its address.
-    pub at: RemoteAddr,
-    /// How many bytes it has: four or eight.
-    pub bytes: u32,
-}
-
-impl GilAddresses {
-    /// The addresses in the GIL structure at `base`.
-    pub fn at(base: RemoteAddr, offsets: &GilOffsets) -> Self {
-        let at = |offset: u32| base.offset(u64::from(offset));
-        GilAddresses {
-            last_holder: at(offsets.last_holder.offset()),
-            locked: at(offsets.locked.offset()),
-            switch_number: Some(at(offsets.switch_number.offset())),
-            start: base,
-            end: at(offsets.size),
-            code_count: offsets
-                .code_count
-                .map(|count| CountPlace { at: at(count.offset()), bytes: count.size() }),
-        }
-    }
-
-    /// Whether a futex at `address` is this GIL's.
-    pub fn contains(&self, address: RemoteAddr) -> bool {
-        (self.start..self.end).contains(&address)
-    }
-}
-
-/// What a process is in which no CPython 3 was found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotPython {
-    /// None of its modules is a Python.
-    #[error("it is not a Python process")]
-    NoModule,
-    /// It runs Python 2.
-    #[error("it runs Python 2; CPython 3.6 to 3.15 are supported")]
-    Python2,
-    /// It runs PyPy.
-    #[error("it runs PyPy; CPython 3.6 to 3.15 are supported")]
-    PyPy,
-    /// Its Python is not built for 64 bits, little-endian.
-    #[error("its Python is built for 32 bits or another architecture; 64-bit little-endian is supported")]
-    OtherArchitecture,
-}
-
-/// Why no running CPython was found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum FindError {
-    /// There is none, and what is there instead.
-    #[error("{0}")]
-    NotPython(NotPython),
-    /// There is one of a version that is not known.
-    #[error("CPython {0} is not known: 3.6 to 3.15 are")]
-    UnknownVersion(Version),
-    /// It is a pre-release, or its description of itself is damaged.
-    #[error(transparent)]
-    Offsets(OffsetsError),
-    /// There is one, but no thread runs in it yet, or any more: try again.
-    #[error("its Python has no running interpreter (yet)")]
-    NotInitialised,
-    /// The process's memory cannot be read.
-    #[error(transparent)]
-    Unreadable(ReadError),
-}
-
-impl From<OffsetsError> for FindError {
-    fn from(error: OffsetsError) -> Self {
-        match error {
-            OffsetsError::UnknownVersion(version) => FindError::UnknownVersion(version),
-            other => FindError::Offsets(other),
-        }
-    }
-}
-
-/// A module that is looked into: its ELF image where the file could be read.
-struct Candidate<'a> {
-    module: Module<'a>,
-    image: Option<Image<'a>>,
-    /// Where the module was loaded, against the addresses in its file; more than one where it was mapped
-    /// twice.
-    biases: Vec<u64>,
-}
-
-impl<'a> Candidate<'a> {
-    fn new(module: &Module<'a>, depth: Depth) -> Self {
-        let image = Image::parse(module.file, depth);
-        let mut biases = image.as_ref().map(|image| image.biases(module.mappings)).unwrap_or_default();
-        // The kernel places what is loaded later below.
-        biases.sort_unstable_by_key(|bias| std::cmp::Reverse(*bias));
-        Candidate { module: *module, image, biases }
-    }
-
-    fn file_name(&self) -> &'a str {
-        file_name(self.module.path)
-    }
-}
-
-/// Where a runtime is, before its version is known.
-#[derive(Clone, Copy, Debug)]
-enum Place {
-    /// `_PyRuntime`.
-    Runtime(RemoteAddr),
-    /// The separate variables of 3.6.
-    Variables(Variables),
-}
-
-/// The variables that 3.6 has instead of `_PyRuntime`.
-#[derive(Clone, Copy, Debug)]
-struct Variables {
-    interpreters_head: RemoteAddr,
-    gil: Option<GilAddresses>,
-    gc_collecting: Option<RemoteAddr>,
 }
 
 /// Finds the running CPython. The first of `modules` is taken to be the executable.
@@ -300,64 +149,12 @@ pub fn find_others<'a>(
     others
 }
 
-/// The modules in which a Python is looked for first: the executable and those that are named as Pythons, of these the
-/// libraries that the executable needs before others, and what was loaded earlier before what was loaded later.
-fn likely<'a>(modules: &[Module<'a>]) -> Vec<Candidate<'a>> {
-    let mut likely: Vec<Candidate<'_>> = modules
-        .iter()
-        .enumerate()
-        .filter(|(index, module)| *index == 0 || is_python_name(file_name(module.path)))
-        .map(|(_, module)| Candidate::new(module, Depth::All))
-        .collect();
-    let Some((executable, libraries)) = likely.split_first_mut() else { return likely };
-    let needed = executable.image.as_ref().map(Image::needed).unwrap_or_default();
-    libraries.sort_by_key(|library| {
-        let is_needed = needed.contains(&library.file_name().as_bytes());
-        let start = library.module.mappings.first().map(|mapping| mapping.start);
-        // The kernel places what is loaded later below.
-        (!is_needed, std::cmp::Reverse(start))
-    });
-    likely
-}
-
 /// The Python that is linked into an executable named as one.
 fn own(executable: &Candidate<'_>, memory: &impl ReadMemory) -> Option<Runtime> {
     if !is_python_name(executable.file_name()) {
         return None;
     }
     [by_symbol, by_search].iter().find_map(|search| search(executable, memory).ok().flatten())
-}
-
-/// Keeps the error that says most; one that concerns the whole process ends the search.
-fn keep_best(best: &mut Option<FindError>, error: FindError) -> Result<(), FindError> {
-    use ReadError::{NoAnswer, NotPermitted, ProcessEnded};
-    if matches!(error, FindError::Unreadable(ProcessEnded | NotPermitted | NoAnswer)) {
-        return Err(error);
-    }
-    let rank = |error: &FindError| match error {
-        FindError::NotInitialised => 3,
-        FindError::UnknownVersion(_) | FindError::Offsets(_) => 2,
-        FindError::Unreadable(_) => 1,
-        FindError::NotPython(_) => 0,
-    };
-    if best.as_ref().is_none_or(|kept| rank(kept) < rank(&error)) {
-        *best = Some(error);
-    }
-    Ok(())
-}
-
-fn file_name(path: &str) -> &str {
-    let name = path.rsplit('/').next().unwrap_or(path);
-    name.strip_suffix(" (deleted)").unwrap_or(name)
-}
-
-/// Whether the file at this path is named like a Python.
-pub fn is_python_file(path: &str) -> bool {
-    is_python_name(file_name(path))
-}
-
-fn is_python_name(name: &str) -> bool {
-    name.starts_with("python") || name.starts_with("libpython")
 }
 
 /// The runtime at the symbols or the section of the module; `None` where it has none of them.
@@ -471,7 +268,7 @@ fn by_walk(
     memory: &impl ReadMemory,
 ) -> Result<Runtime, FindError> {
     let place = scan::walk(candidate, &offsets, memory).ok_or(FindError::NotInitialised)?;
-    Ok(assemble(offsets, place))
+    Ok(Runtime::at(place, offsets))
 }
 
 /// The runtime at `place`: its version, its offsets, and whether a thread lives in it.
@@ -488,8 +285,8 @@ fn identify(
         },
         Place::Variables(_) => tabulated(candidate, bias, memory)?,
     };
-    let runtime = assemble(offsets, place);
-    match is_alive(memory, runtime.interpreters_head, &runtime.offsets)? {
+    let runtime = Runtime::at(place, offsets);
+    match runtime.has_thread(memory)? {
         true => Ok(runtime),
         false => Err(FindError::NotInitialised),
     }
@@ -523,70 +320,6 @@ fn table(version: Version) -> Result<Offsets, FindError> {
         // It should describe itself, but its cookie is not there: not written yet, or wiped.
         (3, 13..=15) => Err(FindError::Offsets(OffsetsError::NoCookie)),
         _ => Ok(offsets_for(version)?),
-    }
-}
-
-fn assemble(offsets: Offsets, place: Place) -> Runtime {
-    match place {
-        Place::Runtime(at) => {
-            let field = |offset: u32| at.offset(u64::from(offset));
-            Runtime {
-                interpreters_head: field(offsets.runtime.interpreters_head.offset()),
-                gil: offsets.runtime.gil.map(|base| GilAddresses::at(field(base), &offsets.gil)),
-                gc_collecting: offsets.runtime.gc_collecting.map(|flag| field(flag.offset())),
-                main_address: at,
-                offsets,
-            }
-        }
-        Place::Variables(variables) => Runtime {
-            offsets,
-            interpreters_head: variables.interpreters_head,
-            gil: variables.gil,
-            gc_collecting: variables.gc_collecting,
-            main_address: variables.interpreters_head,
-        },
-    }
-}
-
-/// Whether the list at `head` leads to an interpreter with a thread state that points back to it. Lists that change under
-/// the walk may look broken or empty; the caller tries again.
-fn is_alive(memory: &impl ReadMemory, head: RemoteAddr, offsets: &Offsets) -> Result<bool, FindError> {
-    let mut interpreter = memory.scalar::<RemoteAddr>(head).map_err(FindError::Unreadable)?;
-    let mut known = Vec::new();
-    let mut broken = None;
-    while !interpreter.is_null() && known.len() < MAX_INTERPRETERS_TRIED {
-        let owned = owns_a_thread(memory, interpreter, offsets);
-        if owned == Ok(true) {
-            return Ok(true);
-        }
-        broken = broken.or(owned.err());
-        known.push(interpreter);
-        match memory.field(interpreter, offsets.interpreter.next) {
-            Ok(next) if known.contains(&next) => broken = broken.or(Some(ReadError::BrokenList(next))),
-            Ok(next) => {
-                interpreter = next;
-                continue;
-            }
-            Err(error) => broken = broken.or(Some(error)),
-        }
-        break;
-    }
-    broken.map_or(Ok(false), |error| Err(FindError::Unreadable(error)))
-}
-
-/// Whether the interpreter has a thread state that points back to it; an error where it has one that does not.
-fn owns_a_thread(
-    memory: &impl ReadMemory,
-    interpreter: RemoteAddr,
-    offsets: &Offsets,
-) -> Result<bool, ReadError> {
-    let thread = memory.field(interpreter, offsets.interpreter.threads_head)?;
-    if thread.is_null() {
-        return Ok(false);
-    }
-    match memory.field(thread, offsets.thread.interpreter)? == interpreter {
-        true => Ok(true),
-        false => Err(ReadError::BrokenList(thread)),
     }
 }
 

@@ -5,15 +5,18 @@
 //! Everything is bounded: the length of the text, how deep containers are followed, and how many objects are
 //! read for one value. True only of memory that stands still.
 
-use std::cell::{Cell, RefCell};
-use std::sync::Arc;
+mod text;
+mod types;
+
+use std::cell::Cell;
 
 use profiler_memory::{ReadError, ReadMemory};
 use profiler_model::RemoteAddr;
-use rustc_hash::FxHashMap;
 
+use self::text::{Text, escaped};
+use self::types::{Kind, Types};
 use crate::numpy::{self, Scalar};
-use crate::strings::{read_code_points, read_start, read_string, surrogate_escape};
+use crate::strings::{read_code_points, read_start, surrogate_escape};
 use crate::{Offsets, dict, number_text};
 
 /// How deep containers in containers are followed.
@@ -31,22 +34,8 @@ const MAX_INTEGER_DIGITS: u64 = 64;
 /// The longest text of any value, however much is asked for.
 const MAX_TEXT: usize = 4096;
 
-/// The longest name of a type that is read.
-const MAX_TYPE_NAME: usize = 256;
-
-/// The most types that are remembered. A program has some thousand.
-const MAX_TYPES: usize = 4096;
-
-/// The most attributes of a class that its module is looked for among: deleted ones count as well.
-const MAX_CLASS_ATTRIBUTES: u32 = 4096;
-
 /// Stands in the text of a container for what cannot be read of it.
 const UNREADABLE: &str = "<not read>";
-
-/// Flags of types: `Py_TPFLAGS_HEAPTYPE`, `Py_TPFLAGS_UNICODE_SUBCLASS` and `Py_TPFLAGS_TYPE_SUBCLASS`.
-const HEAP_TYPE: u64 = 1 << 9;
-const IS_STR: u64 = 1 << 28;
-const IS_TYPE: u64 = 1 << 31;
 
 /// How much of a value is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,121 +44,46 @@ pub struct ReprLimits {
     pub characters: usize,
 }
 
-/// What a type's instances are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    None,
-    Bool,
-    Int,
-    Float,
-    Complex,
-    Str,
-    Bytes,
-    List,
-    Tuple,
-    Dict,
-    Set,
-    FrozenSet,
-    Cell,
-    Scalar(Scalar),
-    Array,
-    Other,
-}
-
-impl Kind {
-    /// The kind of a type that is built in or comes from a C extension: nobody can redefine those.
-    fn of_static(name: &str) -> Self {
-        match name {
-            "NoneType" => Kind::None,
-            "bool" => Kind::Bool,
-            "int" => Kind::Int,
-            "float" => Kind::Float,
-            "complex" => Kind::Complex,
-            "str" => Kind::Str,
-            "bytes" => Kind::Bytes,
-            "list" => Kind::List,
-            "tuple" => Kind::Tuple,
-            "dict" => Kind::Dict,
-            "set" => Kind::Set,
-            "frozenset" => Kind::FrozenSet,
-            "cell" => Kind::Cell,
-            "numpy.ndarray" => Kind::Array,
-            _ => name.strip_prefix("numpy.").and_then(Scalar::of_name).map_or(Kind::Other, Kind::Scalar),
-        }
-    }
-}
-
-/// A type.
-#[derive(Debug)]
-struct Type {
-    kind: Kind,
-    /// With its module.
-    name: String,
-}
-
 /// Reads values.
 #[derive(Debug)]
 pub struct Values<'a, M> {
     pub(crate) memory: &'a M,
     pub(crate) offsets: &'a Offsets,
     limits: ReprLimits,
-    types: RefCell<FxHashMap<RemoteAddr, Arc<Type>>>,
+    types: Types<'a, M>,
     /// Objects left for the value that is being read.
     objects: Cell<u32>,
-}
-
-/// A text that stops growing at its limit.
-struct Text {
-    text: String,
-    left: usize,
-    is_cut: bool,
-}
-
-impl Text {
-    fn push(&mut self, part: &str) {
-        for char in part.chars() {
-            if self.left == 0 {
-                self.is_cut = true;
-                return;
-            }
-            self.left -= 1;
-            self.text.push(char);
-        }
-    }
 }
 
 impl<'a, M: ReadMemory> Values<'a, M> {
     /// Reads values from `memory`.
     pub fn new(memory: &'a M, offsets: &'a Offsets, limits: ReprLimits) -> Self {
         let limits = ReprLimits { characters: limits.characters.min(MAX_TEXT) };
-        Values { memory, offsets, limits, types: RefCell::default(), objects: Cell::new(0) }
+        Values { memory, offsets, limits, types: Types::new(memory, offsets), objects: Cell::new(0) }
     }
 
     /// The value of the object at `at`; `None` where it cannot be read or is no object. A text that is too
     /// long is cut, and ends in three points.
     pub fn repr(&self, at: RemoteAddr) -> Option<String> {
         self.objects.set(MAX_OBJECTS);
-        let mut text = Text { text: String::new(), left: self.limits.characters, is_cut: false };
+        let mut text = Text::with_limit(self.limits.characters);
         self.value(at, 0, &mut text).ok()?;
-        if text.is_cut {
-            text.text.push_str("...");
-        }
-        Some(text.text)
+        Some(text.finish())
     }
 
     /// Whether the object is a cell: what variables lie in that several functions share.
     pub(crate) fn is_cell(&self, at: RemoteAddr) -> Result<bool, ReadError> {
-        Ok(self.type_of(at)?.kind == Kind::Cell)
+        Ok(self.types.of_object(at)?.kind == Kind::Cell)
     }
 
     /// Whether the object's type is one of these, which are built in.
     pub(crate) fn is_one_of(&self, at: RemoteAddr, names: &[&str]) -> Result<bool, ReadError> {
-        Ok(names.contains(&&*self.type_of(at)?.name))
+        Ok(names.contains(&&*self.types.of_object(at)?.name))
     }
 
     /// The name of an asyncio task: a string, or a number where it was not given one.
     pub(crate) fn task_name(&self, at: RemoteAddr, longest: usize) -> Result<String, ReadError> {
-        match self.type_of(at)?.kind {
+        match self.types.of_object(at)?.kind {
             Kind::Int => Ok(format!("Task-{}", self.integer(at)?)),
             _ => match read_start(self.memory, self.offsets, at, longest) {
                 Ok((name, true)) => Ok(name),
@@ -199,7 +113,7 @@ impl<'a, M: ReadMemory> Values<'a, M> {
             return Ok(());
         };
         self.objects.set(left);
-        let object_type = self.type_of(at)?;
+        let object_type = self.types.of_object(at)?;
         let body = at.offset(self.offsets.values.body.into());
         match object_type.kind {
             Kind::None => text.push("None"),
@@ -421,111 +335,9 @@ impl<'a, M: ReadMemory> Values<'a, M> {
         let (shape, item_type) = numpy::array(self.memory, body, self.offsets.values.body.into())?;
         let shape: Vec<String> = shape.iter().map(u64::to_string).collect();
         let comma = if shape.len() == 1 { "," } else { "" };
-        let item_type = self.read_type(item_type)?;
+        let item_type = self.types.read(item_type)?;
         let name = item_type.name.strip_prefix("numpy.").unwrap_or(&item_type.name);
         text.push(&format!("<ndarray ({}{comma}) {name}>", shape.join(", ")));
         Ok(())
-    }
-
-    /// The type of the object at `at`.
-    fn type_of(&self, at: RemoteAddr) -> Result<Arc<Type>, ReadError> {
-        if at != at.without_tag(3) {
-            return Err(ReadError::Unmapped(at));
-        }
-        let object_type = self.memory.field(at, self.offsets.object.object_type)?;
-        self.read_type(object_type)
-    }
-
-    fn read_type(&self, at: RemoteAddr) -> Result<Arc<Type>, ReadError> {
-        if let Some(known) = self.types.borrow().get(&at) {
-            return Ok(Arc::clone(known));
-        }
-        let object = &self.offsets.object;
-        let flags = self.memory.field(at, object.type_flags)?;
-        // What a type's own type makes are types: nothing else has such a one.
-        let metatype = self.memory.field(at, object.object_type)?;
-        if self.memory.field(metatype, object.type_flags)? & IS_TYPE == 0 {
-            return Err(ReadError::Unmapped(at));
-        }
-        let name = self.c_string(self.memory.field(at, object.type_name)?)?;
-        let found = if flags & HEAP_TYPE == 0 {
-            Type { kind: Kind::of_static(&name), name }
-        } else {
-            let name = self.qualified_name(at).unwrap_or(name);
-            let name = match self.module_of(at)?.as_deref() {
-                Some(module) if module != "builtins" => format!("{module}.{name}"),
-                _ => name,
-            };
-            Type { kind: Kind::Other, name }
-        };
-        let found = Arc::new(found);
-        let mut types = self.types.borrow_mut();
-        if types.len() < MAX_TYPES {
-            types.insert(at, Arc::clone(&found));
-        }
-        Ok(found)
-    }
-
-    /// `ht_qualname` of a class: its name with the classes and functions that it was made in.
-    fn qualified_name(&self, class: RemoteAddr) -> Option<String> {
-        // It stands before `ht_cached_keys`.
-        let at = self.offsets.object.type_cached_keys.offset().checked_sub(8)?;
-        let name = self.memory.scalar(class.offset(at.into())).ok()?;
-        let (name, is_whole) = read_start(self.memory, self.offsets, name, MAX_TYPE_NAME).ok()?;
-        is_whole.then_some(name)
-    }
-
-    /// `__module__` of a class.
-    fn module_of(&self, class: RemoteAddr) -> Result<Option<String>, ReadError> {
-        let attributes = self.memory.field(class, self.offsets.values.type_dict)?;
-        if attributes.is_null() {
-            return Ok(None);
-        }
-        let entries = dict::entries(self.memory, self.offsets, attributes, MAX_CLASS_ATTRIBUTES)?;
-        let Some(module) = dict::find(self.memory, self.offsets, &entries, "__module__")? else {
-            return Ok(None);
-        };
-        // A property of this name is none that can be read.
-        let its_type = self.memory.field(module.value, self.offsets.object.object_type)?;
-        if self.memory.field(its_type, self.offsets.object.type_flags)? & IS_STR == 0 {
-            return Ok(None);
-        }
-        Ok(read_string(self.memory, self.offsets, module.value).ok())
-    }
-
-    fn c_string(&self, at: RemoteAddr) -> Result<String, ReadError> {
-        /// Memory is readable in units of this, at least.
-        const PIECE: u64 = 64;
-        let mut text = Vec::new();
-        while text.len() < MAX_TYPE_NAME {
-            let here = at.offset(text.len() as u64);
-            let mut piece = [0; PIECE as usize];
-            let piece = &mut piece[..(PIECE - here.as_u64() % PIECE) as usize];
-            self.memory.read(here, piece)?;
-            let end = piece.iter().position(|byte| *byte == 0);
-            text.extend_from_slice(&piece[..end.unwrap_or(piece.len())]);
-            if end.is_some() {
-                break;
-            }
-        }
-        Ok(String::from_utf8_lossy(&text).into_owned())
-    }
-}
-
-/// A character in a string as Python writes it.
-fn escaped(char: char, quote: char) -> String {
-    match char {
-        '\n' => "\\n".to_owned(),
-        '\r' => "\\r".to_owned(),
-        '\t' => "\\t".to_owned(),
-        '\\' => "\\\\".to_owned(),
-        _ if char == quote => format!("\\{char}"),
-        _ if (char as u32) < 0x20 || (0x7F..=0xA0).contains(&(char as u32)) => {
-            format!("\\x{:02x}", char as u32)
-        }
-        '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}' => {
-            format!("\\u{:04x}", char as u32)
-        }
-        _ => char.to_string(),
     }
 }

@@ -7,7 +7,8 @@ use memchr::memmem;
 use profiler_memory::{Field, ReadMemory};
 use profiler_model::RemoteAddr;
 
-use super::{Candidate, Place, Variables, owns_a_thread};
+use super::candidate::Candidate;
+use super::runtime::{Place, Variables, owns_a_thread};
 use crate::debug_offsets::COOKIE;
 use crate::offsets::Offsets;
 

@@ -5,7 +5,7 @@ use memchr::memmem;
 use profiler_memory::ReadMemory;
 use profiler_model::RemoteAddr;
 
-use super::Candidate;
+use super::candidate::Candidate;
 use crate::offsets::Version;
 
 /// Constants searched for the version text. CPython itself has 2 to 5 MB of them; programs that embed it

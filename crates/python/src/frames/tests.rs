@@ -1,6 +1,6 @@
 //! Walking made-up stacks of every family of versions. Real ones are in `tests/replay.rs`.
 
-use profiler_memory::Snapshot;
+use profiler_memory::{Field, Snapshot};
 
 use super::*;
 use crate::{Version, offsets_for, parse_debug_offsets};
