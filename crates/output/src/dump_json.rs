@@ -38,9 +38,17 @@ struct ThreadView<'a> {
     interpreter: u32,
     truncated: bool,
     lost: Option<String>,
+    #[serde(flatten)]
+    tasks: TasksView<'a>,
+}
+
+/// The asyncio tasks of a thread.
+#[derive(Default, Serialize)]
+struct TasksView<'a> {
     /// Not there without asyncio.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tasks: Vec<TaskView<'a>>,
+    /// Why they could not be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     tasks_lost: Option<String>,
 }
@@ -69,13 +77,11 @@ impl<'a> TaskView<'a> {
             truncated: task.truncated,
         }
     }
+}
 
-    /// Those of `thread`; the first thread has those of threads that have ended, too.
-    fn of_thread(
-        dump: &'a ProcessDump,
-        thread: &ThreadDump,
-        options: &ViewOptions,
-    ) -> (Vec<Self>, Option<String>) {
+impl<'a> TasksView<'a> {
+    /// The tasks of `thread`. The first thread also has the tasks of threads that have ended.
+    fn of_thread(dump: &'a ProcessDump, thread: &ThreadDump, options: &ViewOptions) -> Self {
         let is_first = dump.threads.first().is_some_and(|first| std::ptr::eq(first, thread));
         match &dump.tasks {
             Tasks::Read { tasks, .. } => {
@@ -83,10 +89,13 @@ impl<'a> TaskView<'a> {
                     Some(tid) => thread.tid == Some(tid),
                     None => is_first,
                 });
-                (its.map(|task| TaskView::new(task, options)).collect(), None)
+                let tasks = its.map(|task| TaskView::new(task, options)).collect();
+                TasksView { tasks, tasks_lost: None }
             }
-            Tasks::Lost(reason) if is_first => (Vec::new(), Some(reason.to_string())),
-            Tasks::Lost(_) | Tasks::None => (Vec::new(), None),
+            Tasks::Lost(reason) if is_first => {
+                TasksView { tasks: Vec::new(), tasks_lost: Some(reason.to_string()) }
+            }
+            Tasks::Lost(_) | Tasks::None => TasksView::default(),
         }
     }
 }
@@ -95,7 +104,6 @@ impl<'a> ThreadView<'a> {
     fn new(dump: &'a ProcessDump, thread: &'a ThreadDump, options: &ViewOptions) -> Self {
         let outermost = thread.frames.len().checked_sub(1).filter(|_| !thread.truncated);
         let frames = thread.frames.iter().enumerate();
-        let (tasks, tasks_lost) = TaskView::of_thread(dump, thread, options);
         ThreadView {
             pid: dump.pid.as_u32(),
             thread_id: thread.pthread_id,
@@ -116,8 +124,7 @@ impl<'a> ThreadView<'a> {
             interpreter: thread.interpreter.as_u32(),
             truncated: thread.truncated,
             lost: thread.lost.map(|reason| reason.to_string()),
-            tasks,
-            tasks_lost,
+            tasks: TasksView::of_thread(dump, thread, options),
         }
     }
 }

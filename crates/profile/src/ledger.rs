@@ -2,54 +2,25 @@
 //!
 //! Attempts = shown + not asked for + lost by reason, always: `attempts` is that sum, and each attempt is in one event.
 
+mod holds;
+mod outcomes;
+mod process_counts;
+
 use std::collections::BTreeSet;
 
 use profiler_model::{LossReason, Nanos, OtherPython, Timestamp};
 
-use crate::{Event, Held, HeldBy, MarkKind, Metric, MetricValue};
+use self::holds::HeldUp;
+use self::outcomes::Outcomes;
+use crate::{Event, MarkKind, Metric, MetricValue};
 
-/// How many processes a tree had, by what became of them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ProcessCounts {
-    /// Those that were sampled.
-    pub sampled: u64,
-    /// Those that had no Python, as far as was seen.
-    pub without_python: u64,
-    /// Those that the operating system did not let us look into.
-    pub not_permitted: u64,
-    /// Those that ended before they were looked at.
-    pub missed: u64,
-}
-
-impl ProcessCounts {
-    /// All of them.
-    pub fn found(&self) -> u64 {
-        self.sampled + self.without_python + self.not_permitted + self.missed
-    }
-
-    /// Adds others.
-    fn add(&mut self, other: ProcessCounts) {
-        self.sampled += other.sampled;
-        self.without_python += other.without_python;
-        self.not_permitted += other.not_permitted;
-        self.missed += other.missed;
-    }
-}
+pub use self::process_counts::ProcessCounts;
 
 /// What became of every attempt to sample a thread, and what the attempts cost.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
-    shown: u64,
-    not_asked_for: u64,
-    lost: [u64; LossReason::ALL.len()],
-    lost_cpu: Nanos,
-    stops: u64,
-    without_stop: u64,
-    stopped_total: Nanos,
-    stopped_longest: Nanos,
-    interruptions: u64,
-    interrupted_total: Nanos,
-    interrupted_longest: Nanos,
+    outcomes: Outcomes,
+    held_up: HeldUp,
     without_kernel_frames: u64,
     /// When sampling began and when it ended, by the samples' clock.
     pub period: Option<(Timestamp, Timestamp)>,
@@ -75,13 +46,10 @@ impl Ledger {
     /// Adds what an event says of attempts and costs.
     pub fn add(&mut self, event: &Event) {
         match event {
-            Event::Sample(sample) => self.shown += sample.count,
-            Event::Skip(skip) => self.not_asked_for += skip.count,
-            Event::Loss(loss) => {
-                self.lost[loss.reason as usize] += loss.count;
-                self.lost_cpu += loss.cpu;
-            }
-            Event::Held(held) => self.add_held(held),
+            Event::Sample(sample) => self.outcomes.shown += sample.count,
+            Event::Skip(skip) => self.outcomes.not_asked_for += skip.count,
+            Event::Loss(loss) => self.outcomes.add_loss(loss),
+            Event::Held(held) => self.held_up.add(held),
             Event::Metric(metric) => self.add_metric(metric),
             Event::Mark(mark) => match &mark.kind {
                 MarkKind::RealTimeLeft => self.left_real_time = true,
@@ -92,22 +60,6 @@ impl Ledger {
                 MarkKind::LooksBegin => {}
             },
             Event::Look(_) => {}
-        }
-    }
-
-    fn add_held(&mut self, held: &Held) {
-        match held.by {
-            HeldBy::Stop => {
-                self.stops += 1;
-                self.stopped_total += held.duration;
-                self.stopped_longest = self.stopped_longest.max(held.duration);
-            }
-            HeldBy::Program => {
-                self.interruptions += 1;
-                self.interrupted_total += held.duration;
-                self.interrupted_longest = self.interrupted_longest.max(held.duration);
-            }
-            HeldBy::Nothing => self.without_stop += 1,
         }
     }
 
@@ -128,27 +80,27 @@ impl Ledger {
 
     /// All attempts, whatever became of them.
     pub fn attempts(&self) -> u64 {
-        self.shown + self.not_asked_for + self.lost()
+        self.outcomes.attempts()
     }
 
     /// How many samples are shown.
     pub fn shown(&self) -> u64 {
-        self.shown
+        self.outcomes.shown
     }
 
     /// How many succeeded but were not asked for.
     pub fn not_asked_for(&self) -> u64 {
-        self.not_asked_for
+        self.outcomes.not_asked_for
     }
 
     /// How many samples are missing.
     pub fn lost(&self) -> u64 {
-        self.lost.iter().sum()
+        self.outcomes.lost()
     }
 
     /// How many samples are missing for one reason.
     pub fn lost_for(&self, reason: LossReason) -> u64 {
-        self.lost[reason as usize]
+        self.outcomes.lost_for(reason)
     }
 
     /// The reasons for which samples are missing, with their number, the most frequent first.
@@ -165,42 +117,42 @@ impl Ledger {
     /// The CPU time that lost samples stand for, where it is known: a sample of which nobody knows when it was due, such as
     /// one that the kernel had no room for, has none.
     pub fn lost_cpu(&self) -> Nanos {
-        self.lost_cpu
+        self.outcomes.lost_cpu
     }
 
     /// How often a target's thread was stopped.
     pub fn stops(&self) -> u64 {
-        self.stops
+        self.held_up.stops.count
     }
 
     /// How many instants needed no stop.
     pub fn without_stop(&self) -> u64 {
-        self.without_stop
+        self.held_up.without_stop
     }
 
     /// How long all stops lasted together.
     pub fn stopped_total(&self) -> Nanos {
-        self.stopped_total
+        self.held_up.stops.total
     }
 
     /// How long the longest stop lasted.
     pub fn stopped_longest(&self) -> Nanos {
-        self.stopped_longest
+        self.held_up.stops.longest
     }
 
     /// How often a target's thread was held up without being stopped.
     pub fn interruptions(&self) -> u64 {
-        self.interruptions
+        self.held_up.interruptions.count
     }
 
     /// How long that lasted in all.
     pub fn interrupted_total(&self) -> Nanos {
-        self.interrupted_total
+        self.held_up.interruptions.total
     }
 
     /// How long the longest lasted.
     pub fn interrupted_longest(&self) -> Nanos {
-        self.interrupted_longest
+        self.held_up.interruptions.longest
     }
 
     /// How many stacks lack what their threads did in the kernel, though that was asked for. They are shown all the same.
@@ -216,21 +168,10 @@ impl Ledger {
     /// What was counted since this ledger was as `earlier`. The longest stop and interruption and the
     /// processes are those of the whole run.
     pub fn since(&self, earlier: &Ledger) -> Ledger {
-        let mut lost = self.lost;
-        lost.iter_mut().zip(earlier.lost).for_each(|(now, before)| *now = now.saturating_sub(before));
         let begun = earlier.period.map(|(_, end)| end);
         Ledger {
-            shown: self.shown.saturating_sub(earlier.shown),
-            not_asked_for: self.not_asked_for.saturating_sub(earlier.not_asked_for),
-            lost,
-            lost_cpu: self.lost_cpu.saturating_sub(earlier.lost_cpu),
-            stops: self.stops.saturating_sub(earlier.stops),
-            without_stop: self.without_stop.saturating_sub(earlier.without_stop),
-            stopped_total: self.stopped_total.saturating_sub(earlier.stopped_total),
-            stopped_longest: self.stopped_longest,
-            interruptions: self.interruptions.saturating_sub(earlier.interruptions),
-            interrupted_total: self.interrupted_total.saturating_sub(earlier.interrupted_total),
-            interrupted_longest: self.interrupted_longest,
+            outcomes: self.outcomes.since(&earlier.outcomes),
+            held_up: self.held_up.since(&earlier.held_up),
             without_kernel_frames: self.without_kernel_frames.saturating_sub(earlier.without_kernel_frames),
             period: self.period.map(|(start, end)| (begun.unwrap_or(start), end)),
             before_python: if begun.is_some() { Nanos::ZERO } else { self.before_python },
@@ -244,11 +185,9 @@ impl Ledger {
         }
     }
 
-    /// Counts so many of the samples that are shown as not asked for: a view leaves them out.
+    /// Counts this many of the shown samples as not asked for: a view leaves them out.
     pub fn leave_out(&mut self, samples: u64) {
-        let left_out = samples.min(self.shown);
-        self.shown -= left_out;
-        self.not_asked_for += left_out;
+        self.outcomes.leave_out(samples);
     }
 
     /// Adds what another run counted. The period becomes the one that covers both; the interval is kept only
@@ -256,19 +195,8 @@ impl Ledger {
     /// other.
     pub fn merge(&mut self, other: &Ledger) {
         let was_empty = *self == Ledger::default();
-        self.shown += other.shown;
-        self.not_asked_for += other.not_asked_for;
-        for (own, others) in self.lost.iter_mut().zip(other.lost) {
-            *own += others;
-        }
-        self.lost_cpu += other.lost_cpu;
-        self.stops += other.stops;
-        self.without_stop += other.without_stop;
-        self.stopped_total += other.stopped_total;
-        self.stopped_longest = self.stopped_longest.max(other.stopped_longest);
-        self.interruptions += other.interruptions;
-        self.interrupted_total += other.interrupted_total;
-        self.interrupted_longest = self.interrupted_longest.max(other.interrupted_longest);
+        self.outcomes.merge(&other.outcomes);
+        self.held_up.merge(&other.held_up);
         self.without_kernel_frames += other.without_kernel_frames;
         self.period = match (self.period, other.period) {
             (Some((start, end)), Some((others_start, others_end))) => {
@@ -296,7 +224,7 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Loss, Mark, Sample, SampleCause, SampleEvent, Scope, Skip};
+    use crate::{Held, HeldBy, Loss, Mark, Sample, SampleCause, SampleEvent, Scope, Skip};
 
     const NOW: Timestamp = Timestamp::from_nanos(0);
 
