@@ -1,5 +1,6 @@
 //! `cargo xtask check-layers`: the crates depend on each other only as the design allows, those that are to be pure name
-//! nothing of the outside world, no crate has a cycle of modules, and no two public types have one name.
+//! nothing of the outside world, no crate has a cycle of modules, no two public types have one name, and no file or struct
+//! is too large.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +8,8 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use serde::Deserialize;
 
-use crate::{modules, run};
+use crate::source::{files_below, is_test_file, without_tests};
+use crate::{modules, run, sizes};
 
 /// What every crate may depend on, from the top of the design's list to its bottom. Arrows only point down,
 /// so there can be no cycle.
@@ -105,8 +107,12 @@ pub fn run() -> Result<()> {
         wrong.extend(impure_lines(&run::workspace().join("crates").join(name).join("src"))?);
     }
     wrong.extend(modules::wrong_modules(&run::workspace().join("crates"))?);
+    wrong.extend(sizes::wrong_sizes(&run::workspace().join("crates"))?);
     ensure!(wrong.is_empty(), "the layers are broken:\n  {}", wrong.join("\n  "));
-    println!("check-layers: every arrow points down, the pure crates are pure, no modules form a cycle");
+    println!(
+        "check-layers: every arrow points down, the pure crates are pure, no modules form a cycle, and no file or struct is \
+         too large"
+    );
     Ok(())
 }
 
@@ -134,15 +140,11 @@ fn wrong_arrows(metadata: &str) -> Result<Vec<String>> {
     Ok(wrong)
 }
 
-/// The lines of a pure crate that name the outside world. What follows `#[cfg(test)]` in a file is its
-/// tests, and so are files called `tests.rs`.
+/// The lines of a pure crate that name the outside world, tests apart.
 fn impure_lines(folder: &Path) -> Result<Vec<String>> {
     let mut wrong = Vec::new();
-    for entry in fs::read_dir(folder).into_iter().flatten() {
-        let path = entry?.path();
-        if path.is_dir() {
-            wrong.extend(impure_lines(&path)?);
-        } else if path.extension().is_some_and(|ending| ending == "rs") && !path.ends_with("tests.rs") {
+    for path in files_below(folder, &["rs"])? {
+        if !is_test_file(&path, folder) {
             let text = fs::read_to_string(&path)?;
             wrong
                 .extend(impure_words(&text).map(|(line, word)| format!("{}:{line}: {word}", path.display())));
@@ -152,7 +154,7 @@ fn impure_lines(folder: &Path) -> Result<Vec<String>> {
 }
 
 fn impure_words(text: &str) -> impl Iterator<Item = (usize, &'static str)> {
-    let code = text.lines().enumerate().take_while(|(_, line)| line.trim() != "#[cfg(test)]");
+    let code = without_tests(text).lines().enumerate();
     let code = code.filter(|(_, line)| !line.trim_start().starts_with("//"));
     code.flat_map(|(index, line)| {
         IMPURE.iter().filter(move |word| line.contains(**word)).map(move |word| (index + 1, *word))

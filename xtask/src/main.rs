@@ -14,8 +14,10 @@ mod prepare;
 mod production;
 mod run;
 mod servers;
+mod sizes;
 mod snapshots;
 mod soak;
+mod source;
 mod test;
 
 use std::process::ExitCode;
@@ -34,8 +36,8 @@ The project's own tasks: cargo xtask TASK
                             PROFILER_TESTS_CACHE or the user's)
   soak [--minutes N] [tests] [production] [fuzz] [kernels] [WORDS]
                             what takes too long for every run of the tests, for N minutes (20) in all
-  check-layers              the crates depend on each other only as the design allows, and the pure ones
-                            do no I/O
+  check-layers              the crates depend on each other only as the design allows, the pure ones do no I/O,
+                            and no file or struct is too large
   check-offsets [--no-skip] what we know of CPython's structures is what the headers of the interpreters
                             on this machine say
   bench [--help]            what we and our peers cost and give, as ratios

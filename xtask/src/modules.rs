@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use crate::source::{files_below, is_test_file, without_tests};
+
 /// A source file of a crate: the names of its module from the crate's root on, and its code without tests and comments.
 struct Module {
     path: Vec<String>,
@@ -39,16 +41,11 @@ pub fn wrong_modules(crates: &Path) -> Result<Vec<String>> {
 }
 
 fn modules_of(source: &Path) -> Result<Vec<Module>> {
-    let (mut modules, mut folders) = (Vec::new(), vec![source.to_owned()]);
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).into_iter().flatten() {
-            let path = entry?.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|ending| ending == "rs") && !path.ends_with("tests.rs") {
-                let code = without_tests(&fs::read_to_string(&path)?);
-                modules.push(Module { path: module_path(&path, source), code });
-            }
+    let mut modules = Vec::new();
+    for path in files_below(source, &["rs"])? {
+        if !is_test_file(&path, source) {
+            let code = code_of(&fs::read_to_string(&path)?);
+            modules.push(Module { path: module_path(&path, source), code });
         }
     }
     modules.sort_by(|one, other| one.path.cmp(&other.path));
@@ -61,10 +58,10 @@ fn module_path(file: &Path, source: &Path) -> Vec<String> {
     names.filter(|name| !matches!(name.as_str(), "mod" | "lib" | "main")).collect()
 }
 
-/// What follows `#[cfg(test)]` before a module in a file is its tests.
-fn without_tests(text: &str) -> String {
-    let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
-    code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+/// The code of a file without tests and comments.
+fn code_of(text: &str) -> String {
+    let code = without_tests(text).lines().filter(|line| !line.trim_start().starts_with("//"));
+    code.collect::<Vec<_>>().join("\n")
 }
 
 /// The cycles of a crate: among the modules of its root, and among those of each folder.
@@ -151,7 +148,7 @@ mod tests {
 
     fn module(path: &str, code: &str) -> Module {
         let path = path.split("::").filter(|name| !name.is_empty()).map(str::to_owned).collect();
-        Module { path, code: without_tests(code) }
+        Module { path, code: code_of(code) }
     }
 
     #[test]
@@ -165,7 +162,7 @@ mod tests {
         ];
         assert_eq!(cycles(&modules), ["one -> two -> three -> one"]);
         modules[3].code = "#[cfg(test)]\nmod tests { use crate::one; }".to_owned();
-        modules[3].code = without_tests(&modules[3].code);
+        modules[3].code = code_of(&modules[3].code);
         assert_eq!(cycles(&modules), [""; 0]);
     }
 
