@@ -1,4 +1,4 @@
-//! What is meant by what was typed: every value checked, every default decided, nothing done yet.
+//! What a command line means: every value is checked and every default decided, and nothing is done yet.
 
 mod limits;
 mod new_file;
@@ -174,10 +174,10 @@ pub enum Output {
     New(PathBuf),
 }
 
-/// Decides what is meant. `now` names files that the user did not name.
+/// Decides what a command line means. `now` is a part of the name of files that the user has not named.
 ///
 /// # Errors
-/// When it cannot be done as typed.
+/// When the command line cannot be carried out.
 pub fn plan(flags: Flags, now: SystemTime) -> Result<Plan, UsageError> {
     match flags.command {
         Command::Record(flags) => record_plan(flags, now).map(Plan::Record),
@@ -199,28 +199,17 @@ pub fn plan(flags: Flags, now: SystemTime) -> Result<Plan, UsageError> {
     }
 }
 
-fn record_plan(flags: RecordFlags, now: SystemTime) -> Result<RecordPlan, UsageError> {
+fn record_plan(mut flags: RecordFlags, now: SystemTime) -> Result<RecordPlan, UsageError> {
     refuse_what_comes_later(&[(flags.native, "-n, --native", "show native frames")])?;
     let rate_hz = parse_rate(&flags.pace.rate)?;
     let duration = parse_duration(&flags.duration)?;
-    let subject = parse_subject(flags.pid.as_deref(), flags.command)?;
+    let subject = parse_subject(flags.pid.as_deref(), std::mem::take(&mut flags.command))?;
     let format = choose_format(flags.output.format.as_deref(), flags.output.file.as_deref());
     if flags.merge_processes && !format.can_merge_processes() {
         return Err(UsageError::CannotMerge(format.name()));
     }
+    let view = record_view(&flags, format);
     let output = choose_output(flags.output.file, &subject, format, now);
-    let view = ViewOptions {
-        line_numbers: choose_lines(flags.stacks.function, flags.stacks.nolineno),
-        full_filenames: flags.stacks.full_filenames,
-        threads: flags.stacks.threads,
-        processes: flags.subprocesses,
-        merge_processes: flags.merge_processes,
-        weight: match flags.time.mode {
-            Mode::Cpu => choose_weight(format, flags.time.idle || flags.time.gil),
-            Mode::Wall | Mode::Gil | Mode::OffCpu => Weight::Wall,
-        },
-        ..ViewOptions::default()
-    };
     let choice = sampler_choice(&flags.sampler);
     let kernel_frames = choose_kernel_frames(flags.kernel, &flags.sampler)?;
     let kind = choice.unwrap_or_default();
@@ -248,6 +237,22 @@ fn record_plan(flags: RecordFlags, now: SystemTime) -> Result<RecordPlan, UsageE
         kernel_frames,
         view,
     })
+}
+
+/// How a recording is shown.
+fn record_view(flags: &RecordFlags, format: &dyn Format) -> ViewOptions {
+    ViewOptions {
+        line_numbers: choose_lines(flags.stacks.function, flags.stacks.nolineno),
+        full_filenames: flags.stacks.full_filenames,
+        threads: flags.stacks.threads,
+        processes: flags.subprocesses,
+        merge_processes: flags.merge_processes,
+        weight: match flags.time.mode {
+            Mode::Cpu => choose_weight(format, flags.time.idle || flags.time.gil),
+            Mode::Wall | Mode::Gil | Mode::OffCpu => Weight::Wall,
+        },
+        ..ViewOptions::default()
+    }
 }
 
 fn top_plan(flags: TopFlags, now: SystemTime) -> Result<TopPlan, UsageError> {

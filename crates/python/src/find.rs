@@ -9,7 +9,9 @@
 //! another Python, the program's own is taken: the one in the executable, else in a library that the executable needs,
 //! else in the one that was loaded first.
 //!
-//! This module decides, [`evidence`] tells afterwards by what; [`image`] knows ELF, [`version`] recognises versions, [`scan`] searches data.
+//! This module decides in which order all that is tried. [`candidate`] lists the modules that are looked into, [`image`]
+//! reads ELF, [`version`] recognises versions, [`scan`] searches data, [`runtime`] is what is found, [`find_error`] why
+//! nothing is, and [`evidence`] reports by what it was found.
 
 mod candidate;
 mod evidence;

@@ -25,12 +25,12 @@ pub use self::callers::Callers;
 pub use self::raw_frame::RawFrame;
 pub use self::step::CopiedFrame;
 
-/// The most frames that are taken of a stack. CPython's own limit is 1,000 unless a program raises it; the
-/// frames beyond this one, at the root, are left out, and the stack says so.
+/// The most frames of a stack that are walked. CPython's own limit is 1,000 unless a program raises it. Further frames, at
+/// the root, are left out, and the stack is marked as truncated.
 pub const MAX_FRAMES: usize = 4096;
 
-/// By how many the shims between C and Python may outnumber the frames. A real stack has one under each frame
-/// that C called.
+/// The number by which the shims between C and Python may exceed the frames. A real stack has one shim under each frame that
+/// C called.
 const MAX_SHIMS_ABOVE_FRAMES: usize = 8;
 
 /// The frames of one thread at one instant.
@@ -68,7 +68,7 @@ pub enum WalkError {
 }
 
 impl RawStack {
-    /// A stack without frames yet, to which about so many can be added without moving those that are there.
+    /// An empty stack with room for about this many frames.
     pub fn with_room_for(frames: usize) -> Self {
         const MORE: usize = 8;
         let (frames, places) = (frames + MORE, 2 * frames + MORE);

@@ -5,11 +5,11 @@ use rustc_hash::FxHashMap;
 
 use super::RawStack;
 
-/// How many calls are remembered. Where frames are objects of their own (to 3.10), each function keeps one
+/// The most calls that are remembered. Where frames are objects of their own (to 3.10), each function keeps one
 /// for its next call, so this is about the number of functions that are worth remembering.
 const MAX_REMEMBERED_CALLERS: usize = 65_536;
 
-/// How many frames are fetched at once.
+/// The most frames that are fetched at once.
 const MAX_FRAMES_AHEAD: usize = 128;
 
 /// Remembers which frame called which, to read a whole chain of them at once. Only a guess: what is read is

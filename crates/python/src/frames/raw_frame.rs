@@ -20,7 +20,7 @@ pub struct RawFrame {
 }
 
 impl RawFrame {
-    /// How many bytes into the bytecode of its code object the frame is, or `None` where it has not
+    /// The offset in bytes of the frame's instruction in the bytecode of its code object; `None` if the frame has not
     /// started or the instruction lies outside.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ pub(super) struct Step {
     pub previous: RemoteAddr,
 }
 
-/// What was read elsewhere of one frame of a walk: where the fields of a version do not exist, it is 0.
+/// One frame of a walk that was copied elsewhere. A field that the version does not have is 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CopiedFrame {
     /// Where it lies.

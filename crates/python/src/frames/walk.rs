@@ -13,10 +13,10 @@ use crate::{FrameLayout, FrameOffsets, Offsets};
 /// The largest frame structure of any version (`PyFrameObject` of 3.6 is read up to its `f_lasti`).
 const MAX_FRAME_BYTES: usize = 256;
 
-/// How large the chunks of the data stack are, but for deep stacks: `DATA_STACK_CHUNK_SIZE` of CPython.
+/// The size of a chunk of the data stack, in bytes, unless the stack is deep: `DATA_STACK_CHUNK_SIZE` of CPython.
 const DATA_STACK_CHUNK: u64 = 16 * 1024;
 
-/// How far below an interpreter frame its callers are fetched with it: some ten frames.
+/// The distance in bytes below an interpreter frame within which its callers are fetched with it: some ten frames.
 const DATA_STACK_AHEAD: u64 = 1024;
 
 /// A walk through memory, which is read in pages and ahead.
