@@ -12,7 +12,8 @@ const OWNED_BY_GENERATOR: u8 = 1;
 /// `owner` of a frame that is a part of its frame object, 3.11 and later (`FRAME_OWNED_BY_FRAME_OBJECT`).
 const OWNED_BY_FRAME_OBJECT: u8 = 2;
 
-/// The greatest offset in bytes of a compiled function's frame in its bytecode: it never moves from the beginning. A generator's first `yield` comes after at least three instructions of two bytes.
+/// The greatest offset in bytes of a compiled function's frame in its bytecode: it never moves from the beginning. A
+/// generator's first `yield` comes after at least three instructions of two bytes.
 const MAX_COMPILED_OFFSET: u32 = 2;
 
 /// The greatest distance in bytes, in a frame object, from the field `f_frame` to the frame that the object holds.
