@@ -7,11 +7,11 @@ use profiler_profile::{FrameDetails, ProcessDump, Stops, Tasks, ThreadDump, Vari
 use profiler_python::{RawStack, ReprLimits};
 use profiler_sampler::SamplerKind;
 use profiler_sampler::once::{
-    Capture, CodeAhead, CodeNames, GilGroup, ObjectCopy, ObjectsWanted, Probe, TaskReader, Thread, names,
+    Capture, CodeAhead, GilGroup, ObjectCopy, ObjectsWanted, Probe, TaskReader, Thread, names,
     stack_variables, task_dumps,
 };
-use profiler_stack::CodeEvidence;
-use profiler_target::{Sources, Target, other_pythons};
+use profiler_stack::{CodeEvidence, CodeSource, Describe, StackResolver};
+use profiler_target::{ShortFiles, Sources, Target, other_pythons};
 
 /// How often threads whose stack was lost are looked at again.
 const MAX_LOOKS: usize = 10;
@@ -27,7 +27,8 @@ const MAX_LOOKS_FOR_OBJECTS: usize = 3;
 pub fn dump(target: Target, options: DumpOptions) -> Result<ProcessDump, ReadError> {
     let process = *target.process();
     let mut look = Look {
-        code_names: CodeNames::new(process),
+        stack_resolver: StackResolver::default(),
+        short_files: ShortFiles::new(process),
         probe: Probe::new(target, options.kind),
         sources: Sources::new(process),
         options,
@@ -121,7 +122,8 @@ struct Look {
     sources: Sources,
     probe: Probe,
     /// Frames are numbered as they are met.
-    code_names: CodeNames<usize>,
+    stack_resolver: StackResolver<usize>,
+    short_files: ShortFiles,
     frames: Vec<Frame>,
     tasks: Tasks,
     stops: Stops,
@@ -245,11 +247,16 @@ impl Look {
         objects: Option<&ObjectCopy>,
     ) -> Result<(Vec<Frame>, Vec<FrameDetails>), LossReason> {
         let target = &self.probe.target;
-        let known = &mut self.frames;
-        let ids = self.code_names.each_root_first(target, capture, raw, &mut |frame| {
-            known.push(frame.clone());
-            known.len() - 1
-        })?;
+        let source = CodeSource { memory: target.memory(), offsets: target.offsets() };
+        let (short_files, known) = (&mut self.short_files, &mut self.frames);
+        let mut describe = Describe {
+            shorten: &mut |file| short_files.shorten(file),
+            intern: &mut |frame| {
+                known.push(frame.clone());
+                known.len() - 1
+            },
+        };
+        let ids = self.stack_resolver.each_root_first(source, capture, raw, &mut describe)?;
         let variables = variables_of(target, self.options.variables.zip(objects), raw);
         let mut variables = variables.into_iter().chain(std::iter::repeat(Variables::Lost(None)));
         let (mut frames, mut details) = (Vec::new(), Vec::new());
@@ -281,7 +288,7 @@ impl Look {
                     Tasks::None | Tasks::Lost(_) => (Vec::new(), false),
                 };
                 for list in &objects.tasks {
-                    let shorten = &mut |file: &_| self.code_names.shorten(file);
+                    let shorten = &mut |file: &_| self.short_files.shorten(file);
                     tasks.extend(task_dumps(&mut reader, &objects.memory, list, shorten));
                     truncated |= list.is_truncated();
                 }

@@ -7,7 +7,6 @@
 
 mod bpf;
 mod capture;
-mod code_names;
 mod cpu_limit;
 mod deadline;
 mod event_writer;
@@ -24,6 +23,7 @@ mod process_set;
 mod rota;
 mod session;
 mod sleep_watch;
+mod stack_names;
 mod stack_reader;
 mod stop_bound;
 mod tasks;
@@ -39,7 +39,6 @@ pub use session::{End, SamplerKind, SamplerOptions, Session};
 /// wanted.
 pub mod once {
     pub use crate::capture::Capture;
-    pub use crate::code_names::CodeNames;
     pub use crate::gil::read as read_gil;
     pub use crate::names::names;
     pub use crate::objects::{MAX_FRAMES_WITH_VARIABLES, ObjectCopy, ObjectsWanted, stack_variables};

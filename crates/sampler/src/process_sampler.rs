@@ -3,23 +3,21 @@
 
 use profiler_account::{OffCpuClock, Schedule};
 use profiler_memory::ReadError;
-use profiler_model::{Frame, FrameKind, LossReason, Nanos, OtherPython, ThreadKey, Tid, Timestamp};
+use profiler_model::{LossReason, Nanos, OtherPython, ThreadKey, Tid, Timestamp};
 use profiler_os::clock;
 use profiler_os::priority::OrdinaryMeanwhile;
-use profiler_profile::{
-    FrameId, HeldBy, Loss, ProcessId, Renaming, Sample, Scope, StackId, ThreadId, ThreadInfo,
-};
+use profiler_profile::{HeldBy, Loss, ProcessId, Renaming, Sample, Scope, StackId, ThreadId, ThreadInfo};
 use profiler_python::{GilAddresses, RawStack};
-use profiler_stack::CodeEvidence;
+use profiler_stack::{CodeEvidence, StackEvidence};
 use profiler_target::{OtherPythons, Target};
 
 use crate::capture::Capture;
-use crate::code_names::CodeNames;
 use crate::event_writer::EventWriter;
 use crate::names::ThreadNames;
 use crate::pause::Runners;
 use crate::probe::{Found, GilGroup, Probe};
 use crate::rota::{cost_of_instant, is_long};
+use crate::stack_names::StackNames;
 use crate::stack_reader::CodeAhead;
 use crate::thread_table::{SleeperStack, Thread};
 use crate::{SamplerKind, SamplerOptions};
@@ -57,7 +55,7 @@ pub struct ProcessSampler {
     waiting: DeferredCaptures,
     /// Whether it matters which CPU a thread has.
     watches_turns: bool,
-    code_names: CodeNames<FrameId>,
+    stack_names: StackNames,
     names: ThreadNames,
     in_kernel: InKernel,
     off_cpu: OffCpuTimes,
@@ -101,11 +99,11 @@ impl ProcessSampler {
             Some(_) => Nanos::ZERO,
             None => target.process().cpu_time().unwrap_or_default(),
         };
-        let code_names = CodeNames::new(*target.process());
+        let stack_names = StackNames::new(*target.process());
         let mut probe = Probe::new(target, options.kind);
         probe.bound_stops();
         ProcessSampler {
-            code_names,
+            stack_names,
             probe,
             options,
             rate_hz: options.rate_hz,
@@ -186,8 +184,8 @@ impl ProcessSampler {
                 *stack = renaming.stack(*stack);
             }
         }
-        self.code_names.forget_ids();
-        self.forget_frames_in_kernel();
+        self.stack_names.resolver.forget_ids();
+        self.in_kernel.kernel_frames.forget_ids();
         self.rename_off_cpu(renaming);
     }
 
@@ -582,16 +580,13 @@ impl ProcessSampler {
         raw: &RawStack,
         capture: &CodeEvidence,
     ) -> Result<Option<StackId>, LossReason> {
-        let named = self
-            .code_names
-            .root_first(&self.probe.target, capture, raw, &mut |frame| events.dictionary.frame(frame));
+        let evidence = StackEvidence::Heads(capture);
+        let named = self.stack_names.stack(&self.probe.target, evidence, raw, events.dictionary);
         self.probe.learn_code(capture, raw, named.is_ok());
         if named.is_err() {
             self.waiting.grow_restless();
         }
-        let ids = named?;
-        let mark = raw.truncated.then(|| events.dictionary.frame(&truncation_mark()));
-        Ok(events.dictionary.stack(mark.into_iter().chain(ids)))
+        named
     }
 
     fn record(
@@ -700,9 +695,4 @@ fn thread_info(target: &Target, thread: &Thread, process: ProcessId) -> ThreadIn
         name: None,
         is_main: thread.tid.as_u32() == target.pid().as_u32(),
     }
-}
-
-/// Stands at the root of a stack whose outermost frames were left out.
-fn truncation_mark() -> Frame {
-    Frame { kind: FrameKind::Marker, function: "<truncated>".into(), ..Frame::default() }
 }

@@ -41,7 +41,7 @@ pub struct CodeEvidence {
 
 /// What identifies a code object, and how far that can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Identity {
+pub(crate) enum Identity {
     /// These bytes stood there at the instant, and what they point to is in [`CodeEvidence::names`].
     FirstSeen(CodeHead),
     /// These bytes stood there at the instant.
@@ -142,7 +142,7 @@ impl CodeEvidence {
     }
 
     /// What identifies the code object.
-    pub fn identity(&self, code: RemoteAddr) -> Option<Identity> {
+    pub(crate) fn identity(&self, code: RemoteAddr) -> Option<Identity> {
         if self.unreplaced.binary_search(&code).is_ok() {
             return Some(Identity::Unreplaced);
         }
@@ -158,7 +158,7 @@ impl CodeEvidence {
     }
 
     /// The memory of the instant, as far as names were copied.
-    pub fn names(&self) -> &CopiedPages {
+    pub(crate) fn names(&self) -> &CopiedPages {
         &self.names
     }
 }

@@ -1,6 +1,6 @@
-//! Frames that the in-kernel program has sent before, each found by one look. What a frame is called follows from its
-//! code object and its place in it; this only remembers what was found out that way (`sent`, `code_names`), as of deep
-//! stacks of large programs each further look is a miss of the CPU's caches.
+//! Frames that the in-kernel program sent before, each found by one look-up. The name of a frame follows from its code
+//! object and its place in it; this only remembers what was found that way (`by_hash`). In deep stacks of large programs
+//! each further look-up is a miss of the CPU's caches.
 
 use std::num::NonZeroU64;
 
@@ -8,21 +8,21 @@ use profiler_model::RemoteAddr;
 use profiler_python::RawFrame;
 use rustc_hash::FxHashMap;
 
-/// So many are remembered: some six megabytes.
+/// How many are remembered: some six megabytes.
 const MAX_FRAMES: usize = 65_536;
 
 /// What says which code object a frame had at its instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FrameEvidence {
+pub(crate) struct FrameEvidence {
     /// The hash of the bytes that identify it, if it came with the frame.
-    pub hash: Option<NonZeroU64>,
+    pub(crate) hash: Option<NonZeroU64>,
     /// What the instant had in common with others at which the same one was there.
-    pub proof: Option<NonZeroU64>,
+    pub(crate) proof: Option<NonZeroU64>,
 }
 
 /// The frames that were met, and what the caller has for each.
 #[derive(Debug)]
-pub struct FrameCache<Id> {
+pub(crate) struct FrameCache<Id> {
     frames: FxHashMap<Place, Met<Id>>,
 }
 
@@ -49,7 +49,7 @@ impl<Id> Default for FrameCache<Id> {
 
 impl<Id: Copy> FrameCache<Id> {
     /// What the caller had for the frame, if it is certain that its code object is still the same one.
-    pub fn find(&self, frame: &RawFrame, evidence: FrameEvidence) -> Option<Id> {
+    pub(crate) fn find(&self, frame: &RawFrame, evidence: FrameEvidence) -> Option<Id> {
         let met = self.frames.get(&place(frame)?)?;
         let has_hash = evidence.hash.is_none_or(|hash| hash == met.hash);
         let is_same = match evidence.proof {
@@ -60,7 +60,7 @@ impl<Id: Copy> FrameCache<Id> {
     }
 
     /// Remembers a frame, whose code object had this `hash`.
-    pub fn add(&mut self, frame: &RawFrame, hash: NonZeroU64, proof: Option<NonZeroU64>, id: Id) {
+    pub(crate) fn add(&mut self, frame: &RawFrame, hash: NonZeroU64, proof: Option<NonZeroU64>, id: Id) {
         let Some(place) = place(frame) else { return };
         if self.frames.len() >= MAX_FRAMES {
             self.frames.clear();
@@ -69,7 +69,7 @@ impl<Id: Copy> FrameCache<Id> {
     }
 
     /// Forgets all: what had a certain hash may have another name now.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.frames.clear();
     }
 }

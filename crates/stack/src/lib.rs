@@ -1,12 +1,19 @@
 //! From what was captured of a thread to the stack that is shown: names, files and lines for addresses.
 //!
-//! Does no I/O of its own: code objects are read through [`profiler_memory::ReadMemory`].
+//! [`StackResolver`] is the one way there, for all samplers. It does no I/O: code objects are read through
+//! [`profiler_memory::ReadMemory`], and what the in-kernel program sends comes in as values.
 #![forbid(unsafe_code)]
 
+mod by_hash;
+mod by_head;
 mod code_evidence;
+mod code_source;
 mod frame_cache;
 mod resolver;
+mod stack_resolver;
 
-pub use code_evidence::{CodeEvidence, Identity, KnownCodes};
-pub use frame_cache::{FrameCache, FrameEvidence};
-pub use resolver::{Describe, MAX_CODE_OBJECTS, Resolver};
+pub use by_hash::{HashedEvidence, Kept, SentNames};
+pub use code_evidence::{CodeEvidence, KnownCodes};
+pub use code_source::CodeSource;
+pub use resolver::{Describe, Resolver};
+pub use stack_resolver::{StackEvidence, StackResolver, truncation_mark};

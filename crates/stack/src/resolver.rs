@@ -13,7 +13,7 @@ use rustc_hash::FxHashMap;
 
 /// How many code objects are remembered. A program has some ten thousands; one that makes new code for ever
 /// (`exec`) would fill the memory, so beyond this all are forgotten and read again as they are met.
-pub const MAX_CODE_OBJECTS: usize = 65_536;
+pub(crate) const MAX_CODE_OBJECTS: usize = 65_536;
 
 /// Remembers code objects, and for each position in them an `Id` that the caller gave to its frame.
 #[derive(Debug)]
@@ -44,18 +44,18 @@ impl<Id: Copy> Resolver<Id> {
     }
 
     /// The bytes that identify the code object that is known at this address.
-    pub fn head(&self, code: RemoteAddr) -> Option<&CodeHead> {
+    pub(crate) fn head(&self, code: RemoteAddr) -> Option<&CodeHead> {
         self.known.get(&code).map(|known| &known.object.head)
     }
 
     /// Forgets the ids of all frames, and keeps what names them: they are described anew as they are met.
-    pub fn forget_ids(&mut self) {
+    pub(crate) fn forget_ids(&mut self) {
         self.known.values_mut().for_each(|known| known.frames.clear());
     }
 
     /// The id of a frame that was met before in the code object that had the bytes `head`, or, without `head`, in the one
     /// that is known: all that most frames need.
-    pub fn met(&self, raw: &RawFrame, head: Option<&CodeHead>) -> Option<Id> {
+    pub(crate) fn met(&self, raw: &RawFrame, head: Option<&CodeHead>) -> Option<Id> {
         let known = self.known.get(&raw.code)?;
         let is_same = head.is_none_or(|head| known.object.head == *head);
         is_same.then(|| known.met(key_of(raw))).flatten()
@@ -97,7 +97,7 @@ impl<Id: Copy> Resolver<Id> {
 
     /// Looks again at a code object that had the bytes `head` then too: forgets it if it has other names now. Returns
     /// whether it did.
-    pub fn check(&mut self, memory: &impl ReadMemory, offsets: &Offsets, code: RemoteAddr) -> bool {
+    pub(crate) fn check(&mut self, memory: &impl ReadMemory, offsets: &Offsets, code: RemoteAddr) -> bool {
         let Some(known) = self.known.get(&code) else { return false };
         let is_another = CodeObject::read(memory, offsets, code).as_ref() != Ok(&known.object);
         if is_another {
@@ -111,7 +111,7 @@ impl<Id: Copy> Resolver<Id> {
     ///
     /// # Errors
     /// When there is no code object there.
-    pub fn learn_type(
+    pub(crate) fn learn_type(
         &mut self,
         memory: &impl ReadMemory,
         offsets: &Offsets,

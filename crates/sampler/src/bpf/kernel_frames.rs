@@ -1,9 +1,9 @@
 //! What threads do in the kernel: from the program counters that the in-kernel program sends to frames with names. Only
 //! where that was asked for (`--kernel`). What they are called is for `kernel_names` to say.
 
-use profiler_bpf::StackRecord;
 use profiler_model::{Frame, FrameKind, Timestamp};
 use profiler_os::KernelFunction;
+use profiler_stack::truncation_mark;
 use rustc_hash::FxHashMap;
 
 use super::kernel_names::{KernelNames, Named};
@@ -74,29 +74,19 @@ impl<Id: Copy> KernelFrames<Id> {
         self.lasting.clear();
     }
 
-    /// The ids of the frames of the kernel in `record`, root first: none where the thread was not in the kernel, or nobody
-    /// asked. A part that may go on beyond its root begins with the frame `mark`.
+    /// The ids of the frames of the kernel, root first, from the program `counters` of a thread at the instant `at`, leaf
+    /// first. There are none if the thread was not in the kernel, or nobody asked for them. `is_leaving`: the thread was
+    /// leaving its CPU. Frames that may lack their root begin with [`truncation_mark`].
     pub fn root_first(
         &mut self,
-        record: &StackRecord<'_>,
-        mark: &Frame,
-        intern: &mut dyn FnMut(&Frame) -> Id,
-    ) -> Vec<Id> {
-        let counters: Vec<u64> = record.kernel_frames().collect();
-        self.of_counters(&counters, (record.time(), record.is_of_leaving()), mark, intern)
-    }
-
-    /// The same for program counters, leaf first, of the instant `at`.
-    fn of_counters(
-        &mut self,
-        counters: &[u64],
-        (at, is_leaving): (Timestamp, bool),
-        mark: &Frame,
+        counters: impl ExactSizeIterator<Item = u64>,
+        at: Timestamp,
+        is_leaving: bool,
         intern: &mut dyn FnMut(&Frame) -> Id,
     ) -> Vec<Id> {
         let Some(names) = self.names.clone() else { return Vec::new() };
-        // Who leaves its CPU does so in the kernel, even if it is not told where.
-        if counters.is_empty() && !is_leaving {
+        // A thread that leaves its CPU is in the kernel, even if the kernel does not say where.
+        if counters.len() == 0 && !is_leaving {
             return Vec::new();
         }
         let places = (0..).zip(counters).map(|(index, counter)| {
@@ -109,7 +99,7 @@ impl<Id: Copy> KernelFrames<Id> {
             false => Some(places.as_slice()),
         };
         let Some(waits) = waits.filter(|_| names.are_shown()) else { return vec![intern(&frame(UNNAMED))] };
-        let mark = (counters.len() >= names.most()).then(|| intern(mark));
+        let mark = (places.len() >= names.most()).then(|| intern(&truncation_mark()));
         let frames = waits.iter().rev().map(|place| self.frame(&names, *place, at, intern));
         mark.into_iter().chain(frames).collect()
     }
@@ -208,8 +198,8 @@ ffffffffc0200000 t bpf_prog_1234_off_cpu_switch\t[bpf]
             frames.push(frame.clone());
             frames.len() - 1
         };
-        let mark = Frame { kind: FrameKind::Marker, function: "<truncated>".into(), ..Frame::default() };
-        let ids = KernelFrames::new(names).of_counters(counters, (AT, is_leaving), &mark, &mut intern);
+        let counters = counters.iter().copied();
+        let ids = KernelFrames::new(names).root_first(counters, AT, is_leaving, &mut intern);
         let named = ids.into_iter().map(|id| {
             let Frame { kind, function, module, .. } = &frames[id];
             assert_eq!(*kind == FrameKind::Marker, &**function == "<truncated>");
@@ -284,7 +274,7 @@ ffffffffc0200000 t bpf_prog_1234_off_cpu_switch\t[bpf]
     #[test]
     fn nothing_is_shown_that_nobody_asked_for() {
         let mut intern = |_: &Frame| 0usize;
-        let found = KernelFrames::default().of_counters(&[READ], (AT, true), &Frame::default(), &mut intern);
+        let found = KernelFrames::default().root_first([READ].into_iter(), AT, true, &mut intern);
         assert!(found.is_empty());
     }
 }

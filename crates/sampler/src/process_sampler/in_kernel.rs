@@ -10,13 +10,14 @@ use profiler_model::{Frame, LossReason, Nanos, ThreadState, Tid, Timestamp};
 use profiler_os::{KernelFunction, clock};
 use profiler_profile::{FrameId, HeldBy, Loss, MarkKind, Sample, Scope, StackId};
 use profiler_python::RawStack;
+use profiler_stack::{HashedEvidence, Kept, StackEvidence};
 use profiler_target::Target;
 use rustc_hash::FxHashMap;
 
-use super::{ProcessSampler, Sampled, truncation_mark};
-use crate::bpf::{BpfProgram, CodeCache, KernelFrames, Sent, entries};
-use crate::code_names::CodeNames;
+use super::{ProcessSampler, Sampled};
+use crate::bpf::{BpfProgram, KernelFrames, entries, raw_stack, read_evidence, sent_hashes, sent_names};
 use crate::event_writer::EventWriter;
+use crate::stack_names::StackNames;
 
 /// Whether the lists of threads still start where they did is looked at so often: a thread that starts in
 /// between and uses its CPU at once is noticed by its first sample.
@@ -25,8 +26,9 @@ const LOOK_GAP: Nanos = Nanos::from_nanos(20_000_000);
 /// What is known of a process that the in-kernel program samples.
 #[derive(Debug, Default)]
 pub struct InKernel {
-    names: CodeCache<FrameId>,
-    kernel_frames: KernelFrames<FrameId>,
+    /// The evidence of the stack that is being resolved. It is kept so that its memory is allocated once.
+    evidence: HashedEvidence,
+    pub(super) kernel_frames: KernelFrames<FrameId>,
     /// What the program was told of kernel threads with thread states.
     told: FxHashMap<Tid, ThreadEntry>,
     /// Threads for which it had no room.
@@ -67,12 +69,6 @@ impl ProcessSampler {
         self.watch_threads(kernel, events);
         self.look_at_sleepers(kernel, events);
         Ok(())
-    }
-
-    /// Forgets the ids of all frames, and keeps what names them.
-    pub(super) fn forget_frames_in_kernel(&mut self) {
-        self.in_kernel.names.forget_ids();
-        self.in_kernel.kernel_frames.forget_ids();
     }
 
     /// Whether samples of it can be taken: the program has room for it.
@@ -210,7 +206,7 @@ impl ProcessSampler {
     }
 
     fn resend_missing(&mut self, kernel: &mut BpfProgram) {
-        let missing = self.in_kernel.names.take_missing();
+        let missing = self.stack_names.resolver.take_missing();
         if missing.is_empty() {
             return;
         }
@@ -225,14 +221,16 @@ impl ProcessSampler {
 
     /// Keeps the names of a code object; returns whether the program has to send names with every sample.
     pub fn take_names(&mut self, sent: &NamesRecord<'_>) -> bool {
-        let InKernel { names, always_sends_names, .. } = &mut self.in_kernel;
-        let reused = names.keep(&self.probe.target, sent, &mut self.code_names) == Sent::ReusedAddress;
-        reused && !std::mem::replace(always_sends_names, true)
+        let offsets = self.probe.target.offsets();
+        let kept = sent_names(offsets, sent).map(|sent| self.stack_names.resolver.keep_names(offsets, sent));
+        kept == Some(Kept::ReusedAddress) && !std::mem::replace(&mut self.in_kernel.always_sends_names, true)
     }
 
     /// Takes note of what a stack proves, be it shown or not.
     pub fn note_proofs(&mut self, record: &StackRecord<'_>) {
-        self.in_kernel.names.note_proofs(record);
+        if let Some(proof) = record.proof() {
+            self.stack_names.resolver.note_proof(proof, sent_hashes(record));
+        }
     }
 
     /// Records what the program sent, which by its CPU's clock stands for so much time.
@@ -277,12 +275,12 @@ impl ProcessSampler {
         record: &StackRecord<'_>,
     ) -> Result<Option<(usize, StackId)>, LossReason> {
         let target = &self.probe.target;
-        let raw = self.in_kernel.walked(record, target)?;
+        let raw = raw_stack(record, target)?;
         if self.options.gil_only && !record.holds_gil() {
             return Ok(None);
         }
         let index = self.thread_of(record).ok_or(LossReason::ThreadEnded)?;
-        let stack = self.in_kernel.named(target, record, &raw, &mut self.code_names, events)?;
+        let stack = self.in_kernel.named(target, record, &raw, &mut self.stack_names, events)?;
         Ok(stack.map(|stack| (index, stack)))
     }
 
@@ -341,30 +339,25 @@ impl ProcessSampler {
 }
 
 impl InKernel {
-    /// The stack of a record, walked.
-    pub(super) fn walked(&self, record: &StackRecord<'_>, target: &Target) -> Result<RawStack, LossReason> {
-        self.names.stack(record, target)
-    }
-
-    /// The same stack with its names, and on it what the thread did in the kernel, if that was asked for; `None` where no
-    /// Python runs.
+    /// The stack `raw` of a record with its names, and on it what the thread did in the kernel, if that was asked for;
+    /// `None` if no Python runs.
     pub(super) fn named(
         &mut self,
         target: &Target,
         record: &StackRecord<'_>,
         raw: &RawStack,
-        codes: &mut CodeNames<FrameId>,
+        names: &mut StackNames,
         events: &mut EventWriter<'_>,
     ) -> Result<Option<StackId>, LossReason> {
-        let ids =
-            self.names.root_first(target, record, raw, codes, &mut |frame| events.dictionary.frame(frame))?;
-        let mark = raw.truncated.then(|| events.dictionary.frame(&truncation_mark()));
-        let Some(python) = events.dictionary.stack(mark.into_iter().chain(ids)) else { return Ok(None) };
+        read_evidence(record, &mut self.evidence);
+        let evidence = StackEvidence::Hashes(&self.evidence);
+        let Some(python) = names.stack(target, evidence, raw, events.dictionary)? else { return Ok(None) };
         if record.lacks_kernel_frames() {
             events.mark(Scope::Session, record.time(), MarkKind::NoKernelFrames);
         }
         let mut intern = |frame: &Frame| events.dictionary.frame(frame);
-        let kernel = self.kernel_frames.root_first(record, &truncation_mark(), &mut intern);
+        let (counters, is_leaving) = (record.kernel_frames(), record.is_of_leaving());
+        let kernel = self.kernel_frames.root_first(counters, record.time(), is_leaving, &mut intern);
         Ok(events.dictionary.stack_on(Some(python), kernel))
     }
 }

@@ -5,7 +5,7 @@ use profiler_bpf::{OffCpu, OffCpuRecord, StackRecord};
 use profiler_memory::ReadError;
 use profiler_model::{LossReason, Nanos, Tid, Timestamp};
 use profiler_profile::{
-    Event, FrameId, Loss, LostInterval, Renaming, Sample, SampleCause, SampleEvent, Scope, StackId, ThreadId,
+    Event, Loss, LostInterval, Renaming, Sample, SampleCause, SampleEvent, Scope, StackId, ThreadId,
 };
 use profiler_python::GilAddresses;
 use profiler_target::Target;
@@ -13,11 +13,11 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::ProcessSampler;
 use super::in_kernel::InKernel;
-use crate::bpf::{BpfProgram, Instead, IntervalSink, OffCpuInterval, OffCpuTracker, Owner};
+use crate::bpf::{BpfProgram, Instead, IntervalSink, OffCpuInterval, OffCpuTracker, Owner, raw_stack};
 use crate::capture::Capture;
-use crate::code_names::CodeNames;
 use crate::event_writer::EventWriter;
 use crate::probe::GilGroup;
+use crate::stack_names::StackNames;
 
 /// What lasts and what was too short to be told by itself is asked for so often.
 const FLUSH_GAP: Nanos = Nanos::from_nanos(1_000_000_000);
@@ -143,7 +143,7 @@ impl ProcessSampler {
     /// Keeps the stack of an off-CPU interval that is still to come.
     pub fn take_deep_stack(&mut self, events: &mut EventWriter<'_>, record: &StackRecord<'_>) {
         let target = &self.probe.target;
-        let stack = stack_of(target, &mut self.in_kernel, &mut self.code_names, events, record);
+        let stack = stack_of(target, &mut self.in_kernel, &mut self.stack_names, events, record);
         self.off_cpu.intervals.take_deep(record, stack);
     }
 
@@ -199,8 +199,8 @@ impl ProcessSampler {
     ) {
         let mut found = Vec::new();
         let OffCpuTimes { intervals, gils, .. } = &mut self.off_cpu;
-        let (target, in_kernel, codes) = (&self.probe.target, &mut self.in_kernel, &mut self.code_names);
-        let mut stack = |record: &StackRecord<'_>| stack_of(target, in_kernel, codes, events, record);
+        let (target, in_kernel, names) = (&self.probe.target, &mut self.in_kernel, &mut self.stack_names);
+        let mut stack = |record: &StackRecord<'_>| stack_of(target, in_kernel, names, events, record);
         let owner = Owner { process: target.process(), gils };
         let mut keep = |interval| found.push(interval);
         tell(intervals, owner, &mut IntervalSink { stack: &mut stack, interval: &mut keep });
@@ -268,12 +268,12 @@ impl ProcessSampler {
 fn stack_of(
     target: &Target,
     in_kernel: &mut InKernel,
-    codes: &mut CodeNames<FrameId>,
+    names: &mut StackNames,
     events: &mut EventWriter<'_>,
     record: &StackRecord<'_>,
 ) -> Away {
-    let walked = in_kernel.walked(record, target);
-    match walked.and_then(|raw| in_kernel.named(target, record, &raw, codes, events)) {
+    let walked = raw_stack(record, target);
+    match walked.and_then(|raw| in_kernel.named(target, record, &raw, names, events)) {
         Ok(stack) => Away::Taken(stack),
         Err(reason) => Away::Lost(reason),
     }
