@@ -3,49 +3,14 @@
 
 use std::sync::Arc;
 
-use profiler_memory::{Field, PageCopy, ReadError, ReadMemory, Snapshot};
+use profiler_memory::{Field, ReadMemory};
 use profiler_model::{Frame, RemoteAddr};
-use profiler_python::{
-    Callers, CodeError, CodeHead, Module, Offsets, RawFrame, RawStack, find, interpreters, thread_states,
-};
+use profiler_python::{CodeError, CodeHead, RawFrame};
 use profiler_stack::{Describe, Resolver};
-use profiler_tests::snapshot::StoredProcess;
 
-/// The deepest stack of a stored process, and the memory it is in.
-struct Case {
-    id: String,
-    memory: Snapshot,
-    offsets: Offsets,
-    frames: Vec<RawFrame>,
-}
-
-fn cases() -> Vec<Case> {
-    StoredProcess::all().expect("the stored snapshots").iter().map(case).collect()
-}
-
-fn case(process: &StoredProcess) -> Case {
-    let memory = process.memory.with_whole_pages();
-    let modules = process.modules().expect("the stored modules");
-    let modules: Vec<Module<'_>> = modules.iter().map(|module| module.as_module()).collect();
-    let runtime = find(&modules, &memory).expect("the runtime");
-    let mut deepest = RawStack::default();
-    for interpreter in interpreters(&memory, &runtime).expect("the interpreters") {
-        for thread in thread_states(&memory, &runtime.offsets, &interpreter).expect("the threads") {
-            let mut copy = vec![0; runtime.offsets.thread.size as usize];
-            memory.read(thread.address, &mut copy).expect("the thread state");
-            let (mut stack, mut pages) = (RawStack::default(), PageCopy::new());
-            stack.walk(&memory, &mut pages, &Callers::default(), &runtime.offsets, &copy).expect("the stack");
-            deepest = if stack.frames.len() > deepest.frames.len() { stack } else { deepest };
-        }
-    }
-    Case { id: process.id.clone(), memory, offsets: runtime.offsets, frames: deepest.frames }
-}
+use crate::case::{Case, Ended, cases};
 
 impl Case {
-    fn head(&self, frame: &RawFrame) -> CodeHead {
-        CodeHead::read(&self.memory, &self.offsets, frame.code).expect("the head")
-    }
-
     /// Resolves a frame, whose description is kept in `met` if it is a new one.
     fn resolve(
         &self,
@@ -66,33 +31,25 @@ impl Case {
     }
 }
 
-/// Memory in which nothing can be read any more.
-struct Nothing;
-
-impl ReadMemory for Nothing {
-    fn read(&self, at: RemoteAddr, _: &mut [u8]) -> Result<(), ReadError> {
-        Err(ReadError::Unmapped(at))
-    }
-}
-
 #[test]
 fn what_was_met_is_known_without_reading() {
     for case in cases() {
         let (mut resolver, mut met) = (Resolver::new(), Vec::new());
         let first: Vec<_> = case
+            .stack
             .frames
             .iter()
             .map(|frame| case.resolve(&mut resolver, &case.memory, frame, &case.head(frame), &mut met))
             .collect();
         assert!(first.iter().all(Result::is_ok), "{}: {first:?}", case.id);
         let count = met.len();
-        for (frame, id) in case.frames.iter().zip(&first) {
-            let again = case.resolve(&mut resolver, &Nothing, frame, &case.head(frame), &mut met);
+        for (frame, id) in case.stack.frames.iter().zip(&first) {
+            let again = case.resolve(&mut resolver, &Ended, frame, &case.head(frame), &mut met);
             assert_eq!(again, *id, "{}", case.id);
         }
         assert_eq!(met.len(), count, "{}: frames are described twice", case.id);
         // Some sixty calls of one function on one line are one frame.
-        assert!(count < case.frames.len() / 2, "{}: {count} descriptions", case.id);
+        assert!(count < case.stack.frames.len() / 2, "{}: {count} descriptions", case.id);
     }
 }
 
@@ -100,7 +57,7 @@ fn what_was_met_is_known_without_reading() {
 fn the_cleanup_of_a_specialised_call_is_no_frame() {
     for case in cases() {
         let (mut resolver, mut met) = (Resolver::new(), Vec::new());
-        let shims = case.frames.iter().filter(|frame| {
+        let shims = case.stack.frames.iter().filter(|frame| {
             let head = case.head(frame);
             case.resolve(&mut resolver, &case.memory, frame, &head, &mut met).expect("a frame").is_none()
         });
@@ -112,11 +69,9 @@ fn the_cleanup_of_a_specialised_call_is_no_frame() {
 #[test]
 fn an_address_that_is_another_code_object_by_now_has_no_name() {
     for case in cases() {
-        let frame = case.frames[0];
+        let frame = case.stack.frames[0];
         let captured = case.head(&frame);
-        let mut changed = case.memory.clone();
-        let first_line = case.offsets.code.first_line;
-        changed.overwrite(frame.code.offset(first_line.offset().into()), &77i32.to_le_bytes());
+        let changed = case.with_replaced_code(&frame, 77);
         let (mut resolver, mut met) = (Resolver::new(), Vec::new());
         let gone = case.resolve(&mut resolver, &changed, &frame, &captured, &mut met);
         assert_eq!(gone, Err(CodeError::Changed(frame.code)), "{}", case.id);
@@ -132,7 +87,7 @@ fn an_address_that_is_another_code_object_by_now_has_no_name() {
 #[test]
 fn what_is_no_code_object_has_no_name() {
     for case in cases() {
-        let frame = case.frames[0];
+        let frame = case.stack.frames[0];
         let name: Field<RemoteAddr> = case.offsets.code.name;
         let string = case.memory.field(frame.code, name).expect("the name");
         let no_code = RawFrame { code: string, ..frame };
