@@ -69,8 +69,8 @@ mirrors! {
         pub frames_before: u32,
         /// How many bytes a count of code objects has ([`StateEntry::code_count`]).
         pub code_count_size: u32,
-        /// For [`crate::KernelSampler::set_layout`] to tell: where the program keeps what it has found (`looks`).
-        pub place: u32,
+        /// The index of its entry in `code_epochs`; [`crate::KernelSampler::set_layout`] sets it.
+        pub epoch_index: u32,
         /// Where a thread state points to the next one of its interpreter.
         pub thread_next: u32,
     }
@@ -103,8 +103,8 @@ mirrors! {
     }
 }
 
-/// What the program keeps of a process (`look`); zeros before its first sample.
-pub(crate) type Look = [u64; 8];
+/// What the program keeps of an interpreter's code objects (`code_epoch`); zeros before its first sample.
+pub(crate) type CodeEpoch = [u64; 8];
 
 impl ThreadEntry {
     /// The entry of a thread with these states; those beyond [`MAX_STATES`] are left out.

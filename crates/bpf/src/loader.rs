@@ -13,7 +13,7 @@ use crate::clock_events::ClockEvents;
 use crate::descriptor_calls::DescriptorCalls;
 use crate::error::{BpfError, MAX_PROCESSES};
 use crate::ids::{Ids, PidNamespace};
-use crate::layout::{Layout, Look, ThreadEntry, code_key};
+use crate::layout::{CodeEpoch, Layout, ThreadEntry, code_key};
 use crate::records::Record;
 use crate::task_layout::{self, TaskLayout};
 use crate::wire::{ThreadLoss, counter};
@@ -57,8 +57,8 @@ pub struct KernelSampler {
     ring: RingBuf<MapData>,
     layouts: HashMap<MapData, u32, Layout>,
     threads: HashMap<MapData, u32, ThreadEntry>,
-    looks: Array<MapData, Look>,
-    /// The processes that have a layout, each at the place of its look.
+    code_epochs: Array<MapData, CodeEpoch>,
+    /// The processes that have a layout, each at the index of its epoch.
     places: Vec<Option<Pid>>,
     generations: Array<MapData, u64>,
     /// How often the layouts and threads have been changed.
@@ -137,7 +137,7 @@ impl KernelSampler {
             ring: RingBuf::try_from(take(&mut ebpf, "ring")?)?,
             layouts: HashMap::try_from(take(&mut ebpf, "layouts")?)?,
             threads: HashMap::try_from(take(&mut ebpf, "threads")?)?,
-            looks: Array::try_from(take(&mut ebpf, "looks")?)?,
+            code_epochs: Array::try_from(take(&mut ebpf, "code_epochs")?)?,
             places: vec![None; MAX_PROCESSES],
             generations: Array::try_from(take(&mut ebpf, "generations")?)?,
             generation: 0,
@@ -167,8 +167,8 @@ impl KernelSampler {
         let place_of = |who| self.places.iter().position(|there| *there == who);
         let place = place_of(Some(process)).or_else(|| place_of(None)).ok_or(BpfError::TooManyProcesses)?;
         let there = place as u32;
-        self.looks.set(there, Look::default(), 0)?;
-        self.layouts.insert(process.as_u32(), Layout { place: there, ..*layout }, 0)?;
+        self.code_epochs.set(there, CodeEpoch::default(), 0)?;
+        self.layouts.insert(process.as_u32(), Layout { epoch_index: there, ..*layout }, 0)?;
         self.places[place] = Some(process);
         self.publish()
     }

@@ -64,7 +64,7 @@ mirrors! {
 
     /// Up to when user space has reported the off-CPU interval that began at `left`, of a thread that is still off the CPU.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    struct ReportedEntry = told {
+    struct ReportedEntry = reported {
         left: u64,
         until: u64,
     }

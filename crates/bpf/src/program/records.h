@@ -1,5 +1,5 @@
-/* What user space and the program tell each other. `layout.rs` and `records.rs` have the same structures; loading
- * compares the sizes of those in maps. */
+/* The structures that user space and the program exchange. `layout.rs` and `wire.rs` have the same ones; a test compares
+ * them with the object's type information. */
 #ifndef PROFILER_RECORDS_H
 #define PROFILER_RECORDS_H
 
@@ -10,40 +10,40 @@
 /* More frames of the kernel than this are left out at the root of its part. It is what the kernel itself stops at, unless
  * it is told otherwise (kernel.perf_event_max_stack). */
 #define MAX_KERNEL_FRAMES 127
-/* The most bytes of a frame, a thread state and a code object's head that are looked at. */
+/* The most bytes of a frame, a thread state and a code object's head that are copied. */
 #define FRAME_BYTES 128
 #define THREAD_BYTES 384
 #define HEAD_BYTES 128
-/* The most bytes before a frame that are copied with it, and never beyond its page: what is on that page is in memory
- * if the frame is. */
+/* The most bytes before a frame that are copied with it. They never reach beyond its page, which is in memory if the frame
+ * is. */
 #define WINDOW_BYTES 2048
 #define PAGE_BYTES 4096
-/* Within so many bytes the fields of a GIL and the count of code objects are copied at once. */
+/* The fields of a GIL and the count of code objects are copied at once if they lie within so many bytes. */
 #define GIL_BYTES 512
-/* Strings and line tables beyond these are read by user space, which then has to prove them itself. */
+/* User space reads longer strings and line tables itself, and then has to verify them itself. */
 #define OBJECT_BYTES 192
 #define NAME_BYTES 256
 #define FILE_BYTES 384
 #define LINE_TABLE_BYTES 8192
 #define MAX_PROCESSES 1024
 #define MAX_THREADS 65536
-/* Slots of the table of code objects that were met: a collision only has them looked at and sent again. */
+/* Slots of the table of code objects that were met: after a collision they are read and sent again. */
 #define CODE_SLOTS 65536
 /* Frames are identified so many at a time, from the leaf on. */
 #define GROUP 4
-/* Groups whose hashes each CPU has sent and need not send again: buckets of so many marks. */
+/* The table of groups whose hashes each CPU has sent and need not send again: buckets, and marks in each. */
 #define SENT_BUCKETS 2048
 #define SENT_WAYS 4
-/* No interpreter is started in less than these nanoseconds; sampled at 1 kHz, a busy process is looked at more often. */
-#define MAX_LOOK_GAP 3000000
+/* No interpreter starts in less than these nanoseconds; sampled at 1 kHz, a busy process is checked more often. */
+#define MAX_CHECK_GAP 3000000
 #define MAX_CPUS 512
 /* Ticks of one series differ by less than 1/EARLY_PART of their period. An earlier tick belongs to a new series. */
 #define EARLY_PART 8
 #define NO_OFFSET 0xffffffffu
 
-/* How a process's CPython is laid out: everything the walk needs. Offsets that do not exist are NO_OFFSET. */
+/* The layout of a CPython: everything that the walk needs. Offsets that do not exist are NO_OFFSET. */
 struct layout {
-    /* PyThreadState: bytes to copy; where it names its interpreter and its thread, which prove it. */
+    /* PyThreadState: bytes to copy; where it has its interpreter and its thread, which identify it. */
     u32 thread_size;
     u32 thread_interpreter;
     u32 thread_id;
@@ -76,23 +76,23 @@ struct layout {
     u32 frames_before;
     /* The bytes of a count of code objects. */
     u32 code_count_size;
-    /* Which of the `looks` is this process's. */
-    u32 place;
+    /* The index of its epoch in `code_epochs`. */
+    u32 epoch_index;
     /* PyThreadState: the next one of its interpreter. */
     u32 thread_next;
 };
 
-/* What the program keeps of a process: its count of code objects as it was last found, when that was, and since when it
- * was found so, without a gap. Alone on a line of the CPU's caches. */
-struct look {
-    u64 code_count;
-    u64 looked;
-    u64 looked_since;
+/* A time in which an interpreter frees or makes no code object: its count of code objects, when that was checked last, and since
+ * when it was found unchanged, without a gap between two checks. It has a line of the CPU's caches to itself. */
+struct code_epoch {
+    u64 count;
+    u64 checked;
+    u64 since;
     u64 padding[5];
 };
 
-/* A thread state, and what must stand in it; the addresses of its GIL's fields, of its interpreter's count of code objects
- * and of its interpreter's pointer to the first of its thread states, 0 where there are none. */
+/* A thread state, with the interpreter and the thread that must stand in it; the addresses of its GIL's fields, of its
+ * interpreter's count of code objects and of its interpreter's pointer to the first of its thread states, 0 if it has none. */
 struct thread_state {
     u64 state;
     u64 interpreter;
@@ -121,18 +121,18 @@ enum outcome {
     OUTCOME_WHOLE = 0,
     /* The root is missing: there were more frames than MAX_FRAMES. */
     OUTCOME_TRUNCATED = 1,
-    /* User space knows no thread state of this thread. */
+    /* The thread is not registered. */
     OUTCOME_UNKNOWN_THREAD = 2,
-    /* The thread state is another's by now. */
+    /* The thread state belongs to another thread by now. */
     OUTCOME_CHANGED_THREAD = 3,
-    /* A page was not in memory, or a pointer is none. */
+    /* A page was not in memory, or a pointer is invalid. */
     OUTCOME_UNREADABLE = 4,
-    /* User space knows that this thread has no thread state. */
+    /* The thread is registered without a thread state. */
     OUTCOME_NO_PYTHON = 5,
 };
 
-/* What a frame says. `code` is null for a shim; what a version does not have is 0. `head_hash` is 0 where it is what this
- * CPU has sent of that code object under the same proof. */
+/* The fields of a frame. `code` is null for a shim; fields that a version does not have are 0. `head_hash` is 0 if this CPU
+ * has sent it before, of the same code object and under the same proof. */
 struct frame_copy {
     u64 address;
     u64 code;
@@ -144,12 +144,12 @@ struct frame_copy {
     u16 padding;
 };
 
-/* A stack of the thread that ran. Only `frame_count` frames are sent, and right behind them the frames of the kernel. */
+/* The stack of the thread that ran. Only `frame_count` frames are sent, followed by the frames of the kernel. */
 struct stack_record {
     u32 kind;
     u32 outcome;
     u64 time;
-    /* For how many nanoseconds of this CPU the stack stands: since the tick before. */
+    /* The time of this CPU that the stack stands for, in nanoseconds: since the tick before. */
     u64 weight;
     u32 process;
     u32 thread;
@@ -159,31 +159,30 @@ struct stack_record {
     u32 frame_count;
     /* 1: the thread held its GIL. */
     u16 holds_gil;
-    /* How many frames of the kernel there are, below 0 where they could not be taken. */
+    /* The number of frames of the kernel; below 0 if they could not be taken. */
     s16 kernel_frame_count;
-    /* For how many nanoseconds before this the kernel let the clock rest, as it had ticked too often: those are not
-     * in `weight`. */
+    /* For how many nanoseconds before this the kernel had throttled the clock: they are not in `weight`. */
     u32 rested;
-    /* Where the outermost frame says that its caller is. */
+    /* What the outermost frame has as its caller. */
     u64 end;
-    /* How long the thread has been on a CPU in all since it is watched; 0 where that is not known. */
+    /* The CPU time of the thread since it is watched; 0 if that is not known. */
     u64 ran;
     /* How many ticks of this CPU's clock did not come between the one before and this, and by how many nanoseconds
-     * this one came after its time. */
+     * this one was late. */
     u32 missed;
     u32 behind;
-    /* What all code objects were met under that have one hash as long as it stands; 0 where nothing proves that. */
+    /* Code objects that are met under the same proof have the same hash; 0 if there is no proof of that. */
     u64 proof;
     /* The period of this CPU's clock, in nanoseconds. */
     u32 period;
     u32 spare;
     u8 thread_copy[THREAD_BYTES];
     struct frame_copy frames[MAX_FRAMES];
-    /* Room for those of the kernel where all of these are used: program counters, leaf first. */
+    /* Room for the frames of the kernel if all of the others are used: program counters, leaf first. */
     u64 kernel_frames[MAX_KERNEL_FRAMES];
 };
 
-/* What the names of a code object are made of. Only as much of the line table is sent as there is. */
+/* The names of a code object. Only the used part of the line table is sent. */
 struct names_record {
     u32 kind;
     u32 process;
@@ -193,7 +192,7 @@ struct names_record {
     u64 qualname;
     u64 filename;
     u64 line_table;
-    /* How many bytes of each were there. */
+    /* How many bytes of each were in memory. */
     u32 object_copied;
     u32 name_copied;
     u32 qualname_copied;
@@ -207,15 +206,15 @@ struct names_record {
     u8 line_table_copy[LINE_TABLE_BYTES];
 };
 
-/* Losses of a full ring are counted for this number of threads, those with the most recent losses. */
+/* Records that found no room in the ring are counted for so many threads, those with the most recent losses. */
 #define MAX_LOSING_THREADS 8192
 struct thread_loss {
     u64 count;
-    /* For how many nanoseconds the samples among them stand. */
+    /* The time that the samples among them stand for, in nanoseconds. */
     u64 weight;
 };
 
-/* Counts that user space reads: what was lost before it could be told otherwise. */
+/* Counts that user space reads. */
 enum counter {
     COUNTER_RING_FULL,
     COUNTER_NAMES_LOST,

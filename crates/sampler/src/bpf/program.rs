@@ -325,7 +325,7 @@ fn layout(offsets: &Offsets, always_send_names: bool) -> Layout {
             FrameLayout::Objects => 0,
         },
         code_count_size: offsets.interpreter.code_count.map_or(0, CodeCount::size),
-        place: 0,
+        epoch_index: 0,
         thread_next: thread.next.offset(),
     }
 }
