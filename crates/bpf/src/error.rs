@@ -7,6 +7,7 @@ use aya::maps::MapError;
 use aya::programs::ProgramError;
 
 use crate::error_chain::ErrorChain;
+use crate::layout::MAX_RUNTIMES;
 use crate::task_layout::Unfit;
 
 /// So many processes can be sampled at once (`MAX_PROCESSES`).
@@ -30,6 +31,9 @@ pub enum BpfError {
     /// The program has room for no other process.
     #[error("more than {MAX_PROCESSES} processes at once")]
     TooManyProcesses,
+    /// The program has room for no other runtime in one process.
+    #[error("more than {MAX_RUNTIMES} Python runtimes in one process")]
+    TooManyRuntimes,
     /// Which CPUs there are could not be read.
     #[error("cannot tell which CPUs are online (/sys/devices/system/cpu/online): {0}")]
     Cpus(#[source] std::io::Error),

@@ -1,5 +1,5 @@
-//! What user space tells the program: how a process's CPython is laid out, and which thread state a thread has.
-//! The same structures as in `program/records.h`.
+//! What user space registers with the program: the layouts of the runtimes of a process, and the thread states of a
+//! thread. The same structures as in `program/records.h`.
 
 use aya::Pod;
 
@@ -11,12 +11,14 @@ pub const NO_OFFSET: u32 = u32::MAX;
 /// The most bytes of a code object's head that are hashed (`HEAD_BYTES`).
 const HEAD_BYTES: usize = 128;
 
-/// How many thread states of one thread are told (`MAX_STATES`): it has more than one where it runs in several
-/// interpreters.
+/// The most runtimes of a process (`MAX_RUNTIMES`): it has more than one if several copies of CPython are loaded into it.
+pub const MAX_RUNTIMES: usize = 2;
+
+/// The most thread states of a thread (`MAX_STATES`): it has more than one if it runs in several interpreters or runtimes.
 pub const MAX_STATES: usize = 4;
 
 mirrors! {
-    /// Everything that the walk along a process's frames needs. Offsets that do not exist are [`NO_OFFSET`].
+    /// Everything that the walk along the frames of a runtime needs. Offsets that do not exist are [`NO_OFFSET`].
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct Layout = layout {
         /// Bytes of a thread state that are copied.
@@ -75,6 +77,14 @@ mirrors! {
         pub thread_next: u32,
     }
 
+    /// A registered process.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub(crate) struct ProcessEntry = process {
+        runtimes: u32,
+        padding: u32,
+        layouts: [Layout; MAX_RUNTIMES],
+    }
+
     /// A thread state, and what must stand in it.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct StateEntry = thread_state {
@@ -92,6 +102,8 @@ mirrors! {
         pub code_count: u64,
         /// Address of its interpreter's pointer to the first of its thread states, or 0.
         pub first_state: u64,
+        /// The runtime that it is of: the number under which [`crate::KernelSampler::set_layout`] got its layout.
+        pub runtime: u64,
     }
 
     /// The thread states of a thread, the youngest first.
@@ -106,6 +118,16 @@ mirrors! {
 /// What the program keeps of an interpreter's code objects (`code_epoch`); zeros before its first sample.
 pub(crate) type CodeEpoch = [u64; 8];
 
+impl ProcessEntry {
+    /// Sets the layout of a runtime; one beyond [`MAX_RUNTIMES`] is left out.
+    pub(crate) fn set(&mut self, runtime: u8, layout: Layout) {
+        if let Some(place) = self.layouts.get_mut(usize::from(runtime)) {
+            *place = layout;
+            self.runtimes |= 1 << runtime;
+        }
+    }
+}
+
 impl ThreadEntry {
     /// The entry of a thread with these states; those beyond [`MAX_STATES`] are left out.
     pub fn new(states: impl IntoIterator<Item = StateEntry>) -> Self {
@@ -119,7 +141,8 @@ impl ThreadEntry {
 }
 
 // SAFETY: plain numbers without gaps (the padding is a field), for which every bit pattern is a value.
-unsafe impl Pod for Layout {}
+unsafe impl Pod for ProcessEntry {}
+
 // SAFETY: plain numbers without gaps (the padding is a field), for which every bit pattern is a value.
 unsafe impl Pod for ThreadEntry {}
 
@@ -141,4 +164,23 @@ fn mixed(state: u64, word: [u8; 8]) -> u64 {
 /// By what the program finds a code object that it has met (`code_key`).
 pub(crate) fn code_key(process: u32, code: u64) -> u64 {
     mixed(mixed(0, code.to_le_bytes()), u64::from(process).to_le_bytes()) | 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_runtime_keeps_its_own_layout() {
+        let of_size = |thread_size| Layout { thread_size, ..Layout::default() };
+        let mut entry = ProcessEntry::default();
+        entry.set(1, of_size(200));
+        assert_eq!((entry.runtimes, entry.layouts[1].thread_size), (0b10, 200));
+        entry.set(0, of_size(100));
+        entry.set(1, of_size(201));
+        assert_eq!((entry.runtimes, entry.layouts), (0b11, [of_size(100), of_size(201)]));
+        let before = entry;
+        entry.set(2, of_size(300));
+        assert_eq!(entry, before, "there is no place for a third one");
+    }
 }

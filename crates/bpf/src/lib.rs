@@ -25,7 +25,7 @@ pub use clock_events::ClockEvents;
 pub use descriptor_calls::DescriptorCalls;
 pub use error::BpfError;
 pub use ids::PidNamespace;
-pub use layout::{Layout, MAX_STATES, NO_OFFSET, StateEntry, ThreadEntry, head_hash};
+pub use layout::{Layout, MAX_RUNTIMES, MAX_STATES, NO_OFFSET, StateEntry, ThreadEntry, head_hash};
 pub use loader::{Counters, KernelSampler, RingLoss};
 pub use off_cpu::{OffCpu, OffCpuCopy, OffCpuSum};
 pub use off_cpu_record::{BlockReason, OffCpuRecord};

@@ -1,9 +1,9 @@
-//! Loads the program, tells it what it needs to know, and hands on what it sends.
+//! Loads the program, registers processes and threads with it, and hands on what it sends.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use aya::maps::{Array, HashMap, MapData, RingBuf};
+use aya::maps::{Array, HashMap, MapData, MapError, RingBuf};
 use aya::programs::PerfEvent;
 use aya::util::online_cpus;
 use aya::{Ebpf, EbpfLoader, Pod};
@@ -13,7 +13,7 @@ use crate::clock_events::ClockEvents;
 use crate::descriptor_calls::DescriptorCalls;
 use crate::error::{BpfError, MAX_PROCESSES};
 use crate::ids::{Ids, PidNamespace};
-use crate::layout::{CodeEpoch, Layout, ThreadEntry, code_key};
+use crate::layout::{CodeEpoch, Layout, MAX_RUNTIMES, ProcessEntry, ThreadEntry, code_key};
 use crate::records::Record;
 use crate::task_layout::{self, TaskLayout};
 use crate::wire::{ThreadLoss, counter};
@@ -55,13 +55,13 @@ pub struct KernelSampler {
     pub(crate) ebpf: Ebpf,
     ids: Ids,
     ring: RingBuf<MapData>,
-    layouts: HashMap<MapData, u32, Layout>,
+    processes: HashMap<MapData, u32, ProcessEntry>,
     threads: HashMap<MapData, u32, ThreadEntry>,
     code_epochs: Array<MapData, CodeEpoch>,
-    /// The processes that have a layout, each at the index of its epoch.
+    /// The registered processes. At the index of each lie the epochs of its runtimes.
     places: Vec<Option<Pid>>,
     generations: Array<MapData, u64>,
-    /// How often the layouts and threads have been changed.
+    /// How often registrations have been changed.
     generation: u64,
     codes: Array<MapData, KnownCode>,
     counters: Array<MapData, u64>,
@@ -135,7 +135,7 @@ impl KernelSampler {
         Ok(KernelSampler {
             ids,
             ring: RingBuf::try_from(take(&mut ebpf, "ring")?)?,
-            layouts: HashMap::try_from(take(&mut ebpf, "layouts")?)?,
+            processes: HashMap::try_from(take(&mut ebpf, "processes")?)?,
             threads: HashMap::try_from(take(&mut ebpf, "threads")?)?,
             code_epochs: Array::try_from(take(&mut ebpf, "code_epochs")?)?,
             places: vec![None; MAX_PROCESSES],
@@ -159,24 +159,43 @@ impl KernelSampler {
         self.ids
     }
 
-    /// Tells the layout of a process.
+    /// Registers a runtime of a process with its layout, or changes that. Runtimes are numbered from 0.
     ///
     /// # Errors
-    /// When there are too many processes.
-    pub fn set_layout(&mut self, process: Pid, layout: &Layout) -> Result<(), BpfError> {
-        let place_of = |who| self.places.iter().position(|there| *there == who);
-        let place = place_of(Some(process)).or_else(|| place_of(None)).ok_or(BpfError::TooManyProcesses)?;
-        let there = place as u32;
-        self.code_epochs.set(there, CodeEpoch::default(), 0)?;
-        self.layouts.insert(process.as_u32(), Layout { epoch_index: there, ..*layout }, 0)?;
+    /// When there are too many processes, or too many runtimes in this one ([`MAX_RUNTIMES`]).
+    pub fn set_layout(&mut self, process: Pid, runtime: u8, layout: &Layout) -> Result<(), BpfError> {
+        if usize::from(runtime) >= MAX_RUNTIMES {
+            return Err(BpfError::TooManyRuntimes);
+        }
+        let place = self.place_for(process)?;
+        let epoch_index = (place * MAX_RUNTIMES + usize::from(runtime)) as u32;
+        self.code_epochs.set(epoch_index, CodeEpoch::default(), 0)?;
+        let mut entry = self.registered(process)?;
+        entry.set(runtime, Layout { epoch_index, ..*layout });
+        self.processes.insert(process.as_u32(), entry, 0)?;
         self.places[place] = Some(process);
         self.publish()
     }
 
-    /// Forgets a process.
-    pub fn forget_layout(&mut self, process: Pid) {
-        // It may never have been told.
-        let _ = self.layouts.remove(&process.as_u32());
+    /// Where the epochs of a process lie, or can lie if it is not registered yet.
+    fn place_for(&self, process: Pid) -> Result<usize, BpfError> {
+        let place_of = |wanted| self.places.iter().position(|there| *there == wanted);
+        place_of(Some(process)).or_else(|| place_of(None)).ok_or(BpfError::TooManyProcesses)
+    }
+
+    /// The registration of a process as it is; empty if it is not registered.
+    fn registered(&self, process: Pid) -> Result<ProcessEntry, BpfError> {
+        match self.processes.get(&process.as_u32(), 0) {
+            Ok(entry) => Ok(entry),
+            Err(MapError::KeyNotFound) => Ok(ProcessEntry::default()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Forgets a process with all of its runtimes.
+    pub fn forget_process(&mut self, process: Pid) {
+        // It may never have been registered.
+        let _ = self.processes.remove(&process.as_u32());
         self.places.iter_mut().filter(|there| **there == Some(process)).for_each(|there| *there = None);
         let _ = self.publish();
     }
@@ -187,7 +206,7 @@ impl KernelSampler {
         Ok(self.generations.set(0, self.generation, 0)?)
     }
 
-    /// Tells the thread states of a thread.
+    /// Registers a thread with its thread states, or changes them.
     ///
     /// # Errors
     /// When there are too many threads.
@@ -198,7 +217,7 @@ impl KernelSampler {
 
     /// Forgets a thread.
     pub fn forget_thread(&mut self, thread: Tid) {
-        // It may never have been told.
+        // It may never have been registered.
         let _ = self.threads.remove(&thread.as_u32());
         let _ = self.publish();
     }

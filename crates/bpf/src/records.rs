@@ -60,6 +60,11 @@ impl<'a> NamesRecord<'a> {
         Pid::new(self.wide(offset_of!(NamesHead, process)) as u32)
     }
 
+    /// The runtime that the code object is of, by its number in the process.
+    pub fn runtime(&self) -> u8 {
+        self.wide(offset_of!(NamesHead, runtime)) as u8
+    }
+
     /// The code object.
     pub fn code(&self) -> RemoteAddr {
         RemoteAddr::new(self.wide(offset_of!(NamesHead, code)))

@@ -101,6 +101,11 @@ impl<'a> StackRecord<'a> {
         Tid::new(self.narrow(offset_of!(StackHead, thread)))
     }
 
+    /// The runtime that the stack is of, by its number in the process; 0 if no thread state was found.
+    pub fn runtime(&self) -> u8 {
+        self.narrow(offset_of!(StackHead, runtime)) as u8
+    }
+
     /// The thread state.
     pub fn thread_state(&self) -> RemoteAddr {
         RemoteAddr::new(self.wide(offset_of!(StackHead, thread_state)))
@@ -234,6 +239,14 @@ mod tests {
             assert_eq!(stack.lacks_kernel_frames(), told < 0);
             assert!(stack.holds_gil() && !stack.is_of_leaving());
         }
+    }
+
+    #[test]
+    fn a_stack_says_of_which_runtime_it_is() {
+        let mut bytes = record(0);
+        assert_eq!(StackRecord::parse(&bytes).unwrap().runtime(), 0);
+        bytes[offset_of!(StackHead, runtime)] = 1;
+        assert_eq!(StackRecord::parse(&bytes).unwrap().runtime(), 1);
     }
 
     #[test]

@@ -69,7 +69,7 @@ mirrors! {
         pub(crate) behind: u32,
         pub(crate) proof: u64,
         pub(crate) period: u32,
-        pub(crate) spare: u32,
+        pub(crate) runtime: u32,
         pub(crate) thread_copy: [u8; THREAD_BYTES],
     }
 
@@ -107,7 +107,7 @@ mirrors! {
         pub(crate) qualname_copied: u32,
         pub(crate) filename_copied: u32,
         pub(crate) line_table_copied: u32,
-        pub(crate) padding: u32,
+        pub(crate) runtime: u32,
         pub(crate) object_copy: [u8; OBJECT_BYTES],
         pub(crate) name_copy: [u8; NAME_BYTES],
         pub(crate) qualname_copy: [u8; NAME_BYTES],

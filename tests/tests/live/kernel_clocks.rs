@@ -87,7 +87,7 @@ fn next_tick_knows_what_was_set_last() -> Result<()> {
 fn changes_reach_the_next_tick() -> Result<()> {
     let (process, thread) = (Pid::new(std::process::id()), Tid::new(gettid().as_raw().cast_unsigned()));
     let mut kernel = KernelSampler::load(clock::cpus(), false, None)?;
-    kernel.set_layout(process, &Layout::default())?;
+    kernel.set_layout(process, 0, &Layout::default())?;
     kernel.tick(Nanos::from_nanos(200_000))?;
     for _ in 0..20 {
         ensure!(outcome_from_now_on(&mut kernel)? == Outcome::UnknownThread, "the thread is not set");
@@ -95,7 +95,7 @@ fn changes_reach_the_next_tick() -> Result<()> {
         ensure!(outcome_from_now_on(&mut kernel)? == Outcome::NoPython, "the thread is set to run no Python");
         kernel.forget_thread(thread);
     }
-    kernel.forget_layout(process);
+    kernel.forget_process(process);
     let (events, now) = (kernel.events()?, clock::now());
     while clock::now() < now + PERIOD {}
     ensure!(kernel.events()? == events, "ticks that met a process that is forgotten");
@@ -114,7 +114,7 @@ fn frequent_ticks_stand_for_the_time_between_them() -> Result<()> {
 
 fn ticks_stand_for_their_time(period: Nanos) -> Result<()> {
     let mut kernel = KernelSampler::load(clock::cpus(), false, None)?;
-    kernel.set_layout(Pid::new(std::process::id()), &Layout::default())?;
+    kernel.set_layout(Pid::new(std::process::id()), 0, &Layout::default())?;
     kernel.tick(period)?;
     let ticks = next_ticks(&mut kernel, TICKS)?;
     let (mut weighed, mut passed) = (0, 0);
@@ -138,7 +138,7 @@ fn new_clock_knows_nothing_of_the_one_before() -> Result<()> {
 
 fn clocks_are_replaced() -> Result<()> {
     let mut kernel = KernelSampler::load(clock::cpus(), false, None)?;
-    kernel.set_layout(Pid::new(std::process::id()), &Layout::default())?;
+    kernel.set_layout(Pid::new(std::process::id()), 0, &Layout::default())?;
     kernel.tick(PERIOD)?;
     next_tick(&mut kernel)?;
     kernel.stop_ticking();
@@ -158,7 +158,7 @@ fn clocks_are_replaced() -> Result<()> {
 
 fn samples_that_find_no_room_are_counted() -> Result<()> {
     let mut kernel = KernelSampler::load(clock::cpus(), false, None)?;
-    kernel.set_layout(Pid::new(std::process::id()), &Layout::default())?;
+    kernel.set_layout(Pid::new(std::process::id()), 0, &Layout::default())?;
     kernel.tick(Nanos::from_nanos(50_000))?;
     let limit = Instant::now() + PATIENCE;
     while kernel.counters()?.ring_full < 100 {

@@ -21,6 +21,8 @@ const THREAD_WORDS: usize = 4;
 const FRAME_WORDS: usize = 4;
 const CODE_WORDS: usize = 24;
 const NAME_AT: u32 = 64;
+const FRAME_AT: u32 = 16;
+const OTHER_FRAME_AT: u32 = 24;
 
 const INTERPRETER: u64 = 0x1111_0000;
 const THREAD_ID: u64 = 0x2222_0000;
@@ -40,6 +42,10 @@ struct Subject {
     frames: Vec<AtomicU64>,
     codes: Vec<AtomicU64>,
     count: Box<AtomicU64>,
+    /// The last holder of its GIL, and whether that is locked.
+    gil: Vec<AtomicU64>,
+    /// Where its thread state has its frame.
+    frame_at: u32,
 }
 
 /// Other threads of this process are met as well, if other tests run in it.
@@ -51,22 +57,28 @@ fn words(count: usize) -> Vec<AtomicU64> {
     (0..count).map(|_| AtomicU64::new(0)).collect()
 }
 
+fn set(word: &AtomicU64, value: u64) {
+    word.store(value, Ordering::SeqCst);
+}
+
 fn address(words: &[AtomicU64]) -> u64 {
     words.as_ptr().addr() as u64
 }
 
 impl Subject {
-    fn new() -> Self {
+    /// One whose thread states have their frame at this offset.
+    fn new(frame_at: u32) -> Self {
         let subject = Subject {
             thread: words(THREAD_WORDS),
             frames: words(FRAMES * FRAME_WORDS),
             codes: words(FRAMES * CODE_WORDS),
             count: Box::new(AtomicU64::new(7)),
+            gil: words(2),
+            frame_at,
         };
-        let set = |word: &AtomicU64, value| word.store(value, Ordering::SeqCst);
         set(&subject.thread[0], INTERPRETER);
         set(&subject.thread[1], THREAD_ID);
-        set(&subject.thread[2], address(&subject.frames));
+        set(&subject.thread[frame_at as usize / 8], address(&subject.frames));
         for number in 0..FRAMES {
             let frame = &subject.frames[number * FRAME_WORDS..];
             if number + 1 < FRAMES {
@@ -82,12 +94,12 @@ impl Subject {
         subject
     }
 
-    fn layout() -> Layout {
+    fn layout(&self) -> Layout {
         Layout {
             thread_size: THREAD_WORDS as u32 * 8,
             thread_interpreter: 0,
             thread_id: 8,
-            thread_frame: 16,
+            thread_frame: self.frame_at,
             cframe_current_frame: NO_OFFSET,
             thread_base_frame: NO_OFFSET,
             frame_size: FRAME_WORDS as u32 * 8,
@@ -110,19 +122,35 @@ impl Subject {
         }
     }
 
-    /// Registers the thread that calls this with the program.
-    fn register(&self, kernel: &mut KernelSampler) -> Result<()> {
-        let state = StateEntry {
+    /// The thread state of the thread that calls this, as one of a runtime.
+    fn state(&self, runtime: u8) -> StateEntry {
+        StateEntry {
             state: address(&self.thread),
             interpreter: INTERPRETER,
             thread_id: THREAD_ID,
-            gil_last_holder: 0,
-            gil_locked: 0,
+            gil_last_holder: address(&self.gil),
+            gil_locked: address(&self.gil[1..]),
             code_count: std::ptr::from_ref(&*self.count).addr() as u64,
             first_state: 0,
-        };
-        kernel.set_layout(Pid::new(std::process::id()), &Self::layout())?;
-        Ok(kernel.set_thread(own_thread(), &ThreadEntry::new(vec![state]))?)
+            runtime: runtime.into(),
+        }
+    }
+
+    /// Has its thread state hold its GIL, or not.
+    fn set_holds_gil(&self, holds: bool) {
+        set(&self.gil[0], address(&self.thread));
+        set(&self.gil[1], holds.into());
+    }
+
+    fn has_code(&self, code: RemoteAddr) -> bool {
+        let start = address(&self.codes);
+        (start..start + 8 * self.codes.len() as u64).contains(&code.as_u64())
+    }
+
+    /// Registers the thread that calls this with the program.
+    fn register(&self, kernel: &mut KernelSampler) -> Result<()> {
+        kernel.set_layout(Pid::new(std::process::id()), 0, &self.layout())?;
+        Ok(kernel.set_thread(own_thread(), &ThreadEntry::new([self.state(0)]))?)
     }
 
     /// The program, sampling the thread that calls this.
@@ -211,7 +239,7 @@ fn run_until(
 }
 
 fn proof_stands_for_the_hash_sent_under_it() -> Result<()> {
-    let subject = Subject::new();
+    let subject = Subject::new(FRAME_AT);
     let mut kernel = subject.sampled(OFTEN)?;
     let mut received = Received::default();
     run_until(&mut kernel, &mut received, |received| received.stacks >= STACKS && received.by_proof > 0)?;
@@ -227,7 +255,7 @@ fn proof_stands_for_the_hash_sent_under_it() -> Result<()> {
 }
 
 fn stacks_without_room_prove_nothing() -> Result<()> {
-    let subject = Subject::new();
+    let subject = Subject::new(FRAME_AT);
     let mut kernel = subject.sampled(TOO_OFTEN)?;
     let mut received = Received::default();
     for _ in 0..2 {
@@ -248,10 +276,55 @@ fn stacks_without_room_prove_nothing() -> Result<()> {
     Ok(())
 }
 
+/// The first stack of this thread from now on: its runtime, and whether all of its frames are of the subject. Meanwhile each
+/// code object must be named as one of its own runtime.
+fn next_is_of(kernel: &mut KernelSampler, subjects: &[Subject; 2]) -> Result<(u8, [bool; 2])> {
+    let (own, now) = (own_thread(), clock::now());
+    let mut found = None;
+    let mut result = Ok(());
+    while found.is_none() && result.is_ok() {
+        kernel.read(&mut |record| match record {
+            Record::Names(names) if !subjects[usize::from(names.runtime())].has_code(names.code()) => {
+                result = Err(anyhow::anyhow!("{} is not of runtime {}", names.code(), names.runtime()));
+            }
+            Record::Stack(stack) if stack.thread() == own && stack.time() > now && found.is_none() => {
+                let codes: Vec<RemoteAddr> = stack.frames().map(|frame| frame.code).collect();
+                let is_all_of = |subject: &Subject| {
+                    codes.len() == FRAMES && codes.iter().all(|code| subject.has_code(*code))
+                };
+                found = Some((stack.runtime(), subjects.each_ref().map(is_all_of)));
+            }
+            _ => {}
+        });
+    }
+    result?;
+    found.context("no stack")
+}
+
+fn stack_is_of_the_runtime_that_runs() -> Result<()> {
+    let subjects = [Subject::new(FRAME_AT), Subject::new(OTHER_FRAME_AT)];
+    let [first, second] = &subjects;
+    let process = Pid::new(std::process::id());
+    let mut kernel = KernelSampler::load(clock::cpus(), false, None)?;
+    kernel.set_layout(process, 0, &first.layout())?;
+    kernel.set_layout(process, 1, &second.layout())?;
+    ensure!(kernel.set_layout(process, 2, &first.layout()).is_err(), "there is no room for a third one");
+    kernel.set_thread(own_thread(), &ThreadEntry::new([first.state(0), second.state(1)]))?;
+    kernel.tick(OFTEN)?;
+    for _ in 0..20 {
+        ensure!(next_is_of(&mut kernel, &subjects)? == (0, [true, false]), "the youngest is the first");
+        second.set_holds_gil(true);
+        ensure!(next_is_of(&mut kernel, &subjects)? == (1, [false, true]), "the second holds its GIL");
+        second.set_holds_gil(false);
+    }
+    Ok(())
+}
+
 /// The tests of this module.
 pub fn tests() -> Vec<Test> {
     vec![
         test!(proof_stands_for_the_hash_sent_under_it).by(&[Sampler::Bpf]),
+        test!(stack_is_of_the_runtime_that_runs).by(&[Sampler::Bpf]),
         test!(stacks_without_room_prove_nothing).by(&[Sampler::Bpf]),
     ]
 }

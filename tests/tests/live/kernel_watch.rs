@@ -175,7 +175,7 @@ fn with_unseen_returns(returns: usize) -> Result<Received> {
     let (mut kernel, mut watch) =
         OffCpu::load(clock::cpus(), false, Nanos::ZERO, DescriptorCalls::default(), None)?;
     let subject = Subject::start()?;
-    kernel.set_layout(subject.pid, &Layout::default())?;
+    kernel.set_layout(subject.pid, 0, &Layout::default())?;
     let counted = subject.sleeping()?;
     let start: Timestamp = clock::now();
     thread::sleep(AWAY.into());
@@ -235,7 +235,7 @@ impl Unread {
         let (mut kernel, mut watch) =
             OffCpu::load(clock::cpus(), false, Nanos::ZERO, DescriptorCalls::default(), None)?;
         let subject = Subject::start()?;
-        kernel.set_layout(subject.pid, &Layout::default())?;
+        kernel.set_layout(subject.pid, 0, &Layout::default())?;
         let start = watched_asleep(&mut watch, &subject)?;
         let mut unread = Unread { kernel, watch, subject, start, lost_by_others: 0 };
         for _ in 0..SENT {
@@ -430,12 +430,12 @@ fn too_many_processes_are_refused_until_one_leaves() -> Result<()> {
     // Numbers that no process has.
     let pid = |number: u32| Pid::new(1 << 24 | number);
     for number in 0..MOST {
-        kernel.set_layout(pid(number), &Layout::default())?;
+        kernel.set_layout(pid(number), 0, &Layout::default())?;
     }
-    ensure!(kernel.set_layout(pid(MOST), &Layout::default()).is_err(), "there is room for more");
-    kernel.set_layout(pid(0), &Layout::default()).context("it is known already")?;
-    kernel.forget_layout(pid(0));
-    kernel.set_layout(pid(MOST), &Layout::default()).context("there is room again")
+    ensure!(kernel.set_layout(pid(MOST), 0, &Layout::default()).is_err(), "there is room for more");
+    kernel.set_layout(pid(0), 0, &Layout::default()).context("it is known already")?;
+    kernel.forget_process(pid(0));
+    kernel.set_layout(pid(MOST), 0, &Layout::default()).context("there is room again")
 }
 
 /// The tests of this module.

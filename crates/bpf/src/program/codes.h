@@ -32,13 +32,15 @@ struct {
 } codes SECTION(".maps");
 
 /* Sends the names of a code object; returns whether the ring had room for them. */
-static ALWAYS_INLINE int send_names(const struct layout *layout, u32 process, u64 code, u64 head_hash) {
+static ALWAYS_INLINE int send_names(const struct walk *walk, u64 code, u64 head_hash) {
+    const struct layout *layout = walk->layout;
     u32 cpu = bpf_get_smp_processor_id();
     struct names_record *record = bpf_map_lookup_elem(&names, &cpu);
     if (!record)
         return 0;
     record->kind = RECORD_NAMES;
-    record->process = process;
+    record->process = walk->process;
+    record->runtime = walk->record->runtime;
     record->code = code;
     record->head_hash = head_hash;
     record->object_copied = copy_object(record->object_copy, OBJECT_BYTES, code);
@@ -101,7 +103,7 @@ static ALWAYS_INLINE int hash_code(struct walk *walk, struct frame_copy *frame) 
     frame->head_hash = head_hash;
     if (known_hash != head_hash || known->sent != (key ^ head_hash) || layout->always_send_names) {
         /* Names that found no room are sent again with the next frame of this code. */
-        if (!send_names(layout, walk->process, frame->code, head_hash))
+        if (!send_names(walk, frame->code, head_hash))
             return 0;
         known->head_hash = head_hash;
         known->sent = key ^ head_hash;
@@ -168,7 +170,7 @@ static ALWAYS_INLINE void identify_rest(struct walk *walk) {
 static ALWAYS_INLINE u64 proof_of_codes(const struct layout *layout, struct code_epoch *epoch, u64 count,
                                         struct stack_record *record) {
     u64 now = record->time;
-    u64 proof = 0;
+    u64 proof = record->runtime;
     if (layout->code_count_size == 4)
         count = (u32)count;
     if (count == 0 || layout->always_send_names) {

@@ -9,8 +9,8 @@ struct {
     MAP_NUMBER(type, BPF_MAP_TYPE_HASH);
     MAP_NUMBER(max_entries, MAX_PROCESSES);
     MAP_TYPE(key, u32);
-    MAP_TYPE(value, struct layout);
-} layouts SECTION(".maps");
+    MAP_TYPE(value, struct process);
+} processes SECTION(".maps");
 
 struct {
     MAP_NUMBER(type, BPF_MAP_TYPE_HASH);
@@ -29,7 +29,7 @@ struct {
 
 struct {
     MAP_NUMBER(type, BPF_MAP_TYPE_ARRAY);
-    MAP_NUMBER(max_entries, MAX_PROCESSES);
+    MAP_NUMBER(max_entries, MAX_PROCESSES * MAX_RUNTIMES);
     MAP_TYPE(key, u32);
     MAP_TYPE(value, struct code_epoch);
 } code_epochs SECTION(".maps");

@@ -17,15 +17,14 @@ static ALWAYS_INLINE void keep_stack(void *context, struct interval *interval, u
     struct workspace *workspace = bpf_map_lookup_elem(&workspaces, &cpu);
     if (!workspace)
         return;
-    struct code_epoch *epoch = recognise(workspace, (u64)interval->process << 32 | interval->thread);
-    if (!epoch)
+    if (!recognise(workspace, (u64)interval->process << 32 | interval->thread))
         return;
     struct stack_record *record = &workspace->record;
     record->weight = 0;
     record->rested = 0;
     record->missed = 0;
     record->behind = 0;
-    take_stack(context, workspace, epoch, RECORD_DEEP_STACK, now, BY_HELPER);
+    take_stack(context, workspace, RECORD_DEEP_STACK, now, BY_HELPER);
     u64 size = KEEP(record_size(record));
     if (size > KEPT_BYTES) {
         if (size > sizeof *record)
@@ -76,7 +75,7 @@ static ALWAYS_INLINE void leave(void *context, struct task_struct *task, struct 
         return;
     u32 process = ids >> 32;
     u32 thread = (u32)ids;
-    if (!bpf_map_lookup_elem(&layouts, &process))
+    if (!bpf_map_lookup_elem(&processes, &process))
         return;
     u64 now = bpf_ktime_get_ns();
     struct interval *interval = watched(thread);
@@ -147,7 +146,7 @@ int off_cpu_exit(u64 *arguments) {
     u32 id = kernel_id(task);
     u64 ids = ids_by_types(task, numbers_of(task));
     u32 process = ids >> 32;
-    if ((u32)ids && bpf_map_lookup_elem(&layouts, &process))
+    if ((u32)ids && bpf_map_lookup_elem(&processes, &process))
         bpf_map_update_elem(&endings, &id, &ids, BPF_ANY);
     else
         bpf_map_delete_elem(&endings, &id);

@@ -24,17 +24,18 @@ static ALWAYS_INLINE int tick(struct perf_event_context *context, enum way way) 
         return 0;
     struct stack_record *record = &workspace->record;
     weigh(context, clock, period, record, start);
-    struct code_epoch *epoch = recognise(workspace, ids);
-    if (!epoch)
+    if (!recognise(workspace, ids))
         return 0;
     clock->events += 1;
-    take_stack(context, workspace, epoch, RECORD_STACK, start, way);
+    take_stack(context, workspace, RECORD_STACK, start, way);
     if (way == BY_HELPER && watches_threads)
         record->ran = time_on_cpu(record->thread, start);
     if (bpf_ringbuf_output(&ring, record, record_size(record), wakeup(record->outcome)) != 0) {
         count_loss(record->process, record->thread, record->weight + record->rested);
         /* Begins a new epoch, so that the hashes of this record are sent again. */
-        epoch->checked = 0;
+        struct code_epoch *epoch = epoch_of_record(workspace);
+        if (epoch)
+            epoch->checked = 0;
     }
     return 0;
 }

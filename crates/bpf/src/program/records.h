@@ -26,6 +26,8 @@
 #define FILE_BYTES 384
 #define LINE_TABLE_BYTES 8192
 #define MAX_PROCESSES 1024
+/* A process may have several runtimes: copies of CPython, perhaps of different versions. A power of two. */
+#define MAX_RUNTIMES 2
 #define MAX_THREADS 65536
 /* Slots of the table of code objects that were met: after a collision they are read and sent again. */
 #define CODE_SLOTS 65536
@@ -82,6 +84,14 @@ struct layout {
     u32 thread_next;
 };
 
+/* A registered process, with the layouts of its runtimes: one lookup finds all of them. */
+struct process {
+    /* Bit N: runtime N has a layout. */
+    u32 runtimes;
+    u32 padding;
+    struct layout layouts[MAX_RUNTIMES];
+};
+
 /* A time in which an interpreter frees or makes no code object: its count of code objects, when that was checked last, and since
  * when it was found unchanged, without a gap between two checks. It has a line of the CPU's caches to itself. */
 struct code_epoch {
@@ -101,13 +111,15 @@ struct thread_state {
     u64 gil_locked;
     u64 code_count;
     u64 first_state;
+    /* The runtime that it is of, by its number in the process. */
+    u64 runtime;
 };
 
 /* So many thread states of an interpreter are searched, the youngest first, for the one of a thread that has a new one. */
 #define SEARCHED_STATES 8
 
-/* A thread that runs in several interpreters has several thread states, the youngest first; one that runs no Python
- * has none. */
+/* A thread that runs in several interpreters or runtimes has several thread states, the youngest first; one that runs no
+ * Python has none. */
 #define MAX_STATES 4
 struct thread {
     u32 count;
@@ -175,7 +187,8 @@ struct stack_record {
     u64 proof;
     /* The period of this CPU's clock, in nanoseconds. */
     u32 period;
-    u32 spare;
+    /* The runtime that the thread state is of. */
+    u32 runtime;
     u8 thread_copy[THREAD_BYTES];
     struct frame_copy frames[MAX_FRAMES];
     /* Room for the frames of the kernel if all of the others are used: program counters, leaf first. */
@@ -198,7 +211,8 @@ struct names_record {
     u32 qualname_copied;
     u32 filename_copied;
     u32 line_table_copied;
-    u32 padding;
+    /* The runtime that the code object is of. */
+    u32 runtime;
     u8 object_copy[OBJECT_BYTES];
     u8 name_copy[NAME_BYTES];
     u8 qualname_copy[NAME_BYTES];

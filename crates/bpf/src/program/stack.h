@@ -9,9 +9,14 @@
 /* Set when the program is loaded. The verifier leaves out what is not asked for. */
 const volatile u32 takes_kernel_frames = 0;
 
-static ALWAYS_INLINE u32 walk_thread(struct workspace *workspace, struct code_epoch *epoch, enum way way) {
+/* The epoch of the code objects of the runtime that the workspace's record is of. */
+static ALWAYS_INLINE struct code_epoch *epoch_of_record(const struct workspace *workspace) {
+    u32 index = layout_of_record(workspace)->epoch_index;
+    return bpf_map_lookup_elem(&code_epochs, &index);
+}
+
+static ALWAYS_INLINE u32 walk_thread(struct workspace *workspace, enum way way) {
     struct stack_record *record = &workspace->record;
-    const struct layout *layout = &workspace->cache.layout;
     const struct thread *thread = &workspace->cache.thread;
     if (id_source == IDS_BY_TYPES && record->thread == 0)
         return OUTCOME_CHANGED_THREAD;
@@ -26,6 +31,14 @@ static ALWAYS_INLINE u32 walk_thread(struct workspace *workspace, struct code_ep
         return OUTCOME_UNREADABLE;
     struct copied_range range = {.bytes = window};
     const struct thread_state *state = running_state(thread, record, window, &range);
+    /* A state of a runtime without a layout is registered too early. */
+    if (!(workspace->cache.process.runtimes >> (state->runtime & (MAX_RUNTIMES - 1)) & 1))
+        return OUTCOME_UNKNOWN_THREAD;
+    record->runtime = state->runtime;
+    const struct layout *layout = layout_of_record(workspace);
+    struct code_epoch *epoch = epoch_of_record(workspace);
+    if (!epoch)
+        return OUTCOME_UNREADABLE;
     u64 count_of_codes = state->code_count ? number_at(&range, state->code_count) : 0;
     u64 proof = proof_of_codes(layout, epoch, count_of_codes, record);
     u64 frame = 0;
@@ -82,8 +95,7 @@ static ALWAYS_INLINE void take_kernel_frames(void *context, struct stack_record 
 }
 
 /* Takes the stack of the current thread, which is in the workspace's cache (`recognise`), at the instant `now`. */
-static ALWAYS_INLINE void take_stack(void *context, struct workspace *workspace, struct code_epoch *epoch, u32 kind,
-                                     u64 now, enum way way) {
+static ALWAYS_INLINE void take_stack(void *context, struct workspace *workspace, u32 kind, u64 now, enum way way) {
     struct stack_record *record = &workspace->record;
     record->kind = kind;
     record->time = now;
@@ -95,7 +107,8 @@ static ALWAYS_INLINE void take_stack(void *context, struct workspace *workspace,
     record->ran = 0;
     record->proof = 0;
     record->holds_gil = 0;
-    record->outcome = walk_thread(workspace, epoch, way);
+    record->runtime = 0;
+    record->outcome = walk_thread(workspace, way);
     take_kernel_frames(context, record);
     record->took = (u32)(bpf_ktime_get_ns() - now);
 }

@@ -86,7 +86,7 @@ __attribute__((noinline)) int step_group(u32 index) {
     struct walk_position *position = &workspace->position;
     struct stack_record *record = &workspace->record;
     struct walk walk = {
-        .layout = &workspace->cache.layout,
+        .layout = layout_of_record(workspace),
         .record = record,
         .head = workspace->head,
         .window = workspace->window.bytes,

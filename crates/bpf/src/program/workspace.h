@@ -27,8 +27,9 @@ struct thread_cache {
     u64 ids;
     u64 generation;
     u64 is_registered;
-    struct layout layout;
     struct thread thread;
+    /* Last, as the second of its layouts is rarely used. */
+    struct process process;
 };
 
 /* The working memory of a walk, which is too large for the stack. Each CPU has one: no event interrupts another on the same
@@ -49,6 +50,12 @@ struct {
     MAP_TYPE(key, u32);
     MAP_TYPE(value, struct workspace);
 } workspaces SECTION(".maps");
+
+/* The layout of the runtime that the workspace's record is of. */
+static ALWAYS_INLINE const struct layout *layout_of_record(const struct workspace *workspace) {
+    u64 runtime = KEEP(workspace->record.runtime) & (MAX_RUNTIMES - 1);
+    return &workspace->cache.process.layouts[runtime];
+}
 
 /* Marks of the groups of frames whose hashes this CPU has sent, mixed with the proof under which it sent them, the youngest of
  * a bucket first. To look up each frame's code object in `codes` takes two misses each, of the CPU's caches and of its TLB: 7 us

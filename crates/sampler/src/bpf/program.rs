@@ -30,6 +30,9 @@ const CPU_LOOK_GAP: Nanos = Nanos::from_nanos(50_000_000);
 /// 15 more. A reading of a whole page takes hardly longer, but drives more of the target's own memory from the caches.
 const FRAMES_BEFORE: u32 = 2048;
 
+/// The number of the only runtime of a process.
+const ONLY_RUNTIME: u8 = 0;
+
 /// The number of the interpreter that is there from the start to the end.
 const MAIN_INTERPRETER: InterpreterId = InterpreterId::new(0);
 
@@ -166,7 +169,7 @@ impl BpfProgram {
         if !self.knows(Process::new(pid)) {
             return Err(BpfError::Namespace(format!("process {pid} is in another one")));
         }
-        self.sampler.set_layout(pid, &layout(offsets, always_send_names))
+        self.sampler.set_layout(pid, ONLY_RUNTIME, &layout(offsets, always_send_names))
     }
 
     /// Tells which thread states the kernel thread `tid` has.
@@ -184,7 +187,7 @@ impl BpfProgram {
 
     /// Forgets a process.
     pub fn forget_process(&mut self, pid: Pid) {
-        self.sampler.forget_layout(pid);
+        self.sampler.forget_process(pid);
     }
 
     /// Has the names of a code object sent again.
@@ -289,6 +292,7 @@ fn state_entry(thread_table: &ThreadTable, thread: &Thread) -> StateEntry {
         gil_locked: address(gil.map(|gil| gil.locked)),
         code_count: address(main.and_then(|main| main.code_count)),
         first_state: address(interpreter.map(|interpreter| interpreter.threads_head)),
+        runtime: ONLY_RUNTIME.into(),
     }
 }
 
