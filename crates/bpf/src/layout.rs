@@ -77,6 +77,14 @@ mirrors! {
         pub thread_next: u32,
     }
 
+    /// What user space sets for all programs: how often registrations have been changed; and the instant after which ticks of
+    /// threads without Python do not count, 0 for none.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub(crate) struct Settings = settings {
+        pub(crate) generation: u64,
+        pub(crate) end: u64,
+    }
+
     /// A registered process.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub(crate) struct ProcessEntry = process {
@@ -106,7 +114,7 @@ mirrors! {
         pub runtime: u64,
     }
 
-    /// The thread states of a thread, the youngest first.
+    /// The thread states of a thread, the youngest first; none of a thread without Python, which is the default.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct ThreadEntry = thread {
         count: u32,
@@ -142,6 +150,9 @@ impl ThreadEntry {
 
 // SAFETY: plain numbers without gaps (the padding is a field), for which every bit pattern is a value.
 unsafe impl Pod for ProcessEntry {}
+
+// SAFETY: numbers without gaps, for which every bit pattern is a value.
+unsafe impl Pod for Settings {}
 
 // SAFETY: plain numbers without gaps (the padding is a field), for which every bit pattern is a value.
 unsafe impl Pod for ThreadEntry {}

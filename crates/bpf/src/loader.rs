@@ -7,13 +7,14 @@ use aya::maps::{Array, HashMap, MapData, MapError, RingBuf};
 use aya::programs::PerfEvent;
 use aya::util::online_cpus;
 use aya::{Ebpf, EbpfLoader, Pod};
-use profiler_model::{Nanos, Pid, RemoteAddr, Tid};
+use profiler_model::{Nanos, Pid, RemoteAddr, Tid, Timestamp};
 
 use crate::clock_events::ClockEvents;
 use crate::descriptor_calls::DescriptorCalls;
 use crate::error::{BpfError, MAX_PROCESSES};
 use crate::ids::{Ids, PidNamespace};
-use crate::layout::{CodeEpoch, Layout, MAX_RUNTIMES, ProcessEntry, ThreadEntry, code_key};
+use crate::layout::{CodeEpoch, Layout, MAX_RUNTIMES, ProcessEntry, Settings, ThreadEntry, code_key};
+use crate::native::{NativeCounts, NativeEntry, NativeTally, NativeTotals};
 use crate::records::Record;
 use crate::task_layout::{self, TaskLayout};
 use crate::wire::{ThreadLoss, counter};
@@ -60,12 +61,13 @@ pub struct KernelSampler {
     code_epochs: Array<MapData, CodeEpoch>,
     /// The registered processes. At the index of each lie the epochs of its runtimes.
     places: Vec<Option<Pid>>,
-    generations: Array<MapData, u64>,
-    /// How often registrations have been changed.
-    generation: u64,
+    settings: Array<MapData, Settings>,
+    set: Settings,
     codes: Array<MapData, KnownCode>,
     counters: Array<MapData, u64>,
     losses: HashMap<MapData, u64, ThreadLoss>,
+    native_ticks: HashMap<MapData, u64, NativeEntry>,
+    native_tally: NativeTally,
     clock_events: Arc<Mutex<ClockEvents>>,
 }
 
@@ -139,11 +141,13 @@ impl KernelSampler {
             threads: HashMap::try_from(take(&mut ebpf, "threads")?)?,
             code_epochs: Array::try_from(take(&mut ebpf, "code_epochs")?)?,
             places: vec![None; MAX_PROCESSES],
-            generations: Array::try_from(take(&mut ebpf, "generations")?)?,
-            generation: 0,
+            settings: Array::try_from(take(&mut ebpf, "settings")?)?,
+            set: Settings::default(),
             codes: Array::try_from(take(&mut ebpf, "codes")?)?,
             counters: Array::try_from(take(&mut ebpf, "counters")?)?,
             losses: HashMap::try_from(take(&mut ebpf, "losses")?)?,
+            native_ticks: HashMap::try_from(take(&mut ebpf, "native_ticks")?)?,
+            native_tally: NativeTally::default(),
             ebpf,
             clock_events: Arc::new(Mutex::new(events)),
         })
@@ -157,6 +161,19 @@ impl KernelSampler {
     /// How ids are found.
     pub(crate) fn ids(&self) -> Ids {
         self.ids
+    }
+
+    /// Registers a process. As long as it has no layout, all of its threads count as threads without Python, and need not be
+    /// registered. A process that is registered already stays as it is.
+    ///
+    /// # Errors
+    /// When there are too many processes.
+    pub fn set_process(&mut self, process: Pid) -> Result<(), BpfError> {
+        let place = self.place_for(process)?;
+        let entry = self.registered(process)?;
+        self.processes.insert(process.as_u32(), entry, 0)?;
+        self.places[place] = Some(process);
+        self.publish()
     }
 
     /// Registers a runtime of a process with its layout, or changes that. Runtimes are numbered from 0.
@@ -202,11 +219,11 @@ impl KernelSampler {
 
     /// Has the program look up anew what it has looked up of processes and threads.
     fn publish(&mut self) -> Result<(), BpfError> {
-        self.generation += 1;
-        Ok(self.generations.set(0, self.generation, 0)?)
+        self.set.generation += 1;
+        Ok(self.settings.set(0, self.set, 0)?)
     }
 
-    /// Registers a thread with its thread states, or changes them.
+    /// Registers a thread with its thread states, or changes them. A thread without Python has none (`ThreadEntry::default()`).
     ///
     /// # Errors
     /// When there are too many threads.
@@ -289,6 +306,37 @@ impl KernelSampler {
             weight: Nanos::from_nanos(loss.weight),
         };
         known.map(of_ids).collect()
+    }
+
+    /// Takes the ticks that met threads without Python since the last time: those of processes without a layout
+    /// ([`KernelSampler::set_process`]), and of threads that are registered without a thread state. Takes some
+    /// microseconds for each thread that ran, or had run the time before.
+    ///
+    /// # Errors
+    /// When the program's maps cannot be read. Then nothing is taken.
+    pub fn take_native_ticks(&mut self) -> Result<NativeCounts, BpfError> {
+        let count = |index| self.counters.get(&index, 0);
+        let totals =
+            NativeTotals { ticks: count(counter::NATIVE_TICKS)?, weight: count(counter::NATIVE_WEIGHT)? };
+        if self.native_tally.is_done(totals) {
+            return Ok(NativeCounts::default());
+        }
+        let entries: Vec<_> = self.native_ticks.iter().collect::<Result<_, MapError>>()?;
+        let (counts, unchanged) = self.native_tally.take(totals, &entries);
+        for ids in unchanged {
+            // It may be gone already.
+            let _ = self.native_ticks.remove(&ids);
+        }
+        Ok(counts)
+    }
+
+    /// Has no tick after `end` count that meets a thread without Python.
+    ///
+    /// # Errors
+    /// When the program's map cannot be written.
+    pub fn end_native_ticks(&mut self, end: Timestamp) -> Result<(), BpfError> {
+        self.set.end = end.as_nanos();
+        Ok(self.settings.set(0, self.set, 0)?)
     }
 
     /// The number of ticks that interrupted a registered process.

@@ -18,9 +18,10 @@ pub enum Outcome {
     Whole,
     /// Before the root: there were too many frames.
     Truncated,
-    /// The thread has no known thread state.
+    /// The thread is not registered, though its process is.
     UnknownThread,
-    /// The thread was said to have no thread state.
+    /// The thread is registered without a thread state, or its process without a layout. Only of threads that are watched off the
+    /// CPU: ticks of such threads are counted instead ([`crate::KernelSampler::take_native_ticks`]).
     NoPython,
     /// The thread state is another thread's by now.
     ChangedThread,

@@ -212,11 +212,13 @@ enumerators! {
         STACK_LOST = 32 INTERVAL_STACK_LOST,
     }
 
-    /// The counts of what was lost.
+    /// The counts of the program.
     counter = counter {
         RING_FULL = 0 COUNTER_RING_FULL,
         NAMES_LOST = 1 COUNTER_NAMES_LOST,
-        COUNT = 2 COUNTERS,
+        NATIVE_TICKS = 2 COUNTER_NATIVE_TICKS,
+        NATIVE_WEIGHT = 3 COUNTER_NATIVE_WEIGHT,
+        COUNT = 4 COUNTERS,
     }
 
     /// By what ids are found.
@@ -233,7 +235,7 @@ mod tests {
 
     use super::*;
     use crate::btf::Types;
-    use crate::{layout, off_cpu};
+    use crate::{layout, native, off_cpu};
 
     /// The type information of the object.
     fn described() -> Vec<u8> {
@@ -245,7 +247,12 @@ mod tests {
     fn structures_are_those_of_the_object() {
         let bytes = described();
         let types = Types::parse(&bytes).unwrap();
-        for mirror in declared().into_iter().chain(layout::declared()).chain(off_cpu::declared()) {
+        for mirror in declared()
+            .into_iter()
+            .chain(layout::declared())
+            .chain(native::declared())
+            .chain(off_cpu::declared())
+        {
             let theirs = types.structures(mirror.theirs).next();
             let theirs = theirs.unwrap_or_else(|| panic!("the object does not describe {}", mirror.theirs));
             let members = types.members(theirs).unwrap();

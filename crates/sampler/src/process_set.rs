@@ -603,6 +603,26 @@ impl ProcessSet {
             }
         });
         self.want_all_names(with_all_names);
+        self.take_native_ticks(events);
+    }
+
+    /// Counts the ticks that met threads without Python.
+    fn take_native_ticks(&mut self, events: &mut EventWriter<'_>) {
+        let Some(kernel) = &mut self.kernel else { return };
+        let period = kernel.period();
+        let counts = kernel.take_native_ticks();
+        events.lose(LossReason::BufferFull, Scope::Session, clock::now(), counts.unattributed_ticks);
+        for native in counts.threads {
+            let member = self.process_set.get_mut(&native.process);
+            let Some(State::Sampled(sampler)) = member.map(|member| &mut member.state) else {
+                events.lose(LossReason::ProcessEnded, Scope::Session, native.last, native.ticks);
+                continue;
+            };
+            events.lose(LossReason::Late, sampler.scope(), native.last, native.late);
+            let throttled = ticks(native.rested, period);
+            events.lose(LossReason::RateLimited, sampler.scope(), native.last, throttled);
+            sampler.take_native(&native);
+        }
     }
 
     /// Has the in-kernel program send names with every sample of these processes.

@@ -28,6 +28,7 @@ mod launch;
 mod locals;
 mod long_scripts;
 mod modes;
+mod native_ticks;
 mod numpy_values;
 mod objects;
 mod off_cpu;
@@ -85,6 +86,7 @@ fn main() -> ExitCode {
             locals,
             long_scripts,
             modes,
+            native_ticks,
             numpy_values,
             objects,
             off_cpu,

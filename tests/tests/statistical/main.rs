@@ -10,6 +10,7 @@ mod launch;
 mod losses;
 mod modes;
 mod naps;
+mod native_ticks;
 mod off_cpu;
 mod own_namespace;
 mod reused_numbers;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
             losses,
             modes,
             naps,
+            native_ticks,
             off_cpu,
             own_namespace,
             reused_numbers,

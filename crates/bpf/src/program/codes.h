@@ -66,7 +66,7 @@ static ALWAYS_INLINE int send_names(const struct walk *walk, u64 code, u64 head_
         return 0;
     if (bpf_ringbuf_output(&ring, record, size, BPF_RB_NO_WAKEUP) == 0)
         return 1;
-    count(COUNTER_NAMES_LOST);
+    count(COUNTER_NAMES_LOST, 1);
     return 0;
 }
 

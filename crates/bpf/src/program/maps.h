@@ -19,13 +19,12 @@ struct {
     MAP_TYPE(value, struct thread);
 } threads SECTION(".maps");
 
-/* How often user space has changed the two maps above. */
 struct {
     MAP_NUMBER(type, BPF_MAP_TYPE_ARRAY);
     MAP_NUMBER(max_entries, 1);
     MAP_TYPE(key, u32);
-    MAP_TYPE(value, u64);
-} generations SECTION(".maps");
+    MAP_TYPE(value, struct settings);
+} settings SECTION(".maps");
 
 struct {
     MAP_NUMBER(type, BPF_MAP_TYPE_ARRAY);
@@ -55,15 +54,15 @@ struct {
     MAP_NUMBER(max_entries, 4 * 1024 * 1024);
 } ring SECTION(".maps");
 
-static ALWAYS_INLINE void count(u32 counter) {
+static ALWAYS_INLINE void count(u32 counter, u64 amount) {
     u64 *value = bpf_map_lookup_elem(&counters, &counter);
     if (value)
-        __sync_fetch_and_add(value, 1);
+        __sync_fetch_and_add(value, amount);
 }
 
 /* Counts a record of a thread that found no room in the ring. A sample stands for `weight`; for other records it is 0. */
 static ALWAYS_INLINE void count_loss(u32 process, u32 thread, u64 weight) {
-    count(COUNTER_RING_FULL);
+    count(COUNTER_RING_FULL, 1);
     u64 ids = (u64)process << 32 | thread;
     struct thread_loss *loss = bpf_map_lookup_elem(&losses, &ids);
     if (loss) {

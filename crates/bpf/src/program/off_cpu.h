@@ -75,12 +75,13 @@ static ALWAYS_INLINE void leave(void *context, struct task_struct *task, struct 
         return;
     u32 process = ids >> 32;
     u32 thread = (u32)ids;
-    if (!bpf_map_lookup_elem(&processes, &process))
+    const struct process *registered = bpf_map_lookup_elem(&processes, &process);
+    if (!registered)
         return;
     u64 now = bpf_ktime_get_ns();
     struct interval *interval = watched(thread);
     if (!interval) {
-        if (!(state & TASK_DEAD))
+        if (registered->runtimes && !(state & TASK_DEAD))
             report_unregistered(process, thread, now);
         return;
     }

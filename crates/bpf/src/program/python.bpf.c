@@ -5,7 +5,10 @@
  * stack is lost, and its record says why.
  *
  * Of each frame the record has the fields from which user space computes its place in the code, as it does for frames from any
- * other source. Of each code object it has a hash of the bytes that identify it; the names are sent the first time. */
+ * other source. Of each code object it has a hash of the bytes that identify it; the names are sent the first time.
+ *
+ * Ticks of threads without Python are only counted. */
+#include "native.h"
 #include "off_cpu.h"
 #include "stack.h"
 #include "ticks.h"
@@ -27,6 +30,10 @@ static ALWAYS_INLINE int tick(struct perf_event_context *context, enum way way) 
     if (!recognise(workspace, ids))
         return 0;
     clock->events += 1;
+    if (is_native(&workspace->cache)) {
+        count_native(ids, record, start);
+        return 0;
+    }
     take_stack(context, workspace, RECORD_STACK, start, way);
     if (way == BY_HELPER && watches_threads)
         record->ran = time_on_cpu(record->thread, start);

@@ -84,7 +84,7 @@ struct layout {
     u32 thread_next;
 };
 
-/* A registered process, with the layouts of its runtimes: one lookup finds all of them. */
+/* A registered process, with the layouts of its runtimes: one lookup finds all of them. A process without Python has none. */
 struct process {
     /* Bit N: runtime N has a layout. */
     u32 runtimes;
@@ -228,10 +228,35 @@ struct thread_loss {
     u64 weight;
 };
 
+/* Ticks of threads without Python are counted for so many threads, those that ticked last. */
+#define MAX_NATIVE_THREADS 16384
+struct native_ticks {
+    /* The instants of the first tick since the thread has this entry, and of the last. The first identifies the entry. */
+    u64 first;
+    u64 last;
+    u64 ticks;
+    /* The CPU time that they stand for, in nanoseconds, by the rules for a sample: see `share_of_tick`. */
+    u64 weight;
+    /* How many ticks came late, and for how long the kernel had throttled the clock, which is part of `weight`. */
+    u64 late;
+    u64 rested;
+};
+
+/* What user space sets for all programs. */
+struct settings {
+    /* How often registrations have been changed. */
+    u64 generation;
+    /* Ticks of threads without Python are not counted after this instant; 0 for no end. */
+    u64 end;
+};
+
 /* Counts that user space reads. */
 enum counter {
     COUNTER_RING_FULL,
     COUNTER_NAMES_LOST,
+    /* All ticks of threads without Python, and their weight. */
+    COUNTER_NATIVE_TICKS,
+    COUNTER_NATIVE_WEIGHT,
     COUNTERS
 };
 

@@ -18,11 +18,11 @@ static ALWAYS_INLINE void copy_process(struct process *copy, const struct proces
 static ALWAYS_INLINE int recognise(struct workspace *workspace, u64 ids) {
     struct thread_cache *cache = &workspace->cache;
     u32 zero = 0;
-    const u64 *current = bpf_map_lookup_elem(&generations, &zero);
+    const struct settings *current = bpf_map_lookup_elem(&settings, &zero);
     if (!current || !ids)
         return 0;
     /* Before the registrations themselves: user space writes it last. */
-    u64 generation = *(volatile u64 *)current;
+    u64 generation = *(volatile u64 *)&current->generation;
     if (cache->ids == ids && cache->generation == generation)
         return 1;
     u32 pid = ids >> 32;

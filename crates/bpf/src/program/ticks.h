@@ -4,6 +4,13 @@
 
 #include "records.h"
 
+/* A tick is punctual if it is not later than this, nor than 1/PUNCTUAL_PART of its period. */
+#define PUNCTUAL 100000
+#define PUNCTUAL_PART 8
+/* A tick stands for at most so many periods: for some ticks that came late, but not for the time for which a virtual machine
+ * did not get its CPU, in which no thread ran. */
+#define MAX_TICKS_OF_A_SAMPLE 4
+
 /* The state of a CPU's clock. It has a line of the CPU's caches to itself. */
 struct clock {
     /* What the perf event had counted when it was read last, and for how long the kernel had throttled it. */
@@ -128,6 +135,34 @@ static ALWAYS_INLINE void weigh(struct perf_event_context *context, struct clock
         count_missed(clock, record, clock->period, now);
     else
         count_missed_after_change(clock, record, before, since, now);
+}
+
+/* The part of a tick's time in which the thread that it met can have run, and how many ticks came late. */
+struct tick_share {
+    u64 weight;
+    u64 late;
+};
+
+/* The share of a tick of which no record is sent. Of those that are sent user space computes it by the same rules (`Tick::after`), and
+ * adds the time for which the clock was throttled.
+ *
+ * Missed ticks before a punctual one did not come because the CPU was idle: that time is not the thread's. Ticks that were held
+ * off come as soon as they can, between two due times: they are late, and their time counts. */
+static ALWAYS_INLINE struct tick_share share_of_tick(const struct stack_record *record) {
+    u64 period = record->period;
+    u64 missed = record->missed;
+    u64 weight = record->weight;
+    u64 punctual = period / PUNCTUAL_PART < PUNCTUAL ? period / PUNCTUAL_PART : PUNCTUAL;
+    if (missed && record->behind <= punctual) {
+        u64 idle = missed * period;
+        weight = weight > idle ? weight - idle : 0;
+        missed = 0;
+    } else {
+        u64 most = period * MAX_TICKS_OF_A_SAMPLE;
+        weight = weight < most ? weight : most;
+        missed = missed < MAX_TICKS_OF_A_SAMPLE ? missed : MAX_TICKS_OF_A_SAMPLE - 1;
+    }
+    return (struct tick_share){.weight = weight + record->rested, .late = missed};
 }
 
 #endif

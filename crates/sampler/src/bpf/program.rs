@@ -6,8 +6,8 @@ use std::sync::PoisonError;
 
 use profiler_account::RandomPeriod;
 use profiler_bpf::{
-    BpfError, Counters, KernelSampler, Layout, NO_OFFSET, OffCpu, PidNamespace, Record, RingLoss, StateEntry,
-    ThreadEntry,
+    BpfError, Counters, KernelSampler, Layout, NO_OFFSET, NativeCounts, OffCpu, PidNamespace, Record,
+    RingLoss, StateEntry, ThreadEntry,
 };
 use profiler_memory::{Field, Scalar};
 use profiler_model::{InterpreterId, Nanos, Pid, RemoteAddr, Tid, Timestamp};
@@ -107,6 +107,8 @@ impl BpfProgram {
     pub fn end_at(&mut self, deadline: Timestamp) -> impl FnOnce() + Send + use<> {
         if self.off_cpu.is_none() {
             self.end = deadline;
+            // Should it fail, ticks after the end count.
+            let _ = self.sampler.end_native_ticks(deadline);
         }
         let events = self.sampler.clock_events();
         move || events.lock().unwrap_or_else(PoisonError::into_inner).end_all()
@@ -120,6 +122,7 @@ impl BpfProgram {
             let _ = off_cpu.stop();
         }
         self.end = self.end.min(clock::now());
+        let _ = self.sampler.end_native_ticks(self.end);
         self.sampler.stop_ticking();
         self.changer = None;
         self.end
@@ -209,6 +212,13 @@ impl BpfProgram {
         self.sampler.read(take);
         // What cannot be read is counted later.
         let _ = self.take_ring_losses();
+        let _ = self.take_native_ticks();
+    }
+
+    /// The ticks that met threads without Python since this was last asked.
+    pub fn take_native_ticks(&mut self) -> NativeCounts {
+        // What cannot be read is counted later.
+        self.sampler.take_native_ticks().unwrap_or_default()
     }
 
     /// Can be read when much was sent.

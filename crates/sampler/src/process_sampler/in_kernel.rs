@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use profiler_account::ticks;
-use profiler_bpf::{NamesRecord, StackRecord, ThreadEntry};
+use profiler_bpf::{NamesRecord, NativeTicks, StackRecord, ThreadEntry};
 use profiler_memory::ReadError;
 use profiler_model::{Frame, LossReason, Nanos, ThreadState, Tid, Timestamp};
 use profiler_os::{KernelFunction, clock};
@@ -266,6 +266,11 @@ impl ProcessSampler {
                 events.lose_with(Loss { cpu, ..Loss::of(reason, scope, at, 1) });
             }
         }
+    }
+
+    /// Counts ticks of a thread that is registered without a thread state.
+    pub fn take_native(&mut self, native: &NativeTicks) {
+        *self.in_kernel.unknown.entry(native.thread).or_default() += native.ticks;
     }
 
     /// The thread, by its index, and the stack of a record; `None` where nothing is to be shown.
