@@ -1,5 +1,5 @@
 //! What threads do while they are not on a CPU: has the kernel watch them, and reads what it says of each off-CPU interval.
-//! The same structures as in `program/off_cpu.h`.
+//! The same structures as in `program/intervals.h`.
 //!
 //! Stacks of threads that run are `loader`'s; both come through the same ring.
 
@@ -111,7 +111,7 @@ impl OffCpu {
         let tasks = task_layout::of_types(&types)?;
         let ids = Ids::within(namespace, Some(&types));
         if matches!(ids, Ids::ByHelper(_)) {
-            // It tells of the current thread only.
+            // It knows the current thread only.
             return Err(BpfError::Types("a thread has its ids otherwise than is known".to_owned()));
         }
         drop(types);
@@ -186,13 +186,13 @@ impl OffCpu {
 
     /// Watches a thread no longer.
     pub fn forget(&mut self, thread: Tid) {
-        // Its end may have removed it, and none of its off-CPU intervals need have been told before it was over.
+        // Its end may have removed it, and none of its off-CPU intervals need have been reported before it was over.
         let _ = self.intervals.remove(&thread.as_u32());
         let _ = self.reported_until.remove(&thread.as_u32());
     }
 
-    /// Has an off-CPU interval, which began at `left` and lasts, be told by the caller up to `until`: should its end find no room
-    /// in the ring, only the rest of it is added to the sums. Returns whether the caller is to tell it: not if the thread
+    /// Has the caller report an off-CPU interval, which began at `left` and is not over, up to `until`: should its end find no room
+    /// in the ring, only the rest of it is added to the sums. Returns whether the caller is to report it: not if the thread
     /// has moved on meanwhile.
     pub fn report_until(&mut self, thread: Tid, left: Timestamp, until: Timestamp) -> bool {
         let entry = ReportedEntry { left: left.as_nanos(), until: until.as_nanos() };

@@ -1,4 +1,4 @@
-//! What the program sends of a thread that was off the CPU (`struct interval` of `program/off_cpu.h`).
+//! What the program sends of a thread that was off the CPU (`struct interval` of `program/intervals.h`).
 
 use std::mem::offset_of;
 

@@ -24,7 +24,7 @@ pub enum Record<'a> {
     OffCpu(OffCpuRecord<'a>),
     /// The stack of an off-CPU interval that is still to come: it is too deep to be kept until then.
     DeepStack(StackRecord<'a>),
-    /// A thread left the CPU whose process was told, but not its thread state.
+    /// A thread left the CPU that is not registered, though its process is.
     Unregistered(Pid, Tid),
 }
 

@@ -15,7 +15,7 @@ const MAX_BYTES: u64 = 64 << 20;
 /// What the programs look at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TaskLayout {
-    /// The offsets of `task_fields` in `program/off_cpu.h`.
+    /// The offsets of `task_fields` in `program/tasks.h`.
     pub(crate) task: [u32; 4],
     /// Those of `file_fields`; `None` where the kernel has its open files otherwise than is known.
     pub(crate) file: Option<[u32; 10]>,

@@ -1,5 +1,5 @@
-//! What the program and user space tell each other, as structures of both: those of `program/records.h` and
-//! `program/off_cpu.h`, field by field. Readers take their offsets from here; a test compares all of them, their sizes and
+//! The structures that the program and user space exchange: those of `program/records.h` and `program/intervals.h`, field
+//! by field. Readers take their offsets from here; a test compares all of them, their sizes and
 //! the enumerators with what the compiler wrote into the object (BTF).
 
 /// Declares structures with the same fields as the program's, and lists them for the test that compares both. One that is

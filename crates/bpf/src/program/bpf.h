@@ -55,7 +55,7 @@ struct perf_event_context {
     u64 address;
 };
 
-/* What `bpf_perf_prog_read_value` tells of the event that fired. */
+/* What `bpf_perf_prog_read_value` returns of the event that fired. */
 struct perf_event_value {
     u64 counter;
     u64 enabled;

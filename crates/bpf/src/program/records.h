@@ -8,7 +8,7 @@
 /* More frames than this are left out at the root. */
 #define MAX_FRAMES 4096
 /* More frames of the kernel than this are left out at the root of its part. It is what the kernel itself stops at, unless
- * it is told otherwise (kernel.perf_event_max_stack). */
+ * kernel.perf_event_max_stack says otherwise. */
 #define MAX_KERNEL_FRAMES 127
 /* The most bytes of a frame, a thread state and a code object's head that are copied. */
 #define FRAME_BYTES 128

@@ -94,7 +94,7 @@ static ALWAYS_INLINE void count_missed_after_change(struct clock *clock, struct 
 }
 
 /* The weight of a tick that does not come on time: the time since the one before, less that for which the clock was throttled,
- * which only the perf event tells. */
+ * which only the perf event knows. */
 static ALWAYS_INLINE void weigh_by_clock(struct perf_event_context *context, struct clock *clock,
                                          struct stack_record *record, u64 since, u64 now) {
     struct perf_event_value value = {};

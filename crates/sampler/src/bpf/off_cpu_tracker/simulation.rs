@@ -1,5 +1,5 @@
 //! A simulated machine: threads that run, wait, come back unseen and end; a program that keeps of them what the one in the kernel
-//! keeps (`off_cpu.h`, function by function); a ring that can be full, and a reader that comes late. Whatever happens, the
+//! keeps (`off_cpu.h` and `interval_end.h`, function by function); a ring that can be full, and a reader that comes late. Whatever happens, the
 //! times that are reported of a thread add up to its life, to the nanosecond.
 
 use std::collections::{BTreeMap, VecDeque};
