@@ -12,6 +12,7 @@ mod modules;
 mod offsets;
 mod prepare;
 mod production;
+mod rings;
 mod run;
 mod servers;
 mod sizes;
@@ -46,6 +47,8 @@ The project's own tasks: cargo xtask TASK
   fuzz [--seconds N] [--store] [TARGETS]
                             memory, files and tables that lie, for N seconds in all (60); --store: what was
                             learnt becomes the corpus that the tests replay
+  rings                     store what the in-kernel program sends of the labyrinth, for the tests of crate
+                            sampler (needs root)
   snapshots [surveys|accounts]
                             store snapshots of processes of every CPython on this machine, for the tests of
                             the crate python
@@ -78,6 +81,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         "fuzz" => fuzz::run(rest),
         "snapshots" => snapshots::run(rest),
         "bench" => bench::run(rest),
+        "rings" => rings::run(),
         "bpf" => bpf::run(rest),
         "kernels" => kernels::run(rest),
         "help" | "--help" | "-h" => {

@@ -18,19 +18,7 @@ const MAX_FIELDS: usize = 16;
 
 /// What is too large and is being split: files by their path, structs by their crate. An entry that is not needed any more
 /// is an error, so that the list becomes empty.
-const EXCEPTIONS: &[&str] = &[
-    "bpf/src/program/off_cpu.h",
-    "bpf/src/program/python.bpf.c",
-    "os/src/proc.rs",
-    "sampler/src/bpf/off_cpu_tracker.rs",
-    "sampler/src/process_sampler.rs",
-    "sampler/src/process_set.rs",
-    "sampler/src/session.rs",
-    "sampler/src/thread_table.rs",
-    "sampler: struct ProcessSampler",
-    "sampler: struct ProcessSet",
-    "sampler: struct Thread",
-];
+const EXCEPTIONS: &[&str] = &[];
 
 /// Something that is too large.
 #[derive(Clone, Debug, PartialEq, Eq)]

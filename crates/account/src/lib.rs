@@ -11,6 +11,7 @@ mod random;
 mod random_period;
 mod reported_intervals;
 mod schedule;
+mod thread_account;
 mod ticks;
 mod unattached_time;
 
@@ -21,5 +22,6 @@ pub use random::Random;
 pub use random_period::{PeriodSequence, RandomPeriod};
 pub use reported_intervals::ReportedIntervals;
 pub use schedule::Schedule;
+pub use thread_account::{EventWeight, ThreadAccount, longest_kept_back};
 pub use ticks::{Tick, ticks};
 pub use unattached_time::UnattachedTime;

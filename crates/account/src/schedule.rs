@@ -19,7 +19,7 @@ const STRETCH: (f64, f64) = (2.0, 6.0);
 const MAX_BACKLOG: Nanos = Nanos::from_nanos(20_000_000);
 
 /// The instants at which to sample.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Schedule {
     mean_gap: f64,
     next: Timestamp,
@@ -68,9 +68,11 @@ impl Schedule {
         self.part = part;
     }
 
-    /// The instants that were left out for that before the next one, since this was last asked.
-    pub fn take_left_out(&mut self) -> Vec<Timestamp> {
-        std::mem::take(&mut self.left_out)
+    /// The instants up to `until` that are left out for that, in order, each of them once. Those that are left out before the
+    /// next instant are known in advance.
+    pub fn take_left_out_until(&mut self, until: Timestamp) -> Vec<Timestamp> {
+        let count = self.left_out.partition_point(|at| *at <= until);
+        self.left_out.drain(..count).collect()
     }
 
     /// Goes on to the instant after this one. Where that lies too far back because the sampler was held
@@ -95,9 +97,9 @@ impl Schedule {
         while self.next < now {
             self.next = now;
             (self.room, self.left) = (0.0, 0);
-            self.left_out.clear();
             self.advance();
         }
+        self.left_out.retain(|at| *at >= now);
     }
 
     /// Goes on to the first instant that is not before `now`; returns how many were.
@@ -218,7 +220,7 @@ mod tests {
         let (mut left_out, mut gaps, mut last) = (0, Vec::new(), schedule.next());
         for _ in 0..20_000 {
             schedule.go_on(last);
-            left_out += schedule.take_left_out().len();
+            left_out += schedule.take_left_out_until(schedule.next()).len();
             gaps.push(schedule.next().since(last).as_secs_f64());
             last = schedule.next();
         }
@@ -231,6 +233,18 @@ mod tests {
     }
 
     #[test]
+    fn instants_left_out_are_handed_over_once_they_have_passed() {
+        let mut schedule = Schedule::new(1000.0, Timestamp::from_nanos(0), 42);
+        schedule.sample_part(0.01);
+        schedule.go_on(schedule.next());
+        let first = schedule.left_out[0];
+        assert_eq!(schedule.take_left_out_until(Timestamp::from_nanos(0)), []);
+        assert_eq!(schedule.take_left_out_until(first), [first]);
+        let rest = schedule.take_left_out_until(schedule.next());
+        assert!(rest[0] > first && rest.is_sorted() && schedule.left_out.is_empty());
+    }
+
+    #[test]
     fn what_nobody_asked_for_is_not_late() {
         let mut schedule = Schedule::new(1000.0, Timestamp::from_nanos(0), 1);
         let later = schedule.next() + Nanos::from_nanos(3_600_000_000_000);
@@ -239,6 +253,15 @@ mod tests {
         let next = schedule.next();
         schedule.go_on_from(later);
         assert_eq!((schedule.next(), schedule.go_on(later)), (next, 0));
+        schedule.sample_part(0.01);
+        schedule.go_on(schedule.next());
+        let between = schedule.left_out[schedule.left_out.len() / 2];
+        schedule.go_on_from(between);
+        assert_eq!(
+            schedule.take_left_out_until(schedule.next())[0],
+            between,
+            "earlier ones were not asked for"
+        );
     }
 
     #[test]

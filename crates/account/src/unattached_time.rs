@@ -38,6 +38,16 @@ impl UnattachedTime {
         self.cpu_without_python = cpu.unwrap_or(self.cpu_without_python);
     }
 
+    /// So many instants were due at which it is not known whether it had one.
+    pub fn count_unseen(&mut self, instants: u64) {
+        self.unseen += instants;
+    }
+
+    /// Takes all instants, whether it had a Python at them or not.
+    pub fn take_instants(&mut self) -> u64 {
+        std::mem::take(&mut self.without) + std::mem::take(&mut self.unseen)
+    }
+
     /// So many instants were due at `at`.
     pub fn count(&mut self, at: Timestamp, instants: u64) {
         match at <= self.without_python {
@@ -59,8 +69,10 @@ impl UnattachedTime {
 
     /// Nobody asked for what was since the last look, up to `now`.
     pub fn leave_out(&mut self, now: Timestamp, cpu: Option<Nanos>) {
-        self.without_python = now;
-        self.cpu_without_python = cpu.unwrap_or(self.cpu_without_python);
+        let cpu = cpu.unwrap_or(self.cpu_without_python);
+        // Nor is that CPU time part of what it used without Python.
+        self.cpu_before += cpu.saturating_sub(self.cpu_without_python);
+        (self.without_python, self.cpu_without_python) = (now, cpu);
     }
 
     /// When it was last known to have none.
@@ -71,11 +83,6 @@ impl UnattachedTime {
     /// The CPU time that it had used by then.
     pub fn cpu_without_python(&self) -> Nanos {
         self.cpu_without_python
-    }
-
-    /// All instants.
-    pub fn instants(&self) -> u64 {
-        self.without + self.unseen
     }
 
     /// The instants at which it had none, and those at which it may have had one.
@@ -116,10 +123,11 @@ mod tests {
         missed.count(at(29), 1);
         missed.count(at(31), 1);
         assert_eq!(missed.by_instants(), (4, 1));
-        assert_eq!(missed.instants(), 5);
         assert_eq!(missed.by_ticks(cpu(5), Some(cpu(42))), (2, 6));
         assert_eq!(missed.by_ticks(Nanos::ZERO, Some(cpu(42))), (0, 0));
         assert_eq!(missed.by_ticks(cpu(5), None), (2, 0), "it has ended");
+        missed.count_unseen(2);
+        assert_eq!((missed.take_instants(), missed.take_instants()), (7, 0));
     }
 
     #[test]
@@ -138,6 +146,6 @@ mod tests {
         missed.leave_out(at(1000), Some(cpu(900)));
         missed.count(at(1010), 1);
         assert_eq!(missed.by_instants(), (0, 1));
-        assert_eq!(missed.by_ticks(cpu(10), Some(cpu(910))).1, 1);
+        assert_eq!(missed.by_ticks(cpu(10), Some(cpu(910))), (0, 1));
     }
 }

@@ -13,6 +13,7 @@ use crate::clock_events::ClockEvents;
 use crate::descriptor_calls::DescriptorCalls;
 use crate::error::{BpfError, MAX_PROCESSES};
 use crate::ids::{Ids, PidNamespace};
+use crate::kept_records::KeptRecords;
 use crate::layout::{CodeEpoch, Layout, MAX_RUNTIMES, ProcessEntry, Settings, ThreadEntry, code_key};
 use crate::native::{NativeCounts, NativeEntry, NativeTally, NativeTotals};
 use crate::records::Record;
@@ -69,6 +70,7 @@ pub struct KernelSampler {
     native_ticks: HashMap<MapData, u64, NativeEntry>,
     native_tally: NativeTally,
     clock_events: Arc<Mutex<ClockEvents>>,
+    kept: Option<Arc<Mutex<KeptRecords>>>,
 }
 
 /// How many code objects the program remembers (`CODE_SLOTS`).
@@ -150,6 +152,7 @@ impl KernelSampler {
             native_tally: NativeTally::default(),
             ebpf,
             clock_events: Arc::new(Mutex::new(events)),
+            kept: None,
         })
     }
 
@@ -192,6 +195,11 @@ impl KernelSampler {
         self.processes.insert(process.as_u32(), entry, 0)?;
         self.places[place] = Some(process);
         self.publish()
+    }
+
+    /// Whether more than half of the processes that can be registered are not.
+    pub fn has_spare_places(&self) -> bool {
+        self.places.iter().filter(|place| place.is_none()).count() > MAX_PROCESSES / 2
     }
 
     /// Where the epochs of a process lie, or can lie if it is not registered yet.
@@ -281,10 +289,20 @@ impl KernelSampler {
             && let Some(item) = self.ring.next()
         {
             taken += item.len();
+            if let Some(kept) = &self.kept {
+                kept.lock().unwrap_or_else(PoisonError::into_inner).keep(&item);
+            }
             if let Some(record) = Record::parse(&item) {
                 take(record);
             }
         }
+    }
+
+    /// Keeps a copy of the records that are read from now on, of at most so many bytes in all. Returns where.
+    pub fn keep_records(&mut self, most: usize) -> Arc<Mutex<KeptRecords>> {
+        let kept = Arc::new(Mutex::new(KeptRecords::new(most)));
+        self.kept = Some(Arc::clone(&kept));
+        kept
     }
 
     /// What the program has counted.

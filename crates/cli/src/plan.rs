@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use clap_complete::Shell;
 use profiler_model::Pid;
 use profiler_output::{FORMATS, Format, Lines, ViewOptions, Weight, format_named, format_of_file};
+use profiler_profile::{CapturePolicy, ViewFilter};
 use profiler_sampler::{ReprLimits, SamplerKind, SamplerOptions};
 use profiler_tui::Settings;
 
@@ -59,6 +60,8 @@ pub struct RecordPlan {
     pub choice: Option<SamplerKind>,
     /// How to sample, as far as that does not depend on what is possible here.
     pub sampler: SamplerOptions,
+    /// Which samples are shown.
+    pub filter: ViewFilter,
     /// Which time counts.
     pub mode: Mode,
     /// Waits shorter than this are told in sum.
@@ -213,15 +216,14 @@ fn record_plan(mut flags: RecordFlags, now: SystemTime) -> Result<RecordPlan, Us
     let choice = sampler_choice(&flags.sampler);
     let kernel_frames = choose_kernel_frames(flags.kernel, &flags.sampler)?;
     let kind = choice.unwrap_or_default();
-    let sampler = SamplerOptions {
-        rate_hz,
-        kind,
-        include_idle: flags.time.idle || flags.time.mode == Mode::Wall,
+    let filter = ViewFilter {
+        idle: flags.time.idle || flags.time.mode == Mode::Wall,
         gil_only: flags.time.gil || flags.time.mode == Mode::Gil,
-        max_cpu: parse_max_cpu(&flags.pace.max_cpu)?,
     };
+    let max_cpu = parse_max_cpu(&flags.pace.max_cpu)?;
     let (subprocesses, mode) = (flags.subprocesses, flags.time.mode);
     let min_wait = parse_min_wait(&flags.time.min_wait)?;
+    let sampler = SamplerOptions { rate_hz, kind, policy: filter.policy(), max_cpu };
     Ok(RecordPlan {
         subject,
         output,
@@ -232,6 +234,8 @@ fn record_plan(mut flags: RecordFlags, now: SystemTime) -> Result<RecordPlan, Us
         subprocesses,
         choice,
         sampler,
+        // What is reported of time off the CPU is about threads that do not run.
+        filter: ViewFilter { idle: filter.idle || mode == Mode::OffCpu, ..filter },
         mode,
         min_wait,
         kernel_frames,
@@ -279,7 +283,7 @@ fn top_plan(flags: TopFlags, now: SystemTime) -> Result<TopPlan, UsageError> {
     let kernel_frames = choose_kernel_frames(flags.kernel, &flags.sampler)?;
     let kind = choice.unwrap_or_default();
     let max_cpu = parse_max_cpu(&flags.pace.max_cpu)?;
-    let sampler = SamplerOptions { rate_hz, kind, include_idle: true, gil_only: false, max_cpu };
+    let sampler = SamplerOptions { rate_hz, kind, policy: CapturePolicy::All, max_cpu };
     let subprocesses = flags.subprocesses;
     Ok(TopPlan { subject, subprocesses, choice, sampler, kernel_frames, settings, view })
 }

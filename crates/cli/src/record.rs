@@ -11,8 +11,8 @@ use profiler_os::launch::{CommandEnd, InvokingUser, Streams};
 use profiler_os::priority::LargerShare;
 use profiler_os::signals::{self, Received, Signals, UserSignal};
 use profiler_output::{Format, ViewOptions, write_ledger, write_ledger_json};
-use profiler_profile::{Dictionary, Event, Ledger, Profile, Sink};
-use profiler_sampler::{Directive, End, Observer, SamplerOptions};
+use profiler_profile::{Dictionary, Event, Filtered, Ledger, Profile, Sink, ViewFilter};
+use profiler_sampler::{Directive, End, Observer};
 
 use crate::FAILED;
 use crate::attach::{expect_free, expect_own_proc, expect_tracing};
@@ -94,12 +94,12 @@ fn watch_for_hang(plan: &RecordPlan, destinations: &Shared) -> Watchdog {
 struct Drawing {
     format: &'static dyn Format,
     view: ViewOptions,
-    sampler: SamplerOptions,
+    filter: ViewFilter,
 }
 
 impl Drawing {
     fn of(plan: &RecordPlan) -> Self {
-        Drawing { format: plan.format, view: plan.view.clone(), sampler: plan.sampler }
+        Drawing { format: plan.format, view: plan.view.clone(), filter: plan.filter }
     }
 }
 
@@ -257,7 +257,7 @@ static NOT_WRITTEN: &str = "interrupted again: what was recorded is lost\n";
 
 /// Sums up what is sampled until a signal comes.
 struct Recorder<'a> {
-    profile: Profile,
+    view: Filtered<Profile>,
     watchdog: &'a Watchdog,
     line: ProgressLine,
     signals: &'a Signals,
@@ -267,18 +267,18 @@ struct Recorder<'a> {
 
 impl Sink for Recorder<'_> {
     fn take(&mut self, dictionary: &Dictionary, events: &[Event]) {
-        self.profile.take(dictionary, events);
+        self.view.take(dictionary, events);
     }
 
     fn epoch_ended(&mut self, dictionary: &Dictionary) {
-        self.profile.epoch_ended(dictionary);
+        self.view.epoch_ended(dictionary);
     }
 }
 
 impl Observer for Recorder<'_> {
     fn go_on(&mut self, elapsed: Nanos) -> Directive {
-        self.watchdog.keep(&self.profile);
-        let ledger = self.profile.ledger();
+        self.watchdog.keep(&self.view.sink);
+        let ledger = self.view.sink.ledger();
         self.line.update(&Progress { elapsed, samples: ledger.shown(), lost: ledger.lost() });
         self.stop = take_end_signal(self.signals, self.command.as_deref_mut());
         if self.stop.is_some() { Directive::End } else { Directive::Continue }
@@ -316,9 +316,10 @@ impl Recording {
         signals::set_farewell(Some(&NOT_WRITTEN));
         watchdog.end_at(limit.map(|limit| clock::now() + limit));
         let line = ProgressLine::on_stderr();
-        let mut recorder = Recorder { profile, watchdog, line, signals, command, stop: None };
+        let view = Filtered { filter: plan.filter, sink: profile };
+        let mut recorder = Recorder { view, watchdog, line, signals, command, stop: None };
         let end = session.run(&mut recorder, limit);
-        let Recorder { profile, mut stop, .. } = recorder;
+        let Recorder { view: Filtered { sink: profile, .. }, mut stop, .. } = recorder;
         match end {
             // Ctrl-C on the terminal ends a command sooner than it is noticed here.
             End::TargetEnded => stop = take_end_signal(signals, None),
@@ -363,8 +364,8 @@ impl Recording {
     ) -> anyhow::Result<()> {
         let ledger = self.profile.ledger();
         if ledger.shown() == 0 {
-            if !nobody_held_gil(ledger, &drawing.sampler) {
-                return Err(no_samples(ledger, &drawing.sampler).into());
+            if !nobody_held_gil(ledger, drawing.filter) {
+                return Err(no_samples(ledger, drawing.filter).into());
             }
             say(format_args!("no samples: no thread held the GIL when it was looked at"));
         }
@@ -411,15 +412,15 @@ fn used_no_cpu(ledger: &Ledger) -> bool {
 
 /// Whether that there are no samples is what was asked: only holders of the GIL were to be shown, nothing was lost, and at no
 /// instant was there one. An empty view says so, as py-spy's does.
-fn nobody_held_gil(ledger: &Ledger, options: &SamplerOptions) -> bool {
+fn nobody_held_gil(ledger: &Ledger, filter: ViewFilter) -> bool {
     let was_sampled = ledger.processes.is_none_or(|processes| processes.sampled > 0);
-    options.gil_only && ledger.lost() == 0 && was_sampled && had_instants(ledger)
+    filter.gil_only && ledger.lost() == 0 && was_sampled && had_instants(ledger)
 }
 
 /// A view of nothing helps nobody: says why there is nothing instead.
-fn no_samples(ledger: &Ledger, options: &SamplerOptions) -> Failure {
+fn no_samples(ledger: &Ledger, filter: ViewFilter) -> Failure {
     // The in-kernel sampler does not see threads that sleep, so that it leaves none of them out.
-    let slept = ledger.not_asked_for() == 0 && !options.gil_only && used_no_cpu(ledger);
+    let slept = ledger.not_asked_for() == 0 && !filter.gil_only && used_no_cpu(ledger);
     let unreadable = ledger.losses().iter().any(|(reason, _)| *reason == LossReason::ListsUnreadable);
     if unreadable {
         Failure::new(
@@ -437,7 +438,7 @@ fn no_samples(ledger: &Ledger, options: &SamplerOptions) -> Failure {
     } else if ledger.not_asked_for() == 0 && !slept {
         Failure::new("no samples, so nothing was written: the recording ended before the first one")
             .with_advice("a higher --rate, or a longer --duration")
-    } else if options.gil_only {
+    } else if filter.gil_only {
         Failure::new("no samples, so nothing was written: no thread held the GIL when it was looked at")
             .with_advice("without --gil or --mode gil")
     } else {
@@ -450,29 +451,22 @@ fn no_samples(ledger: &Ledger, options: &SamplerOptions) -> Failure {
 mod tests {
     use profiler_model::Timestamp;
     use profiler_profile::{Scope, Skip};
-    use profiler_sampler::SamplerKind;
 
     use super::*;
 
     #[test]
     fn no_samples_say_what_to_try() {
-        let options = |gil_only| SamplerOptions {
-            rate_hz: 1.0,
-            kind: SamplerKind::Pause,
-            include_idle: false,
-            gil_only,
-            max_cpu: 1.0,
-        };
+        let options = |gil_only| ViewFilter { idle: false, gil_only };
         let mut ledger = Ledger::default();
-        assert!(no_samples(&ledger, &options(false)).to_string().contains("--rate"));
+        assert!(no_samples(&ledger, options(false)).to_string().contains("--rate"));
         let at = Timestamp::default();
-        ledger.add(&Event::Skip(Skip { at, scope: Scope::Session, count: 1 }));
-        assert!(no_samples(&ledger, &options(false)).to_string().contains("--idle"));
-        assert!(no_samples(&ledger, &options(true)).to_string().contains("--gil"));
+        ledger.add(&Event::Skip(Skip::of(Scope::Session, at, 1)));
+        assert!(no_samples(&ledger, options(false)).to_string().contains("--idle"));
+        assert!(no_samples(&ledger, options(true)).to_string().contains("--gil"));
         ledger.add(&Event::loss(LossReason::Moved, at, 1));
-        assert!(no_samples(&ledger, &options(false)).to_string().contains("1 thread ran"));
+        assert!(no_samples(&ledger, options(false)).to_string().contains("1 thread ran"));
         ledger.add(&Event::loss(LossReason::ListsUnreadable, at, 1));
-        assert!(no_samples(&ledger, &options(false)).to_string().contains("cannot be read"));
+        assert!(no_samples(&ledger, options(false)).to_string().contains("cannot be read"));
     }
 
     #[test]

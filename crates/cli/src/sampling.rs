@@ -2,6 +2,7 @@
 
 use profiler_model::{Nanos, Pid};
 use profiler_os::{BpfRestriction, KernelSymbolsError, Process, Restriction, first_event, limits};
+use profiler_profile::CapturePolicy;
 use profiler_sampler::{BpfError, BpfProgram, KernelNames, SamplerKind, SamplerOptions, Session};
 
 use crate::failure::Failure;
@@ -42,10 +43,7 @@ impl Sampling {
         options: SamplerOptions,
     ) -> Result<Self, Failure> {
         let sampling = Self::possible(choice, wanted, options)?;
-        if sampling.options.kind != SamplerKind::Bpf
-            || sampling.options.include_idle
-            || sampling.options.gil_only
-        {
+        if sampling.options.kind != SamplerKind::Bpf || sampling.options.policy != CapturePolicy::Running {
             // What is looked at from outside is proved by the kernel's clocks of threads.
             first_event::prepare();
         }

@@ -41,12 +41,12 @@ fn cost(options: &SamplerOptions, processes: impl FnOnce() -> usize) -> Option<S
 
 #[cfg(test)]
 mod tests {
+    use profiler_profile::CapturePolicy;
+
     use super::*;
 
     fn line(kind: SamplerKind, rate_hz: f64, processes: usize) -> Option<String> {
-        cost(&SamplerOptions { rate_hz, kind, include_idle: false, gil_only: false, max_cpu: 1.0 }, || {
-            processes
-        })
+        cost(&SamplerOptions { rate_hz, kind, policy: CapturePolicy::Running, max_cpu: 1.0 }, || processes)
     }
 
     #[test]

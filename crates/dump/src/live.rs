@@ -7,7 +7,7 @@ use profiler_profile::{FrameDetails, ProcessDump, Stops, Tasks, ThreadDump, Vari
 use profiler_python::{RawStack, ReprLimits};
 use profiler_sampler::SamplerKind;
 use profiler_sampler::once::{
-    Capture, CodeAhead, GilGroup, ObjectCopy, ObjectsWanted, Probe, TaskReader, Thread, names,
+    CodeAhead, GilGroup, InstantCopy, ObjectCopy, ObjectsWanted, Probe, TaskReader, Thread, names,
     stack_variables, task_dumps,
 };
 use profiler_stack::{CodeEvidence, CodeSource, Describe, StackResolver};
@@ -155,7 +155,7 @@ impl Look {
             let instants = self.probe.capture(group.gil.as_ref(), &wanted);
             priority::want_no_promptness();
             let mut instants = instants?;
-            self.probe.complete(instants.iter_mut().map(|instant| &mut instant.capture))?;
+            self.probe.complete(instants.iter_mut().map(|instant| &mut instant.code))?;
             for instant in instants {
                 instant.stops.iter().for_each(|lasted| self.stops.add(*lasted));
                 if let Some(objects) = &instant.objects {
@@ -170,7 +170,7 @@ impl Look {
     }
 
     /// Names code before any thread is stopped. In the stop its evidence alone is copied, which has to be the same.
-    fn name_ahead(&mut self, CodeAhead { mut capture, stacks }: CodeAhead) -> Result<(), ReadError> {
+    fn name_ahead(&mut self, CodeAhead { code: mut capture, stacks }: CodeAhead) -> Result<(), ReadError> {
         self.probe.complete(std::iter::once(&mut capture))?;
         for raw in &stacks {
             let is_named = self.frames(raw, &capture, None).is_ok();
@@ -200,11 +200,11 @@ impl Look {
         }
     }
 
-    fn add(&mut self, group: &GilGroup, instant: Capture, dumps: &mut Vec<(usize, ThreadDump)>) {
+    fn add(&mut self, group: &GilGroup, instant: InstantCopy, dumps: &mut Vec<(usize, ThreadDump)>) {
         let holder = instant.holder;
         for (index, stack) in instant.stacks {
             let (resolved, truncated) = match &stack {
-                Ok(raw) => (self.frames(raw, &instant.capture, instant.objects.as_ref()), raw.truncated),
+                Ok(raw) => (self.frames(raw, &instant.code, instant.objects.as_ref()), raw.truncated),
                 Err(reason) => (Err(*reason), false),
             };
             let thread = &self.probe.thread_table.threads[index];

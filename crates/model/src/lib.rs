@@ -5,8 +5,10 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod clock_reading;
 mod frame;
 mod id;
+mod kernel_function;
 mod other_python;
 mod outcome;
 mod plain;
@@ -16,8 +18,10 @@ mod time;
 mod variable;
 
 pub use address::RemoteAddr;
+pub use clock_reading::ClockReading;
 pub use frame::{Frame, FrameKind, Instruction, Position};
 pub use id::{InterpreterId, NsTid, Pid, ThreadKey, Tid};
+pub use kernel_function::KernelFunction;
 pub use other_python::OtherPython;
 pub use outcome::LossReason;
 pub use plain::{is_unsafe, plain};

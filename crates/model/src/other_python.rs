@@ -1,8 +1,8 @@
-//! Pythons that are in a process but not sampled.
+//! Pythons that run in a process beside the one that was found first.
 
 use crate::Pid;
 
-/// A Python that runs in a process beside the one that is sampled.
+/// A Python that runs in a process beside the one that was found first.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OtherPython {
     /// The process.

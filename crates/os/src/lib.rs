@@ -49,7 +49,7 @@ pub use guardian::Guardian;
 pub use kernel_symbols::{KernelSymbol, KernelSymbols, KernelSymbolsError, Restriction};
 pub use loaded_code::LoadedCode;
 pub use memory::ProcessMemory;
-pub use proc::{Activity, CopyEnd, KernelFunction, Mapping, ProcView, Process, ThreadFiles, proc_view};
+pub use proc::{Activity, CopyEnd, Mapping, ProcView, Process, ThreadFiles, proc_view};
 pub use process_events::{EventsError, ProcessEvent, ProcessEvents};
 pub use ptrace::{StopError, StoppedThread, Tracer};
 pub use thread_clock::ThreadClock;

@@ -10,7 +10,6 @@ mod thread_files;
 mod view;
 
 pub use activity::{Activity, CopyEnd};
-pub use kernel_stack::KernelFunction;
 pub use mapping::Mapping;
 pub use process::Process;
 pub use stat::Stat;

@@ -41,7 +41,7 @@ impl<'a> LedgerView<'a> {
 
 /// Writes the whole ledger as one JSON object. Times are in seconds; `asked_hz` is the sample rate that was asked for, and
 /// `processes` is there if a tree of them was sampled, and
-/// `other_pythons` if a process runs a Python beside the one that was sampled.
+/// `other_pythons` if a process runs a Python beside those that were sampled.
 ///
 /// # Errors
 /// When `out` cannot be written.
@@ -176,7 +176,7 @@ mod tests {
         let counts = ProcessCounts { sampled: 2, missed: 1, ..ProcessCounts::default() };
         let cpu = Nanos::from_nanos(30_000_000);
         for event in [
-            Event::Skip(Skip { at, scope, count: 1 }),
+            Event::Skip(Skip::of(scope, at, 1)),
             Event::Loss(Loss { cpu, ..Loss::of(LossReason::Late, scope, at, 3) }),
             Event::Held(Held { at, scope, by, duration: Nanos::from_nanos(85_000) }),
             Event::metric(at, MetricValue::Interval(Nanos::from_nanos(10_000_000))),

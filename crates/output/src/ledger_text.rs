@@ -302,7 +302,7 @@ mod tests {
     #[test]
     fn idle_threads_that_nobody_asked_for_are_no_losses() {
         let mut ledger = Ledger::default();
-        ledger.add(&Event::Skip(Skip { at: Timestamp::default(), scope: Scope::Session, count: 1 }));
+        ledger.add(&Event::Skip(Skip::of(Scope::Session, Timestamp::default(), 1)));
         assert_eq!(summary(&ledger), "0 samples in 0 ns, 1 more not asked for; none lost");
     }
 }

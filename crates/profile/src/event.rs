@@ -83,6 +83,17 @@ pub struct Skip {
     pub scope: Scope,
     /// At how many instants.
     pub count: u64,
+    /// The CPU time that they stand for, as far as it is known.
+    pub cpu: Nanos,
+    /// The wall time that they stand for, as far as it is known.
+    pub wall: Nanos,
+}
+
+impl Skip {
+    /// `count` instants, of which nothing else is known.
+    pub const fn of(scope: Scope, at: Timestamp, count: u64) -> Self {
+        Skip { at, scope, count, cpu: Nanos::ZERO, wall: Nanos::ZERO }
+    }
 }
 
 /// Samples that are missing.
@@ -98,28 +109,31 @@ pub struct Loss {
     pub count: u64,
     /// The CPU time that they stand for, as far as it is known.
     pub cpu: Nanos,
-    /// What is known of an interval off the CPU whose stack is lost.
-    pub off_cpu: Option<LostInterval>,
+    /// The wall time that they stand for, as far as it is known.
+    pub wall: Nanos,
+    /// What the samples were to be taken for.
+    pub cause: SampleCause,
+    /// If it is a sum: its time lies anywhere between this instant and its own.
+    pub since: Option<Timestamp>,
+    /// What the thread was doing, as far as it is known.
+    pub role: Option<ThreadRole>,
 }
 
 impl Loss {
     /// `count` samples, of which nothing else is known.
     pub const fn of(reason: LossReason, scope: Scope, at: Timestamp, count: u64) -> Self {
-        Loss { at, scope, reason, count, cpu: Nanos::ZERO, off_cpu: None }
+        let (cpu, wall, cause) = (Nanos::ZERO, Nanos::ZERO, SampleCause::Instant);
+        Loss { at, scope, reason, count, cpu, wall, cause, since: None, role: None }
     }
 }
 
-/// An interval off the CPU, ended at the instant of its event, whose stack is lost.
+/// What a thread was doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LostInterval {
-    /// What the thread waited for.
+pub struct ThreadRole {
+    /// Whether it ran, or what it waited for.
     pub state: ThreadState,
     /// Whether it held the GIL.
     pub holds_gil: bool,
-    /// How long it waited.
-    pub wall: Nanos,
-    /// If it is a sum: since when.
-    pub since: Option<Timestamp>,
 }
 
 /// How a thread was held up.
@@ -196,7 +210,7 @@ pub enum MarkKind {
     RealTimeLeft,
     /// A stack lacks what its thread did in the kernel, though that was asked for: the kernel did not say.
     NoKernelFrames,
-    /// There is a Python beside the one that is sampled.
+    /// There is a Python beside those that are sampled.
     OtherPython(Arc<OtherPython>),
 }
 

@@ -255,7 +255,7 @@ mod tests {
         }
 
         fn count_not_asked_for(&mut self) {
-            self.add(&Event::Skip(Skip { at: NOW, scope: Scope::Session, count: 1 }));
+            self.add(&Event::Skip(Skip::of(Scope::Session, NOW, 1)));
         }
 
         fn count_stop(&mut self, duration: Nanos) {

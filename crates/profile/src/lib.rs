@@ -14,6 +14,7 @@ mod hot;
 mod ledger;
 mod mapping;
 mod merge;
+mod policy;
 mod process;
 mod profile;
 mod renaming;
@@ -29,12 +30,13 @@ pub use dump::{
     Ancestor, FrameDetails, ProcessDump, Stops, TaskDump, TaskState, Tasks, ThreadDump, Variables,
 };
 pub use event::{
-    Event, Held, HeldBy, Loss, LostInterval, Mark, MarkKind, Metric, MetricValue, SampleCause, SampleEvent,
-    Scope, Sink, Skip,
+    Event, Held, HeldBy, Loss, Mark, MarkKind, Metric, MetricValue, SampleCause, SampleEvent, Scope, Sink,
+    Skip, ThreadRole,
 };
 pub use handle::{FrameId, ProcessId, StackId, ThreadId};
 pub use hot::{Function, Hot, Line};
 pub use ledger::{Ledger, ProcessCounts};
+pub use policy::{CapturePolicy, Filtered, ViewFilter};
 pub use process::{ProcessInfo, ThreadInfo};
 pub use profile::Profile;
 pub use renaming::Renaming;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use profiler_model::{Frame, FrameKind, Nanos, Timestamp};
 
-use crate::event::{Event, Loss, LostInterval, SampleCause, SampleEvent, Scope, Sink};
+use crate::event::{Event, Loss, SampleCause, SampleEvent, Scope, Sink, ThreadRole};
 use crate::handle::TallyId;
 use crate::mapping::Mapping;
 use crate::tally::TallyTable;
@@ -80,18 +80,20 @@ impl Profile {
         self.ledger.add(event);
         match event {
             Event::Sample(event) => self.add_sample(event),
-            Event::Loss(Loss { at, scope: Scope::Thread(thread), reason, off_cpu: Some(lost), .. }) => {
-                let sample = lost_sample(*at, *thread, lost);
-                // For how long and for what it waited is known all the same.
-                let below = self.mark(&format!("stack lost: {reason}"));
-                self.add_wait(sample, Some(below), lost.since);
-            }
-            Event::Loss(_)
-            | Event::Skip(_)
-            | Event::Held(_)
-            | Event::Look(_)
-            | Event::Metric(_)
-            | Event::Mark(_) => {}
+            Event::Loss(loss) => self.add_lost_wait(loss),
+            Event::Skip(_) | Event::Held(_) | Event::Look(_) | Event::Metric(_) | Event::Mark(_) => {}
+        }
+    }
+
+    /// Adds an interval off the CPU whose stack is lost: how long the thread waited, and for what, is known all the same.
+    fn add_lost_wait(&mut self, loss: &Loss) {
+        let &Loss { at, scope, reason, wall, cause, since, role, .. } = loss;
+        if let (SampleCause::OffCpu, Scope::Thread(thread), Some(ThreadRole { state, holds_gil })) =
+            (cause, scope, role)
+        {
+            let sample = Sample { at, thread, stack: None, state, holds_gil, cpu: Nanos::ZERO, wall };
+            let below = self.mark(&format!("stack lost: {reason}"));
+            self.add_wait(sample, Some(below), since);
         }
     }
 
@@ -291,9 +293,4 @@ impl Sink for Profile {
 /// A frame that is no code, but says something about its stack.
 fn marker(text: &dyn Display) -> Frame {
     Frame { kind: FrameKind::Marker, function: format!("<{text}>").into(), ..Frame::default() }
-}
-
-fn lost_sample(at: Timestamp, thread: ThreadId, lost: &LostInterval) -> Sample {
-    let &LostInterval { state, holds_gil, wall, .. } = lost;
-    Sample { at, thread, stack: None, state, holds_gil, cpu: Nanos::ZERO, wall }
 }

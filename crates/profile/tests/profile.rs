@@ -7,8 +7,8 @@ use profiler_model::{
     Frame, FrameKind, LossReason, Nanos, Pid, Position, ThreadKey, ThreadState, Tid, Timestamp, WaitReason,
 };
 use profiler_profile::{
-    Dictionary, Event, FrameId, Loss, LostInterval, ProcessInfo, Profile, Sample, SampleCause, SampleEvent,
-    Scope, Sink, ThreadId, ThreadInfo, Weights,
+    Dictionary, Event, FrameId, Loss, ProcessInfo, Profile, Sample, SampleCause, SampleEvent, Scope, Sink,
+    ThreadId, ThreadInfo, ThreadRole, Weights,
 };
 use proptest::prelude::*;
 
@@ -264,9 +264,9 @@ fn sum_of_times_is_a_run_of_its_own() {
     let event = SampleEvent::new(sample, SampleCause::OffCpu);
     profile.add(&Event::Sample(SampleEvent { since: Some(Timestamp::from_nanos(115)), ..event }));
     sample.at = Timestamp::from_nanos(210);
-    let lost = LostInterval { state: sample.state, holds_gil: false, wall: sample.wall, since: None };
+    let role = Some(ThreadRole { state: sample.state, holds_gil: false });
     let loss = Loss::of(LossReason::Moved, Scope::Thread(sample.thread), sample.at, 1);
-    profile.add(&Event::Loss(Loss { off_cpu: Some(lost), ..loss }));
+    profile.add(&Event::Loss(Loss { wall: sample.wall, cause: SampleCause::OffCpu, role, ..loss }));
     let (thread, _) = profile.threads().next().unwrap();
     let runs: Vec<_> = profile.timeline(thread).unwrap().collect();
     let times = runs.iter().map(|run| (run.is_sum, run.start().as_nanos(), run.last.as_nanos()));
@@ -397,8 +397,9 @@ fn lost_intervals_keep_their_time_and_their_reason() {
     let thread = thread(profile.dictionary_mut(), 1);
     let (at, wall) = (Timestamp::from_nanos(9), Nanos::from_nanos(5));
     let state = ThreadState::Waiting(WaitReason::Lock);
-    let off_cpu = Some(LostInterval { state, holds_gil: false, wall, since: None });
-    let loss = Loss { off_cpu, ..Loss::of(LossReason::BufferFull, Scope::Thread(thread), at, 0) };
+    let role = Some(ThreadRole { state, holds_gil: false });
+    let loss = Loss::of(LossReason::BufferFull, Scope::Thread(thread), at, 0);
+    let loss = Loss { wall, cause: SampleCause::OffCpu, role, ..loss };
     profile.add(&Event::Loss(loss));
     let tally = profile.tallies()[0];
     assert_eq!((tally.weights.wall, tally.state), (wall, state));

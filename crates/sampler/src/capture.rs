@@ -21,11 +21,11 @@ const MAX_FRAMES_AT_ONCE: usize = 4 * MAX_FRAMES;
 
 /// What was captured of some threads at one instant, and what it took.
 #[derive(Debug, Default)]
-pub struct Capture {
+pub struct InstantCopy {
     /// The stacks.
     pub stacks: Vec<ThreadStack>,
     /// What identifies the code objects of these stacks.
-    pub capture: CodeEvidence,
+    pub code: CodeEvidence,
     /// The thread state that held the GIL at the instant.
     pub holder: Option<RemoteAddr>,
     /// The objects that the stacks lead to, where they are wanted.
@@ -45,10 +45,13 @@ pub struct Runnable {
     pub clock: Nanos,
 }
 
-impl Capture {
+impl InstantCopy {
     /// An instant at which nothing was got of the threads `wanted`.
     pub fn lost(wanted: &[usize], reason: LossReason) -> Self {
-        Capture { stacks: wanted.iter().map(|index| (*index, Err(reason))).collect(), ..Capture::default() }
+        InstantCopy {
+            stacks: wanted.iter().map(|index| (*index, Err(reason))).collect(),
+            ..InstantCopy::default()
+        }
     }
 
     /// The stacks that were read.
@@ -91,7 +94,7 @@ pub fn read_stacks(
     wanted: &[usize],
     reader: &mut StackReader,
     bound: &StopBound,
-) -> Result<Capture, ReadError> {
+) -> Result<InstantCopy, ReadError> {
     let (memory, offsets) = (&bound.memory(target.memory()), target.offsets());
     let (mut stacks, mut frames) = (Vec::new(), 0);
     for index in wanted.iter().take(MAX_THREADS_AT_ONCE) {
@@ -102,13 +105,13 @@ pub fn read_stacks(
         frames += stack.as_ref().map_or(0, |stack: &RawStack| stack.frames.len());
         stacks.push((*index, stack));
     }
-    let capture = CodeEvidence::of_stacks(
+    let code = CodeEvidence::of_stacks(
         memory,
         offsets,
         stacks.iter().filter_map(|(_, stack)| stack.as_ref().ok()),
         &mut reader.codes,
     )?;
-    let mut instant = Capture { stacks, capture, ..Capture::default() };
+    let mut instant = InstantCopy { stacks, code, ..InstantCopy::default() };
     if bound.has_cut() {
         instant.lose_cut();
     }

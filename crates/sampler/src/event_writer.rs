@@ -110,8 +110,13 @@ impl<'a> EventWriter<'a> {
 
     /// Writes that something was seen that is not wanted, at `count` instants.
     pub fn skip(&mut self, scope: Scope, at: Timestamp, count: u64) {
-        if count > 0 {
-            self.write(Event::Skip(Skip { at, scope, count }));
+        self.skip_with(Skip::of(scope, at, count));
+    }
+
+    /// Writes a skip.
+    pub fn skip_with(&mut self, skip: Skip) {
+        if skip.count > 0 {
+            self.write(Event::Skip(skip));
         }
     }
 
@@ -122,7 +127,7 @@ impl<'a> EventWriter<'a> {
 
     /// Writes a loss.
     pub fn lose_with(&mut self, loss: Loss) {
-        if loss.count > 0 || loss.cpu > Nanos::ZERO || loss.off_cpu.is_some() {
+        if loss.count > 0 || loss.cpu > Nanos::ZERO || loss.wall > Nanos::ZERO {
             self.write(Event::Loss(loss));
         }
     }

@@ -11,34 +11,41 @@ mod cpu_limit;
 mod deadline;
 mod event_writer;
 mod gil;
+mod kernel_frames;
+mod kernel_names;
 mod lazy_event;
 mod names;
 mod objects;
+mod observation;
+mod on_schedule;
 mod page_prefetcher;
 mod pause;
 mod peek;
 mod probe;
 mod process_sampler;
-mod process_set;
+mod processes;
+mod reporter;
 mod rota;
+mod runtimes;
+mod sampled_process;
 mod session;
 mod sleep_watch;
-mod stack_names;
 mod stack_reader;
 mod stop_bound;
 mod tasks;
 mod thread_table;
 
-pub use bpf::{BpfProgram, KernelNames};
+pub use bpf::BpfProgram;
 pub use event_writer::{Directive, Observer};
-pub use profiler_bpf::BpfError;
+pub use kernel_names::KernelNames;
+pub use profiler_bpf::{BpfError, KeptRecords, MAX_RUNTIMES};
 pub use profiler_python::ReprLimits;
 pub use session::{End, SamplerKind, SamplerOptions, Session};
 
 /// What one look at a process takes: its threads, stopped, proved and copied at one instant, with the objects that are
 /// wanted.
 pub mod once {
-    pub use crate::capture::Capture;
+    pub use crate::capture::InstantCopy;
     pub use crate::gil::read as read_gil;
     pub use crate::names::names;
     pub use crate::objects::{MAX_FRAMES_WITH_VARIABLES, ObjectCopy, ObjectsWanted, stack_variables};

@@ -7,6 +7,8 @@ use profiler_python::thread_names_of;
 use profiler_target::Target;
 
 use crate::event_writer::EventWriter;
+use crate::probe::Probe;
+use crate::reporter::Reporter;
 use crate::thread_table::{Thread, ThreadTable};
 
 /// Names are looked up at most so often: a thread gets its name in `threading` a moment after it starts,
@@ -17,7 +19,7 @@ const LOOKUP_GAP: Nanos = Nanos::from_nanos(500_000_000);
 /// so soon that a thread of some tenths of a second still gets its name.
 const SECOND_LOOK: Nanos = Nanos::from_nanos(20_000_000);
 
-/// Looks after a thread has come into the profile: at once, soon, and when all is quiet.
+/// Looks after a thread has come into the dictionary: at once, soon, and when all is quiet.
 const LOOKS: u32 = 3;
 
 /// Of more threads than this, those that have a name are not looked at again: it may be another one by then, but to read
@@ -27,22 +29,24 @@ const MANY: usize = 256;
 /// Looks names up from time to time.
 #[derive(Debug, Default)]
 pub struct ThreadNames {
+    /// Whether threads keep the names that they have from another Python of the process.
+    pub only_nameless: bool,
     next: Timestamp,
-    /// Looks left after the last thread came into the profile.
+    /// Looks left after the last thread came into the dictionary.
     looks: u32,
 }
 
 impl ThreadNames {
-    /// A thread has come into the profile.
+    /// A thread has come into the dictionary.
     pub fn expect_another(&mut self) {
         self.looks = LOOKS;
     }
 
-    /// Names the threads of the thread table that are in the profile, if it is time to.
+    /// Names the threads that are in the dictionary, if it is time to.
     pub fn update(
         &mut self,
-        target: &Target,
-        thread_table: &ThreadTable,
+        probe: &Probe,
+        reporter: &Reporter,
         events: &mut EventWriter<'_>,
         now: Timestamp,
     ) {
@@ -52,37 +56,33 @@ impl ThreadNames {
         let is_first = self.looks == LOOKS;
         self.looks -= 1;
         self.next = now + if is_first { SECOND_LOOK } else { LOOKUP_GAP };
-        let only_nameless = !is_first && thread_table.threads.len() > MANY;
-        name_threads(target, thread_table, events, only_nameless);
+        let only_nameless = self.only_nameless || !is_first && probe.thread_table.threads.len() > MANY;
+        name_threads(probe, reporter, events, only_nameless);
     }
 
-    /// Names those that came into the profile after the last look: there will be no other.
-    pub fn complete(&self, target: &Target, thread_table: &ThreadTable, events: &mut EventWriter<'_>) {
-        let mut sampled = thread_table.threads.iter().filter_map(|thread| thread.id);
+    /// Names those that came into the dictionary after the last look: there will be no other.
+    pub fn complete(&self, probe: &Probe, reporter: &Reporter, events: &mut EventWriter<'_>) {
+        let threads = probe.thread_table.threads.iter();
+        let mut sampled = threads.filter_map(|thread| reporter.id_of(thread.slot));
         if sampled.any(|id| events.dictionary.thread_of(id).name.is_none()) {
-            name_threads(target, thread_table, events, true);
+            name_threads(probe, reporter, events, true);
         }
     }
 }
 
-fn name_threads(
-    target: &Target,
-    thread_table: &ThreadTable,
-    events: &mut EventWriter<'_>,
-    only_nameless: bool,
-) {
+fn name_threads(probe: &Probe, reporter: &Reporter, events: &mut EventWriter<'_>, only_nameless: bool) {
+    let threads = || probe.thread_table.threads.iter();
     let is_wanted = |thread: &&Thread| {
         let has_name = |id| events.dictionary.thread_of(id).name.is_some();
-        thread.id.is_some_and(|id| !only_nameless || !has_name(id))
+        reporter.id_of(thread.slot).is_some_and(|id| !only_nameless || !has_name(id))
     };
-    let wanted: HashSet<u64> =
-        thread_table.threads.iter().filter(is_wanted).map(|thread| thread.python.pthread_id).collect();
+    let wanted: HashSet<u64> = threads().filter(is_wanted).map(|thread| thread.python.pthread_id).collect();
     if wanted.is_empty() {
         return;
     }
-    let names = names_of(target, thread_table, &|thread| wanted.contains(&thread));
-    for thread in &thread_table.threads {
-        if let (Some(id), Some(name)) = (thread.id, names.get(&thread.python.pthread_id)) {
+    let names = names_of(&probe.target, &probe.thread_table, &|thread| wanted.contains(&thread));
+    for thread in threads() {
+        if let (Some(id), Some(name)) = (reporter.id_of(thread.slot), names.get(&thread.python.pthread_id)) {
             events.dictionary.name_thread(id, name.as_str());
         }
     }

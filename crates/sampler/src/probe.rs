@@ -1,13 +1,14 @@
 //! A target with everything that looking at it needs: its threads, a stack reader, a tracer.
 
 use profiler_memory::ReadError;
-use profiler_model::{Nanos, RemoteAddr, Timestamp};
+use profiler_model::{Nanos, RemoteAddr, Tid, Timestamp};
 use profiler_os::{Tracer, clock};
 use profiler_python::{GilAddresses, RawStack};
 use profiler_stack::CodeEvidence;
 use profiler_target::Target;
+use rustc_hash::FxHashSet;
 
-use crate::capture::{Capture, MAX_THREADS_AT_ONCE};
+use crate::capture::{InstantCopy, MAX_THREADS_AT_ONCE};
 use crate::gil;
 use crate::objects::ObjectsWanted;
 use crate::stack_reader::{CodeAhead, StackReader};
@@ -28,6 +29,8 @@ pub struct Probe {
     pub target: Target,
     /// Its threads.
     pub thread_table: ThreadTable,
+    /// Kernel threads that run in another Python of the same process at the moment.
+    pub elsewhere: FxHashSet<Tid>,
     kind: SamplerKind,
     reader: StackReader,
     tracer: Tracer,
@@ -41,6 +44,7 @@ impl Probe {
         Probe {
             target,
             thread_table: ThreadTable::default(),
+            elsewhere: FxHashSet::default(),
             kind,
             reader,
             tracer: Tracer::new(),
@@ -178,7 +182,7 @@ impl Probe {
         &mut self,
         gil: Option<&GilAddresses>,
         wanted: &[usize],
-    ) -> Result<Vec<Capture>, ReadError> {
+    ) -> Result<Vec<InstantCopy>, ReadError> {
         let state = gil.and_then(|gil| self.thread_table.gil_state(gil)).filter(|state| state.exists);
         let (target, thread_table, reader) = (&self.target, &self.thread_table, &mut self.reader);
         match (gil.zip(state), self.kind) {
@@ -242,20 +246,32 @@ impl Probe {
         }
     }
 
-    /// The thread states whose kernel thread runs in another interpreter at the moment.
+    /// The thread states whose kernel thread runs in another interpreter, or another Python, at the moment.
     ///
     /// # Errors
     /// When nothing of the process can be read any more.
     pub fn suspended(&self) -> Result<Vec<usize>, ReadError> {
-        if !self.thread_table.has_nested {
-            return Ok(Vec::new());
+        let table = &self.thread_table;
+        let mut suspended = match table.has_nested {
+            true => table.suspended(&self.holders()?),
+            false => Vec::new(),
+        };
+        if !self.elsewhere.is_empty() {
+            let runs_elsewhere = |index: &usize| self.elsewhere.contains(&table.threads[*index].tid);
+            suspended.extend((0..table.threads.len()).filter(runs_elsewhere));
         }
+        Ok(suspended)
+    }
+
+    /// The thread states that hold the GILs at the moment.
+    ///
+    /// # Errors
+    /// When nothing of the process can be read any more.
+    pub fn holders(&self) -> Result<Vec<RemoteAddr>, ReadError> {
         let gils = self.thread_table.interpreters.iter().filter_map(|interpreter| interpreter.gil);
-        let holders: Vec<RemoteAddr> = gils
-            .map(|gil| Ok(gil::read(self.target.memory(), &gil)?.holder()))
+        gils.map(|gil| Ok(gil::read(self.target.memory(), &gil)?.holder()))
             .filter_map(Result::transpose)
-            .collect::<Result<_, ReadError>>()?;
-        Ok(self.thread_table.suspended(&holders))
+            .collect()
     }
 
     /// Lets go of threads that stopped only after they had been given up.

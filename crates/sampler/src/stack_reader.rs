@@ -153,9 +153,9 @@ impl StackReader {
         let stacks: Vec<RawStack> =
             threads.filter_map(|thread| self.stack(memory, offsets, thread).ok()).collect();
         self.learn(stacks.iter());
-        let capture = CodeEvidence::of_stacks(memory, offsets, stacks.iter(), &mut self.codes)?;
-        let is_unchanged = capture.is_unchanged(memory, offsets)?;
-        let code = is_unchanged.then(|| CodeAhead { capture, stacks: stacks.clone() });
+        let evidence = CodeEvidence::of_stacks(memory, offsets, stacks.iter(), &mut self.codes)?;
+        let is_unchanged = evidence.is_unchanged(memory, offsets)?;
+        let code = is_unchanged.then(|| CodeAhead { code: evidence, stacks: stacks.clone() });
         if self.objects.is_any() {
             self.ahead.push(look_ahead(target, thread_table, self.objects, wanted, stacks)?);
         }
@@ -200,7 +200,7 @@ impl StackReader {
 #[derive(Debug)]
 pub struct CodeAhead {
     /// What names them.
-    pub capture: CodeEvidence,
+    pub code: CodeEvidence,
     /// Where they were met.
     pub stacks: Vec<RawStack>,
 }

@@ -6,6 +6,7 @@
 
 mod by_hash;
 mod by_head;
+mod capture;
 mod code_evidence;
 mod code_source;
 mod frame_cache;
@@ -13,6 +14,7 @@ mod resolver;
 mod stack_resolver;
 
 pub use by_hash::{HashedEvidence, Kept, SentNames};
+pub use capture::{Capture, CaptureCause, KernelStack};
 pub use code_evidence::{CodeEvidence, KnownCodes};
 pub use code_source::CodeSource;
 pub use resolver::{Describe, Resolver};

@@ -19,7 +19,7 @@ use profiler_python::{
 const ATTEMPTS: u32 = 5;
 const ATTEMPT_GAP: Nanos = Nanos::from_nanos(1_000_000);
 
-/// A process whose Python was found.
+/// One Python of a process, with the process that it was found in.
 #[derive(Debug)]
 pub struct Target {
     process: Process,
@@ -124,6 +124,18 @@ impl Target {
         let command_line = process.command_line().unwrap_or_default();
         let ForkedRuntime { runtime, executable } = forked_runtime.clone();
         Some(Target { process, memory, runtime, executable, command_line, start_time: stat.start_time })
+    }
+
+    /// The same process with another of its Pythons.
+    pub(crate) fn with_runtime(&self, runtime: Runtime) -> Self {
+        Target {
+            process: self.process,
+            memory: ProcessMemory::new(self.process.pid()),
+            runtime: Arc::new(runtime),
+            executable: Arc::clone(&self.executable),
+            command_line: self.command_line.clone(),
+            start_time: self.start_time,
+        }
     }
 
     /// When it was started, in the kernel's ticks since boot: with the id, what tells it from a later process.

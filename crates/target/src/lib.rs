@@ -6,13 +6,13 @@
 #![forbid(unsafe_code)]
 
 mod attach;
-mod other_pythons;
+mod other_runtimes;
 mod short_file;
 mod sources;
 mod tree;
 
 pub use attach::{AttachError, ForkedRuntime, MappedModules, Search, Target};
-pub use other_pythons::{OtherPythons, other_pythons};
+pub use other_runtimes::{OtherRuntime, OtherRuntimes, other_pythons};
 pub use short_file::ShortFiles;
 pub use sources::Sources;
 pub use tree::{Change, Tree, family};

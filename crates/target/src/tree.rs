@@ -1,7 +1,7 @@
 //! Which processes belong to a tree: told by the kernel where it tells, else looked for now and then.
 //!
 //! A process belongs to the tree from its birth by a member to its end, whoever adopts it meanwhile. What is
-//! done with the processes is the business of `process_set`.
+//! done with the processes is the business of `sampler::processes`.
 
 use std::collections::HashMap;
 use std::os::fd::BorrowedFd;

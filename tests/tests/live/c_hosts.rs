@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use profiler_tests::suite::{Case, On, Sampler, Test};
 use profiler_tests::{
-    Collapsed, Fixture, Interpreter, Profiler, Run, Scratch, Stack, dumped_json, dumped_text, interpreters,
-    missing, process_state, test,
+    Collapsed, Fixture, Interpreter, Profiler, Run, Scratch, Stack, WeightedSample, dumped_json, dumped_text,
+    interpreters, missing, process_state, read_speedscope, test,
 };
 
 const SAMPLERS: &[Sampler] = &[Sampler::Pause, Sampler::Bpf, Sampler::Peek];
@@ -116,10 +116,16 @@ fn guest_for(host: &Interpreter) -> Option<(&'static Interpreter, String, String
     guest
 }
 
-fn program_that_runs_another_python(case: &Case) -> Result<()> {
-    let Some((guest, library, home)) = guest_for(case.interpreter) else { return Ok(()) };
-    let version = format!("3.{}.", guest.minor);
-    let fixture = Fixture::start(case.interpreter, "c_hosts/two_pythons.py", &[&library, &home])?;
+/// A host that runs another Python, and the version of that one.
+fn with_guest(case: &Case, ways: &[&str]) -> Result<Option<(Fixture, String)>> {
+    let Some((guest, library, home)) = guest_for(case.interpreter) else { return Ok(None) };
+    let arguments: Vec<&str> = [library.as_str(), &home].into_iter().chain(ways.iter().copied()).collect();
+    let fixture = Fixture::start(case.interpreter, "c_hosts/two_pythons.py", &arguments)?;
+    Ok(Some((fixture, format!("3.{}.", guest.minor))))
+}
+
+fn second_python_of_a_process_is_named(case: &Case) -> Result<()> {
+    let Some((fixture, version)) = with_guest(case, &[])? else { return Ok(()) };
     let run = Profiler::new("dump").pid(&fixture).succeed()?;
     let line = format!("process {} also runs CPython {version}", fixture.pid());
     ensure!(run.stderr.contains(&line), "{}", run.stderr);
@@ -132,14 +138,78 @@ fn program_that_runs_another_python(case: &Case) -> Result<()> {
     );
     let doctor = Profiler::new("doctor").words("--json").pid(&fixture).run()?.stdout;
     let doctor: serde_json::Value = serde_json::from_str(&doctor)?;
-    let other = &doctor["process"]["python"]["other_pythons"][0]["version"];
-    ensure!(other.as_str().is_some_and(|other| other.starts_with(&version)), "{doctor}");
-    // Both of them work: of the other one, the call from the program's own Python is seen.
-    let (run, profile) = record(case, fixture.pid(), RECORDED * 2)?;
-    let shown = samples_in(&profile, "work_of_host");
-    ensure!(shown >= enough(case), "{shown} samples\n{}", run.stderr);
-    let line = format!("not sampled: another Python in process {}, CPython {version}", fixture.pid());
-    ensure!(run.stderr.contains(&line), "{}", run.stderr);
+    let other = &doctor["process"]["python"]["other_pythons"][0];
+    ensure!(other["version"].as_str().is_some_and(|other| other.starts_with(&version)), "{doctor}");
+    ensure!(other["sampled"] == true, "{doctor}");
+    let text = Profiler::new("doctor").pid(&fixture).run()?.stdout;
+    ensure!(text.contains("which is sampled as well"), "{text}");
+    Ok(())
+}
+
+/// Records the CPU time of a process that works for so much of it; returns the samples. No function of one Python may be on a
+/// stack of the other, all that was recorded must have been used, and every Python must have been sampled.
+fn record_both(case: &Case, fixture: &Fixture, cpu: Duration) -> Result<Vec<WeightedSample>> {
+    let scratch = Scratch::new()?;
+    let file = scratch.file("out.json");
+    let words = format!("-f speedscope -r 1000 {} --pid {} -o", case.sampler_words(), fixture.pid());
+    let running = Profiler::new("record").words(&words).arg(&file).spawn()?;
+    let run = running.end_after_cpu_time(fixture.pid(), cpu)?;
+    ensure!(!run.stderr.contains("not sampled"), "{}", run.stderr);
+    let samples = read_speedscope(&std::fs::read_to_string(&file)?)?;
+    let is_of = |sample: &WeightedSample, python: &str| {
+        sample.frames.iter().any(|frame| frame.plain_name().starts_with(python))
+    };
+    let mixed = samples.iter().find(|sample| is_of(sample, HOST) && is_of(sample, GUEST));
+    ensure!(mixed.is_none(), "{mixed:?}");
+    let ledger = run.ledger()?;
+    let recorded = ledger.lost_cpu + seconds(&samples, |_| true);
+    let used = ledger.target_cpu;
+    let chance = match case.sampler() {
+        Sampler::Bpf => 4.0 * (2.0 * samples.len() as f64).sqrt() / 1000.0,
+        Sampler::Pause | Sampler::Peek => ROUNDING,
+    };
+    ensure!(recorded <= used + chance, "{recorded} s recorded of {used} s\n{}", run.stderr);
+    Ok(samples)
+}
+
+/// The functions of the two Pythons begin like this.
+const HOST: &str = "work_of_host";
+const GUEST: &str = "work_of_guest";
+
+/// The CPU time of the process is read at slightly other instants than that of its threads, in seconds. A tick of `bpf` stands for
+/// all the time since the one before, which chance gives to one program or another.
+const ROUNDING: f64 = 0.02;
+
+/// How many seconds such samples stand for.
+fn seconds(samples: &[WeightedSample], is_meant: impl Fn(&WeightedSample) -> bool) -> f64 {
+    samples.iter().filter(|sample| is_meant(sample)).map(|sample| sample.weight).sum()
+}
+
+fn threads_of_both_pythons_are_sampled(case: &Case) -> Result<()> {
+    let Some((fixture, _)) = with_guest(case, &[])? else { return Ok(()) };
+    let samples = record_both(case, &fixture, RECORDED * 4)?;
+    for function in [HOST, GUEST] {
+        let shown = samples.iter().filter(|sample| sample.ends_in(function)).count() as u64;
+        ensure!(shown >= enough(case), "{shown} samples of {function} in {}", samples.len());
+    }
+    Ok(())
+}
+
+fn thread_of_both_pythons_is_sampled_where_it_runs(case: &Case) -> Result<()> {
+    /// Chance explains a third of this: there are a thousand samples of a thousand turns.
+    const TOLERANCE: f64 = 0.12;
+    let Some((fixture, _)) = with_guest(case, &["turns"])? else { return Ok(()) };
+    let samples = record_both(case, &fixture, RECORDED * 10)?;
+    let account = fixture.finish()?;
+    let spent = |name: &str| account[name].as_f64().with_context(|| format!("no {name} in {account}"));
+    let (host, guest) = (spent("work_of_host_until")?, spent("work_of_guest")?);
+    let sampled = |name: &str| seconds(&samples, |sample| sample.has(name));
+    let (of_host, of_guest) = (sampled("work_of_host_until"), sampled("work_of_guest"));
+    ensure!(of_host > 0.0 && of_guest > 0.0, "{of_host} s of host, {of_guest} s of guest");
+    if case.sampler() != Sampler::Peek {
+        let (expected, found) = (guest / (host + guest), of_guest / (of_host + of_guest));
+        ensure!((expected - found).abs() < TOLERANCE, "guest {expected} of the time, {found} of the samples");
+    }
     Ok(())
 }
 
@@ -149,6 +219,8 @@ pub fn tests() -> Vec<Test> {
         test!(child_forked_by_c_code).on(On::Layouts).by(SAMPLERS),
         test!(first_thread_ended).on(On::Layouts).by(SAMPLERS),
         test!(tree_goes_on_when_first_thread_ends).on(On::Minors(&[11])).by(&[Sampler::Pause, Sampler::Bpf]),
-        test!(program_that_runs_another_python).on(On::Minors(&[8, 11])).by(&[Sampler::Pause, Sampler::Bpf]),
+        test!(second_python_of_a_process_is_named).on(On::Minors(&[8, 11])),
+        test!(threads_of_both_pythons_are_sampled).on(On::Minors(&[8, 11])).by(SAMPLERS),
+        test!(thread_of_both_pythons_is_sampled_where_it_runs).on(On::Minors(&[8, 11])).by(SAMPLERS),
     ]
 }

@@ -135,6 +135,21 @@ fn root_without_python_has_its_child_shown(case: &Case) -> Result<()> {
     Ok(())
 }
 
+/// What a busy process without Python runs is counted beside the samples of its child: it was seen, and not asked for.
+fn busy_process_without_python_is_counted(case: &Case) -> Result<()> {
+    const LEAST: u64 = 20;
+    let scratch = Scratch::new()?;
+    let busy = "\"$@\" & i=0; while [ $i -lt 1000000 ]; do i=$((i+1)); done; wait";
+    let mut words: Vec<OsString> = ["sh", "-c", busy, "sh"].map(OsString::from).to_vec();
+    words.extend(case.interpreter.fixture_words(PROGRAM, &["work", "--seconds", "0.4"]));
+    let run = record(&scratch, &case.sampler_words()).command(&words).succeed()?;
+    let ledger = run.ledger()?;
+    ensure!(ledger.not_asked_for >= LEAST, "{}", run.stderr);
+    let count = profile_of(&scratch)?.count(|stack| stack.contains("short_work"));
+    ensure!(count >= at_least()?, "{count} samples: {}", run.stderr);
+    Ok(())
+}
+
 fn tree_without_any_python_is_an_error(case: &Case) -> Result<()> {
     let scratch = Scratch::new()?;
     let record = record(&scratch, &case.sampler_words()).command(&["sh", "-c", "true; true"]);
@@ -209,6 +224,7 @@ pub fn tests() -> Vec<Test> {
         test!(child_that_becomes_python_is_found).on(On::Every).by(PAUSE_AND_BPF),
         test!(children_without_python_spoil_nothing).by(PAUSE_AND_BPF),
         test!(root_without_python_has_its_child_shown).by(PAUSE_AND_BPF),
+        test!(busy_process_without_python_is_counted).by(&[Sampler::Bpf]),
         test!(tree_without_any_python_is_an_error).by(PAUSE_AND_BPF),
         test!(children_outlive_their_parent).by(PAUSE_AND_BPF),
         test!(child_in_its_own_pid_namespace_is_found).on(On::Layouts).by(PAUSE_AND_BPF),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use profiler_model::{LossReason, Nanos, Pid, Tid, Timestamp};
-use profiler_profile::{Dictionary, Epoch, Event, Loss, Profile, Scope, Sink};
+use profiler_profile::{CapturePolicy, Dictionary, Epoch, Event, Loss, Profile, Scope, Sink};
 use profiler_sampler::{BpfProgram, Directive, Observer, SamplerKind, SamplerOptions, Session};
 use profiler_target::Target;
 use profiler_tests::suite::{Case, On, PAUSE_AND_BPF, Sampler, Test};
@@ -121,8 +121,7 @@ fn recorded(case: &Case, has_waits: bool) -> Result<Windows> {
             Sampler::Bpf => SamplerKind::Bpf,
             _ => SamplerKind::Pause,
         },
-        include_idle: has_waits,
-        gil_only: false,
+        policy: if has_waits { CapturePolicy::All } else { CapturePolicy::Running },
         max_cpu: 1.0,
     };
     let mut session = Session::new(Target::attach(Pid::new(fixture.pid()))?, options);
@@ -230,7 +229,7 @@ fn full_ring_loses_no_time_of_threads(case: &Case) -> Result<()> {
     const BOUND: f64 = 0.05;
     let fixture = Fixture::inline(case.interpreter, BUSY)?;
     let (kind, max_cpu) = (SamplerKind::Bpf, 1.0);
-    let options = SamplerOptions { rate_hz: RATE_HZ, kind, include_idle: false, gil_only: false, max_cpu };
+    let options = SamplerOptions { rate_hz: RATE_HZ, kind, policy: CapturePolicy::Running, max_cpu };
     let mut session = Session::new(Target::attach(Pid::new(fixture.pid()))?, options);
     let mut program = BpfProgram::load(None)?;
     program.start(Nanos::from_nanos((1e9 / RATE_HZ) as u64))?;

@@ -8,7 +8,7 @@ use profiler_output::escaped_json;
 use profiler_python::Evidence;
 use serde_json::{Value, json};
 
-use super::report::{ProcessReport, PythonReport, Report};
+use super::report::{ProcessReport, PythonReport, Report, is_sampled};
 use crate::failure::Failure;
 
 /// Prints the report.
@@ -121,8 +121,9 @@ fn examination(version: &str, seen: &Examination) -> Value {
             })
         })
         .collect();
-    let others =
-        seen.other_pythons.iter().map(|other| json!({ "version": other.version, "module": other.path }));
+    let others = seen.other_pythons.iter().enumerate().map(|(place, other)| {
+        json!({ "version": other.version, "module": other.path, "sampled": is_sampled(place) })
+    });
     let others: Vec<Value> = others.collect();
     json!({
         "version": version,

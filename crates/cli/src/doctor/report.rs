@@ -10,7 +10,8 @@ use profiler_os::UserName;
 use profiler_os::host::Host;
 use profiler_os::self_test::{SelfTest, rehearse};
 use profiler_os::{KernelSymbols, KernelSymbolsError, Process, StopError};
-use profiler_sampler::{SamplerKind, SamplerOptions};
+use profiler_profile::CapturePolicy;
+use profiler_sampler::{MAX_RUNTIMES, SamplerKind, SamplerOptions};
 use profiler_target::Target;
 
 use crate::attach::{attach, expect_free, expect_own_proc, expect_tracing};
@@ -18,13 +19,8 @@ use crate::failure::{CONTAINER_ADVICE, Failure, quoted};
 use crate::sampling::{BpfObstacle, Wanted, load, unnamed};
 
 /// To see whether it works.
-const ONCE_A_SECOND: SamplerOptions = SamplerOptions {
-    rate_hz: 1.0,
-    kind: SamplerKind::Bpf,
-    include_idle: false,
-    gil_only: false,
-    max_cpu: 1.0,
-};
+const ONCE_A_SECOND: SamplerOptions =
+    SamplerOptions { rate_hz: 1.0, kind: SamplerKind::Bpf, policy: CapturePolicy::Running, max_cpu: 1.0 };
 
 /// The number of `CAP_SYS_PTRACE`.
 const SYS_PTRACE: u32 = 19;
@@ -274,4 +270,9 @@ fn examined(pid: Pid, host: &Host, obstacles: &mut Vec<Failure>) -> Option<Proce
         kernel_threads: process.threads().map_or(0, |threads| threads.len()),
         python,
     })
+}
+
+/// Whether a Python is sampled that has this place among those beside the first one.
+pub fn is_sampled(place: usize) -> bool {
+    place + 1 < MAX_RUNTIMES
 }

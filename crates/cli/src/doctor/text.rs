@@ -8,7 +8,7 @@ use profiler_os::host::{Answer, CAPABILITIES, CapabilitySet, Host, ProcMount};
 use profiler_output::escaped_text;
 use profiler_python::Evidence;
 
-use super::report::{ProcessReport, PythonReport, Report};
+use super::report::{ProcessReport, PythonReport, Report, is_sampled};
 use crate::failure::Failure;
 use crate::messages::{counted, grouped};
 
@@ -226,14 +226,17 @@ fn python_facts(python: &PythonReport) -> Vec<Fact> {
             facts.push(("interpreters", grouped(seen.interpreters.len() as u64)));
             facts.push(("Python threads", grouped(seen.threads.len() as u64)));
             facts.push(("GIL", gil(seen)));
-            facts.extend(seen.other_pythons.iter().map(|other| ("another Python", not_sampled(other))));
+            let others = seen.other_pythons.iter().enumerate();
+            facts.extend(others.map(|(place, other)| ("another Python", another_python(other, place))));
         }
     }
     facts
 }
 
-fn not_sampled(other: &OtherPython) -> String {
-    format!("CPython {} in {}, which is not sampled", other.version, other.path)
+/// The Python that has this place among those beside the first one.
+fn another_python(other: &OtherPython, place: usize) -> String {
+    let sampled = if is_sampled(place) { "which is sampled as well" } else { "which is not sampled" };
+    format!("CPython {} in {}, {sampled}", other.version, other.path)
 }
 
 fn build(seen: &Examination, location: &Location) -> String {

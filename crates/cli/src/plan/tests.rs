@@ -59,7 +59,8 @@ fn defaults_are_those_of_py_spy() {
     assert_eq!(plan.output, Output::New("4711-2026-11-21T06:02:01Z.svg".into()));
     assert_eq!((plan.format.name(), plan.duration), ("flamegraph", None));
     assert_eq!((plan.sampler.rate_hz, plan.choice), (100.0, None));
-    assert!(!plan.sampler.include_idle && !plan.sampler.gil_only);
+    assert_eq!(plan.sampler.policy, CapturePolicy::Running);
+    assert_eq!(plan.filter, ViewFilter { idle: false, gil_only: false });
     assert_eq!(plan.view, ViewOptions { weight: Weight::Cpu, ..ViewOptions::default() });
 }
 
@@ -79,7 +80,8 @@ fn every_option_reaches_its_place() {
     assert_eq!((plan.output, plan.format.name()), (Output::File("x".into()), "raw"));
     assert_eq!(plan.duration, Some(Duration::from_millis(2500)));
     assert_eq!((plan.sampler.rate_hz, plan.choice), (0.5, Some(SamplerKind::Peek)));
-    assert!(plan.sampler.include_idle && plan.sampler.gil_only);
+    assert_eq!(plan.sampler.policy, CapturePolicy::RunningAndGilHolder);
+    assert_eq!(plan.filter, ViewFilter { idle: true, gil_only: true });
     assert!(plan.view.threads && plan.view.full_filenames);
     for (options, lines) in [
         ("", Lines::Line),
@@ -111,7 +113,7 @@ fn a_live_view_samples_every_thread_and_chooses_what_it_shows() {
         _ => panic!("{arguments}: no live view"),
     };
     let plan = top("-p 4711 -r 50 --delay 2.5 -g");
-    assert!(plan.sampler.include_idle && !plan.sampler.gil_only);
+    assert_eq!(plan.sampler.policy, CapturePolicy::All);
     assert!(!plan.settings.include_idle && plan.settings.gil_only && plan.settings.line_numbers);
     assert_eq!((plan.sampler.rate_hz, plan.settings.interval.as_nanos()), (50.0, 2_500_000_000));
     assert_eq!(plan.settings.file, "4711-2026-11-21T06:02:01Z.svg");

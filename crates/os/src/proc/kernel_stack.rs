@@ -4,17 +4,10 @@
 use std::fs::File;
 use std::io::{self, Read};
 
+use profiler_model::KernelFunction;
+
 /// The most that is read of the stack of a thread in the kernel, which writes at most 64 lines of some 50 bytes.
 const MAX_KERNEL_STACK_BYTES: u64 = 64 * 1024;
-
-/// A function of the kernel.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KernelFunction {
-    /// Its name.
-    pub name: String,
-    /// The module that it came with; `None` for the kernel itself.
-    pub module: Option<String>,
-}
 
 /// The functions that a `stack` file lists, leaf first.
 pub(super) fn read_kernel_stack(path: &str) -> io::Result<Vec<KernelFunction>> {

@@ -6,10 +6,10 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use profiler_model::{Nanos, Pid, SchedStat, Tid};
+use profiler_model::{KernelFunction, Nanos, Pid, SchedStat, Tid};
 
 use super::activity::{Activity, parse_activity};
-use super::kernel_stack::{KernelFunction, read_kernel_stack};
+use super::kernel_stack::read_kernel_stack;
 use super::stat::parse_stat_state;
 use crate::limits::KeepingRight;
 

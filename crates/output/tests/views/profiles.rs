@@ -113,7 +113,7 @@ pub fn scene() -> Profile {
     for event in [
         Event::metric(at, MetricValue::Sampled(Timestamp::from_nanos(1_000_000_000))),
         Event::metric(at, MetricValue::Interval(Nanos::from_nanos(10_000_000))),
-        Event::Skip(Skip { at, scope: Scope::Session, count: 1 }),
+        Event::Skip(Skip::of(Scope::Session, at, 1)),
         Event::loss(LossReason::Late, at, 2),
         Event::loss(LossReason::ThreadEnded, at, 1),
     ] {

@@ -3,11 +3,15 @@
 //!
 //! How a stack gets its names is the caller's business: `S` is whatever stands for one.
 
-use profiler_account::{KnownStack, KnownStacks, ReportedIntervals};
+mod account;
+
+use profiler_account::KnownStack;
 use profiler_bpf::{BlockReason, OffCpu, OffCpuRecord, OffCpuSum, StackRecord};
 use profiler_model::{Nanos, SchedStat, ThreadState, Tid, Timestamp, WaitReason};
 use profiler_os::{ThreadFiles, clock};
 use rustc_hash::{FxHashMap, FxHashSet};
+
+use account::Account;
 
 use super::off_cpu_reason::{self, Owner};
 use super::switch_watch::SwitchWatch;
@@ -63,35 +67,6 @@ pub struct Instead<S> {
     pub unsent: S,
     /// Of many short off-CPU intervals.
     pub summed: S,
-}
-
-/// What is known of a thread beside what the kernel keeps.
-#[derive(Debug)]
-struct Account<S> {
-    /// Since when it is watched.
-    since: Timestamp,
-    /// How much of its time on a CPU is in samples.
-    sampled: Nanos,
-    /// Parts of off-CPU intervals that were told before their records were read.
-    told: ReportedIntervals,
-    /// How much was told of the off-CPU intervals that the kernel has only counted.
-    unsent: Nanos,
-    /// Up to when that was asked for.
-    unsent_until: Timestamp,
-    /// When it was sampled last.
-    sampled_until: Timestamp,
-    /// The stacks of off-CPU intervals that may not be over.
-    known: KnownStacks<S>,
-    /// What it waited for when the watch began; `None` if it did not wait.
-    first_state: Option<ThreadState>,
-    /// Whether its first stack is still to be read, as it waited then.
-    lacks_first_stack: bool,
-    /// Whether its end was told.
-    has_ended: bool,
-    /// How often the scheduler put it on a CPU stands here.
-    files: ThreadFiles,
-    /// And so often it had when the watch ended.
-    last_arrivals: Option<u64>,
 }
 
 impl<S: Clone> OffCpuTracker<S> {
@@ -401,165 +376,6 @@ impl<S: Clone> Instead<S> {
     /// Why the stack of this off-CPU interval is not there.
     fn of(&self, record: &OffCpuRecord<'_>) -> S {
         if record.is_stack_lost() { self.unsent.clone() } else { self.missing.clone() }
-    }
-}
-
-impl<S: Clone> Account<S> {
-    /// Of a thread that is watched since then, of which nothing else is known.
-    fn new(since: Timestamp, files: ThreadFiles) -> Self {
-        Account {
-            since,
-            sampled: Nanos::ZERO,
-            told: ReportedIntervals::default(),
-            unsent: Nanos::ZERO,
-            unsent_until: since,
-            sampled_until: since,
-            known: KnownStacks::default(),
-            first_state: None,
-            lacks_first_stack: false,
-            has_ended: false,
-            files,
-            last_arrivals: None,
-        }
-    }
-
-    /// Takes an off-CPU interval, as far as it has not been told, up to `until`.
-    fn take(
-        &mut self,
-        record: &OffCpuRecord<'_>,
-        until: Timestamp,
-        instead: &Instead<S>,
-        owner: Owner<'_>,
-        sink: &mut IntervalSink<'_, S>,
-    ) {
-        let Some(left) = record.left() else { return };
-        let told = self.told.of(left);
-        // Where it was in between is not known.
-        let known = self.known.of(left).filter(|_| !record.is_several());
-        let stack = record.stack().filter(|_| !record.is_several());
-        let known = known.unwrap_or_else(|| match stack {
-            Some(stack) => {
-                KnownStack { began: left, stack: (sink.stack)(&stack), holds_gil: stack.holds_gil() }
-            }
-            None => KnownStack { began: left, stack: instead.of(record), holds_gil: false },
-        });
-        // It could go on from here.
-        let ready = record.woken().filter(|_| !record.is_several()).unwrap_or(until).clamp(left, until);
-        let cpu = ThreadState::Waiting(WaitReason::Cpu);
-        let waited = self.state_of(record, owner);
-        // Who takes the GIL marks it as taken before it writes its name: for a moment the last holder seems to hold it.
-        let holds_gil = known.holds_gil && waited != ThreadState::WaitingForGil;
-        let parts = [(left, ready, waited), (ready, until, cpu)];
-        for (from, at, state) in parts {
-            let duration = at.since(told.map_or(from, |told| from.max(told)));
-            if duration != Nanos::ZERO {
-                let (thread, stack) = (record.thread(), known.stack.clone());
-                (sink.interval)(OffCpuInterval {
-                    thread,
-                    at,
-                    state,
-                    duration,
-                    since: None,
-                    holds_gil,
-                    stack,
-                });
-            }
-        }
-        self.known.keep(known);
-    }
-
-    /// Takes note of its end.
-    fn end(&mut self, record: &OffCpuRecord<'_>, instead: &Instead<S>, sink: &mut IntervalSink<'_, S>) {
-        self.has_ended = true;
-        self.report_unsent(record, record.back(), instead, sink);
-        self.report_unsampled(record, record.ran(), record.back(), instead, sink);
-    }
-
-    /// Tells of off-CPU intervals of which the kernel has only kept how long they were.
-    fn report_unsent(
-        &mut self,
-        record: &OffCpuRecord<'_>,
-        at: Timestamp,
-        instead: &Instead<S>,
-        sink: &mut IntervalSink<'_, S>,
-    ) {
-        let duration = record.unsent().saturating_sub(self.unsent);
-        self.unsent += duration;
-        let since = Some(std::mem::replace(&mut self.unsent_until, at).min(at));
-        if duration != Nanos::ZERO {
-            let (thread, state) = (record.thread(), ThreadState::Waiting(WaitReason::Unknown));
-            let stack = instead.unsent.clone();
-            (sink.interval)(OffCpuInterval { thread, at, state, duration, since, holds_gil: false, stack });
-        }
-    }
-
-    /// Tells of the time since its last sample; in all it `ran` for so long.
-    fn report_unsampled(
-        &mut self,
-        record: &OffCpuRecord<'_>,
-        ran: Nanos,
-        at: Timestamp,
-        instead: &Instead<S>,
-        sink: &mut IntervalSink<'_, S>,
-    ) {
-        let duration = ran.saturating_sub(self.sampled);
-        self.sampled += duration;
-        let since = Some(std::mem::replace(&mut self.sampled_until, at).min(at));
-        let (thread, stack, state) = (record.thread(), instead.missing.clone(), ThreadState::Running);
-        if duration != Nanos::ZERO {
-            (sink.interval)(OffCpuInterval { thread, at, state, duration, since, holds_gil: false, stack });
-        }
-    }
-
-    /// How much of the time since `from` is told nowhere yet, of a thread that had run for so long when it left. It came back
-    /// unseen, and what it ran since then is in the samples that met it.
-    fn untold(&self, from: Timestamp, end: Timestamp, ran: Nanos) -> Nanos {
-        end.since(from).saturating_sub(self.sampled.saturating_sub(ran))
-    }
-
-    /// When it came back from this off-CPU interval was not told before the end.
-    fn lose_rest(
-        &self,
-        record: &OffCpuRecord<'_>,
-        end: Timestamp,
-        instead: &Instead<S>,
-        sink: &mut IntervalSink<'_, S>,
-    ) {
-        let left = record.left().unwrap_or(end);
-        let from = self.told.of(left).unwrap_or(left);
-        (sink.interval)(OffCpuInterval {
-            thread: record.thread(),
-            at: end,
-            state: ThreadState::Waiting(WaitReason::Unknown),
-            duration: self.untold(from, end, record.ran()),
-            since: Some(from.min(end)),
-            holds_gil: false,
-            stack: instead.missing.clone(),
-        });
-    }
-
-    /// Whether the stack of this off-CPU interval was sent by itself and is still to be read from the ring.
-    fn awaits_stack(&self, record: &OffCpuRecord<'_>) -> bool {
-        record.is_deep() && record.left().is_some_and(|left| self.known.of(left).is_none())
-    }
-
-    /// Whether a thread that is taken to be away is on a CPU again: not every return is told at once.
-    fn has_come_back(&self, record: &OffCpuRecord<'_>, off_cpu: &impl SwitchWatch) -> bool {
-        self.last_arrivals
-            .or_else(|| off_cpu.arrivals(record.thread(), &self.files))
-            .is_some_and(|arrivals| arrivals > record.arrivals())
-    }
-
-    fn state_of(&self, record: &OffCpuRecord<'_>, owner: Owner<'_>) -> ThreadState {
-        if record.is_several() {
-            return ThreadState::Waiting(WaitReason::Unknown);
-        }
-        match (record.is_from_start(), self.first_state, record.woken()) {
-            (false, _, _) => off_cpu_reason::state(record.cause(), record.scheduler_state(), owner.gils),
-            (true, Some(state), _) => state,
-            (true, None, Some(_)) => ThreadState::Waiting(WaitReason::Unknown),
-            (true, None, None) => ThreadState::Waiting(WaitReason::Cpu),
-        }
     }
 }
 

@@ -2,12 +2,12 @@
 //! read from time to time. How what it sends becomes stacks with names is the business of `sent`.
 
 use std::os::fd::BorrowedFd;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use profiler_account::RandomPeriod;
 use profiler_bpf::{
-    BpfError, Counters, KernelSampler, Layout, NO_OFFSET, NativeCounts, OffCpu, PidNamespace, Record,
-    RingLoss, StateEntry, ThreadEntry,
+    BpfError, Counters, KeptRecords, KernelSampler, Layout, NO_OFFSET, NativeCounts, OffCpu, PidNamespace,
+    Record, RingLoss, StateEntry, ThreadEntry,
 };
 use profiler_memory::{Field, Scalar};
 use profiler_model::{InterpreterId, Nanos, Pid, RemoteAddr, Tid, Timestamp};
@@ -16,10 +16,12 @@ use profiler_os::{Process, clock, host};
 use profiler_python::{CodeCount, CodeHead, FrameLayout, Offsets};
 use rustc_hash::FxHashMap;
 
-use super::kernel_frames::KernelFrames;
-use super::kernel_names::KernelNames;
 use super::off_cpu_reason;
 use super::period_changer::PeriodChanger;
+use crate::kernel_frames::KernelFrames;
+use crate::kernel_names::KernelNames;
+use crate::runtimes::StateAge;
+use crate::sampled_process::SampledProcess;
 use crate::thread_table::{Thread, ThreadTable};
 
 /// The CPUs that are online are looked at so often: one that comes back has no clock of ours until then. A look costs
@@ -29,9 +31,6 @@ const CPU_LOOK_GAP: Nanos = Nanos::from_nanos(50_000_000);
 /// Frames of one thread lie one after the other, the callers first (3.11+): with one of the usual size this gets some
 /// 15 more. A reading of a whole page takes hardly longer, but drives more of the target's own memory from the caches.
 const FRAMES_BEFORE: u32 = 2048;
-
-/// The number of the only runtime of a process.
-const ONLY_RUNTIME: u8 = 0;
 
 /// The number of the interpreter that is there from the start to the end.
 const MAIN_INTERPRETER: InterpreterId = InterpreterId::new(0);
@@ -159,20 +158,28 @@ impl BpfProgram {
         self.sampler.sees_nested() || process.shares_namespace("pid") != Some(false)
     }
 
-    /// Has a process sampled; its threads are told separately.
+    /// Has the runtime of a process with this number be sampled; its threads are registered separately.
     ///
     /// # Errors
     /// When there are too many processes, or it cannot tell this one's threads ([`BpfProgram::knows`]).
-    pub fn register_process(
+    pub fn register_runtime(
         &mut self,
-        pid: Pid,
+        (pid, runtime): (Pid, u8),
         offsets: &Offsets,
         always_send_names: bool,
     ) -> Result<(), BpfError> {
         if !self.knows(Process::new(pid)) {
             return Err(BpfError::Namespace(format!("process {pid} is in another one")));
         }
-        self.sampler.set_layout(pid, ONLY_RUNTIME, &layout(offsets, always_send_names))
+        self.sampler.set_layout(pid, runtime, &layout(offsets, always_send_names))
+    }
+
+    /// Has the threads of a process without Python counted, if there is room that no Python will need.
+    pub fn register_without_python(&mut self, pid: Pid) {
+        if self.knows(Process::new(pid)) && self.sampler.has_spare_places() {
+            // Without room its threads are not counted.
+            let _ = self.sampler.set_process(pid);
+        }
     }
 
     /// Tells which thread states the kernel thread `tid` has.
@@ -219,6 +226,12 @@ impl BpfProgram {
     pub fn take_native_ticks(&mut self) -> NativeCounts {
         // What cannot be read is counted later.
         self.sampler.take_native_ticks().unwrap_or_default()
+    }
+
+    /// Keeps a copy of the records that are read from now on, of at most so many bytes in all, to replay them in a test.
+    /// Returns where.
+    pub fn keep_records(&mut self, most: usize) -> Arc<Mutex<KeptRecords>> {
+        self.sampler.keep_records(most)
     }
 
     /// Can be read when much was sent.
@@ -279,16 +292,44 @@ fn pid_namespace() -> Result<Option<PidNamespace>, BpfError> {
     Ok(own.map(|file| PidNamespace { device: file.device, inode: file.inode }))
 }
 
-/// What the program has to know of each thread.
-pub fn entries(thread_table: &ThreadTable) -> FxHashMap<Tid, ThreadEntry> {
-    let mut states: FxHashMap<Tid, Vec<StateEntry>> = FxHashMap::default();
-    for thread in &thread_table.threads {
-        states.entry(thread.tid).or_default().push(state_entry(thread_table, thread));
+/// What the program has to know of each thread of a process that has these `runtimes`.
+pub fn entries(runtimes: &[SampledProcess]) -> FxHashMap<Tid, ThreadEntry> {
+    let mut threads: FxHashMap<Tid, Vec<StatesOfRuntime>> = FxHashMap::default();
+    for (runtime, process) in runtimes.iter().enumerate() {
+        let table = &process.probe.thread_table;
+        for thread in &table.threads {
+            let (age, entry) = (StateAge::of(thread, runtime), state_entry(table, thread, runtime));
+            let of_thread = threads.entry(thread.tid).or_default();
+            match of_thread.last_mut().filter(|last| last.runtime == runtime) {
+                Some(last) => last.add(age, entry),
+                None => of_thread.push(StatesOfRuntime { runtime, youngest: age, states: vec![entry] }),
+            }
+        }
     }
-    states.into_iter().map(|(tid, states)| (tid, ThreadEntry::new(states))).collect()
+    threads.into_iter().map(|(tid, runtimes)| (tid, entry(runtimes))).collect()
 }
 
-fn state_entry(thread_table: &ThreadTable, thread: &Thread) -> StateEntry {
+/// The thread states of a kernel thread in one runtime, the youngest first.
+struct StatesOfRuntime {
+    runtime: usize,
+    youngest: StateAge,
+    states: Vec<StateEntry>,
+}
+
+impl StatesOfRuntime {
+    fn add(&mut self, age: StateAge, state: StateEntry) {
+        self.youngest = self.youngest.max(age);
+        self.states.push(state);
+    }
+}
+
+/// The entry of a thread with these thread states.
+fn entry(mut runtimes: Vec<StatesOfRuntime>) -> ThreadEntry {
+    runtimes.sort_by_key(|of_runtime| std::cmp::Reverse(of_runtime.youngest));
+    ThreadEntry::new(runtimes.into_iter().flat_map(|of_runtime| of_runtime.states))
+}
+
+fn state_entry(thread_table: &ThreadTable, thread: &Thread, runtime: usize) -> StateEntry {
     let interpreter = thread_table.interpreters.get(thread.interpreter);
     let gil = interpreter.and_then(|interpreter| interpreter.gil);
     // Others come and go with their counts, in less time than the program goes by.
@@ -302,7 +343,7 @@ fn state_entry(thread_table: &ThreadTable, thread: &Thread) -> StateEntry {
         gil_locked: address(gil.map(|gil| gil.locked)),
         code_count: address(main.and_then(|main| main.code_count)),
         first_state: address(interpreter.map(|interpreter| interpreter.threads_head)),
-        runtime: ONLY_RUNTIME.into(),
+        runtime: runtime as u64,
     }
 }
 

@@ -17,7 +17,7 @@ use profiler_os::{StopError, StoppedThread, Tracer, clock};
 use profiler_python::GilAddresses;
 use profiler_target::Target;
 
-use crate::capture::{Capture, Runnable, read_stacks};
+use crate::capture::{InstantCopy, Runnable, read_stacks};
 use crate::gil::{self, GilState};
 use crate::objects::nobody_ran;
 use crate::stack_reader::StackReader;
@@ -45,7 +45,7 @@ pub fn capture(
     wanted: &[usize],
     reader: &mut StackReader,
     tracer: &mut Tracer,
-) -> Result<Capture, ReadError> {
+) -> Result<InstantCopy, ReadError> {
     let _ahead = RealTimeMeanwhile::begin();
     let mut stops = Vec::new();
     for attempt in 1..=MAX_ATTEMPTS {
@@ -94,9 +94,9 @@ pub fn capture(
             clock::sleep_until(clock::now() + TIME_TO_MOVE);
             continue;
         }
-        return Ok(Capture { holder: now.holder(), stops, ..instant });
+        return Ok(InstantCopy { holder: now.holder(), stops, ..instant });
     }
-    Ok(Capture { stops, ..Capture::lost(wanted, LossReason::GilMoved) })
+    Ok(InstantCopy { stops, ..InstantCopy::lost(wanted, LossReason::GilMoved) })
 }
 
 /// Why a thread stands still, as far as it does.
@@ -172,14 +172,14 @@ pub fn capture_alone(
     index: usize,
     reader: &mut StackReader,
     tracer: &mut Tracer,
-) -> Result<Capture, ReadError> {
+) -> Result<InstantCopy, ReadError> {
     let _ahead = RealTimeMeanwhile::begin();
     let thread = &thread_table.threads[index];
     let mut attempt = 1;
     loop {
         let still = hold(thread_table, Some(index), tracer);
         if let Hold::Not(reason) = still {
-            return Ok(Capture::lost(&[index], reason));
+            return Ok(InstantCopy::lost(&[index], reason));
         }
         let mut instant = read_alone(target, thread_table, index, &still, reader)?;
         let proof = still.proof(thread_table, Some(index));
@@ -206,7 +206,7 @@ fn read_alone(
     index: usize,
     still: &Hold,
     reader: &mut StackReader,
-) -> Result<Capture, ReadError> {
+) -> Result<InstantCopy, ReadError> {
     let bound = still.bound(reader);
     reader.begin(target.memory())?;
     let mut instant = read_stacks(target, thread_table, &[index], reader, &bound)?;

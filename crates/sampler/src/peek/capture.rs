@@ -10,7 +10,7 @@ use profiler_os::clock;
 use profiler_python::{GilAddresses, RawStack};
 use profiler_target::Target;
 
-use crate::capture::{Capture, read_stacks};
+use crate::capture::{InstantCopy, read_stacks};
 use crate::gil;
 use crate::objects::nobody_ran;
 use crate::stack_reader::StackReader;
@@ -35,7 +35,7 @@ pub fn capture(
     gil: Option<&GilAddresses>,
     wanted: &[usize],
     reader: &mut StackReader,
-) -> Result<Capture, ReadError> {
+) -> Result<InstantCopy, ReadError> {
     let mut attempt = 1;
     loop {
         let mut instant = capture_once(target, thread_table, gil, wanted, reader)?;
@@ -54,7 +54,7 @@ fn capture_once(
     gil: Option<&GilAddresses>,
     wanted: &[usize],
     reader: &mut StackReader,
-) -> Result<Capture, ReadError> {
+) -> Result<InstantCopy, ReadError> {
     let read_gil = || gil.map(|gil| gil::read(target.memory(), gil)).transpose();
     let before = read_gil()?;
     reader.begin(target.memory())?;

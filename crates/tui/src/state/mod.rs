@@ -28,7 +28,6 @@ mod tables;
 #[cfg(test)]
 pub mod tests;
 mod threads;
-mod unseen_cpu;
 
 use profiler_model::Nanos;
 use profiler_profile::{Ledger, Profile, ThreadId, Weights};

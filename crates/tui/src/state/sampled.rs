@@ -6,7 +6,6 @@ use profiler_profile::{Event, Mark, MarkKind, Profile, Sample, Tally, Weights};
 use super::activity::Activity;
 use super::intervals::Intervals;
 use super::reset_ledger::ResetLedger;
-use super::unseen_cpu::UnseenCpu;
 use crate::Update;
 
 /// The most runs of equal samples for which the profile keeps when they were taken: some forty megabytes, and hours
@@ -28,7 +27,6 @@ pub(super) struct Sampled {
     /// Everything since the start or the last reset.
     profile: Profile,
     ledger: ResetLedger,
-    unseen_cpu: UnseenCpu,
     activity: Activity,
     intervals: Intervals,
     is_paused: bool,
@@ -40,7 +38,6 @@ impl Sampled {
         Sampled {
             profile: Profile::with_timeline(),
             ledger: ResetLedger::default(),
-            unseen_cpu: UnseenCpu::default(),
             activity: Activity::default(),
             intervals: Intervals::new(interval),
             is_paused: false,
@@ -93,7 +90,6 @@ impl Sampled {
             self.profile.thread(thread);
         });
         self.activity.resize(self.profile.threads().len());
-        self.unseen_cpu.resize(self.profile.threads().len());
         events.iter().for_each(|event| self.take(event, &mut on_sample));
         self.profile.set_ledger(self.ledger.since_reset());
         self.activity.note_memory(memory);
@@ -129,7 +125,6 @@ impl Sampled {
             return;
         }
         self.activity.see(self.profile.thread_of(sample.thread).process, &sample);
-        let sample = self.unseen_cpu.settle(sample);
         self.profile.record(sample);
         on_sample(&self.profile, &tally_of(&sample));
         self.intervals.push(sample);

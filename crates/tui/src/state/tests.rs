@@ -195,17 +195,6 @@ fn a_recursive_function_counts_once() {
 }
 
 #[test]
-fn cpu_time_of_waiting_samples_counts_when_the_thread_runs_again() {
-    let (mut source, mut state) = (Source::new(), State::new(settings()));
-    source.instant(&[(1, "main:1 wait:2", SLEEPS)]).instant(&[(1, "main:1 wait:2", SLEEPS)]);
-    source.instant(&[(1, "main:1 f:3", RUNS)]);
-    state.fold(source.update());
-    let whole: u64 = state.profile().tallies().iter().map(|tally| tally.weights.cpu.as_nanos()).sum();
-    assert_eq!(whole, TICK / 5 + TICK / 2);
-    assert_eq!(state.cost(place(&state, "f"), Span::Start).own.cpu.as_nanos(), whole);
-}
-
-#[test]
 fn selections_sum_anew_what_is_shown() {
     let (_, mut state) = two_intervals();
     state.act(Action::SwitchIdle);

@@ -3,11 +3,10 @@
 use std::num::NonZeroU64;
 
 use profiler_bpf::{NamesRecord, Outcome, StackRecord, head_hash};
-use profiler_memory::CopiedPages;
+use profiler_memory::{CopiedPages, ReadMemory};
 use profiler_model::{LossReason, RemoteAddr};
 use profiler_python::{CodeHead, CopiedFrame, Offsets, RawStack};
-use profiler_stack::{HashedEvidence, SentNames};
-use profiler_target::Target;
+use profiler_stack::{CodeSource, HashedEvidence, KernelStack, SentNames};
 
 /// The names of a code object; `None` if they do not have the hash that they were sent with.
 pub fn sent_names(offsets: &Offsets, record: &NamesRecord<'_>) -> Option<SentNames> {
@@ -36,7 +35,10 @@ pub fn read_evidence(record: &StackRecord<'_>, evidence: &mut HashedEvidence) {
 ///
 /// # Errors
 /// When the program could not take it, or what it sent is no stack.
-pub fn raw_stack(record: &StackRecord<'_>, target: &Target) -> Result<RawStack, LossReason> {
+pub fn raw_stack<M: ReadMemory>(
+    record: &StackRecord<'_>,
+    source: CodeSource<'_, M>,
+) -> Result<RawStack, LossReason> {
     match record.outcome() {
         Outcome::Whole | Outcome::Truncated => {}
         Outcome::UnknownThread | Outcome::NoPython => return Err(LossReason::UnknownThread),
@@ -52,7 +54,16 @@ pub fn raw_stack(record: &StackRecord<'_>, target: &Target) -> Result<RawStack, 
         owner: frame.owner,
         is_entry: frame.is_entry,
     });
-    let (memory, offsets) = (target.memory(), target.offsets());
+    let CodeSource { memory, offsets } = source;
     RawStack::of_copies(memory, offsets, record.thread_copy(), frames, record.end(), truncated)
         .map_err(|_| LossReason::Invalid)
+}
+
+/// What the thread of a record did in the kernel.
+pub fn kernel_stack(record: &StackRecord<'_>) -> KernelStack {
+    KernelStack::Counters {
+        counters: record.kernel_frames().collect(),
+        is_leaving: record.is_of_leaving(),
+        is_missing: record.lacks_kernel_frames(),
+    }
 }

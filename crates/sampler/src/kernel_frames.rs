@@ -1,12 +1,11 @@
 //! What threads do in the kernel: from the program counters that the in-kernel program sends to frames with names. Only
 //! where that was asked for (`--kernel`). What they are called is for `kernel_names` to say.
 
-use profiler_model::{Frame, FrameKind, Timestamp};
-use profiler_os::KernelFunction;
+use profiler_model::{Frame, FrameKind, KernelFunction, Timestamp};
 use profiler_stack::truncation_mark;
 use rustc_hash::FxHashMap;
 
-use super::kernel_names::{KernelNames, Named};
+use crate::kernel_names::{KernelNames, Named};
 
 /// How many places are remembered with their frames. Code of a kernel that is used has some thousand.
 const MAX_KNOWN: usize = 65_536;
@@ -53,16 +52,12 @@ impl<Id> KernelFrames<Id> {
     }
 
     /// The ids of the frames of a thread that sleeps, root first, by what the kernel writes of it (leaf first), if it does.
-    pub fn of_sleeper(
-        functions: Option<Vec<KernelFunction>>,
-        intern: &mut dyn FnMut(&Frame) -> Id,
-    ) -> Vec<Id> {
+    pub fn of_sleeper(functions: Option<&[KernelFunction]>, intern: &mut dyn FnMut(&Frame) -> Id) -> Vec<Id> {
         let functions = functions.filter(|functions| !functions.is_empty());
         // Who sleeps does so in the kernel.
         let Some(functions) = functions else { return vec![intern(&frame(UNNAMED))] };
-        let frames = functions.into_iter().rev().map(|function| {
-            let KernelFunction { name, module } = function;
-            intern(&Frame { module: module.map(Into::into), ..frame(&name) })
+        let frames = functions.iter().rev().map(|KernelFunction { name, module }| {
+            intern(&Frame { module: module.as_deref().map(Into::into), ..frame(name) })
         });
         frames.collect()
     }
@@ -260,11 +255,11 @@ ffffffffc0200000 t bpf_prog_1234_off_cpu_switch\t[bpf]
     }
 
     #[test]
-    fn who_sleeps_is_in_the_kernel_whether_it_says_where_or_not() {
+    fn sleeping_thread_is_always_shown_in_the_kernel() {
         let of = |functions: Option<&[&str]>| {
             let named = |name: &&str| KernelFunction { name: (*name).to_owned(), module: None };
-            let functions = functions.map(|names| names.iter().map(named).collect());
-            KernelFrames::<String>::of_sleeper(functions, &mut |frame| frame.function.to_string())
+            let functions = functions.map(|names| names.iter().map(named).collect::<Vec<_>>());
+            KernelFrames::<String>::of_sleeper(functions.as_deref(), &mut |frame| frame.function.to_string())
         };
         assert_eq!(of(Some(&["do_nanosleep", "entry_SYSCALL_64"])), ["entry_SYSCALL_64", "do_nanosleep"]);
         assert_eq!(of(None), [UNNAMED]);

@@ -1,0 +1,269 @@
+//! The system as it is: processes are watched by the kernel's events and `/proc`, Pythons are found in their memory, and samples
+//! are taken by [`ProcessSampler`]s or by the in-kernel program.
+
+use profiler_model::{LossReason, Nanos, OtherPython, Pid, Timestamp};
+use profiler_os::{Process, clock};
+use profiler_profile::{CapturePolicy, ProcessId, ProcessInfo, Renaming, Scope};
+use profiler_target::{AttachError, Change, ForkedRuntime, Search, Target, Tree};
+
+use super::host::{ProcessHost, ProcessSampling, SamplersByPid};
+use super::records::take_records;
+use crate::SamplerOptions;
+use crate::bpf::BpfProgram;
+use crate::event_writer::EventWriter;
+use crate::probe::Probe;
+use crate::process_sampler::{ProcessSampler, Sampled};
+
+/// This machine.
+#[derive(Debug)]
+pub struct LinuxHost {
+    /// The tree, if children are followed.
+    pub tree: Option<Tree>,
+    /// The in-kernel program, if that takes the samples.
+    pub program: Option<BpfProgram>,
+    /// After this instant no process is looked at, and samples that were taken before are lost.
+    pub latest_look: Timestamp,
+    /// Whether it matters which CPU a thread has.
+    pub watches_switches: bool,
+    options: SamplerOptions,
+    /// Threads that were asked to stop and have not yet, of processes that were given up.
+    leaving: Vec<Probe>,
+}
+
+impl LinuxHost {
+    /// This machine, with the processes of `tree` if children are followed.
+    pub fn new(tree: Option<Tree>, options: SamplerOptions) -> Self {
+        LinuxHost {
+            tree,
+            program: None,
+            latest_look: Timestamp::MAX,
+            watches_switches: false,
+            options,
+            leaving: Vec::new(),
+        }
+    }
+
+    /// Whether threads off the CPU are wanted that the in-kernel program does not report.
+    pub fn wants_looks_off_cpu(&self) -> bool {
+        let reports_none = self.program.as_ref().is_some_and(|program| program.off_cpu.is_none());
+        reports_none && self.options.policy != CapturePolicy::Running
+    }
+}
+
+impl ProcessHost for LinuxHost {
+    type Sampler = ProcessSampler;
+    type Target = Target;
+    type Search = Search;
+
+    fn now(&self) -> Timestamp {
+        clock::now()
+    }
+
+    fn latest_look(&self) -> Timestamp {
+        self.latest_look
+    }
+
+    fn is_tree(&self) -> bool {
+        self.tree.is_some()
+    }
+
+    fn changes(&mut self, now: Timestamp) -> Vec<Change> {
+        self.tree.as_mut().map(|tree| tree.changes(now)).unwrap_or_default()
+    }
+
+    fn reports_changes(&self) -> bool {
+        self.tree.as_ref().is_some_and(Tree::is_told)
+    }
+
+    fn forget(&mut self, pid: Pid) {
+        if let Some(tree) = &mut self.tree {
+            tree.forget(pid);
+        }
+        if let Some(program) = &mut self.program {
+            program.forget_process(pid);
+        }
+    }
+
+    fn watch_without_python(&mut self, pid: Pid) {
+        if let Some(program) = &mut self.program {
+            program.register_without_python(pid);
+        }
+    }
+
+    fn cpu_time(&self, pid: Pid) -> Option<Nanos> {
+        Process::new(pid).cpu_time()
+    }
+
+    fn describe(&self, pid: Pid) -> ProcessInfo {
+        let process = Process::new(pid);
+        ProcessInfo {
+            pid,
+            start_time: process.stat().ok().map(|stat| stat.start_time),
+            parent: None,
+            command_line: process.command_line().unwrap_or_default(),
+            python_version: None,
+            executable: process.executable().map(|path| path.display().to_string()).unwrap_or_default(),
+        }
+    }
+
+    fn describe_target(&self, target: &Target) -> ProcessInfo {
+        ProcessInfo {
+            pid: target.pid(),
+            start_time: Some(target.start_time()),
+            parent: None,
+            command_line: target.command_line().to_owned(),
+            python_version: Some(target.version_text()),
+            executable: target.executable().to_owned(),
+        }
+    }
+
+    fn search(&self, pid: Pid) -> Search {
+        Search::new(pid)
+    }
+
+    fn attach(&mut self, search: &mut Search) -> Result<Target, AttachError> {
+        search.attach()
+    }
+
+    fn inherit(&mut self, runtime: &ForkedRuntime, pid: Pid) -> Option<Target> {
+        Target::from_parent(runtime, pid)
+    }
+
+    fn tick_period(&self) -> Option<Nanos> {
+        self.program.as_ref().map(BpfProgram::period)
+    }
+
+    fn begin(
+        &mut self,
+        target: Target,
+        process: ProcessId,
+        born: Option<Timestamp>,
+        events: &mut EventWriter<'_>,
+    ) -> ProcessSampler {
+        let mut sampler = ProcessSampler::new(target, self.options, process, born);
+        if self.watches_switches {
+            sampler.watch_switches();
+        }
+        if let Some(program) = &mut self.program {
+            sampler.enter_kernel(program, events, clock::now());
+        }
+        sampler
+    }
+
+    fn sample(
+        &mut self,
+        sampler: &mut ProcessSampler,
+        events: &mut EventWriter<'_>,
+        now: Timestamp,
+        late: Nanos,
+    ) -> Sampled {
+        match &mut self.program {
+            Some(program) => sampler.look_in_kernel(program, events, now),
+            None => sampler.sample(events, now, late),
+        }
+    }
+
+    fn pass_over(&mut self, sampler: &mut ProcessSampler, events: &mut EventWriter<'_>, due: Timestamp) {
+        match self.program {
+            Some(_) => sampler.count_unregistered(events),
+            None => events.lose(LossReason::Late, sampler.scope(), due, 1),
+        }
+    }
+
+    /// The last off-CPU intervals of a process may have ended only after the ring was read.
+    fn collect_rest(
+        &mut self,
+        pid: Pid,
+        samplers: &mut dyn SamplersByPid<ProcessSampler>,
+        events: &mut EventWriter<'_>,
+    ) {
+        let Some(program) = self.program.as_mut().filter(|program| program.off_cpu.is_some()) else { return };
+        take_records(program, samplers, self.latest_look, events);
+        if let Some(sampler) = samplers.sampler_of(pid) {
+            sampler.flush_all_off_cpu(program, events, None);
+        }
+    }
+
+    fn give_up(
+        &mut self,
+        mut sampler: ProcessSampler,
+        events: &mut EventWriter<'_>,
+        end: Timestamp,
+    ) -> Nanos {
+        sampler.resolve_pending(events);
+        sampler.count_unseen(events, end);
+        if let Some(program) = &mut self.program {
+            sampler.leave_kernel(program);
+        }
+        let cpu = ProcessSampling::cpu_used(&mut sampler);
+        for mut probe in sampler.into_probes() {
+            probe.release_late();
+            if probe.has_late() {
+                self.leaving.push(probe);
+            }
+        }
+        cpu
+    }
+
+    fn release_late(&mut self) {
+        self.leaving.iter_mut().for_each(Probe::release_late);
+        self.leaving.retain(Probe::has_late);
+    }
+
+    fn stop(&mut self) {
+        self.program = None;
+    }
+
+    fn release_all(&mut self) {
+        self.leaving.iter_mut().for_each(Probe::release_all);
+    }
+}
+
+impl ProcessSampling for ProcessSampler {
+    type Runtime = ForkedRuntime;
+
+    fn runtime(&self) -> ForkedRuntime {
+        self.target().forked_runtime()
+    }
+
+    fn was_met(&self) -> bool {
+        self.has_threads() && self.has_room()
+    }
+
+    fn sample_part(&mut self, part: f64) {
+        self.sample_part(part);
+    }
+
+    fn count_from(&mut self, now: Timestamp) {
+        self.count_from(now);
+    }
+
+    fn resolve_pending(&mut self, events: &mut EventWriter<'_>) {
+        self.resolve_pending(events);
+    }
+
+    fn name_last_threads(&self, events: &mut EventWriter<'_>) {
+        self.name_last_threads(events);
+    }
+
+    fn rename(&mut self, renaming: &mut Renaming<'_>) {
+        self.rename(renaming);
+    }
+
+    fn release_late(&mut self) {
+        self.release_late();
+    }
+
+    fn scope(&self) -> Scope {
+        self.scope()
+    }
+
+    fn cpu_used(&mut self) -> Nanos {
+        self.look_at_clock();
+        ProcessSampler::cpu_used(self)
+    }
+
+    fn look_for_other_pythons(&mut self, now: Timestamp) -> Vec<OtherPython> {
+        ProcessSampler::look_for_other_pythons(self, now).to_vec()
+    }
+}

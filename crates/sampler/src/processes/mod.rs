@@ -1,0 +1,29 @@
+//! The processes of a session: which are sampled, which have no Python (yet), and what became of each.
+//!
+//! A process whose Python is not up is tried again, at once after an `exec` and then ever less often. A child of a sampled process
+//! shares all addresses with it until it runs another program, so its Python is only proved, and not searched for.
+//!
+//! What asks the system is behind the trait [`ProcessHost`]; `linux_host` implements it. All else decides and counts: what became of each
+//! instant of each process is written as events. `simulation` tests that on a scripted machine.
+
+mod accounts;
+mod census;
+mod due_instants;
+mod engine;
+mod host;
+mod kernel_reader;
+mod linux_host;
+mod member;
+mod passed_instants;
+mod pending;
+mod process_set;
+mod records;
+mod table;
+
+#[cfg(test)]
+mod simulation;
+
+pub use engine::ScheduledEngine;
+pub use kernel_reader::KernelReader;
+pub use linux_host::LinuxHost;
+pub use process_set::ProcessSet;
