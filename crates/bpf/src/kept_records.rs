@@ -10,7 +10,7 @@ pub struct KeptRecords {
 }
 
 impl KeptRecords {
-    /// None yet; at most so many bytes are kept.
+    /// An empty collection, for records of at most `most` bytes in all.
     pub(crate) fn new(most: usize) -> Self {
         KeptRecords { bytes: Vec::new(), most }
     }

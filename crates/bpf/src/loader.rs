@@ -298,7 +298,7 @@ impl KernelSampler {
         }
     }
 
-    /// Keeps a copy of the records that are read from now on, of at most so many bytes in all. Returns where.
+    /// Keeps a copy of the records that are read from now on, of at most `most` bytes in all, in the returned place.
     pub fn keep_records(&mut self, most: usize) -> Arc<Mutex<KeptRecords>> {
         let kept = Arc::new(Mutex::new(KeptRecords::new(most)));
         self.kept = Some(Arc::clone(&kept));

@@ -2,12 +2,11 @@
 
 use profiler_account::Schedule;
 use profiler_memory::ReadError;
-use profiler_model::{ClockReading, LossReason, Nanos, Timestamp};
+use profiler_model::{LossReason, Nanos, Timestamp};
 use profiler_os::clock;
 use profiler_os::priority::OrdinaryMeanwhile;
 use profiler_profile::CapturePolicy;
 use profiler_python::GilAddresses;
-use profiler_stack::CaptureCause;
 
 use crate::SamplerKind;
 use crate::capture::InstantCopy;
@@ -312,7 +311,7 @@ fn report_copy(
         }
     }
     let describe = &mut |process: &SampledProcess, index: usize| read_clocks(process.thread(index), gil, at);
-    let captures = process.captures(copy, at, CaptureCause::Tick, describe);
+    let captures = process.captures(copy, at, describe);
     process.report(Observation::Instant(captures), events);
 }
 
@@ -432,10 +431,4 @@ pub fn report_at_end(
         true => report_asleep(process, events, index, false, gil, now),
         false => process.report_unwanted(index, now, events),
     }
-}
-
-/// What the scheduler's counters said of a thread, as the clocks of an event that is about its time off the CPU.
-pub fn off_cpu_clocks(thread: &Thread, policy: CapturePolicy) -> ClockReading {
-    let only_since_look = policy == CapturePolicy::RunningAndGilHolder;
-    ClockReading::OffCpu { schedule: thread.schedule, only_since_look }
 }

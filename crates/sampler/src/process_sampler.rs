@@ -187,7 +187,7 @@ impl ProcessSampler {
 
     /// What has become of the process, by what has become of each of its runtimes. One beside the first that is gone is not
     /// sampled any more.
-    fn settle(&mut self, sampled: &[Sampled]) -> Sampled {
+    fn drop_ended_runtimes(&mut self, sampled: &[Sampled]) -> Sampled {
         let mut outcome = sampled.first().copied().unwrap_or(Sampled::Going);
         for (number, other) in sampled.iter().enumerate().skip(1).rev() {
             match other {
@@ -226,7 +226,7 @@ impl ProcessSampler {
         let sampled =
             runtimes.map(|((way, process), looked)| way.sample(process, events, (now, late), looked));
         let sampled: Vec<_> = sampled.collect();
-        self.settle(&sampled)
+        self.drop_ended_runtimes(&sampled)
     }
 
     /// Has what was captured last count again, see [`on_schedule::sample_again`]. Of two runtimes the stacks are never all
@@ -312,7 +312,7 @@ impl ProcessSampler {
     ) -> Sampled {
         let Some((in_kernel, runtimes)) = self.in_kernel() else { return Sampled::Going };
         let looked = in_kernel.look(runtimes, program, events, now);
-        self.settle(&looked)
+        self.drop_ended_runtimes(&looked)
     }
 
     /// Counts samples of threads that the program did not know.

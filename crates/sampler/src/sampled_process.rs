@@ -7,7 +7,7 @@ use profiler_model::{ClockReading, LossReason, ThreadKey, ThreadState, Timestamp
 use profiler_os::ProcessMemory;
 use profiler_profile::{CapturePolicy, ProcessId, ThreadInfo};
 use profiler_python::{GilAddresses, RawStack};
-use profiler_stack::{Capture, CaptureCause, CodeEvidence, CodeSource};
+use profiler_stack::{Capture, CodeEvidence, CodeSource};
 use profiler_target::{ShortFiles, Target};
 use rustc_hash::FxHashSet;
 
@@ -125,7 +125,6 @@ impl SampledProcess {
         &mut self,
         copy: InstantCopy,
         at: Timestamp,
-        cause: CaptureCause,
         describe: &mut dyn FnMut(&Self, usize) -> (ThreadState, ClockReading),
     ) -> InstantCaptures {
         let InstantCopy { stacks, code, holder, stops, queued, .. } = copy;
@@ -137,7 +136,6 @@ impl SampledProcess {
                 thread: thread.slot,
                 at,
                 count: 1 + thread.take_unseen_asleep(),
-                cause,
                 state,
                 holds_gil: holder == Some(thread.python.address),
                 asleep_after: thread.timeslices_asleep(),

@@ -3,15 +3,6 @@
 use profiler_model::{ClockReading, KernelFunction, LossReason, ThreadState, Timestamp};
 use profiler_python::RawStack;
 
-/// Why a capture was taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CaptureCause {
-    /// An instant came, or the clock of a CPU ticked.
-    Tick,
-    /// A scan of threads that are off the CPU.
-    Scan,
-}
-
 /// One thread at one instant. `T` is what its sampler knows the thread by.
 #[derive(Clone, Debug)]
 pub struct Capture<T> {
@@ -21,8 +12,6 @@ pub struct Capture<T> {
     pub at: Timestamp,
     /// For how many instants it stands: at earlier ones the thread slept as it does at this one.
     pub count: u64,
-    /// Why it was taken.
-    pub cause: CaptureCause,
     /// Whether the thread ran, or what it waited for.
     pub state: ThreadState,
     /// Whether it held the GIL.

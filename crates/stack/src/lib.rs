@@ -14,7 +14,7 @@ mod resolver;
 mod stack_resolver;
 
 pub use by_hash::{HashedEvidence, Kept, SentNames};
-pub use capture::{Capture, CaptureCause, KernelStack};
+pub use capture::{Capture, KernelStack};
 pub use code_evidence::{CodeEvidence, KnownCodes};
 pub use code_source::CodeSource;
 pub use resolver::{Describe, Resolver};

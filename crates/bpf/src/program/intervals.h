@@ -5,7 +5,7 @@
 #include "maps.h"
 #include "open_files.h"
 
-/* A stack that takes more room than so many frames, those of the kernel included, is too large to be kept and is sent when its
+/* The most frames, those of the kernel included, of a stack that is kept. A larger one is sent when its
  * thread leaves. */
 #define KEPT_FRAMES 64
 #define STACK_HEAD __builtin_offsetof(struct stack_record, frames)
@@ -13,7 +13,7 @@
 /* Sums of short off-CPU intervals, by thread and by what was waited for. */
 #define MAX_SUMS 16384
 #define MAX_UNREGISTERED 4096
-/* A thread that is not registered is reported at most once in so many nanoseconds. */
+/* The shortest time, in nanoseconds, between two reports of a thread that is not registered. */
 #define UNREGISTERED_GAP 100000000ull
 
 enum off_cpu_kind { RECORD_INTERVAL = 3, RECORD_DEEP_STACK = 4, RECORD_UNREGISTERED = 5 };

@@ -18,7 +18,7 @@
  * is. */
 #define WINDOW_BYTES 2048
 #define PAGE_BYTES 4096
-/* The fields of a GIL and the count of code objects are copied at once if they lie within so many bytes. */
+/* The most bytes that are copied at once for the fields of a GIL and the count of code objects. */
 #define GIL_BYTES 512
 /* User space reads longer strings and line tables itself, and then has to verify them itself. */
 #define OBJECT_BYTES 192
@@ -220,7 +220,7 @@ struct names_record {
     u8 line_table_copy[LINE_TABLE_BYTES];
 };
 
-/* Records that found no room in the ring are counted for so many threads, those with the most recent losses. */
+/* The most threads of which records are counted that found no room in the ring: those with the most recent losses. */
 #define MAX_LOSING_THREADS 8192
 struct thread_loss {
     u64 count;
@@ -228,7 +228,7 @@ struct thread_loss {
     u64 weight;
 };
 
-/* Ticks of threads without Python are counted for so many threads, those that ticked last. */
+/* The most threads without Python whose ticks are counted: those that ticked last. */
 #define MAX_NATIVE_THREADS 16384
 struct native_ticks {
     /* The instants of the first tick since the thread has this entry, and of the last. The first identifies the entry. */

@@ -7,7 +7,7 @@
 /* A tick is punctual if it is not later than this, nor than 1/PUNCTUAL_PART of its period. */
 #define PUNCTUAL 100000
 #define PUNCTUAL_PART 8
-/* A tick stands for at most so many periods: for some ticks that came late, but not for the time for which a virtual machine
+/* The most periods that a tick stands for: for some ticks that came late, but not for the time for which a virtual machine
  * did not get its CPU, in which no thread ran. */
 #define MAX_TICKS_OF_A_SAMPLE 4
 

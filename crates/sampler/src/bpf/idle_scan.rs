@@ -4,20 +4,20 @@
 //! waits are not for here, but for `off_cpu`.
 
 use profiler_memory::ReadError;
-use profiler_model::{LossReason, Nanos, ThreadState, Timestamp, WaitReason};
+use profiler_model::{ClockReading, LossReason, Nanos, ThreadState, Timestamp, WaitReason};
 use profiler_os::clock;
 use profiler_os::priority::OrdinaryMeanwhile;
 use profiler_profile::{CapturePolicy, ThreadRole};
 use profiler_python::GilAddresses;
-use profiler_stack::{CaptureCause, KernelStack};
+use profiler_stack::KernelStack;
 
 use crate::capture::InstantCopy;
 use crate::event_writer::EventWriter;
 use crate::observation::{Asleep, Observation};
-use crate::on_schedule::off_cpu_clocks;
 use crate::probe::GilGroup;
 use crate::rota::{cost_of_instant, is_long};
 use crate::sampled_process::SampledProcess;
+use crate::thread_table::Thread;
 
 /// When a look is taken, and when that was due.
 #[derive(Clone, Copy, Debug)]
@@ -237,7 +237,7 @@ fn report_copy(
         };
         (state, off_cpu_clocks(thread, process.policy))
     };
-    let mut instant = process.captures(copy, now, CaptureCause::Scan, describe);
+    let mut instant = process.captures(copy, now, describe);
     (instant.stops, instant.may_wait) = (None, false);
     for (capture, index) in instant.captures.iter_mut().zip(indices) {
         let has_run = clock_of(index).is_some_and(|clock| process.thread(index).clock_now() != Some(clock));
@@ -261,4 +261,10 @@ pub fn kernel_stack(process: &SampledProcess, index: usize) -> Option<KernelStac
     let functions = thread.files.kernel_stack().ok();
     // If it has moved since, this may be of another wait.
     Some(KernelStack::Functions(functions.filter(|_| thread.slept_since_look())))
+}
+
+/// What the scheduler's counters said of a thread, as the clocks of an event that is about its time off the CPU.
+fn off_cpu_clocks(thread: &Thread, policy: CapturePolicy) -> ClockReading {
+    let only_since_look = policy == CapturePolicy::RunningAndGilHolder;
+    ClockReading::OffCpu { schedule: thread.schedule, only_since_look }
 }

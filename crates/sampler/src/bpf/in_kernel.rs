@@ -6,7 +6,7 @@ use profiler_memory::ReadError;
 use profiler_model::{ClockReading, LossReason, Nanos, ThreadState, Tid, Timestamp};
 use profiler_profile::{HeldBy, Loss, Renaming, Scope};
 use profiler_python::RawStack;
-use profiler_stack::{Capture, CaptureCause, HashedEvidence, Kept};
+use profiler_stack::{Capture, HashedEvidence, Kept};
 
 use super::capture::{kernel_stack, raw_stack, read_evidence, sent_hashes, sent_names};
 use super::idle_scan;
@@ -283,7 +283,6 @@ fn capture_of(
         thread,
         at: record.time(),
         count: 1,
-        cause: CaptureCause::Tick,
         state: ThreadState::Running,
         holds_gil: record.holds_gil(),
         asleep_after: None,

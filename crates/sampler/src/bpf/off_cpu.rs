@@ -302,7 +302,7 @@ fn sleeper_stack(
 ) -> Result<Option<StackId>, LossReason> {
     let kernel = idle_scan::kernel_stack(process, index);
     let (SampledProcess { probe, reporter, .. }, at) = (process, Timestamp::default());
-    reporter.stack_of((raw, StackEvidence::Heads(code)), kernel.as_ref(), at, probe, events)
+    reporter.resolve((raw, StackEvidence::Heads(code)), kernel.as_ref(), at, probe, events)
 }
 
 /// The stack of a record.
@@ -319,7 +319,7 @@ fn stack_of(
     let kernel = reporter.kernel_frames.are_wanted().then(|| kernel_stack(record));
     let resolved = raw_stack(record, probe.code()).and_then(|raw| {
         let evidence = StackEvidence::Hashes(evidence);
-        reporter.stack_of((&raw, evidence), kernel.as_ref(), record.time(), probe, events)
+        reporter.resolve((&raw, evidence), kernel.as_ref(), record.time(), probe, events)
     });
     resolved.map_or_else(Away::Lost, Away::Taken)
 }

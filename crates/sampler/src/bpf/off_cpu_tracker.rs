@@ -51,8 +51,8 @@ pub struct IntervalSink<'a, S> {
 #[derive(Debug)]
 pub struct OffCpuTracker<S> {
     threads: FxHashMap<Tid, Account<S>>,
-    /// Sums of off-CPU intervals that were told already.
-    told: FxHashMap<(Tid, BlockReason, Option<u32>), OffCpuSum>,
+    /// Sums of off-CPU intervals that were reported already.
+    reported: FxHashMap<(Tid, BlockReason, Option<u32>), OffCpuSum>,
     /// When they were read last.
     sums_read: Timestamp,
     instead: Instead<S>,
@@ -74,7 +74,7 @@ impl<S: Clone> OffCpuTracker<S> {
     pub fn new(instead: Instead<S>) -> Self {
         OffCpuTracker {
             threads: FxHashMap::default(),
-            told: FxHashMap::default(),
+            reported: FxHashMap::default(),
             sums_read: Timestamp::default(),
             instead,
         }
@@ -100,7 +100,7 @@ impl<S: Clone> OffCpuTracker<S> {
         self.threads.get(&thread).is_some_and(|account| !account.has_ended)
     }
 
-    /// Has the kernel watch threads, of which it was told already; without room for one nothing is known of it.
+    /// Has the kernel watch threads that are registered already; without room for one nothing is known of it.
     pub fn watch<'a>(
         &mut self,
         off_cpu: &mut OffCpu,
@@ -134,7 +134,7 @@ impl<S: Clone> OffCpuTracker<S> {
         since: Timestamp,
         owner: Owner<'_>,
     ) -> Account<S> {
-        // It has not moved between the two if the kernel still has it as it was told.
+        // It has not moved between the two if the kernel still has it as it was registered.
         let activity = thread.files.activity().ok();
         let first_state = activity
             .map(|activity| off_cpu_reason::of_sleeper(activity, owner))
@@ -192,7 +192,7 @@ impl<S: Clone> OffCpuTracker<S> {
         }
         // What was looked at meanwhile may be a later off-CPU interval, whose record is still to come.
         if let Some(left) = record.left() {
-            account.told.forget_until(left);
+            account.reported.forget_until(left);
             account.known.forget_until(left);
         }
     }
@@ -220,10 +220,10 @@ impl<S: Clone> OffCpuTracker<S> {
         self.threads.keys().for_each(|thread| off_cpu.forget(*thread));
         off_cpu.forget_sums(&|thread| self.threads.contains_key(&thread));
         self.threads.clear();
-        self.told.clear();
+        self.reported.clear();
     }
 
-    /// Tells what the kernel has not told by itself: sums of off-CPU intervals, and the parts of those that last, up to now or to
+    /// Reports what the kernel has not reported by itself: sums of off-CPU intervals, and the parts of those that last, up to now or to
     /// the `end` of the watch.
     pub fn flush(
         &mut self,
@@ -233,7 +233,7 @@ impl<S: Clone> OffCpuTracker<S> {
         sink: &mut IntervalSink<'_, S>,
     ) {
         let began = off_cpu.time();
-        // Should the map be out of reach, the sums are told another time.
+        // Should the map be out of reach, the sums are reported another time.
         if let Some(sums) = off_cpu.sums() {
             let until = end.unwrap_or_else(|| off_cpu.time());
             sums.into_iter().for_each(|sum| self.add_sum(sum, until, owner, sink));
@@ -270,7 +270,7 @@ impl<S: Clone> OffCpuTracker<S> {
             account.report_unsent(&record, now, &self.instead, sink);
             let since = record.left().unwrap_or(record.back());
             if since > now {
-                // It moved while the watch ended: what it did until then is told, but for what it ran.
+                // It moved while the watch ended: what it did until then is reported, but for what it ran.
                 if let Some(end) = end {
                     return account.report_unsampled(&record, record.ran(), end, &self.instead, sink);
                 }
@@ -293,12 +293,12 @@ impl<S: Clone> OffCpuTracker<S> {
                 }
             }
             // One that is short may still be summed.
-            let is_told = is_away
+            let is_reported = is_away
                 && (end.is_some()
                     || now.since(since) >= off_cpu.least() && off_cpu.report_until(thread, since, now));
-            if is_told {
+            if is_reported {
                 account.take(&record, now, &self.instead, owner, sink);
-                account.told.note(since, now);
+                account.reported.note(since, now);
             }
             if let Some(end) = end {
                 let runs = if is_away { Nanos::ZERO } else { end.since(since) };
@@ -319,7 +319,7 @@ impl<S: Clone> OffCpuTracker<S> {
     ) {
         let Some(account) = self.threads.get(&sum.thread) else { return };
         let since = Some(account.since.max(self.sums_read).min(until));
-        let before = self.told.insert((sum.thread, sum.cause, sum.lost_in_state), sum);
+        let before = self.reported.insert((sum.thread, sum.cause, sum.lost_in_state), sum);
         let (waited, queued) = before.map_or((Nanos::ZERO, Nanos::ZERO), |old| (old.waited, old.queued));
         let scheduler = sum.lost_in_state.unwrap_or_default();
         let instead = if sum.lost_in_state.is_some() { &self.instead.unsent } else { &self.instead.summed };
@@ -334,12 +334,12 @@ impl<S: Clone> OffCpuTracker<S> {
         }
     }
 
-    /// Forgets threads that have ended; all that they did was told.
+    /// Forgets threads that have ended; all that they did was reported.
     fn forget_ended(&mut self, off_cpu: &mut impl SwitchWatch) {
         let ended = |thread: &Tid| self.threads.get(thread).is_some_and(|account| account.has_ended);
         if self.threads.keys().any(&ended) {
             off_cpu.forget_sums(&|thread| ended(&thread));
-            self.told.retain(|(thread, ..), _| !ended(thread));
+            self.reported.retain(|(thread, ..), _| !ended(thread));
             self.threads.retain(|_, account| !account.has_ended);
         }
     }
@@ -354,10 +354,10 @@ fn start_watch(
     (mut start, mut counted): (Timestamp, SchedStat),
 ) -> Option<Timestamp> {
     for _ in 0..MAX_LOOKS {
-        let told = (counted.timeslices, counted.cpu);
-        off_cpu.watch(owner.process.pid(), thread.tid, start, told).ok()?;
+        let before = (counted.timeslices, counted.cpu);
+        off_cpu.watch(owner.process.pid(), thread.tid, start, before).ok()?;
         let after = thread.files.schedule().ok()?;
-        // Otherwise it was put on a CPU before it was told of.
+        // Otherwise it was put on a CPU before it was registered.
         if after.timeslices == counted.timeslices || !is_at_start(off_cpu, thread.tid) {
             return Some(start);
         }
@@ -456,7 +456,7 @@ mod tests {
             self.report(|intervals, owner, sink| {
                 let account = intervals.threads.get_mut(&thread).unwrap();
                 account.take(&record(&bytes), now, &intervals.instead, owner, sink);
-                account.told.note(Timestamp::from_nanos(left), now);
+                account.reported.note(Timestamp::from_nanos(left), now);
             });
         }
 
@@ -539,8 +539,8 @@ mod tests {
         account.sampled = nanos(400 + 75);
         let left = Timestamp::default() + nanos(420);
         // It left after it had run for 400, and again after 475, or never came back.
-        assert_eq!(account.untold(left, left + nanos(80), nanos(400)), nanos(5));
-        assert_eq!(account.untold(left, left + nanos(80), nanos(475)), nanos(80));
-        assert_eq!(account.untold(left, left + nanos(60), nanos(400)), Nanos::ZERO);
+        assert_eq!(account.unreported(left, left + nanos(80), nanos(400)), nanos(5));
+        assert_eq!(account.unreported(left, left + nanos(80), nanos(475)), nanos(80));
+        assert_eq!(account.unreported(left, left + nanos(60), nanos(400)), Nanos::ZERO);
     }
 }

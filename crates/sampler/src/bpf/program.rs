@@ -228,8 +228,8 @@ impl BpfProgram {
         self.sampler.take_native_ticks().unwrap_or_default()
     }
 
-    /// Keeps a copy of the records that are read from now on, of at most so many bytes in all, to replay them in a test.
-    /// Returns where.
+    /// Keeps a copy of the records that are read from now on, of at most `most` bytes in all, in the returned place, to replay
+    /// them in a test.
     pub fn keep_records(&mut self, most: usize) -> Arc<Mutex<KeptRecords>> {
         self.sampler.keep_records(most)
     }

@@ -246,7 +246,8 @@ impl Registration {
     }
 
     /// Whether a sample is of a thread that the program does not know, or that runs no Python at the moment: `lost` is why it
-    /// has no stack, `time` for how much CPU time it stands, `process` has the runtime that it names. It is counted when the lists have been read.
+    /// has no stack, `time` for how much CPU time it stands,
+    /// `process` has the runtime that it names. It is counted when the lists have been read.
     pub fn is_unregistered(
         &mut self,
         process: &SampledProcess,

@@ -119,7 +119,7 @@ impl DeferredCaptures {
 mod tests {
     use profiler_model::{ClockReading, LossReason, ThreadState};
     use profiler_python::RawStack;
-    use profiler_stack::{Capture, CaptureCause};
+    use profiler_stack::Capture;
 
     use super::*;
 
@@ -135,7 +135,6 @@ mod tests {
             thread: ThreadSlot(*slot),
             at,
             count: 1,
-            cause: CaptureCause::Tick,
             state: ThreadState::Running,
             holds_gil: true,
             asleep_after: None,

@@ -281,20 +281,11 @@ impl Reporter {
         }
     }
 
-    /// The stack of a capture of the in-kernel program that is kept: that of an interval off the CPU.
-    pub fn stack_of(
-        &mut self,
-        (raw, evidence): (&RawStack, StackEvidence<'_>),
-        kernel: Option<&KernelStack>,
-        at: Timestamp,
-        subject: &mut impl ProcessView,
-        events: &mut EventWriter<'_>,
-    ) -> Result<Option<StackId>, LossReason> {
-        self.resolve((raw, evidence), kernel, at, subject, events)
-    }
-
     /// The stack in the dictionary; `None` if no Python runs.
-    fn resolve(
+    ///
+    /// # Errors
+    /// When a frame has no certain name.
+    pub fn resolve(
         &mut self,
         (raw, evidence): (&RawStack, StackEvidence<'_>),
         kernel: Option<&KernelStack>,
@@ -354,9 +345,10 @@ impl Reporter {
             // A thread that has a thread state but runs no Python: its time is not that of the Python that it runs later.
             return self.skip(thread, at, count, Some(clocks), events);
         }
-        let weight = self.weigh(thread, at, clocks);
-        let Some(id) = self.thread_id(thread, events) else { return };
-        let EventWeight { cpu, wall } = weight;
+        let Some(id) = self.thread_id(thread, events) else {
+            return events.lose(LossReason::UnknownThread, self.scope(), at, count);
+        };
+        let EventWeight { cpu, wall } = self.weigh(thread, at, clocks);
         events.sample(Sample { at, thread: id, stack, state, holds_gil, cpu, wall }, count);
     }
 

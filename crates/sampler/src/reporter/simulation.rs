@@ -11,7 +11,7 @@ use profiler_memory::{PageCopy, Snapshot};
 use profiler_model::{Pid, ThreadKey, ThreadState, Tid, WaitReason};
 use profiler_profile::{Dictionary, Ledger, ProcessInfo, Profile, Sink};
 use profiler_python::{Callers, Module, Offsets, find, interpreters, thread_states};
-use profiler_stack::{CaptureCause, KnownCodes};
+use profiler_stack::KnownCodes;
 use profiler_tests::snapshot::StoredProcess;
 
 use super::*;
@@ -360,7 +360,6 @@ impl Simulation {
             thread: thread.slot,
             at,
             count: 1 + std::mem::take(&mut thread.unseen),
-            cause: CaptureCause::Tick,
             state,
             holds_gil: false,
             asleep_after: (!thread.runs).then_some(thread.timeslices),

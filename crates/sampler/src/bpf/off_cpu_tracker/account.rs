@@ -16,9 +16,9 @@ pub struct Account<S> {
     pub since: Timestamp,
     /// How much of its time on a CPU is in samples.
     pub sampled: Nanos,
-    /// Parts of off-CPU intervals that were told before their records were read.
-    pub told: ReportedIntervals,
-    /// How much was told of the off-CPU intervals that the kernel has only counted.
+    /// Parts of off-CPU intervals that were reported before their records were read.
+    pub reported: ReportedIntervals,
+    /// How much was reported of the off-CPU intervals that the kernel has only counted.
     pub unsent: Nanos,
     /// Up to when that was asked for.
     pub unsent_until: Timestamp,
@@ -30,7 +30,7 @@ pub struct Account<S> {
     pub first_state: Option<ThreadState>,
     /// Whether its first stack is still to be read, as it waited then.
     pub lacks_first_stack: bool,
-    /// Whether its end was told.
+    /// Whether its end was reported.
     pub has_ended: bool,
     /// How often the scheduler put it on a CPU stands here.
     pub files: ThreadFiles,
@@ -44,7 +44,7 @@ impl<S: Clone> Account<S> {
         Account {
             since,
             sampled: Nanos::ZERO,
-            told: ReportedIntervals::default(),
+            reported: ReportedIntervals::default(),
             unsent: Nanos::ZERO,
             unsent_until: since,
             sampled_until: since,
@@ -57,7 +57,7 @@ impl<S: Clone> Account<S> {
         }
     }
 
-    /// Takes an off-CPU interval, as far as it has not been told, up to `until`.
+    /// Takes an off-CPU interval, as far as it has not been reported, up to `until`.
     pub fn take(
         &mut self,
         record: &OffCpuRecord<'_>,
@@ -67,7 +67,7 @@ impl<S: Clone> Account<S> {
         sink: &mut IntervalSink<'_, S>,
     ) {
         let Some(left) = record.left() else { return };
-        let told = self.told.of(left);
+        let reported = self.reported.of(left);
         // Where it was in between is not known.
         let known = self.known.of(left).filter(|_| !record.is_several());
         let stack = record.stack().filter(|_| !record.is_several());
@@ -85,7 +85,7 @@ impl<S: Clone> Account<S> {
         let holds_gil = known.holds_gil && waited != ThreadState::WaitingForGil;
         let parts = [(left, ready, waited), (ready, until, cpu)];
         for (from, at, state) in parts {
-            let duration = at.since(told.map_or(from, |told| from.max(told)));
+            let duration = at.since(reported.map_or(from, |reported| from.max(reported)));
             if duration != Nanos::ZERO {
                 let (thread, stack) = (record.thread(), known.stack.clone());
                 (sink.interval)(OffCpuInterval {
@@ -109,7 +109,7 @@ impl<S: Clone> Account<S> {
         self.report_unsampled(record, record.ran(), record.back(), instead, sink);
     }
 
-    /// Tells of off-CPU intervals of which the kernel has only kept how long they were.
+    /// Reports off-CPU intervals of which the kernel has only kept how long they were.
     pub fn report_unsent(
         &mut self,
         record: &OffCpuRecord<'_>,
@@ -127,7 +127,7 @@ impl<S: Clone> Account<S> {
         }
     }
 
-    /// Tells of the time since its last sample; in all it `ran` for so long.
+    /// Reports the time since its last sample; in all it `ran` for so long.
     pub fn report_unsampled(
         &mut self,
         record: &OffCpuRecord<'_>,
@@ -145,13 +145,13 @@ impl<S: Clone> Account<S> {
         }
     }
 
-    /// How much of the time since `from` is told nowhere yet, of a thread that had run for so long when it left. It came back
+    /// How much of the time since `from` is in no report yet, of a thread that had run for so long when it left. It came back
     /// unseen, and what it ran since then is in the samples that met it.
-    pub fn untold(&self, from: Timestamp, end: Timestamp, ran: Nanos) -> Nanos {
+    pub fn unreported(&self, from: Timestamp, end: Timestamp, ran: Nanos) -> Nanos {
         end.since(from).saturating_sub(self.sampled.saturating_sub(ran))
     }
 
-    /// When it came back from this off-CPU interval was not told before the end.
+    /// When it came back from this off-CPU interval was not reported before the end.
     pub fn lose_rest(
         &self,
         record: &OffCpuRecord<'_>,
@@ -160,12 +160,12 @@ impl<S: Clone> Account<S> {
         sink: &mut IntervalSink<'_, S>,
     ) {
         let left = record.left().unwrap_or(end);
-        let from = self.told.of(left).unwrap_or(left);
+        let from = self.reported.of(left).unwrap_or(left);
         (sink.interval)(OffCpuInterval {
             thread: record.thread(),
             at: end,
             state: ThreadState::Waiting(WaitReason::Unknown),
-            duration: self.untold(from, end, record.ran()),
+            duration: self.unreported(from, end, record.ran()),
             since: Some(from.min(end)),
             holds_gil: false,
             stack: instead.missing.clone(),
@@ -177,7 +177,7 @@ impl<S: Clone> Account<S> {
         record.is_deep() && record.left().is_some_and(|left| self.known.of(left).is_none())
     }
 
-    /// Whether a thread that is taken to be away is on a CPU again: not every return is told at once.
+    /// Whether a thread that is taken to be away is on a CPU again: not every return is reported at once.
     pub fn has_come_back(&self, record: &OffCpuRecord<'_>, off_cpu: &impl SwitchWatch) -> bool {
         self.last_arrivals
             .or_else(|| off_cpu.arrivals(record.thread(), &self.files))
