@@ -56,6 +56,16 @@ impl ThreadAccount {
         }
     }
 
+    /// How much of its CPU time is in events.
+    pub fn reported_cpu(&self) -> Nanos {
+        self.cpu
+    }
+
+    /// Takes note that so much of its CPU time is in events, as another account of the same thread says.
+    pub fn raise_reported_cpu(&mut self, cpu: Nanos) {
+        self.cpu = self.cpu.max(cpu);
+    }
+
     /// What an event of the instant `at` stands for. Of the CPU time not more than `longest` is kept back for later events.
     ///
     /// Where a thread loses its CPU, or falls asleep, is no accident: it is in system calls, more often than not. A sample taken
@@ -143,6 +153,15 @@ mod tests {
         assert_eq!(account.take_wall(at(150)), nanos(50));
         assert_eq!(account.take_wall(at(140)), Nanos::ZERO, "an instant of before");
         assert_eq!(account.take(at(200), &scheduler(80, true), LONGEST), weight(30, 50));
+    }
+
+    #[test]
+    fn time_in_events_of_another_account_is_taken_once() {
+        let mut account = ThreadAccount::new(at(100), &schedule(50));
+        account.raise_reported_cpu(nanos(70));
+        account.raise_reported_cpu(nanos(60));
+        assert_eq!(account.take(at(200), &scheduler(80, true), LONGEST), weight(10, 100));
+        assert_eq!(account.reported_cpu(), nanos(80));
     }
 
     #[test]

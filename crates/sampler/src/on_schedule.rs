@@ -256,13 +256,9 @@ fn last_holder(process: &SampledProcess, gil: Option<&GilAddresses>) -> Option<(
 }
 
 /// Reports a thread state that is left alone, as its kernel thread runs in another interpreter or another Python, which has
-/// its time.
+/// its time, see [`Runtimes::share_cpu_times`](crate::runtimes::Runtimes::share_cpu_times).
 fn report_suspended(process: &mut SampledProcess, events: &mut EventWriter<'_>, index: usize, at: Timestamp) {
     process.report_unwanted(index, at, events);
-    // A thread that has ended is found out at the next look.
-    let _ = process.thread_mut(index).count_if_running();
-    let (slot, schedule) = (process.thread(index).slot, process.thread(index).schedule);
-    process.reporter.account(slot).into_iter().for_each(|account| account.restart(at, Some(&schedule)));
 }
 
 fn report_late(

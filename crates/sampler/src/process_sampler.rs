@@ -226,6 +226,7 @@ impl ProcessSampler {
         let sampled =
             runtimes.map(|((way, process), looked)| way.sample(process, events, (now, late), looked));
         let sampled: Vec<_> = sampled.collect();
+        self.runtimes.share_cpu_times(events);
         self.drop_ended_runtimes(&sampled)
     }
 

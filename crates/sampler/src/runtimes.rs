@@ -3,9 +3,10 @@
 
 use profiler_bpf::MAX_RUNTIMES;
 use profiler_memory::ReadError;
-use profiler_model::{RemoteAddr, Tid, Timestamp};
-use rustc_hash::FxHashSet;
+use profiler_model::{Nanos, RemoteAddr, Tid, Timestamp};
+use rustc_hash::{FxHashMap, FxHashSet};
 
+use crate::event_writer::EventWriter;
 use crate::probe::Probe;
 use crate::sampled_process::SampledProcess;
 use crate::thread_table::{Thread, ThreadTable};
@@ -108,6 +109,32 @@ impl Runtimes {
     /// Whether none of them has a thread.
     pub fn are_without_threads(&self) -> bool {
         self.all.iter().all(|process| process.threads().is_empty())
+    }
+
+    /// Has all thread states of a kernel thread know how much of its CPU time is in events: whichever of them the next sample is
+    /// of, it stands for what was used since.
+    pub fn share_cpu_times(&mut self, events: &mut EventWriter<'_>) {
+        if self.all.len() == 1 && !self.all[0].probe.thread_table.has_nested {
+            return;
+        }
+        let mut reported = FxHashMap::<Tid, Nanos>::default();
+        for process in &mut self.all {
+            process.resolve_deferred(events);
+            let SampledProcess { probe, reporter, .. } = process;
+            for thread in &probe.thread_table.threads {
+                let cpu = reporter.account(thread.slot).map_or(Nanos::ZERO, |account| account.reported_cpu());
+                let most = reported.entry(thread.tid).or_default();
+                *most = cpu.max(*most);
+            }
+        }
+        for SampledProcess { probe, reporter, .. } in &mut self.all {
+            for thread in &probe.thread_table.threads {
+                if let (Some(account), Some(cpu)) = (reporter.account(thread.slot), reported.get(&thread.tid))
+                {
+                    account.raise_reported_cpu(*cpu);
+                }
+            }
+        }
     }
 
     /// Decides in which runtime each kernel thread is sampled that has thread states in several: in the others these are
