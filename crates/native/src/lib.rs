@@ -1,0 +1,2 @@
+//! Native code from outside: the modules of a process, how their stacks unwind, and what their addresses are called.
+#![forbid(unsafe_code)]
