@@ -57,6 +57,17 @@ impl Schedule {
         Nanos::from_nanos(self.mean_gap as u64)
     }
 
+    /// Changes the rate at `now`, in instants per second: the next stretch begins there. Instants before it stay due.
+    pub fn set_rate(&mut self, rate_hz: f64, now: Timestamp) {
+        self.mean_gap = 1e9 / rate_hz;
+        if self.next > now {
+            self.next = now;
+            (self.room, self.left) = (0.0, 0);
+            self.left_out.retain(|at| *at < now);
+            self.advance();
+        }
+    }
+
     /// The instant of the next sample.
     pub fn next(&self) -> Timestamp {
         self.next

@@ -17,6 +17,9 @@ pub struct UnattachedTime {
     without: u64,
     /// Instants since, at which it may have had one.
     unseen: u64,
+    /// Both in ticks of clocks with other periods, before those by CPU time.
+    ticks_without: u64,
+    ticks_unseen: u64,
 }
 
 impl UnattachedTime {
@@ -28,12 +31,15 @@ impl UnattachedTime {
             cpu_without_python: cpu,
             without: 0,
             unseen: 0,
+            ticks_without: 0,
+            ticks_unseen: 0,
         }
     }
 
     /// It was looked at, and had none.
     pub fn had_none(&mut self, now: Timestamp, cpu: Option<Nanos>) {
         self.without += std::mem::take(&mut self.unseen);
+        self.ticks_without += std::mem::take(&mut self.ticks_unseen);
         self.without_python = now;
         self.cpu_without_python = cpu.unwrap_or(self.cpu_without_python);
     }
@@ -70,6 +76,7 @@ impl UnattachedTime {
     /// Nobody asked for what was since the last look, up to `now`.
     pub fn leave_out(&mut self, now: Timestamp, cpu: Option<Nanos>) {
         let cpu = cpu.unwrap_or(self.cpu_without_python);
+        self.ticks_unseen = 0;
         // Nor is that CPU time part of what it used without Python.
         self.cpu_before += cpu.saturating_sub(self.cpu_without_python);
         (self.without_python, self.cpu_without_python) = (now, cpu);
@@ -97,7 +104,14 @@ impl UnattachedTime {
         }
         let without = self.cpu_without_python.saturating_sub(self.cpu_before);
         let unseen = cpu.unwrap_or_default().saturating_sub(self.cpu_without_python);
-        (ticks(without, period), ticks(unseen, period))
+        (self.ticks_without + ticks(without, period), self.ticks_unseen + ticks(unseen, period))
+    }
+
+    /// The clock has had this period up to now, and will have another one; the process has used so much CPU time by now.
+    pub fn change_period(&mut self, period: Nanos, cpu: Option<Nanos>) {
+        (self.ticks_without, self.ticks_unseen) = self.by_ticks(period, cpu);
+        let used = cpu.unwrap_or_default().max(self.cpu_without_python);
+        (self.cpu_before, self.cpu_without_python) = (used, used);
     }
 }
 
@@ -138,6 +152,18 @@ mod tests {
         missed.count(at(30), 1);
         assert_eq!(missed.take_unseen(at(35), Some(cpu(5)), Some(cpu(40))), 6);
         assert_eq!(missed.take_unseen(at(45), Some(cpu(5)), None), 0, "it has ended");
+    }
+
+    #[test]
+    fn ticks_of_each_period_are_counted_by_it() {
+        let mut missed = UnattachedTime::since(at(10), cpu(0));
+        missed.had_none(at(20), Some(cpu(10)));
+        missed.change_period(cpu(5), Some(cpu(20)));
+        assert_eq!(missed.by_ticks(cpu(1), Some(cpu(23))), (2, 2 + 3));
+        missed.had_none(at(30), Some(cpu(23)));
+        assert_eq!(missed.by_ticks(cpu(1), Some(cpu(24))), (2 + 2 + 3, 1));
+        missed.leave_out(at(40), Some(cpu(30)));
+        assert_eq!(missed.by_ticks(cpu(1), Some(cpu(30))), (7, 0));
     }
 
     #[test]

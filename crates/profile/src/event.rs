@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use profiler_model::{LossReason, Nanos, OtherPython, ThreadState, Timestamp};
 
-use crate::{Dictionary, ProcessCounts, ProcessId, Sample, ThreadId};
+use crate::{CapturePolicy, Dictionary, ProcessCounts, ProcessId, Sample, ThreadId};
 
 /// What an event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -210,6 +210,8 @@ pub enum MarkKind {
     RealTimeLeft,
     /// A stack lacks what its thread did in the kernel, though that was asked for: the kernel did not say.
     NoKernelFrames,
+    /// From now on these stacks are captured: what a view of the events can be asked for.
+    Captured(CapturePolicy),
     /// There is a Python beside those that are sampled.
     OtherPython(Arc<OtherPython>),
 }

@@ -57,7 +57,7 @@ impl Ledger {
                 MarkKind::OtherPython(other) => {
                     self.other_pythons.insert(OtherPython::clone(other));
                 }
-                MarkKind::LooksBegin => {}
+                MarkKind::LooksBegin | MarkKind::Captured(_) => {}
             },
             Event::Look(_) => {}
         }

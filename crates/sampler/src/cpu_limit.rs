@@ -65,6 +65,12 @@ impl CpuLimit {
         }
     }
 
+    /// The rate at which is sampled changes, in samples per second.
+    pub fn set_rate(&mut self, rate_hz: f64) {
+        self.least_part = (LOWEST_RATE / rate_hz).min(1.0);
+        self.part = self.part.max(self.least_part);
+    }
+
     /// What is to change at `now`, by the clock of this process, if it is time to look and something is.
     pub fn look(&mut self, now: Timestamp) -> Option<Verdict> {
         (now.since(self.last.0) >= WINDOW).then(|| self.judge(now, clock::own_cpu_time()))?

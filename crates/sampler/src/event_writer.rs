@@ -11,36 +11,11 @@ use profiler_profile::{
 /// The number of events that are handed over at once.
 const BATCH: usize = 64;
 
-/// Takes the events of a session and says how it goes on.
-pub trait Observer: Sink {
-    /// Called about twenty times a second, while nothing is stopped, so long after the session began. What was sampled up to
-    /// then has been handed over, but for waits that last.
-    fn go_on(&mut self, elapsed: Nanos) -> Directive;
-
-    /// All that was to be reported up to `at` has been handed over, as [`Directive::Cut`] asked for: what comes next
-    /// belongs to the next window.
-    fn was_cut(&mut self, _at: Timestamp) {}
-}
-
-/// How a session goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Directive {
-    /// As before.
-    Continue,
-    /// After everything up to now was reported, waits that last included; then with another dictionary, if that is wanted.
-    Cut {
-        /// Whether the dictionary ends here.
-        renew_dictionary: bool,
-    },
-    /// Not at all.
-    End,
-}
-
 /// Writes events.
 pub struct EventWriter<'a> {
     /// The dictionary of the ids in the events.
     pub dictionary: &'a mut Dictionary,
-    observer: &'a mut dyn Observer,
+    sink: &'a mut dyn Sink,
     events: Vec<Event>,
 }
 
@@ -51,14 +26,32 @@ impl fmt::Debug for EventWriter<'_> {
 }
 
 impl<'a> EventWriter<'a> {
-    /// A writer of events with the ids of `dictionary`, for `observer`.
-    pub fn new(dictionary: &'a mut Dictionary, observer: &'a mut dyn Observer) -> Self {
-        EventWriter { dictionary, observer, events: Vec::with_capacity(BATCH) }
+    /// A writer of events with the ids of `dictionary`, for `sink`.
+    #[cfg(test)]
+    pub fn new(dictionary: &'a mut Dictionary, sink: &'a mut dyn Sink) -> Self {
+        EventWriter::with_buffer(dictionary, sink, Vec::new())
+    }
+
+    /// The same with the memory of `events`, which has none.
+    pub fn with_buffer(
+        dictionary: &'a mut Dictionary,
+        sink: &'a mut dyn Sink,
+        mut events: Vec<Event>,
+    ) -> Self {
+        events.clear();
+        events.reserve(BATCH);
+        EventWriter { dictionary, sink, events }
+    }
+
+    /// Hands over what was written; returns the buffer.
+    pub fn into_buffer(mut self) -> Vec<Event> {
+        self.flush();
+        self.events
     }
 
     /// Whether looks are of use.
     pub fn wants_looks(&self) -> bool {
-        self.observer.wants_looks()
+        self.sink.wants_looks()
     }
 
     /// Writes an event.
@@ -72,27 +65,15 @@ impl<'a> EventWriter<'a> {
     /// Hands over what was written.
     pub fn flush(&mut self) {
         if !self.events.is_empty() {
-            self.observer.take(self.dictionary, &self.events);
+            self.sink.take(self.dictionary, &self.events);
             self.events.clear();
         }
-    }
-
-    /// Hands over what was written, and asks how to go on.
-    pub fn go_on(&mut self, elapsed: Nanos) -> Directive {
-        self.flush();
-        self.observer.go_on(elapsed)
-    }
-
-    /// Says that all up to `at` was written.
-    pub fn cut(&mut self, at: Timestamp) {
-        self.flush();
-        self.observer.was_cut(at);
     }
 
     /// Begins the next dictionary; `rename` gives what is kept its ids there.
     pub fn renew_dictionary(&mut self, rename: impl FnOnce(&mut Renaming<'_>)) {
         self.flush();
-        self.observer.epoch_ended(self.dictionary);
+        self.sink.epoch_ended(self.dictionary);
         let mut next = self.dictionary.successor();
         rename(&mut Renaming::new(self.dictionary, &mut next));
         *self.dictionary = next;

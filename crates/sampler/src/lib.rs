@@ -1,14 +1,15 @@
 //! Taking samples: targets, the schedule, and the ways of taking a sample.
 //!
-//! A [`Session`] samples a [`Target`](profiler_target::Target), a process whose Python was found, or a tree of processes, on a
-//! schedule, and hands [events](profiler_profile::Event) to an [`Observer`]. What the samplers do differently is in `pause`,
-//! `peek` and `bpf`; everything else they share. [`once`] is for a single look.
+//! An [`Engine`] samples processes and hands [events](profiler_profile::Event) to a sink; a [`Session`] runs it for one process or
+//! tree until an [`Observer`] ends it. What the samplers do differently is in `pause`, `peek` and `bpf`; everything else they share.
+//! [`once`] is for a single look.
 #![forbid(unsafe_code)]
 
 mod bpf;
 mod capture;
 mod cpu_limit;
 mod deadline;
+mod engine;
 mod event_writer;
 mod gil;
 mod kernel_frames;
@@ -36,11 +37,11 @@ mod tasks;
 mod thread_table;
 
 pub use bpf::BpfProgram;
-pub use event_writer::{Directive, Observer};
+pub use engine::{Engine, SamplerKind, SamplerOptions};
 pub use kernel_names::KernelNames;
 pub use profiler_bpf::{BpfError, KeptRecords, MAX_RUNTIMES};
 pub use profiler_python::ReprLimits;
-pub use session::{End, SamplerKind, SamplerOptions, Session};
+pub use session::{Directive, End, Observer, Session};
 
 /// What one look at a process takes: its threads, stopped, proved and copied at one instant, with the objects that are
 /// wanted.

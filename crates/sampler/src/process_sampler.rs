@@ -82,6 +82,11 @@ impl ProcessSampler {
         self.runtimes.all_mut().iter_mut().for_each(|process| process.set_rate(self.full_rate_hz * part));
     }
 
+    /// Changes the sample rate, in samples per second.
+    pub fn set_rate(&mut self, rate_hz: f64) {
+        self.full_rate_hz = rate_hz;
+    }
+
     /// The process, with its first Python.
     pub fn target(&self) -> &Target {
         self.runtimes.first().target()

@@ -1,7 +1,7 @@
-//! Which processes belong to a tree: told by the kernel where it tells, else looked for now and then.
+//! Which processes belong to trees of processes: reported by the kernel if it does, else found by looking now and then.
 //!
-//! A process belongs to the tree from its birth by a member to its end, whoever adopts it meanwhile. What is
-//! done with the processes is the business of `sampler::processes`.
+//! A process belongs to a tree from its birth by a member to its end, even if another process adopts it meanwhile. What is
+//! done with the processes is up to `sampler::processes`.
 
 use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
@@ -35,6 +35,8 @@ pub enum Change {
     Born {
         /// The process.
         pid: Pid,
+        /// The root of its tree.
+        root: Pid,
         /// The member that started it.
         parent: Pid,
         /// When, if it was born while the tree was watched.
@@ -51,66 +53,79 @@ pub enum Change {
     Ended {
         /// The process.
         pid: Pid,
-        /// When it was noticed, or when it was where that is told.
+        /// When it was, if that is reported, else when it was noticed.
         at: Timestamp,
     },
 }
 
-/// How changes are learned of.
+/// How changes become known.
 #[derive(Debug)]
 enum Source {
-    /// The kernel tells.
+    /// The kernel reports them.
     Events(ProcessEvents),
     /// They are looked for; when next.
     Looks(Timestamp),
 }
 
-/// The processes of a tree of processes.
+/// A process of a tree.
+#[derive(Clone, Copy, Debug)]
+struct Member {
+    /// The root of its tree.
+    root: Pid,
+    /// When it started, in the kernel's ticks, once that is known.
+    start: Option<u64>,
+}
+
+/// The processes of trees of processes.
 #[derive(Debug)]
 pub struct Tree {
-    /// The processes, each with when it started (in the kernel's ticks), once that is known.
-    processes: HashMap<Pid, Option<u64>>,
+    processes: HashMap<Pid, Member>,
+    /// Roots whose descendants were not looked for yet.
+    new_roots: Vec<Pid>,
     /// Former processes that may still be listed as children, as their parent has not waited for them yet; each with when
     /// it started.
     gone: HashMap<Pid, u64>,
     source: Source,
     finder: ChildFinder,
-    began: bool,
 }
 
 impl Tree {
-    /// The tree below `root`. Watches it from now on.
-    pub fn below(root: Pid) -> Self {
+    /// Watches from now on, no tree yet.
+    pub fn watch() -> Self {
         let source = ProcessEvents::listen().map_or(Source::Looks(Timestamp::default()), Source::Events);
         Tree {
-            processes: HashMap::from([(root, None)]),
+            processes: HashMap::new(),
+            new_roots: Vec::new(),
             gone: HashMap::new(),
             source,
             finder: ChildFinder::default(),
-            began: false,
         }
     }
 
-    /// Whether every birth, `exec` and end is told.
-    pub fn is_told(&self) -> bool {
+    /// Adds the tree below `root`: its descendants, and those that come.
+    pub fn add_root(&mut self, root: Pid) {
+        self.processes.insert(root, Member { root, start: None });
+        self.new_roots.push(root);
+    }
+
+    /// Whether every birth, `exec` and end is reported.
+    pub fn is_reported(&self) -> bool {
         matches!(self.source, Source::Events(_))
     }
 
-    /// What has happened since this was last asked; at first, who is there.
+    /// What has happened since this was last called; of a new tree, its processes.
     pub fn changes(&mut self, now: Timestamp) -> Vec<Change> {
         let mut changes = Vec::new();
-        if !self.began {
-            self.began = true;
-            self.find_children(None, &mut changes);
-        }
+        let new_roots = std::mem::take(&mut self.new_roots);
+        self.find_children(new_roots, None, &mut changes);
         match &mut self.source {
             Source::Events(events) => match events.take() {
-                Ok(told) => told.into_iter().for_each(|event| self.follow(event, &mut changes)),
+                Ok(reported) => reported.into_iter().for_each(|event| self.follow(event, &mut changes)),
                 Err(_) => self.look_again(now, &mut changes),
             },
             Source::Looks(next) if now >= *next => {
                 if self.finder.anything_new() {
-                    self.find_children(Some(now), &mut changes);
+                    self.find_all_children(now, &mut changes);
                 }
                 let after = clock::now();
                 let pause = Nanos::from_nanos(after.since(now).as_nanos() * LOOK_SHARE);
@@ -121,7 +136,7 @@ impl Tree {
         changes
     }
 
-    /// Can be read when something has happened, in the tree or elsewhere; `None` where nothing is told.
+    /// Can be read when something has happened, in a tree or elsewhere; `None` if nothing is reported.
     pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         match &self.source {
             Source::Events(events) => Some(events.descriptor()),
@@ -129,9 +144,15 @@ impl Tree {
         }
     }
 
-    /// Learns from elsewhere that a member has ended.
+    /// Drops a member that lives on. Its descendants stay members.
+    pub fn leave(&mut self, pid: Pid) {
+        self.new_roots.retain(|root| *root != pid);
+        self.processes.remove(&pid);
+    }
+
+    /// Drops a member that has ended.
     pub fn forget(&mut self, pid: Pid) {
-        if let Some(Some(start)) = self.processes.remove(&pid) {
+        if let Some(Member { start: Some(start), .. }) = self.processes.remove(&pid) {
             self.gone.insert(pid, start);
         }
     }
@@ -139,9 +160,11 @@ impl Tree {
     fn follow(&mut self, event: ProcessEvent, changes: &mut Vec<Change>) {
         match event {
             ProcessEvent::Forked { parent, child, at } => {
-                if self.processes.contains_key(&parent) && !self.processes.contains_key(&child) {
-                    self.processes.insert(child, None);
-                    changes.push(Change::Born { pid: child, parent, at: Some(at) });
+                if let Some(Member { root, .. }) = self.processes.get(&parent).copied()
+                    && !self.processes.contains_key(&child)
+                {
+                    self.processes.insert(child, Member { root, start: None });
+                    changes.push(Change::Born { pid: child, root, parent, at: Some(at) });
                 }
             }
             ProcessEvent::Executed { pid, at } if self.processes.contains_key(&pid) => {
@@ -156,14 +179,25 @@ impl Tree {
         }
     }
 
-    /// Adds the descendants of all processes, parents before their children.
-    fn find_children(&mut self, born: Option<Timestamp>, changes: &mut Vec<Change>) {
-        let mut parents: Vec<Pid> = self.processes.keys().copied().collect();
+    /// Adds the descendants of all processes, which are noticed at `now`.
+    fn find_all_children(&mut self, now: Timestamp, changes: &mut Vec<Change>) {
+        let parents = self.processes.keys().copied().collect();
+        self.gone = self.find_children(parents, Some(now), changes);
+    }
+
+    /// Adds the descendants of `parents`, parents before their children. Returns the former processes that are still listed.
+    fn find_children(
+        &mut self,
+        mut parents: Vec<Pid>,
+        born: Option<Timestamp>,
+        changes: &mut Vec<Change>,
+    ) -> HashMap<Pid, u64> {
         let mut still_listed = HashMap::new();
         while !parents.is_empty() {
             let found = self.finder.children_of(&parents);
             parents.clear();
             for (parent, child) in found {
+                let Some(Member { root, .. }) = self.processes.get(&parent).copied() else { continue };
                 if self.processes.contains_key(&child) {
                     continue;
                 }
@@ -173,31 +207,31 @@ impl Tree {
                         still_listed.insert(child, *known);
                     }
                     _ => {
-                        self.processes.insert(child, start);
-                        changes.push(Change::Born { pid: child, parent, at: born });
+                        self.processes.insert(child, Member { root, start });
+                        changes.push(Change::Born { pid: child, root, parent, at: born });
                         parents.push(child);
                     }
                 }
             }
         }
-        self.gone = still_listed;
+        still_listed
     }
 
     /// Some events are missing: finds out by looking.
     fn look_again(&mut self, now: Timestamp, changes: &mut Vec<Change>) {
-        let is_same = |pid: &Pid, start: &mut Option<u64>| {
+        let is_same = |pid: &Pid, member: &Member| {
             let process = Process::new(*pid);
             let stat = process.stat().ok().filter(|_| process.is_alive());
-            stat.is_some_and(|stat| start.is_none_or(|start| start == stat.start_time))
+            stat.is_some_and(|stat| member.start.is_none_or(|start| start == stat.start_time))
         };
-        self.processes.retain(|pid, start| {
-            let stays = is_same(pid, start);
+        self.processes.retain(|pid, member| {
+            let stays = is_same(pid, member);
             if !stays {
                 changes.push(Change::Ended { pid: *pid, at: now });
             }
             stays
         });
-        self.find_children(Some(now), changes);
+        self.find_all_children(now, changes);
     }
 }
 
@@ -215,6 +249,12 @@ mod tests {
         command.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
     }
 
+    fn tree_below(root: Pid) -> Tree {
+        let mut tree = Tree::watch();
+        tree.add_root(root);
+        tree
+    }
+
     fn follows_a_child(mut tree: Tree, mut shell: Child) {
         let root = Pid::new(shell.id());
         // That the shell became a shell may still be told.
@@ -226,11 +266,11 @@ mod tests {
         let child = Pid::new(line.trim().parse().unwrap());
         let changes = tree.changes(Timestamp::MAX);
         // That the shell became one may be told only now.
-        let is_birth = |change: &Change| matches!(change, Change::Born { pid, parent, at: Some(_) } if (*pid, *parent) == (child, root));
+        let is_birth = |change: &Change| matches!(change, Change::Born { pid, parent, at: Some(_), .. } if (*pid, *parent) == (child, root));
         assert!(changes.iter().any(is_birth), "{changes:?}");
         stdin.write_all(b"end\n").unwrap();
         shell.wait().unwrap();
-        if tree.is_told() {
+        if tree.is_reported() {
             let changes = tree.changes(Timestamp::MAX);
             assert!(
                 changes.iter().any(|change| matches!(change, Change::Ended { pid, .. } if *pid == child))
@@ -242,9 +282,9 @@ mod tests {
     #[test]
     fn children_are_found_by_events_and_by_looking() {
         let told = shell();
-        follows_a_child(Tree::below(Pid::new(told.id())), told);
+        follows_a_child(tree_below(Pid::new(told.id())), told);
         let looked_at = shell();
-        let mut tree = Tree::below(Pid::new(looked_at.id()));
+        let mut tree = tree_below(Pid::new(looked_at.id()));
         tree.source = Source::Looks(Timestamp::default());
         follows_a_child(tree, looked_at);
     }
@@ -253,7 +293,7 @@ mod tests {
     fn an_ended_child_is_not_found_a_second_time() {
         let mut child = Command::new("sleep").arg("60").stdout(Stdio::piped()).spawn().unwrap();
         let pid = Pid::new(child.id());
-        let mut tree = Tree::below(Pid::new(std::process::id()));
+        let mut tree = tree_below(Pid::new(std::process::id()));
         tree.source = Source::Looks(Timestamp::default());
         let is_birth = |change: &Change| matches!(change, Change::Born { pid: born, .. } if *born == pid);
         assert!(tree.changes(clock::now()).iter().any(is_birth));
@@ -263,11 +303,11 @@ mod tests {
         tree.forget(pid);
         for _ in 0..2 {
             let mut changes = Vec::new();
-            tree.find_children(Some(clock::now()), &mut changes);
+            tree.find_all_children(clock::now(), &mut changes);
             assert!(!changes.iter().any(is_birth), "{changes:?}");
         }
         child.wait().unwrap();
-        tree.find_children(Some(clock::now()), &mut Vec::new());
+        tree.find_all_children(clock::now(), &mut Vec::new());
         assert!(!tree.gone.contains_key(&pid));
     }
 
@@ -276,8 +316,8 @@ mod tests {
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         let pid = Pid::new(child.id());
         let own = Pid::new(std::process::id());
-        let mut tree = Tree::below(own);
-        assert!(tree.changes(clock::now()).contains(&Change::Born { pid, parent: own, at: None }));
+        let mut tree = tree_below(own);
+        assert!(tree.changes(clock::now()).contains(&Change::Born { pid, root: own, parent: own, at: None }));
         child.kill().unwrap();
         child.wait().unwrap();
         let (mut changes, now) = (Vec::new(), clock::now());

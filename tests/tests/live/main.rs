@@ -11,6 +11,7 @@ mod doctor;
 mod dump;
 mod embedding;
 mod endings;
+mod engine;
 mod formats;
 mod hostile;
 mod hostile_files;
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
             dump,
             embedding,
             endings,
+            engine,
             formats,
             hostile,
             hostile_files,

@@ -102,6 +102,15 @@ impl BpfProgram {
         Ok(())
     }
 
+    /// Changes the mean period of its ticks.
+    pub fn set_period(&mut self, asked: Nanos) {
+        self.asked = asked;
+        let events = self.sampler.clock_events();
+        // The one before ends first: both would change the same clocks.
+        self.changer = None;
+        self.changer = Some(PeriodChanger::start(events, RandomPeriod::of(asked, clock::cpus() as usize)));
+    }
+
     /// Has its clocks end at `deadline`: returns what stops them then, from any thread.
     pub fn end_at(&mut self, deadline: Timestamp) -> impl FnOnce() + Send + use<> {
         if self.off_cpu.is_none() {

@@ -2,7 +2,7 @@
 //! only: what the clocks say comes in as arguments.
 
 use profiler_model::{LossReason, Nanos, Pid, Timestamp};
-use profiler_profile::{MetricValue, Renaming, Scope};
+use profiler_profile::{MetricValue, Renaming};
 
 use super::census::Census;
 use super::due_instants::DueInstants;
@@ -31,32 +31,58 @@ pub struct InstantAccounts<H: ProcessHost> {
     pub table: ProcessTable<H>,
     /// What became of them.
     pub census: Census,
-    /// The first process.
-    pub root: Pid,
-    /// Whether its descendants belong to the session.
-    is_tree: bool,
     passed: PassedInstants,
-    /// When the root was started, if that was to sample it and its tree.
-    began: Option<Timestamp>,
+    /// A process that was started to be sampled with its descendants, and when.
+    launched: Option<(Pid, Timestamp)>,
+}
+
+/// Why a process is not sampled any more.
+#[derive(Clone, Copy, Debug)]
+pub enum Departure {
+    /// It has ended, or runs another program.
+    Ended {
+        /// Whether the instants are those of a schedule.
+        is_scheduled: bool,
+    },
+    /// It is not to be sampled any more.
+    Removed {
+        /// Whether the instants are those of a schedule.
+        is_scheduled: bool,
+    },
+}
+
+impl Departure {
+    /// Why the instants of a sampled process are lost that a late sampler has yet to come to.
+    fn loss(self) -> LossReason {
+        if self.is_removal() { LossReason::Late } else { LossReason::ProcessEnded }
+    }
+
+    fn is_removal(self) -> bool {
+        matches!(self, Departure::Removed { .. })
+    }
+
+    fn is_scheduled(self) -> bool {
+        let (Departure::Ended { is_scheduled } | Departure::Removed { is_scheduled }) = self;
+        is_scheduled
+    }
+}
+
+impl<H: ProcessHost> Default for InstantAccounts<H> {
+    fn default() -> Self {
+        InstantAccounts {
+            table: ProcessTable::default(),
+            census: Census::default(),
+            passed: PassedInstants::default(),
+            launched: None,
+        }
+    }
 }
 
 impl<H: ProcessHost> InstantAccounts<H> {
-    /// Of one process.
-    pub fn of(root: Pid, member: TrackedProcess<H>, is_tree: bool) -> Self {
-        InstantAccounts {
-            table: ProcessTable::of(root, member),
-            census: Census::default(),
-            root,
-            is_tree,
-            passed: PassedInstants::default(),
-            began: None,
-        }
-    }
-
-    /// Has the recording begin with the root, which was started at `began` to be sampled, `instants` ago.
-    pub fn began(&mut self, began: Timestamp, instants: u64) {
-        self.began = Some(began);
-        let Some(member) = self.table.get_mut(self.root) else { return };
+    /// Begins the recording with `root`, which was started at `began` to be sampled with its descendants, `instants` ago.
+    pub fn began(&mut self, root: Pid, began: Timestamp, instants: u64) {
+        self.launched = Some((root, began));
+        let Some(member) = self.table.get_mut(root) else { return };
         member.life = Life::since(began);
         if let Some(pending) = member.pending() {
             pending.begin_at(began, instants);
@@ -72,7 +98,8 @@ impl<H: ProcessHost> InstantAccounts<H> {
         now: Timestamp,
     ) {
         member.inherited = inherited;
-        if let (None, Some(_), Some(pending)) = (member.born, self.began, member.pending()) {
+        let is_launched = self.launched.is_some_and(|(root, _)| member.descends_from(pid, root));
+        if let (None, true, Some(pending)) = (member.born, is_launched, member.pending()) {
             // It is a descendant of what was started to be sampled: all that it has done belongs to that.
             pending.count_all_cpu(now);
         }
@@ -90,12 +117,7 @@ impl<H: ProcessHost> InstantAccounts<H> {
     /// Counts the instants up to `until` at which no process was looked at for the processes that lived then.
     pub fn count_left_out_until(&mut self, events: &mut EventWriter<'_>, until: Timestamp) {
         for LeftOut { at, reason } in self.passed.take_left_out(until) {
-            let lost = match self.table.get(self.root) {
-                // A single process loses its samples whether it has its Python or not, unless it is silent.
-                Some(root) if !self.is_tree && !root.is_silent() => 1,
-                _ => self.table.count_left_out(at),
-            };
-            events.lose(reason, Scope::Session, at, lost);
+            self.table.count_left_out(at, &mut |scope| events.lose(reason, scope, at, 1));
             self.passed.count_gone(events, at);
         }
     }
@@ -106,15 +128,15 @@ impl<H: ProcessHost> InstantAccounts<H> {
         self.passed.forget_gone(due.last);
     }
 
-    /// Counts instants for a process without Python. If it is a single process, it loses its samples. Of a tree, only a process
+    /// Counts instants for a process without Python. A process that was added by itself loses its samples. Of a tree, only a process
     /// that turns out to be a Python does.
     pub fn count_pending(&mut self, events: &mut EventWriter<'_>, pid: Pid, due: DueInstants) {
         let Some(member) = self.table.get_mut(pid) else { return };
-        let (scope, since) = (member.scope(), member.life.program_since());
+        let (scope, life, needs_python) = (member.scope(), member.life, member.needs_python());
         let Some(pending) = member.pending() else { return };
-        match self.is_tree || pending.is_silent() {
-            true => pending.count(due.last, due.later_than(since)),
-            false => events.lose(pending.loss(), scope, due.last, due.count),
+        match needs_python && !pending.is_silent() {
+            true => events.lose(pending.loss(), scope, due.last, due.later_than(life.since)),
+            false => pending.count(due.last, due.later_than(life.program_since())),
         }
     }
 
@@ -126,28 +148,32 @@ impl<H: ProcessHost> InstantAccounts<H> {
         member.sampler().filter(|_| !is_counted)
     }
 
-    /// A process ran its program up to `end`. If that was a Python, those instants of it are lost at which nobody looked at it:
-    /// the ones that have passed, and, on a schedule, the ones up to `end` that a late sampler has yet to come to.
+    /// A process ran its program up to `end`, or is not sampled any more. If that was a Python, those instants of it are lost at
+    /// which it was not looked at: the ones that have passed, and, on a schedule, the ones up to `end` that a late sampler has yet
+    /// to come to.
     pub fn owe_instants_until(
         &mut self,
         events: &mut EventWriter<'_>,
         pid: Pid,
         end: Timestamp,
-        is_scheduled: bool,
+        departure: Departure,
     ) {
         let Some(member) = self.table.get_mut(pid) else { return };
         let (scope, is_inherited) = (member.scope(), member.inherited.is_some());
+        let owes_rest = departure.is_removal() && (is_inherited || member.needs_python());
         let since = member.life.program_since();
         let (reason, since) = match &mut member.state {
-            MemberState::Sampled(_) => (LossReason::ProcessEnded, member.life.python_since.unwrap_or(since)),
+            MemberState::Sampled(_) => (departure.loss(), member.life.python_since.unwrap_or(since)),
             MemberState::Pending(pending) if pending.is_silent() => (LossReason::NoAnswer, since),
+            // What passed so far is counted with the rest.
+            MemberState::Pending(_) if owes_rest => (LossReason::Late, since),
             MemberState::Pending(pending) if is_inherited => {
                 events.lose(LossReason::ShortLived, scope, end, pending.take_instants());
                 (LossReason::ShortLived, since)
             }
             MemberState::Pending(_) => return,
         };
-        if is_scheduled {
+        if departure.is_scheduled() {
             self.passed.keep_gone(GonePython { scope, reason, since, until: end });
         }
     }
@@ -155,16 +181,17 @@ impl<H: ProcessHost> InstantAccounts<H> {
     /// Counts what a process, whose Python was found just now, did before.
     pub fn count_missed(&mut self, events: &mut EventWriter<'_>, pid: Pid, clocks: ProcessClocks) {
         let is_first = !self.census.was_any_sampled() && !self.table.was_any_sampled();
-        let began = self.began.filter(|_| pid == self.root && is_first);
+        let began = self.launched.filter(|(root, _)| pid == *root && is_first).map(|(_, began)| began);
         let Some(member) = self.table.get_mut(pid) else { return };
         let (scope, owes_all) = (member.scope(), member.owes_all_instants());
-        let MemberState::Pending(pending) = &mut member.state else { return };
+        let Some(pending) = member.pending() else { return };
         let since = pending.without_python();
         let python_since = if owes_all { member.life.program_since() } else { since };
         member.life.python_since.get_or_insert(python_since);
-        if !self.is_tree {
+        if member.needs_python() {
             return;
         }
+        let Some(pending) = member.pending() else { return };
         let (without, unseen) = pending.missed(clocks.period, clocks.cpu);
         match began {
             Some(began) => events.metric(clocks.now, MetricValue::BeforePython(since.since(began))),
@@ -200,14 +227,11 @@ impl<H: ProcessHost> InstantAccounts<H> {
     /// Reports what the processes that are sampled have used, and what became of all.
     pub fn report(&mut self, events: &mut EventWriter<'_>, now: Timestamp) {
         self.census.report(&mut self.table, events, now);
-        self.report_counts(events, now);
     }
 
     /// Reports what became of the processes.
     pub fn report_counts(&mut self, events: &mut EventWriter<'_>, now: Timestamp) {
-        if self.is_tree {
-            self.census.report_counts(&self.table, events, now);
-        }
+        self.census.report_counts(&self.table, events, now);
     }
 
     /// Whatever was known of the Python of a process is void: its search begins anew. Returns its sampler, if it had one.

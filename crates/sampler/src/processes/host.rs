@@ -27,14 +27,18 @@ pub trait ProcessHost: Debug + Sized {
     fn now(&self) -> Timestamp;
     /// After this instant no process is looked at.
     fn latest_look(&self) -> Timestamp;
-    /// Whether the descendants of the first process belong to the session.
+    /// Whether the descendants of any process are sampled.
     fn is_tree(&self) -> bool;
+    /// Has the births and ends in the tree below `root` reported from now on.
+    fn follow_descendants(&mut self, root: Pid);
     /// The changes of the tree since the last call, in the order in which they happened.
     fn changes(&mut self, now: Timestamp) -> Vec<Change>;
     /// Whether the system reports each birth, `exec` and end.
     fn reports_changes(&self) -> bool;
-    /// Removes a process from the tree that was found to have ended.
+    /// Removes a process that was found to have ended.
     fn forget(&mut self, pid: Pid);
+    /// Removes a process that lives on, but is not sampled any more.
+    fn leave(&mut self, pid: Pid);
     /// Has the in-kernel program, if it takes the samples, count what the threads of a process run that has no Python.
     fn watch_without_python(&mut self, pid: Pid);
 
@@ -102,6 +106,8 @@ pub trait ProcessSampling: Debug {
     fn runtime(&self) -> Self::Runtime;
     /// Whether its threads were found, and samples of them can be taken.
     fn was_met(&self) -> bool;
+    /// Changes the sample rate, in samples per second; of its instants this part is sampled.
+    fn set_rate(&mut self, rate_hz: f64, part: f64);
     /// Has this part of the instants be sampled from now on.
     fn sample_part(&mut self, part: f64);
     /// Has the next samples stand for nothing that was before `now`.

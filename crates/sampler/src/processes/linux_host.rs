@@ -31,16 +31,21 @@ pub struct LinuxHost {
 }
 
 impl LinuxHost {
-    /// This machine, with the processes of `tree` if children are followed.
-    pub fn new(tree: Option<Tree>, options: SamplerOptions) -> Self {
+    /// This machine.
+    pub fn new(options: SamplerOptions) -> Self {
         LinuxHost {
-            tree,
+            tree: None,
             program: None,
             latest_look: Timestamp::MAX,
             watches_switches: false,
             options,
             leaving: Vec::new(),
         }
+    }
+
+    /// Changes the rate at which processes are sampled that come from now on, in samples per second.
+    pub fn set_rate(&mut self, rate_hz: f64) {
+        self.options.rate_hz = rate_hz;
     }
 
     /// Whether threads off the CPU are wanted that the in-kernel program does not report.
@@ -67,17 +72,30 @@ impl ProcessHost for LinuxHost {
         self.tree.is_some()
     }
 
+    fn follow_descendants(&mut self, root: Pid) {
+        self.tree.get_or_insert_with(Tree::watch).add_root(root);
+    }
+
     fn changes(&mut self, now: Timestamp) -> Vec<Change> {
         self.tree.as_mut().map(|tree| tree.changes(now)).unwrap_or_default()
     }
 
     fn reports_changes(&self) -> bool {
-        self.tree.as_ref().is_some_and(Tree::is_told)
+        self.tree.as_ref().is_some_and(Tree::is_reported)
     }
 
     fn forget(&mut self, pid: Pid) {
         if let Some(tree) = &mut self.tree {
             tree.forget(pid);
+        }
+        if let Some(program) = &mut self.program {
+            program.forget_process(pid);
+        }
+    }
+
+    fn leave(&mut self, pid: Pid) {
+        if let Some(tree) = &mut self.tree {
+            tree.leave(pid);
         }
         if let Some(program) = &mut self.program {
             program.forget_process(pid);
@@ -228,6 +246,11 @@ impl ProcessSampling for ProcessSampler {
 
     fn was_met(&self) -> bool {
         self.has_threads() && self.has_room()
+    }
+
+    fn set_rate(&mut self, rate_hz: f64, part: f64) {
+        self.set_rate(rate_hz);
+        self.sample_part(part);
     }
 
     fn sample_part(&mut self, part: f64) {

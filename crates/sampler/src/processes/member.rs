@@ -8,9 +8,32 @@ use super::host::{ProcessHost, ProcessSampling, RuntimeOf};
 use super::pending::{NativeTime, PendingAttach};
 use crate::event_writer::EventWriter;
 
+/// How a process came to be sampled.
+#[derive(Clone, Copy, Debug)]
+pub enum Origin {
+    /// It was added by itself.
+    Added {
+        /// Whether its descendants are sampled, too.
+        with_descendants: bool,
+    },
+    /// It descends from one that was added.
+    Descendant {
+        /// That one.
+        root: Pid,
+        /// The process that started it.
+        parent: Pid,
+        /// When it was born, if that was while its tree was watched.
+        born: Option<Timestamp>,
+    },
+}
+
 /// A process.
 #[derive(Debug)]
 pub struct TrackedProcess<H: ProcessHost> {
+    /// The process that was added and from which it descends; `None` if it was added itself.
+    root: Option<Pid>,
+    /// Whether it was added by itself, so that its samples are lost as long as it has no Python.
+    is_single: bool,
     /// The process that started it, as long as that is there.
     pub parent: Option<Pid>,
     /// The parent in the dictionary, once the parent is gone.
@@ -75,15 +98,15 @@ impl Life {
 
 impl<H: ProcessHost> TrackedProcess<H> {
     /// A process that was not looked at, and had used `cpu` that belongs to nobody.
-    pub fn new(
-        search: H::Search,
-        parent: Option<Pid>,
-        born: Option<Timestamp>,
-        now: Timestamp,
-        cpu: Nanos,
-    ) -> Self {
+    pub fn new(search: H::Search, origin: Origin, now: Timestamp, cpu: Nanos) -> Self {
+        let (root, parent, born) = match origin {
+            Origin::Added { .. } => (None, None, None),
+            Origin::Descendant { root, parent, born } => (Some(root), Some(parent), born),
+        };
         let since = born.unwrap_or(now);
         TrackedProcess {
+            root,
+            is_single: matches!(origin, Origin::Added { with_descendants: false }),
             parent,
             parent_process: None,
             process: None,
@@ -94,6 +117,21 @@ impl<H: ProcessHost> TrackedProcess<H> {
             was_sampled: false,
             state: MemberState::Pending(PendingAttach::new(search, since, cpu, false)),
         }
+    }
+
+    /// Whether it was added, and does not descend from one that was.
+    pub fn was_added(&self) -> bool {
+        self.root.is_none()
+    }
+
+    /// Whether this process with the id `pid` is `root` or descends from it.
+    pub fn descends_from(&self, pid: Pid, root: Pid) -> bool {
+        self.root.unwrap_or(pid) == root
+    }
+
+    /// Whether its samples are lost as long as it has no Python. A process of a tree that has none is only counted.
+    pub fn needs_python(&self) -> bool {
+        self.is_single
     }
 
     /// What its forks share with it, if that is known.

@@ -9,7 +9,6 @@
 mod accounts;
 mod census;
 mod due_instants;
-mod engine;
 mod host;
 mod kernel_reader;
 mod linux_host;
@@ -18,12 +17,13 @@ mod passed_instants;
 mod pending;
 mod process_set;
 mod records;
+mod scheduled_instants;
 mod table;
 
 #[cfg(test)]
 mod simulation;
 
-pub use engine::ScheduledEngine;
 pub use kernel_reader::KernelReader;
 pub use linux_host::LinuxHost;
 pub use process_set::ProcessSet;
+pub use scheduled_instants::ScheduledInstants;

@@ -137,6 +137,11 @@ impl<S> PendingAttach<S> {
         self.missed.leave_out(now, cpu);
     }
 
+    /// The clock of the in-kernel program gets another period from now on; it had this one, and the process has used so much CPU.
+    pub fn change_period(&mut self, period: Nanos, cpu: Option<Nanos>) {
+        self.missed.change_period(period, cpu);
+    }
+
     /// Counts ticks that met its threads. If its Python is found later they are in what was missed until then.
     pub fn count_native(&mut self, native: NativeTime) {
         self.native.add(native);

@@ -5,10 +5,10 @@ use profiler_model::{LossReason, Nanos, Pid, Timestamp};
 use profiler_profile::{ProcessInfo, Renaming};
 use profiler_target::{AttachError, Change};
 
-use super::accounts::{InstantAccounts, ProcessClocks};
+use super::accounts::{Departure, InstantAccounts, ProcessClocks};
 use super::due_instants::DueInstants;
 use super::host::{ProcessHost, ProcessSampling, RuntimeOf};
-use super::member::{MemberState, TrackedProcess};
+use super::member::{MemberState, Origin, TrackedProcess};
 use super::pending::PendingAttach;
 use super::table::ProcessTable;
 use crate::event_writer::EventWriter;
@@ -32,13 +32,25 @@ pub struct ProcessSet<H: ProcessHost> {
 }
 
 impl<H: ProcessHost> ProcessSet<H> {
-    /// The process `root` on `host`, with its runtime if that is known.
-    pub fn new(host: H, root: Pid, runtime: Option<RuntimeOf<H>>) -> Self {
-        let cpu = host.cpu_time(root).unwrap_or_default();
-        let mut member = TrackedProcess::new(host.search(root), None, None, host.now(), cpu);
+    /// No processes, on `host`.
+    pub fn new(host: H) -> Self {
+        ProcessSet { host, accounts: InstantAccounts::default(), part_sampled: 1.0 }
+    }
+
+    /// Adds a process with its runtime, if that is known, and its descendants if `with_descendants`. A process that is there already
+    /// is left as it is.
+    pub fn add_root(&mut self, root: Pid, runtime: Option<RuntimeOf<H>>, with_descendants: bool) {
+        if self.table().get(root).is_some() {
+            return;
+        }
+        if with_descendants {
+            self.host.follow_descendants(root);
+        }
+        let cpu = self.host.cpu_time(root).unwrap_or_default();
+        let origin = Origin::Added { with_descendants };
+        let mut member = TrackedProcess::new(self.host.search(root), origin, self.host.now(), cpu);
         member.inherited = runtime;
-        let accounts = InstantAccounts::of(root, member, host.is_tree());
-        ProcessSet { host, accounts, part_sampled: 1.0 }
+        self.accounts.table.add(root, member);
     }
 
     /// The system.
@@ -61,9 +73,14 @@ impl<H: ProcessHost> ProcessSet<H> {
         self.accounts.table.sampled()
     }
 
-    /// The first process.
-    pub fn root(&self) -> Pid {
-        self.accounts.root
+    /// Whether there is one process, whose descendants are not followed.
+    pub fn is_single(&self) -> bool {
+        !self.host.is_tree() && self.table().members().count() == 1
+    }
+
+    /// The sampler of the only process, if descendants are not followed.
+    pub fn only_sampler(&mut self) -> Option<&mut H::Sampler> {
+        if self.is_single() { self.samplers().next() } else { None }
     }
 
     /// When a process that has no Python yet is looked at next.
@@ -76,21 +93,21 @@ impl<H: ProcessHost> ProcessSet<H> {
         self.accounts.table.silent()
     }
 
-    /// Whether nothing is left to sample: the root has ended or does not answer, and so it is with all of its descendants that
-    /// are Pythons or may become one.
+    /// Whether nothing is left to sample: all processes that were added have ended or do not answer, and so it is with all of their
+    /// descendants that are Pythons or may become one.
     pub fn are_gone(&self, now: Timestamp) -> bool {
-        self.accounts.table.get(self.accounts.root).is_none_or(TrackedProcess::is_silent)
-            && self.accounts.table.members().all(|member| match &member.state {
-                MemberState::Sampled(_) => false,
-                MemberState::Pending(pending) => {
-                    pending.is_silent() || now.since(pending.since) > TIME_TO_COME_UP
-                }
-            })
+        self.table().members().all(|member| match &member.state {
+            MemberState::Sampled(_) => false,
+            MemberState::Pending(pending) => {
+                let may_come_up = member.was_added() || now.since(pending.since) <= TIME_TO_COME_UP;
+                pending.is_silent() || !may_come_up
+            }
+        })
     }
 
-    /// Has the recording begin with the root, which was started at `began` to be sampled, `instants` ago.
-    pub fn began(&mut self, began: Timestamp, instants: u64) {
-        self.accounts.began(began, instants);
+    /// Begins the recording with `root`, which was started at `began` to be sampled, `instants` ago.
+    pub fn began(&mut self, root: Pid, began: Timestamp, instants: u64) {
+        self.accounts.began(root, began, instants);
     }
 
     /// Has nothing count as missed that a process without Python did before `now`.
@@ -112,6 +129,40 @@ impl<H: ProcessHost> ProcessSet<H> {
     pub fn sample_part(&mut self, part: f64) {
         self.part_sampled = part;
         self.samplers().for_each(|sampler| sampler.sample_part(part));
+    }
+
+    /// Changes the sample rate, in samples per second.
+    pub fn set_rate(&mut self, rate_hz: f64) {
+        let period = self.host.tick_period();
+        for (pid, member) in self.accounts.table.members_mut() {
+            match &mut member.state {
+                MemberState::Sampled(sampler) => sampler.set_rate(rate_hz, self.part_sampled),
+                MemberState::Pending(pending) => {
+                    if let Some(period) = period {
+                        pending.change_period(period, self.host.cpu_time(pid));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Stops sampling a process that was added, and its descendants. On a schedule, those instants up to now are lost that were not
+    /// sampled yet.
+    pub fn remove_root(&mut self, events: &mut EventWriter<'_>, root: Pid, is_scheduled: bool) {
+        let now = self.host.now();
+        self.follow_tree(events, now);
+        for pid in self.accounts.table.descended_from(root) {
+            self.count_unanswered(events, pid, now);
+            self.accounts.owe_instants_until(events, pid, now, Departure::Removed { is_scheduled });
+            let clocks = self.clocks_of(pid, now);
+            self.accounts.count_rest(events, pid, clocks);
+            if let Some(sampler) = self.accounts.table.get_mut(pid).and_then(TrackedProcess::sampler) {
+                sampler.resolve_pending(events);
+                sampler.name_last_threads(events);
+            }
+            self.give_up(events, pid, now);
+            self.host.leave(pid);
+        }
     }
 
     /// Records what was captured and has waited for its names.
@@ -156,11 +207,14 @@ impl<H: ProcessHost> ProcessSet<H> {
     /// Reports what the processes that are sampled have used, and what became of all.
     pub fn report(&mut self, events: &mut EventWriter<'_>, now: Timestamp) {
         self.accounts.report(events, now);
+        self.report_counts(events, now);
     }
 
-    /// Reports what became of the processes.
+    /// Reports what became of the processes, if there may be several.
     pub fn report_counts(&mut self, events: &mut EventWriter<'_>, now: Timestamp) {
-        self.accounts.report_counts(events, now);
+        if self.host.is_tree() {
+            self.accounts.report_counts(events, now);
+        }
     }
 
     /// An instant has passed at which no process was looked at.
@@ -172,9 +226,9 @@ impl<H: ProcessHost> ProcessSet<H> {
     pub fn follow_tree(&mut self, events: &mut EventWriter<'_>, now: Timestamp) {
         for change in self.host.changes(now) {
             match change {
-                Change::Born { pid, parent, at } => {
+                Change::Born { pid, root, parent, at } => {
                     self.accounts.count_left_out_until(events, at.unwrap_or(now));
-                    self.add(pid, parent, at, now);
+                    self.add(pid, (root, parent), at, now);
                 }
                 Change::Executed { pid, at } => {
                     self.accounts.count_left_out_until(events, at);
@@ -191,11 +245,15 @@ impl<H: ProcessHost> ProcessSet<H> {
         self.accounts.count_left_out_until(events, now);
     }
 
-    fn add(&mut self, pid: Pid, parent: Pid, born: Option<Timestamp>, now: Timestamp) {
+    fn add(&mut self, pid: Pid, (root, parent): (Pid, Pid), born: Option<Timestamp>, now: Timestamp) {
+        if self.table().get(pid).is_some_and(TrackedProcess::was_added) {
+            return;
+        }
         // What a process that was there before has done so far was not asked for.
         let cpu = if born.is_some() { None } else { self.host.cpu_time(pid) };
         let search = self.host.search(pid);
-        let member = TrackedProcess::new(search, Some(parent), born, now, cpu.unwrap_or_default());
+        let origin = Origin::Descendant { root, parent, born };
+        let member = TrackedProcess::new(search, origin, now, cpu.unwrap_or_default());
         // A process that was found, and not reported, may run another program by now.
         let is_fork = born.is_some() && self.host.reports_changes();
         let parent = self.table().get(parent).filter(|_| is_fork);
@@ -227,10 +285,16 @@ impl<H: ProcessHost> ProcessSet<H> {
     /// A process ran its program up to `end`: its instants that nobody looked at are lost.
     fn owe_instants_until(&mut self, events: &mut EventWriter<'_>, pid: Pid, end: Timestamp, now: Timestamp) {
         self.count_unanswered(events, pid, now);
-        self.accounts.owe_instants_until(events, pid, end, self.host.tick_period().is_none());
+        let is_scheduled = self.host.tick_period().is_none();
+        self.accounts.owe_instants_until(events, pid, end, Departure::Ended { is_scheduled });
     }
 
     fn remove(&mut self, events: &mut EventWriter<'_>, pid: Pid, now: Timestamp) {
+        self.give_up(events, pid, now);
+        self.host.forget(pid);
+    }
+
+    fn give_up(&mut self, events: &mut EventWriter<'_>, pid: Pid, now: Timestamp) {
         self.host.collect_rest(pid, &mut self.accounts.table, events);
         self.count_unanswered(events, pid, now);
         let process = self.accounts.table.process_of_parent(&self.host, events, pid);
@@ -240,7 +304,6 @@ impl<H: ProcessHost> ProcessSet<H> {
         if let MemberState::Sampled(sampler) = member.state {
             self.accounts.census.add_cpu_of_gone(self.host.give_up(*sampler, events, now));
         }
-        self.host.forget(pid);
     }
 
     /// Counts what is lost of a process since the last time, if its memory does not answer.

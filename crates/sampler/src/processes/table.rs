@@ -19,12 +19,13 @@ pub struct ProcessTable<H: ProcessHost> {
     turn: usize,
 }
 
-impl<H: ProcessHost> ProcessTable<H> {
-    /// A table of one process.
-    pub fn of(pid: Pid, member: TrackedProcess<H>) -> Self {
-        ProcessTable { members: HashMap::from([(pid, member)]), order: vec![pid], turn: 0 }
+impl<H: ProcessHost> Default for ProcessTable<H> {
+    fn default() -> Self {
+        ProcessTable { members: HashMap::new(), order: Vec::new(), turn: 0 }
     }
+}
 
+impl<H: ProcessHost> ProcessTable<H> {
     /// Adds a process.
     pub fn add(&mut self, pid: Pid, member: TrackedProcess<H>) {
         if self.members.insert(pid, member).is_none() {
@@ -78,6 +79,12 @@ impl<H: ProcessHost> ProcessTable<H> {
         self.order.clone()
     }
 
+    /// A process that was added, if it is there, and its descendants.
+    pub fn descended_from(&self, root: Pid) -> Vec<Pid> {
+        let descends = |pid: &Pid| self.members[pid].descends_from(*pid, root);
+        self.order.iter().copied().filter(descends).collect()
+    }
+
     /// The same in the order in which the processes are looked at at the next instant.
     pub fn next_turn(&mut self) -> Vec<Pid> {
         self.turn = self.turn.wrapping_add(1);
@@ -120,19 +127,22 @@ impl<H: ProcessHost> ProcessTable<H> {
         pending.min().unwrap_or(Timestamp::MAX)
     }
 
-    /// Counts an instant of a tree at which no process was looked at. Returns for how many it is certainly lost; of the others
-    /// it is not known yet whether they are Pythons.
-    pub fn count_left_out(&mut self, at: Timestamp) -> u64 {
-        let mut lost = 0;
+    /// Counts an instant at which no process was looked at. Calls `lose` for those for which it is certainly lost; of the others it is
+    /// not known yet whether they are Pythons.
+    pub fn count_left_out(&mut self, at: Timestamp, lose: &mut dyn FnMut(Scope)) {
         for member in self.members.values_mut() {
-            let since = member.life.left_out_since();
+            let since = match member.needs_python() {
+                true => member.life.since,
+                false => member.life.left_out_since(),
+            };
+            let (scope, needs_python) = (member.scope(), member.needs_python());
             match &mut member.state {
-                MemberState::Sampled(_) => lost += u64::from(since < at),
-                MemberState::Pending(pending) if since < at => pending.count(at, 1),
-                MemberState::Pending(_) => {}
+                _ if since >= at => {}
+                MemberState::Sampled(_) => lose(scope),
+                MemberState::Pending(pending) if needs_python && !pending.is_silent() => lose(scope),
+                MemberState::Pending(pending) => pending.count(at, 1),
             }
         }
-        lost
     }
 
     /// What a process may share with the one that forked it.

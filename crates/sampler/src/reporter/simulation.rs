@@ -15,7 +15,6 @@ use profiler_stack::KnownCodes;
 use profiler_tests::snapshot::StoredProcess;
 
 use super::*;
-use crate::event_writer::{Directive, Observer};
 
 const PID: Pid = Pid::new(1);
 const RATE_HZ: f64 = 100.0;
@@ -164,16 +163,6 @@ impl Sink for Checker {
 
     fn epoch_ended(&mut self, dictionary: &Dictionary) {
         self.windows.last_mut().expect("a window").epoch_ended(dictionary);
-    }
-}
-
-impl Observer for Checker {
-    fn go_on(&mut self, _elapsed: Nanos) -> Directive {
-        Directive::Continue
-    }
-
-    fn was_cut(&mut self, _at: Timestamp) {
-        self.windows.push(Profile::new());
     }
 }
 
@@ -444,7 +433,9 @@ fn run(seed: u64, steps: usize, swaps: Swaps) -> Outcome {
             && step % gap == 0
         {
             simulation.reporter.resolve_deferred(&mut simulation.stored, &mut events);
-            events.cut(simulation.at());
+            let buffer = events.into_buffer();
+            checker.windows.push(Profile::new());
+            events = EventWriter::with_buffer(&mut dictionary, &mut checker, buffer);
             if step % (3 * gap) == 0 {
                 events.renew_dictionary(|renaming| simulation.reporter.rename(renaming));
             }

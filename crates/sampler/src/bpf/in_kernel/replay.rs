@@ -15,7 +15,6 @@ use profiler_tests::Frame;
 use profiler_tests::labyrinth::{Place, judge};
 
 use super::*;
-use crate::event_writer::{Directive, Observer};
 use crate::reporter::{ProcessView, Reporter, ShortPaths};
 
 /// The CPython that ran the labyrinth.
@@ -70,12 +69,6 @@ impl Sink for Recording {
                 _ => Nanos::ZERO,
             };
         }
-    }
-}
-
-impl Observer for Recording {
-    fn go_on(&mut self, _elapsed: Nanos) -> Directive {
-        Directive::Continue
     }
 }
 

@@ -147,3 +147,16 @@ fn late_instants_before_a_look_without_python_are_not_lost() {
     ];
     played(script, (Program::Python { up_at: 1_010_000_000 }, false));
 }
+
+#[test]
+fn removed_process_loses_instants_that_passed_before() {
+    let added = Happening::IsAdded { program: NewProgram::Python { delay: 0 }, is_single: true };
+    let script = vec![
+        (0, CHILD, added),
+        (0, ROOT, is_sampled(5)),
+        (10 * MILLISECOND, CHILD, Happening::IsRemoved),
+        (0, ROOT, is_sampled(20)),
+    ];
+    let lost = played(script, OTHER).ledger.lost_for(LossReason::Late);
+    assert!((5..=15).contains(&lost), "{lost}");
+}

@@ -18,6 +18,8 @@ pub enum PhaseStart {
     Inherited,
     /// By an `exec` that was reported.
     Executed,
+    /// It was added by itself: all its instants count, whether it has a Python or not.
+    Single,
 }
 
 /// A program that a process ran, with what was seen of it. Looks are numbered by the instants that they were for.
@@ -84,6 +86,10 @@ impl Phase {
         self.found_ended = Some(look);
     }
 
+    pub fn is_single(&self) -> bool {
+        self.start == PhaseStart::Single
+    }
+
     /// Whether a Python of it is known that forks of it have as well.
     pub fn has_known_python(&self) -> bool {
         let is_untouched_fork = self.start == PhaseStart::Inherited && self.first_attach.is_none();
@@ -107,6 +113,9 @@ impl Phase {
     }
 
     fn is_python_at(&self, number: usize, instant: DueInstant) -> bool {
+        if self.is_single() {
+            return true;
+        }
         let is_silent = self.silent.is_some_and(|silent| number >= silent);
         let Some(first) = self.first_attach else {
             return is_silent || self.start == PhaseStart::Inherited;

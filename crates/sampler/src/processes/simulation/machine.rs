@@ -74,16 +74,39 @@ impl Machine {
             attach_cost: 100_000,
             starts: 0,
         };
-        machine.insert(ROOT, root, is_known, 1);
+        machine.insert((ROOT, ROOT), root, is_known, 1);
         let start = if is_known { PhaseStart::Inherited } else { PhaseStart::Found };
         machine.processes.get_mut(&ROOT).unwrap().phases.push(Phase::new(start, machine.clock));
         machine
     }
 
-    fn insert(&mut self, pid: u32, program: Program, is_fork: bool, threads: u64) {
+    /// Starts a process that no known process forked, and that is added, without its descendants if it is single; returns whether its
+    /// id was free.
+    pub fn start(&mut self, pid: u32, program: Program, is_single: bool) -> bool {
+        if self.is_taken(pid) {
+            return false;
+        }
+        self.insert((pid, pid), program, false, 1);
+        self.known.push(pid);
+        let start = if is_single { PhaseStart::Single } else { PhaseStart::Found };
+        let phase = Phase::new(start, self.clock);
+        let process = self.processes.get_mut(&pid).unwrap();
+        process.is_single = is_single;
+        process.phases.push(phase);
+        true
+    }
+
+    fn is_taken(&self, pid: u32) -> bool {
+        let is_of_pid = |unreported: &Unreported| pid_of(unreported.change) == Pid::new(pid);
+        self.known.contains(&pid) || self.unreported.iter().any(is_of_pid) || self.is_alive(pid)
+    }
+
+    fn insert(&mut self, (pid, root): (u32, u32), program: Program, is_fork: bool, threads: u64) {
         self.starts += 1;
         let process = SimProcess {
             program,
+            root,
+            is_single: false,
             threads,
             is_fork,
             ended: None,
@@ -99,25 +122,26 @@ impl Machine {
     }
 
     fn report(&mut self, change: Change, is_delayed: bool) {
-        if self.reports {
+        let is_single = self.processes[&pid_of(change).as_u32()].is_single;
+        if self.reports && !is_single {
             self.unreported.push(Unreported { change, is_delayed });
         }
     }
 
     /// `parent` forks. The Python of the child can be read after `delay`.
     pub fn fork(&mut self, parent: u32, pid: u32, threads: u64, delay: u64) {
-        let is_of_pid = |unreported: &Unreported| pid_of(unreported.change) == Pid::new(pid);
-        let is_taken = self.known.contains(&pid) || self.unreported.iter().any(is_of_pid);
-        if is_taken || self.is_alive(pid) || !self.is_alive(parent) {
+        let can_fork = self.is_alive(parent) && self.known.contains(&parent);
+        if self.is_taken(pid) || !can_fork || self.processes[&parent].is_single {
             return;
         }
+        let root = self.processes[&parent].root;
         let program = match self.processes[&parent].program {
             Program::Python { up_at } => Program::Python { up_at: up_at.max(self.clock + delay) },
             other => other,
         };
-        self.insert(pid, program, true, threads);
-        let at = Some(self.time());
-        self.report(Change::Born { pid: Pid::new(pid), parent: Pid::new(parent), at }, false);
+        self.insert((pid, root), program, true, threads);
+        let (at, root) = (Some(self.time()), Pid::new(root));
+        self.report(Change::Born { pid: Pid::new(pid), root, parent: Pid::new(parent), at }, false);
     }
 
     pub fn execute(&mut self, pid: u32, program: Program) {
@@ -165,7 +189,7 @@ impl Machine {
     /// Takes note of a change that is being reported.
     fn note(&mut self, change: Change) {
         match change {
-            Change::Born { pid, parent, at } => {
+            Change::Born { pid, parent, at, .. } => {
                 let is_known = self.phase(parent).has_known_python();
                 let start = match at {
                     Some(_) if self.reports && is_known => PhaseStart::Inherited,
@@ -194,8 +218,11 @@ impl Machine {
             process.ended.is_none() && process.phases.is_empty() && !self.known.contains(pid)
         };
         let at = Some(self.time());
-        let born =
-            |(pid, _): (&u32, &SimProcess)| Change::Born { pid: Pid::new(*pid), parent: Pid::new(ROOT), at };
+        let born = |(pid, process): (&u32, &SimProcess)| {
+            let root = Pid::new(process.root);
+            // Whoever its parent was, the first process has adopted it.
+            Change::Born { pid: Pid::new(*pid), root, parent: Pid::new(ROOT), at }
+        };
         self.processes.iter().filter(is_new).map(born).collect()
     }
 }
@@ -216,6 +243,8 @@ impl ProcessHost for Machine {
     fn is_tree(&self) -> bool {
         self.is_tree
     }
+
+    fn follow_descendants(&mut self, _: Pid) {}
 
     fn changes(&mut self, _: Timestamp) -> Vec<Change> {
         self.began = self.clock;
@@ -251,6 +280,11 @@ impl ProcessHost for Machine {
 
     fn forget(&mut self, pid: Pid) {
         self.known.retain(|known| *known != pid.as_u32());
+    }
+
+    fn leave(&mut self, pid: Pid) {
+        self.end_phase(pid, self.time());
+        self.forget(pid);
     }
 
     fn cpu_time(&self, _: Pid) -> Option<Nanos> {
@@ -289,6 +323,7 @@ impl ProcessHost for Machine {
         let phase = self.phase(pid);
         match result {
             Ok(_) => phase.attached(seq),
+            Err(AttachError::ProcessEnded(_)) if phase.is_single() => phase.found_ended(seq),
             Err(AttachError::ProcessEnded(_)) => phase.end = Some(began),
             Err(AttachError::NoAnswer(_)) => phase.silent_at(seq),
             Err(_) => phase.had_none(seq, now),

@@ -9,15 +9,15 @@ mod sim_process;
 mod sim_sampler;
 
 use profiler_account::Schedule;
-use profiler_model::{Nanos, Pid, Timestamp};
+use profiler_model::{Pid, Timestamp};
 use profiler_profile::{Dictionary, Event, Ledger, Scope, Sink};
 use proptest::prelude::*;
 
 use self::law::DueInstant;
 use self::machine::{Machine, ROOT};
 use self::sim_process::{Program, SimProcess};
-use super::{ProcessSet, ScheduledEngine};
-use crate::event_writer::{Directive, EventWriter, Observer};
+use super::{ProcessSet, ScheduledInstants};
+use crate::event_writer::EventWriter;
 
 /// The sample rate.
 const RATE_HZ: f64 = 1000.0;
@@ -45,6 +45,12 @@ enum Happening {
     IsReported { is_cut: bool, renew: bool },
     /// The profiler was suspended for so long.
     IsSuspended(u64),
+    /// A process is added that was started elsewhere.
+    IsAdded { program: NewProgram, is_single: bool },
+    /// An added process and its descendants are not sampled any more.
+    IsRemoved,
+    /// The sample rate becomes so many samples per second.
+    RateIsSet(u32),
     /// This part of the instants is sampled, in percent.
     PartIsSampled(u32),
     /// What attempts to attach cost from now on.
@@ -100,6 +106,10 @@ fn happening() -> impl Strategy<Value = Happening> {
         3 => any::<(bool, bool)>().prop_map(|(is_cut, renew)| Happening::IsReported { is_cut, renew }),
         1 => (0..100_000_000u64).prop_map(Happening::IsSuspended),
         1 => (1..=100u32).prop_map(Happening::PartIsSampled),
+        2 => (new_program(), any::<bool>())
+            .prop_map(|(program, is_single)| Happening::IsAdded { program, is_single }),
+        1 => Just(Happening::IsRemoved),
+        1 => (100..3000u32).prop_map(Happening::RateIsSet),
         1 => (0..5_000_000u64).prop_map(Happening::AttachCosts),
     ]
 }
@@ -138,12 +148,6 @@ impl Sink for Recorder {
     }
 }
 
-impl Observer for Recorder {
-    fn go_on(&mut self, _: Nanos) -> Directive {
-        Directive::Continue
-    }
-}
-
 fn check_scope(dictionary: &Dictionary, scope: Scope) {
     match scope {
         Scope::Session => {}
@@ -153,20 +157,21 @@ fn check_scope(dictionary: &Dictionary, scope: Scope) {
 }
 
 /// A session on the machine, with the instants that were due, in the order in which the session came to them.
-struct Player<'a, 'b> {
-    engine: ScheduledEngine<'a, Machine>,
-    events: EventWriter<'b>,
+struct Player<'a> {
+    processes: ProcessSet<Machine>,
+    clock: ScheduledInstants,
+    events: EventWriter<'a>,
     instants: Vec<DueInstant>,
     has_cuts: bool,
 }
 
-impl Player<'_, '_> {
+impl Player<'_> {
     fn machine(&mut self) -> &mut Machine {
-        self.engine.processes.parts().0
+        self.processes.parts().0
     }
 
     fn now(&self) -> Timestamp {
-        Timestamp::from_nanos(self.engine.processes.host().clock)
+        Timestamp::from_nanos(self.processes.host().clock)
     }
 
     /// Takes note of instants at which nothing is looked at.
@@ -177,7 +182,7 @@ impl Player<'_, '_> {
 
     /// Comes to the next instant, if it is due.
     fn poll(&mut self) {
-        let (now, mut schedule) = (self.now(), self.engine.schedule.clone());
+        let (now, mut schedule) = (self.now(), self.clock.schedule_mut().clone());
         if now < schedule.next() {
             return;
         }
@@ -186,7 +191,7 @@ impl Player<'_, '_> {
         self.machine().due = (self.instants.len(), due);
         self.instants.push(DueInstant { at: due, is_looked_at: true });
         self.machine().is_looking = true;
-        self.engine.poll(&mut self.events, now);
+        self.clock.poll(&mut self.processes, &mut self.events, now);
         self.machine().is_looking = false;
         let mut late = Vec::new();
         schedule.go_on_telling(self.now(), &mut |at| late.push(at));
@@ -194,17 +199,30 @@ impl Player<'_, '_> {
     }
 
     fn report(&mut self, is_cut: bool, renew: bool) {
-        let (now, mut schedule) = (self.now(), self.engine.schedule.clone());
+        let (now, mut schedule) = (self.now(), self.clock.schedule_mut().clone());
         self.pass(schedule.take_left_out_until(now));
-        self.engine.follow(&mut self.events, now);
-        self.engine.processes.resolve_pending(&mut self.events);
-        self.engine.processes.report(&mut self.events, now);
+        self.clock.follow(&mut self.processes, &mut self.events, now);
+        self.processes.resolve_pending(&mut self.events);
+        self.processes.report(&mut self.events, now);
         if is_cut && self.has_cuts {
-            self.events.cut(now);
             if renew {
-                self.events.renew_dictionary(|renaming| self.engine.processes.rename(renaming));
+                self.events.renew_dictionary(|renaming| self.processes.rename(renaming));
             }
         }
+    }
+
+    /// As the engine does.
+    fn remove(&mut self, root: u32) {
+        self.poll();
+        let (now, mut schedule) = (self.now(), self.clock.schedule_mut().clone());
+        self.pass(schedule.take_left_out_until(now));
+        self.clock.follow(&mut self.processes, &mut self.events, now);
+        self.processes.remove_root(&mut self.events, Pid::new(root), true);
+    }
+
+    fn set_rate(&mut self, rate_hz: f64) {
+        let now = self.now();
+        self.clock.set_rate(&mut self.processes, rate_hz, now);
     }
 
     fn happen(&mut self, pid: u32, happening: Happening) {
@@ -219,7 +237,7 @@ impl Player<'_, '_> {
             }
             Happening::IsSampled { instants, late } => {
                 for _ in 0..instants {
-                    let next = self.engine.schedule.next().as_nanos() + late;
+                    let next = self.clock.next().as_nanos() + late;
                     self.machine().clock = next.max(self.now().as_nanos());
                     self.poll();
                 }
@@ -229,22 +247,31 @@ impl Player<'_, '_> {
             Happening::IsSuspended(time) => {
                 self.machine().clock += time;
                 let now = self.now();
-                self.engine.go_on_from(&mut self.events, now);
+                self.clock.resume_from(&mut self.processes, &mut self.events, now);
             }
-            Happening::PartIsSampled(percent) => self.engine.sample_part(f64::from(percent) / 100.0),
+            Happening::PartIsSampled(percent) => {
+                self.clock.sample_part(&mut self.processes, f64::from(percent) / 100.0)
+            }
+            Happening::IsAdded { program, is_single } => {
+                if self.machine().start(pid, program.at(now), is_single) {
+                    self.processes.add_root(Pid::new(pid), None, !is_single);
+                }
+            }
+            Happening::IsRemoved => self.remove(pid),
+            Happening::RateIsSet(rate_hz) => self.set_rate(f64::from(rate_hz)),
             Happening::AttachCosts(cost) => self.machine().attach_cost = cost,
         }
     }
 
     fn end(&mut self) {
         self.report(false, false);
-        let (end, mut schedule) = (self.now(), self.engine.schedule.clone());
+        let (end, mut schedule) = (self.now(), self.clock.schedule_mut().clone());
         let mut late = Vec::new();
         schedule.pass_until(end, &mut |at| late.push(at));
         self.pass(late);
         self.pass(schedule.take_left_out_until(end));
-        self.engine.end(&mut self.events, end);
-        self.engine.processes.release_all(&mut self.events, end);
+        self.clock.end(&mut self.processes, &mut self.events, end);
+        self.processes.release_all(&mut self.events, end);
         self.events.flush();
     }
 }
@@ -264,9 +291,12 @@ fn play(script: &Script, (root, is_known): (Program, bool), reports: bool, has_c
 fn play_on(machine: Machine, script: &Script, is_known: bool, has_cuts: bool) -> Played {
     let (mut recorder, mut dictionary) = (Recorder::default(), Dictionary::default());
     let start = Timestamp::from_nanos(machine.clock);
-    let mut processes = ProcessSet::new(machine, Pid::new(ROOT), is_known.then_some(()));
+    let mut processes = ProcessSet::new(machine);
+    let is_tree = processes.host().is_tree;
+    processes.add_root(Pid::new(ROOT), is_known.then_some(()), is_tree);
     let mut player = Player {
-        engine: ScheduledEngine::new(&mut processes, Schedule::new(RATE_HZ, start, 7)),
+        processes,
+        clock: ScheduledInstants::new(Schedule::new(RATE_HZ, start, 7)),
         events: EventWriter::new(&mut dictionary, &mut recorder),
         instants: Vec::new(),
         has_cuts,
@@ -278,7 +308,7 @@ fn play_on(machine: Machine, script: &Script, is_known: bool, has_cuts: bool) ->
     player.machine().clock += 5_000_000;
     player.end();
     let instants = std::mem::take(&mut player.instants);
-    let machine = processes.host();
+    let machine = player.processes.host();
     let processes: Vec<SimProcess> = machine
         .processes
         .values()

@@ -19,6 +19,10 @@ pub enum Program {
 #[derive(Clone, Debug)]
 pub struct SimProcess {
     pub program: Program,
+    /// The process that was added and from which it descends, or itself.
+    pub root: u32,
+    /// Whether it was added without its descendants.
+    pub is_single: bool,
     /// How many threads its Python has.
     pub threads: u64,
     /// Whether it runs the program of the process that forked it.

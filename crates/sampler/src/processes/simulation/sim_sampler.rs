@@ -38,6 +38,8 @@ impl ProcessSampling for SimSampler {
         true
     }
 
+    fn set_rate(&mut self, _: f64, _: f64) {}
+
     fn sample_part(&mut self, _: f64) {}
 
     fn count_from(&mut self, _: Timestamp) {}

@@ -47,10 +47,9 @@ impl Costs {
         }
     }
 
-    /// All up to `now` was reported: begins the next window.
-    pub fn cut(&mut self, events: &mut EventWriter<'_>, now: Timestamp) {
-        events.cut(now);
-        self.start = now;
+    /// All up to `at` was reported: begins the next window.
+    pub fn begin_window(&mut self, events: &mut EventWriter<'_>, at: Timestamp) {
+        self.start = at;
         self.report_interval(events);
     }
 }
