@@ -16,8 +16,10 @@ const PHASE: Nanos = Nanos::from_nanos(500_000_000);
 const REPORT_GAP: Nanos = Nanos::from_nanos(50_000_000);
 /// What may be missing of the CPU time of a process: what it used while it was being added or removed.
 const CPU_BOUND: f64 = 0.06;
+/// The CPU time of the in-kernel sampler is that of its ticks: so many standard deviations of their number may be missing as well.
+const DEVIATIONS: f64 = 4.5;
 /// How far the number of attempts may be from the rate.
-const RATE_BOUND: f64 = 0.12;
+const RATE_BOUND: f64 = 0.25;
 
 const BUSY: &str = "\
 import os
@@ -30,6 +32,8 @@ while True: sum(range(1000))
 struct Sum {
     attempts: u64,
     cpu: Nanos,
+    /// The instant of the latest.
+    last: Timestamp,
 }
 
 /// Sums what is written of each of two processes.
@@ -41,7 +45,7 @@ struct Sums {
 }
 
 impl Sums {
-    fn add(&mut self, dictionary: &Dictionary, scope: Scope, count: u64, cpu: Nanos) {
+    fn add(&mut self, dictionary: &Dictionary, (at, scope): (Timestamp, Scope), count: u64, cpu: Nanos) {
         let pid = match scope {
             Scope::Session => None,
             Scope::Process(process) => Some(dictionary.process_of(process).pid),
@@ -51,6 +55,7 @@ impl Sums {
             Some(index) => {
                 self.sums[index].attempts += count;
                 self.sums[index].cpu += cpu;
+                self.sums[index].last = self.sums[index].last.max(at);
             }
             None => self.elsewhere += count,
         }
@@ -63,10 +68,10 @@ impl Sink for Sums {
             match event {
                 Event::Sample(event) => {
                     let sample = &event.sample;
-                    self.add(dictionary, Scope::Thread(sample.thread), event.count, sample.cpu);
+                    self.add(dictionary, (sample.at, Scope::Thread(sample.thread)), event.count, sample.cpu);
                 }
-                Event::Loss(loss) => self.add(dictionary, loss.scope, loss.count, loss.cpu),
-                Event::Skip(skip) => self.add(dictionary, skip.scope, skip.count, skip.cpu),
+                Event::Loss(loss) => self.add(dictionary, (loss.at, loss.scope), loss.count, loss.cpu),
+                Event::Skip(skip) => self.add(dictionary, (skip.at, skip.scope), skip.count, skip.cpu),
                 _ => {}
             }
         }
@@ -111,10 +116,14 @@ fn add(engine: &mut Engine, fixture: &Fixture) -> Result<Nanos> {
     Ok(cpu)
 }
 
-fn expect_cpu(sum: Sum, fixture: &Fixture, before: Nanos) -> Result<()> {
+fn expect_cpu(kind: SamplerKind, sum: Sum, fixture: &Fixture, before: Nanos) -> Result<()> {
     let used = Process::new(Pid::new(fixture.pid())).cpu_time().unwrap_or_default().saturating_sub(before);
     let share = sum.cpu.as_secs_f64() / used.as_secs_f64();
-    ensure!((share - 1.0).abs() < CPU_BOUND, "{sum:?} of {used:?}");
+    let by_chance = match kind {
+        SamplerKind::Bpf => DEVIATIONS / (sum.attempts as f64).sqrt(),
+        SamplerKind::Pause | SamplerKind::Peek => 0.0,
+    };
+    ensure!((share - 1.0).abs() < CPU_BOUND + by_chance, "{sum:?} of {used:?}");
     Ok(())
 }
 
@@ -160,13 +169,13 @@ fn processes_and_rates_change_while_others_are_sampled(case: &Case) -> Result<()
     }
 
     engine.remove(Pid::new(fixtures[0].pid()), clock::now(), &mut sums);
-    expect_cpu(sums.sums[0], &fixtures[0], first_before)?;
-    let removed = sums.sums[0].attempts;
+    let removed_at = clock::now();
+    expect_cpu(kind, sums.sums[0], &fixtures[0], first_before)?;
     run(&mut engine, &mut sums);
     ensure!(!engine.is_over(clock::now()), "the second process is still there");
     engine.end(Timestamp::MAX, &mut sums);
-    expect_cpu(sums.sums[1], &fixtures[1], second_before)?;
-    ensure!(sums.sums[0].attempts == removed, "the first process was sampled after it was removed");
+    expect_cpu(kind, sums.sums[1], &fixtures[1], second_before)?;
+    ensure!(sums.sums[0].last <= removed_at, "the first process was sampled after it was removed");
     ensure!(sums.elsewhere == 0, "{} attempts belong to neither process", sums.elsewhere);
     Ok(())
 }
