@@ -16,7 +16,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::time::TimeSpec;
-use profiler_model::{Nanos, SchedStat, Tid, Timestamp};
+use profiler_model::{Nanos, Registers, SchedStat, Tid, Timestamp};
 
 use crate::clock;
 use crate::guardian::note_hold;
@@ -156,6 +156,16 @@ impl StoppedThread {
         self.waited.slept
     }
 
+    /// The registers that the thread has in user space: if it is in a system call, those of the call.
+    ///
+    /// # Errors
+    /// [`StopError::Ended`] when it was killed meanwhile.
+    pub fn registers(&self) -> Result<Registers, StopError> {
+        let raw = nix::unistd::Pid::from_raw(self.tid.as_u32() as i32);
+        let registers = nix::sys::ptrace::getregs(raw).map_err(refusal)?;
+        Ok(user_registers(&registers))
+    }
+
     /// Lets the thread run on; returns how long it stood still at most. `files` are those of the thread, and
     /// `before` what its scheduler had counted before the stop: a thread that had to wait for a CPU first did
     /// not stand still on our account while it waited.
@@ -184,6 +194,31 @@ impl StoppedThread {
 impl Drop for StoppedThread {
     fn drop(&mut self) {
         self.let_go();
+    }
+}
+
+/// The registers in the numbering of DWARF.
+fn user_registers(registers: &libc::user_regs_struct) -> Registers {
+    Registers {
+        general: [
+            registers.rax,
+            registers.rdx,
+            registers.rcx,
+            registers.rbx,
+            registers.rsi,
+            registers.rdi,
+            registers.rbp,
+            registers.rsp,
+            registers.r8,
+            registers.r9,
+            registers.r10,
+            registers.r11,
+            registers.r12,
+            registers.r13,
+            registers.r14,
+            registers.r15,
+        ],
+        instruction_pointer: registers.rip,
     }
 }
 
