@@ -4,30 +4,28 @@
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
-use std::io;
 use std::sync::Arc;
 
 use profiler_memory::ReadError;
 use profiler_model::{Nanos, Pid, RemoteAddr};
 use profiler_os::{MappedFile, Mapping, Process, ProcessMemory, clock, target_files};
 use profiler_python::{
-    AsyncioOffsets, FindError, Module, ModuleMapping, NotPython, Offsets, Runtime, Version, find_opening,
+    AsyncioOffsets, FindError, Module, ModuleMapping, NotPython, Offsets, Runtime, find_opening,
     interpreters, is_python_file, thread_states,
 };
+
+use crate::attach_error::{AttachError, refusal, unseen};
+use crate::target_process::TargetProcess;
 
 /// Threads that come and go may make a Python look, for a moment, as if it were not up: the one that was looked at is gone.
 const ATTEMPTS: u32 = 5;
 const ATTEMPT_GAP: Nanos = Nanos::from_nanos(1_000_000);
 
-/// One Python of a process, with the process that it was found in.
+/// One Python of a process.
 #[derive(Debug)]
 pub struct Target {
-    process: Process,
-    memory: ProcessMemory,
+    process: TargetProcess,
     runtime: Arc<Runtime>,
-    executable: Arc<str>,
-    command_line: String,
-    start_time: u64,
 }
 
 /// What a process shares with the children that it forks: where its Python is.
@@ -35,52 +33,6 @@ pub struct Target {
 pub struct ForkedRuntime {
     runtime: Arc<Runtime>,
     executable: Arc<str>,
-}
-
-/// Why a process cannot be sampled.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AttachError {
-    /// There is no such process.
-    #[error("there is no process {0}")]
-    NoSuchProcess(Pid),
-    /// It is just ending, so that its memory is gone, or has ended and waits for its parent.
-    #[error("process {0} is ending or has ended")]
-    ProcessEnded(Pid),
-    /// The operating system does not let us look into it.
-    #[error("not permitted to look into process {0}")]
-    NotPermitted(Pid),
-    /// A page of its memory did not come in time.
-    #[error("the memory of process {0} does not answer: the kernel waits for one of its pages")]
-    NoAnswer(Pid),
-    /// It has no Python, or one that is not CPython 3.
-    #[error("process {pid} ({executable}): {what}")]
-    NotPython {
-        /// The process.
-        pid: Pid,
-        /// What it runs.
-        executable: String,
-        /// What it is instead.
-        what: NotPython,
-    },
-    /// Its CPython is of a version that is not known.
-    #[error("process {pid} runs CPython {version}, which is not known: 3.6 to 3.15 are")]
-    UnknownVersion {
-        /// The process.
-        pid: Pid,
-        /// The version.
-        version: Version,
-    },
-    /// Its Python is not up yet, or not any more: try again.
-    #[error("the Python of process {0} has no running interpreter (yet)")]
-    NotInitialised(Pid),
-    /// Its Python cannot be understood.
-    #[error("the Python of process {pid} cannot be read: {cause}")]
-    Unreadable {
-        /// The process.
-        pid: Pid,
-        /// What was wrong.
-        cause: String,
-    },
 }
 
 impl Target {
@@ -103,7 +55,7 @@ impl Target {
 
     /// What its children will share with it until they run another program.
     pub fn forked_runtime(&self) -> ForkedRuntime {
-        ForkedRuntime { runtime: Arc::clone(&self.runtime), executable: Arc::clone(&self.executable) }
+        ForkedRuntime { runtime: Arc::clone(&self.runtime), executable: self.process.shared_executable() }
     }
 
     /// Process `pid`, if it still has the Python of the process that forked it: it has the same executable, and
@@ -121,26 +73,18 @@ impl Target {
         if thread_states(&memory, &forked_runtime.runtime.offsets, main).ok()?.is_empty() {
             return None;
         }
-        let command_line = process.command_line().unwrap_or_default();
         let ForkedRuntime { runtime, executable } = forked_runtime.clone();
-        Some(Target { process, memory, runtime, executable, command_line, start_time: stat.start_time })
+        Some(Target { process: TargetProcess::new(process, memory, executable, stat.start_time), runtime })
     }
 
     /// The same process with another of its Pythons.
     pub(crate) fn with_runtime(&self, runtime: Runtime) -> Self {
-        Target {
-            process: self.process,
-            memory: ProcessMemory::new(self.process.pid()),
-            runtime: Arc::new(runtime),
-            executable: Arc::clone(&self.executable),
-            command_line: self.command_line.clone(),
-            start_time: self.start_time,
-        }
+        Target { process: self.process.with_own_memory(), runtime: Arc::new(runtime) }
     }
 
     /// When it was started, in the kernel's ticks since boot: with the id, what tells it from a later process.
     pub fn start_time(&self) -> u64 {
-        self.start_time
+        self.process.start_time()
     }
 
     /// Its id.
@@ -155,22 +99,22 @@ impl Target {
 
     /// The path of its executable, as it sees it itself.
     pub fn executable(&self) -> &str {
-        &self.executable
+        self.process.executable()
     }
 
     /// The command it was started with.
     pub fn command_line(&self) -> &str {
-        &self.command_line
+        self.process.command_line()
     }
 
     /// The process.
     pub fn process(&self) -> &Process {
-        &self.process
+        self.process.process()
     }
 
     /// Its memory.
     pub fn memory(&self) -> &ProcessMemory {
-        &self.memory
+        self.process.memory()
     }
 
     /// Its Python.
@@ -184,19 +128,19 @@ impl Target {
         // Its C part is a module of its own, or built into what holds the runtime.
         let may_have_it = |path: &str| {
             let name = path.rsplit('/').next().unwrap_or_default();
-            name.starts_with("_asyncio.") || name.starts_with("libpython3.") || *path == *self.executable
+            name.starts_with("_asyncio.") || name.starts_with("libpython3.") || path == self.executable()
         };
-        let mut mappings = self.process.mappings().ok()?;
+        let mut mappings = self.process().mappings().ok()?;
         mappings.retain(|mapping| may_have_it(&mapping.path));
         mappings.dedup_by(|one, before| one.path == before.path);
         mappings.iter().find_map(|mapping| {
-            AsyncioOffsets::of_file(&open_module(&self.process, &self.executable, mapping)?)
+            AsyncioOffsets::of_file(&open_module(self.process(), self.executable(), mapping)?)
         })
     }
 
     /// Whether its Python still has a live thread, whatever else of it may be damaged or gone.
     pub fn has_live_runtime(&self) -> bool {
-        self.runtime.is_alive(&self.memory)
+        self.runtime.is_alive(self.memory())
     }
 
     /// The layout of its Python's structures.
@@ -246,9 +190,8 @@ impl Search {
         let files = MappedModules::open(&process, &executable, &mappings);
         match find_opening(&files.modules(), |index| files.file(index), &memory) {
             Ok(runtime) => {
-                let command_line = process.command_line().unwrap_or_default();
-                let (runtime, executable) = (Arc::new(runtime), executable.into());
-                Ok(Target { process, memory, runtime, executable, command_line, start_time: stat.start_time })
+                let process = TargetProcess::new(process, memory, executable.into(), stat.start_time);
+                Ok(Target { process, runtime: Arc::new(runtime) })
             }
             // What is not there may have been there just before.
             Err(_) if process.is_ending() => Err(AttachError::ProcessEnded(pid)),
@@ -259,30 +202,6 @@ impl Search {
                 Err(not_found(&process, &executable, error))
             }
         }
-    }
-}
-
-/// What it means that the first look into `/proc` failed.
-fn unseen(process: &Process, error: &io::Error) -> AttachError {
-    let pid = process.pid();
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => AttachError::NotPermitted(pid),
-        _ if process.is_hidden() => AttachError::NotPermitted(pid),
-        _ => AttachError::NoSuchProcess(pid),
-    }
-}
-
-/// What a failed look into `/proc` means.
-fn refusal(process: &Process, error: &io::Error) -> AttachError {
-    let pid = process.pid();
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => AttachError::NotPermitted(pid),
-        // Threads of the kernel have no executable, and processes that are ending none any more.
-        io::ErrorKind::NotFound if !process.is_ending() => {
-            let executable = "no executable".to_owned();
-            AttachError::NotPython { pid, executable, what: NotPython::NoModule }
-        }
-        _ => AttachError::ProcessEnded(pid),
     }
 }
 
