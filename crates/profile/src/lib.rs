@@ -5,6 +5,7 @@
 //! keep its [timeline](Profile::with_timeline) as well.
 #![forbid(unsafe_code)]
 
+mod described;
 mod dictionary;
 mod dump;
 mod event;

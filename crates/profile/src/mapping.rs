@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use profiler_model::Frame;
+
 use crate::dictionary::Epoch;
 use crate::event::{Event, Held, Loss, Mark, Metric, SampleEvent, Scope, Skip};
 use crate::{Dictionary, FrameId, ProcessId, Sample, StackId, Tally, ThreadId, ThreadInfo};
@@ -18,6 +20,32 @@ pub(crate) struct Mapping {
 }
 
 impl Mapping {
+    /// The ids of all of `other` in `own`, which gets its frames as `describe` gives them, root first: as they are if it gives none.
+    pub(crate) fn described(
+        own: &mut Dictionary,
+        other: &Dictionary,
+        describe: &mut dyn FnMut(&Frame) -> Vec<Frame>,
+    ) -> Self {
+        let mut mapping = Mapping { epoch: other.epoch(), ..Mapping::default() };
+        let mut described: Vec<Vec<FrameId>> = Vec::with_capacity(other.frames().len());
+        for (_, frame) in other.frames() {
+            let mut frames = describe(frame);
+            if frames.is_empty() {
+                frames.push(frame.clone());
+            }
+            let ids: Vec<FrameId> = frames.iter().map(|frame| own.frame(frame)).collect();
+            mapping.frames.extend(ids.last());
+            described.push(ids);
+        }
+        for (_, parent, frame) in other.stacks() {
+            let parent = parent.map(|parent| mapping.stacks[parent.index()]);
+            let stack = own.stack_on(parent, described[frame.index()].iter().copied());
+            mapping.stacks.extend(stack);
+        }
+        mapping.extend(own, other);
+        mapping
+    }
+
     /// Adds to `own` what `other` has had added or changed since the last time.
     pub(crate) fn extend(&mut self, own: &mut Dictionary, other: &Dictionary) {
         if self.epoch != other.epoch() {

@@ -11,6 +11,11 @@ impl Profile {
     pub fn merge(&mut self, other: &Profile) {
         let mut mapping = Mapping::default();
         mapping.extend(self.dictionary_mut(), other.dictionary());
+        self.merge_by(other, mapping);
+    }
+
+    /// The same with the ids of `other` in this profile.
+    pub(crate) fn merge_by(&mut self, other: &Profile, mapping: Mapping) {
         for tally in other.tallies() {
             self.add_tally(mapping.tally(tally));
         }
