@@ -48,11 +48,15 @@ pub enum LossReason {
     CpuLimit,
     /// A stop would have lasted longer than it may.
     StopTooLong,
+    /// A frame of native code has no unwind information, and its caller cannot be found without.
+    NoUnwindInfo,
+    /// The native stack is deeper than what was copied of it. The next copies are larger.
+    StackNotCopied,
 }
 
 impl LossReason {
     /// All reasons, in the order in which they are shown.
-    pub const ALL: [LossReason; 21] = [
+    pub const ALL: [LossReason; 23] = [
         LossReason::Late,
         LossReason::Moved,
         LossReason::GilMoved,
@@ -74,6 +78,8 @@ impl LossReason {
         LossReason::NoAnswer,
         LossReason::CpuLimit,
         LossReason::StopTooLong,
+        LossReason::NoUnwindInfo,
+        LossReason::StackNotCopied,
     ];
 }
 
@@ -101,6 +107,8 @@ impl fmt::Display for LossReason {
             LossReason::NoAnswer => "memory did not answer",
             LossReason::CpuLimit => "profiler at its CPU limit (--max-cpu)",
             LossReason::StopTooLong => "stop would have been too long",
+            LossReason::NoUnwindInfo => "native code without unwind information",
+            LossReason::StackNotCopied => "native stack deeper than the copy",
         })
     }
 }

@@ -2,9 +2,9 @@
 
 use profiler_memory::ReadError;
 use profiler_model::{Nanos, RemoteAddr, Tid, Timestamp};
-use profiler_os::{Tracer, clock};
+use profiler_os::{ProcessMemory, Tracer, clock};
 use profiler_python::{GilAddresses, RawStack};
-use profiler_stack::CodeEvidence;
+use profiler_stack::{CodeEvidence, CodeSource};
 use profiler_target::Target;
 use rustc_hash::FxHashSet;
 
@@ -50,6 +50,11 @@ impl Probe {
             tracer: Tracer::new(),
             next_look_at_lists: Timestamp::default(),
         }
+    }
+
+    /// Where its code objects are read.
+    pub fn source(&self) -> CodeSource<'_, ProcessMemory> {
+        CodeSource { memory: self.target.memory(), offsets: self.target.offsets() }
     }
 
     /// Has these objects copied with all stacks from now on.

@@ -7,7 +7,7 @@ use profiler_model::{ClockReading, LossReason, ThreadKey, ThreadState, Timestamp
 use profiler_os::ProcessMemory;
 use profiler_profile::{CapturePolicy, ProcessId, ThreadInfo};
 use profiler_python::{GilAddresses, RawStack};
-use profiler_stack::{Capture, CodeEvidence, CodeSource};
+use profiler_stack::{Capture, CodeEvidence, CodeSource, ModuleNumber};
 use profiler_target::{ShortFiles, Target};
 use rustc_hash::FxHashSet;
 
@@ -141,7 +141,8 @@ impl SampledProcess {
                 asleep_after: thread.timeslices_asleep(),
                 may_have_no_state: !thread.is_listed,
                 clocks,
-                python,
+                python: Some(python),
+                native: None,
                 kernel: None,
             });
         }
@@ -180,8 +181,13 @@ pub fn read_clocks(
 impl ProcessView for Probe {
     type Memory = ProcessMemory;
 
-    fn code(&self) -> CodeSource<'_, ProcessMemory> {
-        CodeSource { memory: self.target.memory(), offsets: self.target.offsets() }
+    fn code(&self) -> Option<CodeSource<'_, ProcessMemory>> {
+        Some(self.source())
+    }
+
+    fn module_path(&self, _: ModuleNumber) -> Arc<str> {
+        // Its native code is not captured.
+        Arc::default()
     }
 
     fn learn(&mut self, evidence: &CodeEvidence, stack: &RawStack, is_named: bool) {

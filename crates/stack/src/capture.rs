@@ -22,11 +22,44 @@ pub struct Capture<T> {
     pub may_have_no_state: bool,
     /// What its clocks said.
     pub clocks: ClockReading,
-    /// Its Python frames.
-    pub python: Result<RawStack, LossReason>,
+    /// Its Python frames; `None` if it has no thread state that is sampled.
+    pub python: Option<Result<RawStack, LossReason>>,
+    /// Its native frames, if they were asked for.
+    pub native: Option<Result<NativeStack, LossReason>>,
     /// What it did in the kernel, if that was asked for.
     pub kernel: Option<KernelStack>,
 }
+
+impl<T> Capture<T> {
+    /// Whether all parts of its stack were captured that were asked for.
+    pub fn is_whole(&self) -> bool {
+        let has_failed = matches!(self.python, Some(Err(_))) || matches!(self.native, Some(Err(_)));
+        !has_failed && (self.python.is_some() || self.native.is_some())
+    }
+}
+
+/// The native frames of a thread, leaf first.
+/// [`NativeModules`](crate::NativeModules).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NativeStack {
+    /// Where each frame is.
+    pub frames: Vec<NativeFrame>,
+    /// Whether the outermost frames were left out.
+    pub is_truncated: bool,
+}
+
+/// A native frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NativeFrame {
+    /// The module.
+    pub module: ModuleNumber,
+    /// The address of the instruction in the module's own terms: of a caller, an address within its call.
+    pub offset: u64,
+}
+
+/// The number of a module among those of its process, for as long as that is sampled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ModuleNumber(pub u32);
 
 /// What a thread did in the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]

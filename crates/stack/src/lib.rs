@@ -10,12 +10,14 @@ mod capture;
 mod code_evidence;
 mod code_source;
 mod frame_cache;
+mod native_frames;
 mod resolver;
 mod stack_resolver;
 
 pub use by_hash::{HashedEvidence, Kept, SentNames};
-pub use capture::{Capture, KernelStack};
+pub use capture::{Capture, KernelStack, ModuleNumber, NativeFrame, NativeStack};
 pub use code_evidence::{CodeEvidence, KnownCodes};
 pub use code_source::CodeSource;
+pub use native_frames::NativeFrames;
 pub use resolver::{Describe, Resolver};
 pub use stack_resolver::{StackEvidence, StackResolver, truncation_mark};

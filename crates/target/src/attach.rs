@@ -327,6 +327,8 @@ fn open_module(process: &Process, executable: &str, mapped: &Mapping) -> Option<
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
 
     fn own() -> Process {

@@ -21,6 +21,8 @@ pub struct Mapping {
     pub writable: bool,
     /// Whether it may be executed.
     pub executable: bool,
+    /// The device of the mapped file, as `major << 32 | minor`; 0 if no file is mapped.
+    pub device: u64,
     /// The inode of the mapped file; 0 if no file is mapped.
     pub inode: u64,
     /// The path of the mapped file (below the profiler's own root folder if it lies there, else as the target
@@ -38,7 +40,9 @@ fn parse_mapping(line: &str) -> Option<Mapping> {
     let (start, end) = words.next()?.split_once('-')?;
     let flags = words.next()?.as_bytes();
     let file_offset = u64::from_str_radix(words.next()?, 16).ok()?;
-    let (_device, inode) = (words.next()?, words.next()?.parse().ok()?);
+    let (major, minor) = words.next()?.split_once(':')?;
+    let device = u64::from_str_radix(major, 16).ok()? << 32 | u64::from_str_radix(minor, 16).ok()?;
+    let inode = words.next()?.parse().ok()?;
     Some(Mapping {
         start: RemoteAddr::new(u64::from_str_radix(start, 16).ok()?),
         end: RemoteAddr::new(u64::from_str_radix(end, 16).ok()?),
@@ -46,6 +50,7 @@ fn parse_mapping(line: &str) -> Option<Mapping> {
         readable: flags.first() == Some(&b'r'),
         writable: flags.get(1) == Some(&b'w'),
         executable: flags.get(2) == Some(&b'x'),
+        device,
         inode,
         path: words.next().unwrap_or("").trim_start().to_owned(),
     })
@@ -63,6 +68,7 @@ mod tests {
             (mapping.path.as_str(), mapping.file_offset, mapping.inode),
             ("/usr/lib/a b.so", 0x1000, 1234)
         );
+        assert_eq!(mapping.device, 0xfe << 32);
         assert_eq!((mapping.readable, mapping.writable, mapping.executable), (true, true, false));
     }
 

@@ -241,11 +241,11 @@ fn report_copy(
     (instant.stops, instant.may_wait) = (None, false);
     for (capture, index) in instant.captures.iter_mut().zip(indices) {
         let has_run = clock_of(index).is_some_and(|clock| process.thread(index).clock_now() != Some(clock));
-        if has_run && capture.python.is_ok() {
-            capture.python = Err(LossReason::Moved);
+        if has_run && capture.is_whole() {
+            capture.python = Some(Err(LossReason::Moved));
         }
         capture.may_have_no_state = false;
-        if capture.python.is_ok() {
+        if capture.is_whole() {
             capture.kernel = kernel_stack(process, index);
         }
     }

@@ -15,7 +15,6 @@ use super::program::BpfProgram;
 use super::registration::Registration;
 use crate::event_writer::EventWriter;
 use crate::observation::Observation;
-use crate::reporter::ProcessView;
 use crate::runtimes::Runtimes;
 use crate::sampled_process::{Sampled, SampledProcess};
 use crate::thread_table::ThreadSlot;
@@ -175,7 +174,7 @@ impl InKernel {
         let sample = (record.thread(), record.time(), by_tick);
         let known = runtimes
             .get_mut(record.runtime())
-            .map(|process| (raw_stack(record, process.probe.code()), process));
+            .map(|process| (raw_stack(record, process.probe.source()), process));
         if let Some((raw, process)) = &known
             && self.registration.is_unregistered(process, sample, raw.as_ref().err())
         {
@@ -290,7 +289,8 @@ fn capture_of(
         // Of a thread that has moved to another CPU since its last sample this may be more than went by since then. To cut
         // it would bias the sum.
         clocks: ClockReading::Measured { cpu: time, wall: time },
-        python,
+        python: Some(python),
+        native: None,
         kernel: None,
     }
 }

@@ -19,7 +19,6 @@ use super::program::BpfProgram;
 use crate::capture::InstantCopy;
 use crate::event_writer::EventWriter;
 use crate::probe::GilGroup;
-use crate::reporter::ProcessView;
 use crate::runtimes::Runtimes;
 use crate::sampled_process::SampledProcess;
 use crate::thread_table::Thread;
@@ -317,7 +316,7 @@ fn stack_of(
     };
     read_evidence(record, evidence);
     let kernel = reporter.kernel_frames.are_wanted().then(|| kernel_stack(record));
-    let resolved = raw_stack(record, probe.code()).and_then(|raw| {
+    let resolved = raw_stack(record, probe.source()).and_then(|raw| {
         let evidence = StackEvidence::Hashes(evidence);
         reporter.resolve((&raw, evidence), kernel.as_ref(), record.time(), probe, events)
     });

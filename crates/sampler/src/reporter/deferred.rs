@@ -36,7 +36,7 @@ impl DeferredInstant {
     fn only_queued(&self) -> Option<(ThreadSlot, Nanos)> {
         let queued = self.instant.queued?;
         match self.instant.captures.as_slice() {
-            [only] if only.thread == queued.0 && only.python.is_ok() => Some(queued),
+            [only] if only.thread == queued.0 && only.is_whole() => Some(queued),
             _ => None,
         }
     }
@@ -68,7 +68,7 @@ impl DeferredCaptures {
         let longest = if instant.code.is_complete() { MAX_WAIT } else { MAX_UNPROVED_WAIT };
         self.until = self.until.min(instant.at + longest);
         let can_wait = instant.may_wait
-            && instant.captures.iter().all(|one| one.python.is_ok() && one.asleep_after.is_none());
+            && instant.captures.iter().all(|one| one.is_whole() && one.asleep_after.is_none());
         for capture in &instant.captures {
             if !self.has(capture.thread) {
                 self.threads.push(capture.thread);
@@ -140,7 +140,8 @@ mod tests {
             asleep_after: None,
             may_have_no_state: false,
             clocks: ClockReading::Measured { cpu: Nanos::ZERO, wall: Nanos::ZERO },
-            python: got.map(|()| RawStack::default()),
+            python: Some(got.map(|()| RawStack::default())),
+            native: None,
             kernel: None,
         };
         let captures = stacks.iter().map(capture).collect();

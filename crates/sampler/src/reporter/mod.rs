@@ -13,14 +13,15 @@ use std::sync::Arc;
 
 use profiler_account::{EventWeight, ThreadAccount, longest_kept_back};
 use profiler_memory::{ReadError, ReadMemory};
-use profiler_model::{ClockReading, LossReason, Nanos, SchedStat, Timestamp};
+use profiler_model::{ClockReading, Frame, LossReason, Nanos, SchedStat, Timestamp};
 use profiler_profile::{
     Event, FrameId, HeldBy, Loss, MarkKind, ProcessId, Renaming, Sample, Scope, Skip, StackId, ThreadId,
     ThreadInfo, ThreadRole,
 };
 use profiler_python::RawStack;
 use profiler_stack::{
-    Capture, CodeEvidence, CodeSource, Describe, KernelStack, StackEvidence, StackResolver,
+    Capture, CodeEvidence, CodeSource, Describe, KernelStack, ModuleNumber, NativeFrames, NativeStack,
+    StackEvidence, StackResolver,
 };
 
 use crate::event_writer::EventWriter;
@@ -35,8 +36,11 @@ pub trait ProcessView {
     /// Its memory.
     type Memory: ReadMemory;
 
-    /// Where its code objects are read.
-    fn code(&self) -> CodeSource<'_, Self::Memory>;
+    /// Where the code objects of its Python are read, if it has one.
+    fn code(&self) -> Option<CodeSource<'_, Self::Memory>>;
+
+    /// The path of a module of native code.
+    fn module_path(&self, module: ModuleNumber) -> Arc<str>;
 
     /// Learns whether all frames of a stack got certain names, so that captures copy what later ones need.
     fn learn(&mut self, evidence: &CodeEvidence, stack: &RawStack, is_named: bool);
@@ -58,6 +62,7 @@ pub struct Reporter {
     threads: ReportedThreads,
     /// What names Python frames.
     pub resolver: StackResolver<FrameId>,
+    native_frames: NativeFrames<FrameId>,
     short_paths: Box<dyn ShortPaths>,
     /// What names frames of the kernel.
     pub kernel_frames: KernelFrames<FrameId>,
@@ -74,6 +79,7 @@ impl Reporter {
             process,
             threads: ReportedThreads::default(),
             resolver: StackResolver::default(),
+            native_frames: NativeFrames::default(),
             short_paths,
             kernel_frames: KernelFrames::default(),
             deferred: DeferredCaptures::default(),
@@ -153,6 +159,7 @@ impl Reporter {
         self.process = renaming.process(self.process);
         self.threads.rename(renaming);
         self.resolver.forget_ids();
+        self.native_frames.forget_ids();
         self.kernel_frames.forget_ids();
     }
 
@@ -223,10 +230,11 @@ impl Reporter {
             return;
         }
         let mut deferred = self.deferred.take();
-        let CodeSource { memory, offsets } = subject.code();
-        let evidence = deferred.iter_mut().map(|deferred| &mut deferred.instant.code);
-        let completed = CodeEvidence::complete(evidence, memory, offsets);
-        self.has_ended |= completed == Err(ReadError::ProcessEnded);
+        if let Some(CodeSource { memory, offsets }) = subject.code() {
+            let evidence = deferred.iter_mut().map(|deferred| &mut deferred.instant.code);
+            let completed = CodeEvidence::complete(evidence, memory, offsets);
+            self.has_ended |= completed == Err(ReadError::ProcessEnded);
+        }
         for DeferredInstant { instant, again } in deferred {
             for capture in instant.captures {
                 self.report(capture, StackEvidence::Heads(&instant.code), &again, subject, events);
@@ -244,11 +252,7 @@ impl Reporter {
         events: &mut EventWriter<'_>,
     ) {
         let thread = capture.thread;
-        let stack = match &capture.python {
-            Ok(raw) => self.resolve((raw, evidence), capture.kernel.as_ref(), capture.at, subject, events),
-            Err(reason) => Err(*reason),
-        };
-        match stack {
+        match self.resolve_capture(&capture, evidence, subject, events) {
             Ok(stack) => {
                 let known = capture.asleep_after.map(|timeslices| SleeperStack { stack, timeslices });
                 self.threads.set_sleeper_stack(thread, known);
@@ -281,6 +285,47 @@ impl Reporter {
         }
     }
 
+    /// The stack of a capture in the dictionary; `None` if no code runs that is sampled.
+    ///
+    /// # Errors
+    /// When a part of it was not captured, or a frame has no certain name.
+    fn resolve_capture(
+        &mut self,
+        capture: &Capture<ThreadSlot>,
+        evidence: StackEvidence<'_>,
+        subject: &mut impl ProcessView,
+        events: &mut EventWriter<'_>,
+    ) -> Result<Option<StackId>, LossReason> {
+        let python = match &capture.python {
+            Some(raw) => {
+                self.resolve_python(raw.as_ref().map_err(|reason| *reason)?, evidence, subject, events)?
+            }
+            None => None,
+        };
+        let user = match &capture.native {
+            Some(native) => {
+                let native = native.as_ref().map_err(|reason| *reason)?;
+                self.resolve_native(python, native, subject, events)
+            }
+            None => python,
+        };
+        Ok(self.add_kernel(user, capture.kernel.as_ref(), capture.at, events))
+    }
+
+    /// The stack of native frames on `below`.
+    fn resolve_native(
+        &mut self,
+        below: Option<StackId>,
+        native: &NativeStack,
+        subject: &impl ProcessView,
+        events: &mut EventWriter<'_>,
+    ) -> Option<StackId> {
+        let mut intern = |frame: &Frame| events.dictionary.frame(frame);
+        let frames =
+            self.native_frames.root_first(native, &mut |number| subject.module_path(number), &mut intern);
+        events.dictionary.stack_on(below, frames)
+    }
+
     /// The stack in the dictionary; `None` if no Python runs.
     ///
     /// # Errors
@@ -294,7 +339,18 @@ impl Reporter {
         events: &mut EventWriter<'_>,
     ) -> Result<Option<StackId>, LossReason> {
         let python = self.resolve_python(raw, evidence, subject, events)?;
-        let (Some(python), Some(kernel)) = (python, kernel) else { return Ok(python) };
+        Ok(self.add_kernel(python, kernel, at, events))
+    }
+
+    /// The stack with what its thread did in the kernel.
+    fn add_kernel(
+        &mut self,
+        user: Option<StackId>,
+        kernel: Option<&KernelStack>,
+        at: Timestamp,
+        events: &mut EventWriter<'_>,
+    ) -> Option<StackId> {
+        let (Some(user), Some(kernel)) = (user, kernel) else { return user };
         let frames = match kernel {
             KernelStack::Counters { counters, is_leaving, is_missing } => {
                 if *is_missing {
@@ -307,7 +363,7 @@ impl Reporter {
                 KernelFrames::of_sleeper(functions.as_deref(), &mut |frame| events.dictionary.frame(frame))
             }
         };
-        Ok(events.dictionary.stack_on(Some(python), frames))
+        events.dictionary.stack_on(Some(user), frames)
     }
 
     fn resolve_python(
@@ -317,12 +373,13 @@ impl Reporter {
         subject: &mut impl ProcessView,
         events: &mut EventWriter<'_>,
     ) -> Result<Option<StackId>, LossReason> {
+        let Some(source) = subject.code() else { return Ok(None) };
         let short_paths = &mut self.short_paths;
         let mut describe = Describe {
             shorten: &mut |file| short_paths.shorten(file),
             intern: &mut |frame| events.dictionary.frame(frame),
         };
-        let ids = self.resolver.resolve(subject.code(), evidence, raw, &mut describe);
+        let ids = self.resolver.resolve(source, evidence, raw, &mut describe);
         if let StackEvidence::Heads(evidence) = evidence {
             subject.learn(evidence, raw, ids.is_ok());
             if ids.is_err() {

@@ -61,8 +61,12 @@ impl Stored {
 impl ProcessView for Stored {
     type Memory = Snapshot;
 
-    fn code(&self) -> CodeSource<'_, Snapshot> {
-        CodeSource { memory: &self.memory, offsets: &self.offsets }
+    fn code(&self) -> Option<CodeSource<'_, Snapshot>> {
+        Some(CodeSource { memory: &self.memory, offsets: &self.offsets })
+    }
+
+    fn module_path(&self, _: ModuleNumber) -> Arc<str> {
+        unreachable!("no native part is captured")
     }
 
     fn learn(&mut self, evidence: &CodeEvidence, stack: &RawStack, is_named: bool) {
@@ -354,11 +358,12 @@ impl Simulation {
             asleep_after: (!thread.runs).then_some(thread.timeslices),
             may_have_no_state: is_lost && thread.depth == 0,
             clocks,
-            python: match (is_lost, thread.depth) {
+            python: Some(match (is_lost, thread.depth) {
                 (true, 0) => Err(LossReason::ThreadEnded),
                 (true, _) => Err(LossReason::Moved),
                 (false, depth) => Ok(self.stored.stack(depth)),
-            },
+            }),
+            native: None,
             kernel: None,
         }
     }
@@ -366,7 +371,7 @@ impl Simulation {
     fn report_captures(&mut self, captures: Vec<Capture<ThreadSlot>>, events: &mut EventWriter<'_>) {
         let at = self.at();
         let Stored { memory, offsets, known, .. } = &mut self.stored;
-        let stacks = captures.iter().filter_map(|capture| capture.python.as_ref().ok());
+        let stacks = captures.iter().filter_map(|capture| capture.python.as_ref()?.as_ref().ok());
         let code = CodeEvidence::of_stacks(memory, offsets, stacks, known).expect("the heads");
         let queued = match captures.as_slice() {
             [only] if self.threads.iter().any(|one| one.slot == only.thread && one.runs && !one.has_cpu) => {

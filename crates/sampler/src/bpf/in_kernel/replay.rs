@@ -10,7 +10,7 @@ use profiler_memory::{ReadError, ReadMemory};
 use profiler_model::{Pid, RemoteAddr, SchedStat, ThreadKey};
 use profiler_profile::{Dictionary, Event, ProcessInfo, Profile, Sink, ThreadInfo};
 use profiler_python::{Offsets, Version, offsets_for};
-use profiler_stack::{CodeEvidence, CodeSource};
+use profiler_stack::{CodeEvidence, CodeSource, ModuleNumber};
 use profiler_tests::Frame;
 use profiler_tests::labyrinth::{Place, judge};
 
@@ -29,11 +29,21 @@ impl ReadMemory for Gone {
     }
 }
 
+impl Gone {
+    fn source(&self) -> CodeSource<'_, Gone> {
+        CodeSource { memory: self, offsets: &self.0 }
+    }
+}
+
 impl ProcessView for Gone {
     type Memory = Gone;
 
-    fn code(&self) -> CodeSource<'_, Gone> {
-        CodeSource { memory: self, offsets: &self.0 }
+    fn code(&self) -> Option<CodeSource<'_, Gone>> {
+        Some(self.source())
+    }
+
+    fn module_path(&self, _: ModuleNumber) -> Arc<str> {
+        unreachable!("the program captures no native part")
     }
 
     fn learn(&mut self, _: &CodeEvidence, _: &RawStack, _: bool) {}
@@ -110,7 +120,7 @@ fn replay(name: &str) -> Replayed {
                     is_main: true,
                 });
                 let tick = Tick::after(stack.weight(), stack.missed(), stack.behind(), stack.period());
-                let capture = capture_of(&stack, slot, tick.weight, raw_stack(&stack, gone.code()));
+                let capture = capture_of(&stack, slot, tick.weight, raw_stack(&stack, gone.source()));
                 (stacks, cpu) = (stacks + 1, cpu + tick.weight);
                 reporter.take(Observation::Program(capture, &evidence), &mut gone, &mut events);
             }
@@ -180,7 +190,7 @@ fn stacks_without_names_are_lost() {
     let mut evidence = HashedEvidence::default();
     read_evidence(&stack, &mut evidence);
     let time = Nanos::from_nanos(1_000);
-    let capture = capture_of(&stack, ThreadSlot(1), time, raw_stack(&stack, gone.code()));
+    let capture = capture_of(&stack, ThreadSlot(1), time, raw_stack(&stack, gone.source()));
     reporter.take(Observation::Program(capture, &evidence), &mut gone, &mut events);
     events.flush();
     assert_eq!(recording.profile.ledger().lost_for(LossReason::NamesMissing), 1);
