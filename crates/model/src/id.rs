@@ -42,6 +42,10 @@ id!(
     NsTid
 );
 id!(
+    /// The number of a module of native code among those of its process, for as long as that is sampled.
+    ModuleNumber
+);
+id!(
     /// A process-wide running number of a CPython interpreter (`PyInterpreterState.id`).
     InterpreterId
 );

@@ -21,7 +21,7 @@ mod variable;
 pub use address::RemoteAddr;
 pub use clock_reading::ClockReading;
 pub use frame::{Frame, FrameKind, Instruction, Position};
-pub use id::{InterpreterId, NsTid, Pid, ThreadKey, Tid};
+pub use id::{InterpreterId, ModuleNumber, NsTid, Pid, ThreadKey, Tid};
 pub use kernel_function::KernelFunction;
 pub use other_python::OtherPython;
 pub use outcome::LossReason;

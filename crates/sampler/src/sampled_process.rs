@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use profiler_memory::ReadError;
-use profiler_model::{ClockReading, LossReason, ThreadKey, ThreadState, Timestamp, WaitReason};
+use profiler_model::{ClockReading, LossReason, ModuleNumber, ThreadKey, ThreadState, Timestamp, WaitReason};
 use profiler_os::ProcessMemory;
 use profiler_profile::{CapturePolicy, ProcessId, ThreadInfo};
 use profiler_python::{GilAddresses, RawStack};
-use profiler_stack::{Capture, CodeEvidence, CodeSource, ModuleNumber};
+use profiler_stack::{Capture, CodeEvidence, CodeSource};
 use profiler_target::{ShortFiles, Target};
 use rustc_hash::FxHashSet;
 

@@ -1,6 +1,6 @@
 //! What a sampler captures of one thread at one instant: addresses and clocks. Nothing of it has a name yet.
 
-use profiler_model::{ClockReading, KernelFunction, LossReason, ThreadState, Timestamp};
+use profiler_model::{ClockReading, KernelFunction, LossReason, ModuleNumber, ThreadState, Timestamp};
 use profiler_python::RawStack;
 
 /// One thread at one instant. `T` is what its sampler knows the thread by.
@@ -56,10 +56,6 @@ pub struct NativeFrame {
     /// The address of the instruction in the module's own terms: of a caller, an address within its call.
     pub offset: u64,
 }
-
-/// The number of a module among those of its process, for as long as that is sampled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ModuleNumber(pub u32);
 
 /// What a thread did in the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]

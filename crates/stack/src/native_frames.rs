@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use profiler_model::{Frame, FrameKind, RemoteAddr};
+use profiler_model::{Frame, FrameKind, ModuleNumber, RemoteAddr};
 use rustc_hash::FxHashMap;
 
-use crate::capture::{ModuleNumber, NativeFrame, NativeStack};
+use crate::capture::{NativeFrame, NativeStack};
 use crate::stack_resolver::truncation_mark;
 
 /// Gives native frames the ids that their owner chooses.
@@ -68,14 +68,14 @@ mod tests {
 
     #[test]
     fn each_address_of_a_module_is_described_once() {
-        let frame = |module, offset| NativeFrame { module: ModuleNumber(module), offset };
+        let frame = |module, offset| NativeFrame { module: ModuleNumber::new(module), offset };
         let stack = NativeStack { frames: vec![frame(1, 0x20), frame(0, 0x10)], is_truncated: true };
         let mut described = Vec::new();
         let mut frames = NativeFrames::default();
         for _ in 0..2 {
             let ids = frames.root_first(
                 &stack,
-                &mut |module| format!("/lib/{}.so", module.0).into(),
+                &mut |module| format!("/lib/{}.so", module.as_u32()).into(),
                 &mut |frame| {
                     described.push(frame.clone());
                     described.len()

@@ -13,15 +13,15 @@ use std::sync::Arc;
 
 use profiler_account::{EventWeight, ThreadAccount, longest_kept_back};
 use profiler_memory::{ReadError, ReadMemory};
-use profiler_model::{ClockReading, Frame, LossReason, Nanos, SchedStat, Timestamp};
+use profiler_model::{ClockReading, Frame, LossReason, ModuleNumber, Nanos, SchedStat, Timestamp};
 use profiler_profile::{
     Event, FrameId, HeldBy, Loss, MarkKind, ProcessId, Renaming, Sample, Scope, Skip, StackId, ThreadId,
     ThreadInfo, ThreadRole,
 };
 use profiler_python::RawStack;
 use profiler_stack::{
-    Capture, CodeEvidence, CodeSource, Describe, KernelStack, ModuleNumber, NativeFrames, NativeStack,
-    StackEvidence, StackResolver,
+    Capture, CodeEvidence, CodeSource, Describe, KernelStack, NativeFrames, NativeStack, StackEvidence,
+    StackResolver,
 };
 
 use crate::event_writer::EventWriter;

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use profiler_account::Random;
 use profiler_memory::{PageCopy, Snapshot};
-use profiler_model::{Pid, ThreadKey, ThreadState, Tid, WaitReason};
+use profiler_model::{ModuleNumber, Pid, ThreadKey, ThreadState, Tid, WaitReason};
 use profiler_profile::{Dictionary, Ledger, ProcessInfo, Profile, Sink};
 use profiler_python::{Callers, Module, Offsets, find, interpreters, thread_states};
 use profiler_stack::KnownCodes;

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use profiler_account::Tick;
 use profiler_bpf::{KeptRecords, Record};
 use profiler_memory::{ReadError, ReadMemory};
-use profiler_model::{Pid, RemoteAddr, SchedStat, ThreadKey};
+use profiler_model::{ModuleNumber, Pid, RemoteAddr, SchedStat, ThreadKey};
 use profiler_profile::{Dictionary, Event, ProcessInfo, Profile, Sink, ThreadInfo};
 use profiler_python::{Offsets, Version, offsets_for};
-use profiler_stack::{CodeEvidence, CodeSource, ModuleNumber};
+use profiler_stack::{CodeEvidence, CodeSource};
 use profiler_tests::Frame;
 use profiler_tests::labyrinth::{Place, judge};
 
