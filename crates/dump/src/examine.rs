@@ -109,7 +109,7 @@ fn threads(target: &Target, thread_table: &ThreadTable) -> Vec<ExaminedThread> {
     for group in GilGroup::all(thread_table) {
         let holder = group.gil.as_ref().and_then(|gil| thread_table.gil_state(gil)?.holder());
         for index in group.threads {
-            let thread = &thread_table.threads[index];
+            let thread = &thread_table.threads()[index];
             if !thread.is_listed {
                 continue;
             }

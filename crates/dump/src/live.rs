@@ -150,7 +150,7 @@ impl Look {
         for group in GilGroup::all(&self.probe.thread_table) {
             let mut wanted = group.running_first(&self.probe.thread_table);
             // What is in no list runs no Python.
-            wanted.retain(|index| self.probe.thread_table.threads[*index].is_listed);
+            wanted.retain(|index| self.probe.thread_table.threads()[*index].is_listed);
             priority::want_promptness();
             let instants = self.probe.capture(group.gil.as_ref(), &wanted);
             priority::want_no_promptness();
@@ -207,7 +207,7 @@ impl Look {
                 Ok(raw) => (self.frames(raw, &instant.code, instant.objects.as_ref()), raw.truncated),
                 Err(reason) => (Err(*reason), false),
             };
-            let thread = &self.probe.thread_table.threads[index];
+            let thread = &self.probe.thread_table.threads()[index];
             let holds_gil = holder == Some(thread.python.address);
             let (lost, (frames, details)) = match resolved {
                 Ok(frames) => (None, frames),

@@ -101,7 +101,7 @@ pub fn read_stacks(
         if frames >= MAX_FRAMES_AT_ONCE || (!stacks.is_empty() && !bound.has_time_for_more()) {
             break;
         }
-        let stack = reader.stack(memory, offsets, &thread_table.threads[*index].python);
+        let stack = reader.stack(memory, offsets, &thread_table.threads()[*index].python);
         frames += stack.as_ref().map_or(0, |stack: &RawStack| stack.frames.len());
         stacks.push((*index, stack));
     }

@@ -26,6 +26,7 @@ mod probe;
 mod process_sampler;
 mod processes;
 mod reporter;
+mod roster;
 mod rota;
 mod runtimes;
 mod sampled_process;

@@ -56,13 +56,13 @@ impl ThreadNames {
         let is_first = self.looks == LOOKS;
         self.looks -= 1;
         self.next = now + if is_first { SECOND_LOOK } else { LOOKUP_GAP };
-        let only_nameless = self.only_nameless || !is_first && probe.thread_table.threads.len() > MANY;
+        let only_nameless = self.only_nameless || !is_first && probe.thread_table.threads().len() > MANY;
         name_threads(probe, reporter, events, only_nameless);
     }
 
     /// Names those that came into the dictionary after the last look: there will be no other.
     pub fn complete(&self, probe: &Probe, reporter: &Reporter, events: &mut EventWriter<'_>) {
-        let threads = probe.thread_table.threads.iter();
+        let threads = probe.thread_table.threads().iter();
         let mut sampled = threads.filter_map(|thread| reporter.id_of(thread.slot));
         if sampled.any(|id| events.dictionary.thread_of(id).name.is_none()) {
             name_threads(probe, reporter, events, true);
@@ -71,7 +71,7 @@ impl ThreadNames {
 }
 
 fn name_threads(probe: &Probe, reporter: &Reporter, events: &mut EventWriter<'_>, only_nameless: bool) {
-    let threads = || probe.thread_table.threads.iter();
+    let threads = || probe.thread_table.threads().iter();
     let is_wanted = |thread: &&Thread| {
         let has_name = |id| events.dictionary.thread_of(id).name.is_some();
         reporter.id_of(thread.slot).is_some_and(|id| !only_nameless || !has_name(id))

@@ -108,7 +108,7 @@ fn read(stacks: &[ThreadStack]) -> impl Iterator<Item = &RawStack> {
 }
 
 fn address_of(thread_table: &ThreadTable, index: usize) -> RemoteAddr {
-    thread_table.threads[index].python.address
+    thread_table.threads()[index].python.address
 }
 
 /// Looks up the objects that `stacks` lead to, and the tasks of the threads `wanted`, while everything moves.
@@ -296,10 +296,10 @@ pub fn nobody_ran(
         return Ok(true);
     }
     // It may take the GIL again without leaving a trace.
-    let last_holder = thread_table.find(before.last_holder).map(|index| &thread_table.threads[index]);
+    let last_holder = thread_table.find(before.last_holder).map(|index| &thread_table.threads()[index]);
     let last_stood = is_stopped || last_holder.is_some_and(|thread| thread.slept_since_look());
     if last_stood {
         return Ok(before.nobody_else_took_it(&gil::read(target.memory(), gil)?));
     }
-    Ok(thread_table.threads.iter().all(|thread| thread.slept_since_look()))
+    Ok(thread_table.threads().iter().all(|thread| thread.slept_since_look()))
 }

@@ -4,7 +4,7 @@ use profiler_model::{ClockReading, LossReason, Nanos, SchedStat, ThreadState, Ti
 use profiler_profile::ThreadRole;
 use profiler_stack::{Capture, CodeEvidence, HashedEvidence};
 
-use crate::thread_table::ThreadSlot;
+use crate::roster::ThreadSlot;
 
 /// One observation. Instants and clocks come with it: the reporter asks for no time.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use crate::observation::{Asleep, Missed, Observation};
 use crate::pause::Runners;
 use crate::probe::{Found, GilGroup};
 use crate::rota::{cost_of_instant, is_long};
-use crate::sampled_process::{Sampled, SampledProcess, read_clocks};
+use crate::sampled_process::{Sampled, SampledProcess};
 use crate::stack_reader::CodeAhead;
 use crate::thread_table::Thread;
 
@@ -73,7 +73,7 @@ impl OnSchedule {
     /// Has it not be known any more.
     pub fn unwatch_switches(&mut self, process: &mut SampledProcess) {
         self.watches_switches = false;
-        process.probe.thread_table.threads.iter_mut().for_each(Thread::unwatch_switches);
+        process.probe.thread_table.threads_mut().iter_mut().for_each(|thread| thread.unwatch_switches());
     }
 
     /// Takes one sample of every thread that is wanted, after [`OnSchedule::look`], which came to `looked`. The sampler began
@@ -128,7 +128,7 @@ impl OnSchedule {
         {
             self.born = None;
             let SampledProcess { probe, reporter, .. } = process;
-            for thread in &probe.thread_table.threads {
+            for thread in probe.thread_table.threads() {
                 reporter.account(thread.slot).into_iter().for_each(|account| account.from_birth(born));
             }
         }
@@ -163,7 +163,7 @@ impl OnSchedule {
         events: &mut EventWriter<'_>,
         late: Nanos,
     ) -> Result<(), ReadError> {
-        if !process.probe.thread_table.rota().has_many_resting() {
+        if !process.probe.thread_table.roster().has_many_resting() {
             return Ok(());
         }
         let most = cost_of_instant(process.rate_hz);
@@ -268,9 +268,9 @@ fn report_late(
     gil: Option<&GilAddresses>,
     at: Timestamp,
 ) {
-    let (_, clocks) = read_clocks(process.thread(index), gil, at);
-    let thread = process.thread(index).slot;
-    let missed = Missed { thread, reason: LossReason::Late, at, count: 1, clocks: Some(clocks) };
+    let thread = process.thread(index);
+    let (_, clocks) = thread.read_clocks(thread.state(gil), at);
+    let missed = Missed { thread: thread.slot, reason: LossReason::Late, at, count: 1, clocks: Some(clocks) };
     process.report(Observation::Missed(missed), events);
 }
 
@@ -283,8 +283,8 @@ fn report_asleep(
     gil: Option<&GilAddresses>,
     at: Timestamp,
 ) {
-    let (state, clocks) = read_clocks(process.thread(index), gil, at);
     let thread = process.thread_mut(index);
+    let (state, clocks) = thread.read_clocks(thread.state(gil), at);
     let count = 1 + thread.take_unseen_asleep();
     let asleep = Asleep { thread: thread.slot, at, count, state, holds_gil, clocks };
     process.report(Observation::Asleep(asleep), events);
@@ -306,7 +306,10 @@ fn report_copy(
             thread.count_cpu(queued.map(|queued| queued.clock));
         }
     }
-    let describe = &mut |process: &SampledProcess, index: usize| read_clocks(process.thread(index), gil, at);
+    let describe = &mut |process: &SampledProcess, index: usize| {
+        let thread = process.thread(index);
+        thread.read_clocks(thread.state(gil), at)
+    };
     let captures = process.captures(copy, at, describe);
     process.report(Observation::Instant(captures), events);
 }
@@ -336,8 +339,7 @@ fn look_ahead_at(
 /// The threads that are looked at at each instant and run this Python, if any.
 fn active_threads(process: &SampledProcess) -> impl Iterator<Item = &Thread> {
     let (elsewhere, table) = (&process.probe.elsewhere, &process.probe.thread_table);
-    let active = table.rota().active().iter().map(|index| &table.threads[*index]);
-    active.filter(|thread| !elsewhere.contains(&thread.tid))
+    table.roster().active().filter(|thread| !elsewhere.contains(&thread.tid))
 }
 
 /// Which threads of a process run, as far as that says where to sample from; it has these `runtimes`.
@@ -362,9 +364,9 @@ pub fn sample_again(process: &mut SampledProcess, events: &mut EventWriter<'_>, 
     let (now, scope) = (clock::now(), process.reporter.scope());
     let Some((queued, exact)) = process.reporter.only_queued() else { return };
     let table = &process.probe.thread_table;
-    let few = !table.rota().has_many_resting();
+    let few = !table.roster().has_many_resting();
     let (mut stands_still, mut is_alone) = (false, few);
-    for thread in &table.threads {
+    for thread in table.threads() {
         if thread.slot == queued {
             stands_still = thread.clock_now() == Some(exact);
         } else {
@@ -391,7 +393,7 @@ pub fn report_unseen(
     now: Timestamp,
     report_asleep: ReportAsleep<'_>,
 ) {
-    let instant = process.probe.thread_table.rota().instant();
+    let instant = process.probe.thread_table.roster().instant();
     for index in 0..process.threads().len() {
         let thread = process.thread(index);
         let (slot, unseen) = (thread.slot, thread.looks.instants_since(instant));
@@ -401,7 +403,7 @@ pub fn report_unseen(
         if thread.slept_since_look() {
             let is_elsewhere = process.probe.elsewhere.contains(&thread.tid);
             let gil = process.probe.thread_table.interpreters[thread.interpreter].gil;
-            process.thread_mut(index).looks.unseen.asleep += unseen - 1;
+            process.thread_mut(index).looks.count_asleep(unseen - 1);
             if is_elsewhere {
                 process.report_unwanted(index, now, events);
                 continue;

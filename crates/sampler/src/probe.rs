@@ -73,7 +73,7 @@ impl Probe {
     /// When the runtime cannot be read any more.
     pub fn look(&mut self, now: Timestamp) -> Result<(), ReadError> {
         let mut ended = Vec::new();
-        for (index, thread) in self.thread_table.threads.iter_mut().enumerate() {
+        for (index, thread) in self.thread_table.threads_mut().iter_mut().enumerate() {
             if thread.look().is_err() {
                 ended.push(index);
             }
@@ -128,7 +128,7 @@ impl Probe {
                 now,
             )?;
         }
-        if self.thread_table.threads.is_empty() && !self.target.process().is_alive() {
+        if self.thread_table.threads().is_empty() && !self.target.process().is_alive() {
             return Err(ReadError::ProcessEnded);
         }
         Ok(())
@@ -138,7 +138,7 @@ impl Probe {
     /// one thread, that one has held it last, and both can wait a little. Should another thread start meanwhile
     /// and take the GIL, the capture finds it held by somebody unknown, and nothing is proved.
     fn lists_stand(&mut self, now: Timestamp) -> Result<bool, ReadError> {
-        let is_alone = self.thread_table.threads.len() == 1 && !self.thread_table.is_recheck_due(now);
+        let is_alone = self.thread_table.threads().len() == 1 && !self.thread_table.is_recheck_due(now);
         if is_alone && now < self.next_look_at_lists {
             return Ok(true);
         }
@@ -221,7 +221,7 @@ impl Probe {
                     .collect::<Result<Vec<_>, _>>()?;
                 if let (Some(_), [only]) = (gil, instants.as_mut_slice()) {
                     // The GIL does not exist yet: the only thread runs as if it held it.
-                    only.holder = wanted.first().map(|index| thread_table.threads[*index].python.address);
+                    only.holder = wanted.first().map(|index| thread_table.threads()[*index].python.address);
                 }
                 Ok(instants)
             }
@@ -262,8 +262,8 @@ impl Probe {
             false => Vec::new(),
         };
         if !self.elsewhere.is_empty() {
-            let runs_elsewhere = |index: &usize| self.elsewhere.contains(&table.threads[*index].tid);
-            suspended.extend((0..table.threads.len()).filter(runs_elsewhere));
+            let runs_elsewhere = |index: &usize| self.elsewhere.contains(&table.threads()[*index].tid);
+            suspended.extend((0..table.threads().len()).filter(runs_elsewhere));
         }
         Ok(suspended)
     }
@@ -325,13 +325,13 @@ impl GilGroup {
     /// one.
     pub fn running_first(&self, thread_table: &ThreadTable) -> Vec<usize> {
         let mut threads = self.threads.clone();
-        threads.sort_by_key(|index| !thread_table.threads[*index].is_running());
+        threads.sort_by_key(|index| !thread_table.threads()[*index].is_running());
         threads
     }
 
     /// The groups of all threads.
     pub fn all(thread_table: &ThreadTable) -> Vec<GilGroup> {
-        GilGroup::of(thread_table, 0..thread_table.threads.len())
+        GilGroup::of(thread_table, 0..thread_table.threads().len())
     }
 
     /// The groups of the threads that were looked at in this round.
@@ -343,7 +343,7 @@ impl GilGroup {
     fn of(thread_table: &ThreadTable, threads: impl Iterator<Item = usize>) -> Vec<GilGroup> {
         let mut groups: Vec<GilGroup> = Vec::new();
         for index in threads {
-            let gil = thread_table.interpreters[thread_table.threads[index].interpreter].gil;
+            let gil = thread_table.interpreters[thread_table.threads()[index].interpreter].gil;
             match groups.iter_mut().find(|group| group.gil == gil) {
                 Some(group) => group.threads.push(index),
                 None => groups.push(GilGroup { gil, threads: vec![index] }),

@@ -110,7 +110,7 @@ impl ProcessSampler {
     /// Has the next samples stand for nothing that was before `now`.
     pub fn count_from(&mut self, now: Timestamp) {
         for SampledProcess { probe, reporter, .. } in self.runtimes.all_mut() {
-            for thread in &probe.thread_table.threads {
+            for thread in probe.thread_table.threads() {
                 let schedule = thread.files.schedule().ok();
                 let account = reporter.account(thread.slot);
                 account.into_iter().for_each(|account| account.restart(now, schedule.as_ref()));

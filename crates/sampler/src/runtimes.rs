@@ -121,14 +121,14 @@ impl Runtimes {
         for process in &mut self.all {
             process.resolve_deferred(events);
             let SampledProcess { probe, reporter, .. } = process;
-            for thread in &probe.thread_table.threads {
+            for thread in probe.thread_table.threads() {
                 let cpu = reporter.account(thread.slot).map_or(Nanos::ZERO, |account| account.reported_cpu());
                 let most = reported.entry(thread.tid).or_default();
                 *most = cpu.max(*most);
             }
         }
         for SampledProcess { probe, reporter, .. } in &mut self.all {
-            for thread in &probe.thread_table.threads {
+            for thread in probe.thread_table.threads() {
                 if let (Some(account), Some(cpu)) = (reporter.account(thread.slot), reported.get(&thread.tid))
                 {
                     account.raise_reported_cpu(*cpu);
@@ -189,7 +189,7 @@ impl SharedThreads {
         self.threads.clear();
         let mut known = FxHashSet::default();
         for table in tables {
-            let of_runtime: FxHashSet<Tid> = table.threads.iter().map(|thread| thread.tid).collect();
+            let of_runtime: FxHashSet<Tid> = table.threads().iter().map(|thread| thread.tid).collect();
             self.threads.extend(known.intersection(&of_runtime));
             known.extend(of_runtime);
         }

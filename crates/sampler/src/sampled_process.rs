@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use profiler_memory::ReadError;
-use profiler_model::{ClockReading, LossReason, ModuleNumber, ThreadKey, ThreadState, Timestamp, WaitReason};
+use profiler_model::{ClockReading, LossReason, ThreadKey, ThreadState, Timestamp};
 use profiler_os::ProcessMemory;
 use profiler_profile::{CapturePolicy, ProcessId, ThreadInfo};
-use profiler_python::{GilAddresses, RawStack};
+use profiler_python::RawStack;
 use profiler_stack::{Capture, CodeEvidence, CodeSource};
 use profiler_target::{ShortFiles, Target};
 use rustc_hash::FxHashSet;
@@ -17,7 +17,8 @@ use crate::names::ThreadNames;
 use crate::observation::{InstantCaptures, Missed, Observation};
 use crate::probe::Probe;
 use crate::reporter::{ProcessView, Reporter, ShortPaths};
-use crate::thread_table::{Thread, ThreadSlot};
+use crate::roster::ThreadSlot;
+use crate::thread_table::Thread;
 
 /// A process of which one Python is sampled.
 #[derive(Debug)]
@@ -55,17 +56,17 @@ impl SampledProcess {
 
     /// Its threads.
     pub fn threads(&self) -> &[Thread] {
-        &self.probe.thread_table.threads
+        self.probe.thread_table.threads()
     }
 
     /// The thread with this index.
     pub fn thread(&self, index: usize) -> &Thread {
-        &self.probe.thread_table.threads[index]
+        &self.probe.thread_table.threads()[index]
     }
 
     /// The same, to be changed.
     pub fn thread_mut(&mut self, index: usize) -> &mut Thread {
-        &mut self.probe.thread_table.threads[index]
+        &mut self.probe.thread_table.threads_mut()[index]
     }
 
     /// Has so many instants be sampled in a second from now on.
@@ -87,20 +88,20 @@ impl SampledProcess {
     /// Has the reporter know the threads that there are now, and no others.
     pub fn meet_threads(&mut self) {
         let (target, table) = (&self.probe.target, &self.probe.thread_table);
-        for thread in &table.threads {
+        for thread in table.threads() {
             self.reporter.meet(thread.slot, thread.met, |process| thread_info(target, thread, process));
         }
-        let there: FxHashSet<ThreadSlot> = table.threads.iter().map(|thread| thread.slot).collect();
+        let there: FxHashSet<ThreadSlot> = table.threads().iter().map(|thread| thread.slot).collect();
         self.reporter.retain(|slot| there.contains(&slot));
     }
 
     /// Reports the instants since a thread was looked at last of which nothing is known. Its next sample stands for the time
     /// since the last one.
     pub fn report_unknown(&mut self, index: usize, at: Timestamp, events: &mut EventWriter<'_>) {
-        let instant = self.probe.thread_table.rota().instant();
+        let instant = self.probe.thread_table.roster().instant();
         let thread = self.thread_mut(index);
-        thread.looks.reported = instant;
-        let (slot, count) = (thread.slot, std::mem::take(&mut thread.looks.unseen.unknown));
+        thread.looks.set_reported(instant);
+        let (slot, count) = (thread.slot, thread.looks.take_unknown());
         if count > 0 {
             let missed = Missed { thread: slot, reason: LossReason::CpuLimit, at, count, clocks: None };
             self.report(Observation::Missed(missed), events);
@@ -162,20 +163,6 @@ impl SampledProcess {
     pub fn name_last_threads(&self, events: &mut EventWriter<'_>) {
         self.names.complete(&self.probe, &self.reporter, events);
     }
-}
-
-/// What the clocks of a thread say that was looked at just now, and what it was doing at the instant `at`.
-pub fn read_clocks(
-    thread: &Thread,
-    gil: Option<&GilAddresses>,
-    at: Timestamp,
-) -> (ThreadState, ClockReading) {
-    let had_cpu = thread.is_running() && thread.was_on_cpu(at);
-    let state = match thread.is_running() && !had_cpu {
-        true => ThreadState::Waiting(WaitReason::Cpu),
-        false => thread.state(gil),
-    };
-    (state, ClockReading::Scheduler { cpu: thread.schedule.cpu, had_cpu })
 }
 
 impl ProcessView for Probe {

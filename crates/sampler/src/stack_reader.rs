@@ -149,7 +149,7 @@ impl StackReader {
     ) -> Result<Option<CodeAhead>, ReadError> {
         let (memory, offsets) = (target.memory(), target.offsets());
         self.begin(memory)?;
-        let threads = wanted.iter().map(|index| &thread_table.threads[*index].python);
+        let threads = wanted.iter().map(|index| &thread_table.threads()[*index].python);
         let stacks: Vec<RawStack> =
             threads.filter_map(|thread| self.stack(memory, offsets, thread).ok()).collect();
         self.learn(stacks.iter());

@@ -72,12 +72,12 @@ pub fn task_lists(
 ) -> Vec<TaskList> {
     let mut lists = Vec::new();
     for index in wanted {
-        let thread = &thread_table.threads[*index];
+        let thread = &thread_table.threads()[*index];
         lists.extend(TaskList::of_thread(memory, asyncio, thread.python.address, Some(thread.tid)));
     }
     for (number, interpreter) in thread_table.interpreters.iter().enumerate() {
         // Without a GIL each thread comes by itself: the first one brings the interpreter's.
-        let first = thread_table.threads.iter().position(|thread| thread.interpreter == number);
+        let first = thread_table.threads().iter().position(|thread| thread.interpreter == number);
         if first.is_some_and(|first| wanted.contains(&first)) {
             lists.extend(TaskList::of_interpreter(memory, asyncio, interpreter.address));
         }

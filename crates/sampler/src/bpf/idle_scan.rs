@@ -62,7 +62,7 @@ fn scan_resting(
     events: &mut EventWriter<'_>,
     stands: &mut bool,
 ) -> Result<(), ReadError> {
-    if !process.probe.thread_table.rota().has_many_resting() {
+    if !process.probe.thread_table.roster().has_many_resting() {
         return Ok(());
     }
     let most = cost_of_instant(process.rate_hz);
@@ -76,7 +76,7 @@ fn scan_resting(
 fn forget_ended(process: &mut SampledProcess, mut ended: Vec<usize>, stands: &mut bool) {
     let table = &mut process.probe.thread_table;
     for index in table.looked() {
-        if table.threads[index].count_if_running().is_err() {
+        if table.threads_mut()[index].count_if_running().is_err() {
             ended.push(index);
         }
     }

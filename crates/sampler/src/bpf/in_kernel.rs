@@ -15,9 +15,10 @@ use super::program::BpfProgram;
 use super::registration::Registration;
 use crate::event_writer::EventWriter;
 use crate::observation::Observation;
+use crate::reporter::ProcessView;
+use crate::roster::ThreadSlot;
 use crate::runtimes::Runtimes;
 use crate::sampled_process::{Sampled, SampledProcess};
-use crate::thread_table::ThreadSlot;
 
 /// What is known of a process that the in-kernel program samples.
 #[derive(Debug, Default)]

@@ -85,7 +85,7 @@ impl OffCpuTimes {
         let subject = *runtimes.first().target().process();
         let mut new: FxHashMap<Tid, &Thread> = FxHashMap::default();
         for SampledProcess { probe, reporter, .. } in runtimes.all_mut() {
-            for thread in &probe.thread_table.threads {
+            for thread in probe.thread_table.threads() {
                 if !self.intervals.has(thread.tid)
                     && !new.contains_key(&thread.tid)
                     && let Some(id) = reporter.thread_id(thread.slot, events)

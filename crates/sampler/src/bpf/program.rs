@@ -306,7 +306,7 @@ pub fn entries(runtimes: &[SampledProcess]) -> FxHashMap<Tid, ThreadEntry> {
     let mut threads: FxHashMap<Tid, Vec<StatesOfRuntime>> = FxHashMap::default();
     for (runtime, process) in runtimes.iter().enumerate() {
         let table = &process.probe.thread_table;
-        for thread in &table.threads {
+        for thread in table.threads() {
             let (age, entry) = (StateAge::of(thread, runtime), state_entry(table, thread, runtime));
             let of_thread = threads.entry(thread.tid).or_default();
             match of_thread.last_mut().filter(|last| last.runtime == runtime) {

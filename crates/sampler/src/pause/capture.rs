@@ -84,7 +84,7 @@ pub fn capture(
         stops.extend(release(thread_table, last_holder, still));
         instant.lose_unproved(|index| {
             let proof = if Some(index) == last_holder { proof_of_holder } else { proof_of_others };
-            if proof.is_err() && thread_table.threads[index].slept_since_look() { Ok(()) } else { proof }
+            if proof.is_err() && thread_table.threads()[index].slept_since_look() { Ok(()) } else { proof }
         });
         reader.learn(instant.read());
         let is_between_frames = instant.stacks.iter().any(|(_, stack)| *stack == Err(LossReason::Invalid));
@@ -117,7 +117,7 @@ impl Hold {
         match self {
             Hold::Stopped(_) => Ok(()),
             Hold::Runnable(before) => {
-                let now = index.and_then(|index| thread_table.threads[index].clock_now());
+                let now = index.and_then(|index| thread_table.threads()[index].clock_now());
                 if now == Some(*before) { Ok(()) } else { Err(LossReason::Moved) }
             }
             Hold::Asleep => Err(LossReason::Moved),
@@ -144,7 +144,7 @@ impl Hold {
 /// does not. Otherwise stops it. A thread that waits for a CPU could only be stopped when its turn comes, which
 /// takes longer than the time between two samples where many threads want to run.
 fn hold(thread_table: &ThreadTable, index: Option<usize>, tracer: &mut Tracer) -> Hold {
-    let Some(thread) = index.map(|index| &thread_table.threads[index]) else { return Hold::Asleep };
+    let Some(thread) = index.map(|index| &thread_table.threads()[index]) else { return Hold::Asleep };
     if !thread.is_running() {
         return Hold::Asleep;
     }
@@ -174,7 +174,7 @@ pub fn capture_alone(
     tracer: &mut Tracer,
 ) -> Result<InstantCopy, ReadError> {
     let _ahead = RealTimeMeanwhile::begin();
-    let thread = &thread_table.threads[index];
+    let thread = &thread_table.threads()[index];
     let mut attempt = 1;
     loop {
         let still = hold(thread_table, Some(index), tracer);
@@ -214,8 +214,8 @@ fn read_alone(
         let is_stopped = matches!(still, Hold::Stopped(_));
         let mut objects = reader.copy_objects(target, thread_table, &instant.stacks, is_stopped)?;
         // No GIL keeps the others from changing them.
-        let others_slept = (0..thread_table.threads.len())
-            .all(|other| other == index || thread_table.threads[other].slept_since_look());
+        let others_slept = (0..thread_table.threads().len())
+            .all(|other| other == index || thread_table.threads()[other].slept_since_look());
         objects.doubt = (!others_slept).then_some(LossReason::Moved);
         instant.objects = Some(objects);
     }
@@ -224,7 +224,7 @@ fn read_alone(
 
 /// Lets the thread `index` run on; returns how long it stood still.
 fn release(thread_table: &ThreadTable, index: Option<usize>, still: Hold) -> Option<Nanos> {
-    let thread = &thread_table.threads[index?];
+    let thread = &thread_table.threads()[index?];
     match still {
         Hold::Stopped(stopped) => Some(stopped.release(&thread.files, &thread.schedule)),
         Hold::Runnable(_) | Hold::Asleep | Hold::Not(_) => None,

@@ -60,7 +60,7 @@ fn capture_once(
     reader.begin(target.memory())?;
     let mut instant = read_stacks(target, thread_table, wanted, reader, &StopBound::new(clock::now(), None))?;
     // One that sleeps stands still, and is proved far more often than one that runs: it would show too much of its time.
-    instant.lose_unproved(|index| match thread_table.threads[index].has_fallen_asleep_since_look() {
+    instant.lose_unproved(|index| match thread_table.threads()[index].has_fallen_asleep_since_look() {
         true => Err(LossReason::Moved),
         false => Ok(()),
     });
@@ -68,7 +68,7 @@ fn capture_once(
         let mut objects = reader.copy_objects(target, thread_table, &instant.stacks, false)?;
         let stood_still = match (gil, &before) {
             (Some(gil), Some(before)) => nobody_ran(target, thread_table, gil, before, false)?,
-            _ => thread_table.threads.iter().all(|thread| thread.slept_since_look()),
+            _ => thread_table.threads().iter().all(|thread| thread.slept_since_look()),
         };
         objects.doubt = (!stood_still).then_some(LossReason::Moved);
         instant.objects = Some(objects);
@@ -79,7 +79,7 @@ fn capture_once(
     let last_holder = before.and_then(|state| thread_table.find(state.last_holder));
     for (index, stack) in &mut instant.stacks {
         let Ok(read) = stack else { continue };
-        let thread = &thread_table.threads[*index];
+        let thread = &thread_table.threads()[*index];
         let proved = nobody_else_moved && Some(*index) != last_holder
             || thread.slept_since_look()
             || stays_the_same(target, thread_table, *index, read, reader)?;
@@ -110,7 +110,7 @@ fn stays_the_same(
     }
     for _ in 1..EQUAL_READINGS {
         reader.begin_again(memory)?;
-        let again = reader.stack(memory, offsets, &thread_table.threads[index].python);
+        let again = reader.stack(memory, offsets, &thread_table.threads()[index].python);
         if again.as_ref() != Ok(first) || !reader.is_executed(memory, offsets, first)? {
             return Ok(false);
         }

@@ -6,7 +6,7 @@
 use profiler_model::{Nanos, Timestamp};
 
 use crate::observation::InstantCaptures;
-use crate::thread_table::ThreadSlot;
+use crate::roster::ThreadSlot;
 
 /// No stack waits for its names for longer than this.
 const MAX_WAIT: Nanos = Nanos::from_nanos(50_000_000);

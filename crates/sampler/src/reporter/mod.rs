@@ -27,7 +27,7 @@ use profiler_stack::{
 use crate::event_writer::EventWriter;
 use crate::kernel_frames::KernelFrames;
 use crate::observation::{Asleep, InstantCaptures, Missed, Observation};
-use crate::thread_table::ThreadSlot;
+use crate::roster::ThreadSlot;
 use deferred::{DeferredCaptures, DeferredInstant};
 use threads::{ReportedThreads, SleeperStack};
 

@@ -4,7 +4,7 @@ use profiler_account::ThreadAccount;
 use profiler_profile::{Dictionary, Renaming, StackId, ThreadId, ThreadInfo};
 use rustc_hash::FxHashMap;
 
-use crate::thread_table::ThreadSlot;
+use crate::roster::ThreadSlot;
 
 /// A stack and how long it stays true.
 #[derive(Clone, Copy, Debug)]

@@ -12,8 +12,8 @@ pub struct KnownThreads(HashMap<RemoteAddr, Thread>);
 
 impl KnownThreads {
     /// These threads.
-    pub fn of(threads: impl Iterator<Item = Thread>) -> Self {
-        KnownThreads(threads.map(|thread| (thread.python.address, thread)).collect())
+    pub fn of(threads: Vec<Thread>) -> Self {
+        KnownThreads(threads.into_iter().map(|thread| (thread.python.address, thread)).collect())
     }
 
     /// The thread that has this thread state and runs on this kernel thread.

@@ -1,7 +1,6 @@
 //! The threads of a target: each thread state with its kernel thread, and what was last seen of it.
 
 mod known_threads;
-mod queue_watch;
 mod thread;
 mod thread_ids;
 
@@ -16,9 +15,9 @@ use profiler_python::{
 };
 
 use crate::gil::{self, GilSpan, GilState};
-use crate::rota::{COST_OF_ASKING, LookResult, Rota};
+use crate::roster::Roster;
 use known_threads::KnownThreads;
-pub use thread::{Thread, ThreadSlot};
+pub use thread::Thread;
 use thread_ids::{ThreadIds, ThreadPlacement};
 
 /// How often a list that changes while it is read is read again.
@@ -37,21 +36,17 @@ const LONGEST_RECHECK: Nanos = Nanos::from_nanos(1_000_000_000);
 /// The threads of a process.
 #[derive(Debug, Default)]
 pub struct ThreadTable {
-    /// All Python threads.
-    pub threads: Vec<Thread>,
+    /// The Python threads and their rota.
+    roster: Roster<Thread>,
     /// Thread states that run Python and whose kernel thread could not be found.
     pub unplaced: Vec<PyThreadState>,
-    /// When each thread is looked at.
-    rota: Rota,
-    /// Instants at which threads were not looked at that have ended since.
-    unseen_of_ended: u64,
     /// All interpreters.
     pub interpreters: Vec<Interpreter>,
     /// Their GILs, each once, with the states at the last look.
     gils: Vec<(GilAddresses, GilState)>,
     /// Thread states that held a GIL last when the lists were read, and of which nothing else is known.
     strangers: Vec<RemoteAddr>,
-    /// Where each thread state stands in `threads`.
+    /// The index of the thread with each thread state.
     by_address: HashMap<RemoteAddr, usize>,
     /// The heads of the lists when they were read: the interpreters', then each interpreter's threads'.
     heads: Vec<RemoteAddr>,
@@ -59,8 +54,6 @@ pub struct ThreadTable {
     pub has_nested: bool,
     /// When the lists are read again although they start where they did, and the gap that this came after.
     recheck: Option<(Timestamp, Nanos)>,
-    /// How many threads were met so far.
-    met: u32,
     /// How often the threads have changed.
     revision: u64,
 }
@@ -71,25 +64,30 @@ impl ThreadTable {
         self.by_address.get(&address).copied()
     }
 
-    /// Forgets threads that have ended, by index in ascending order.
+    /// The threads and their rota.
+    pub fn roster(&self) -> &Roster<Thread> {
+        &self.roster
+    }
+
+    /// All Python threads.
+    pub fn threads(&self) -> &[Thread] {
+        self.roster.threads()
+    }
+
+    /// The same, to be changed.
+    pub fn threads_mut(&mut self) -> &mut [Thread] {
+        self.roster.threads_mut()
+    }
+
+    /// Removes threads that have ended, by index in ascending order.
     pub fn remove(&mut self, ended: &[usize]) {
-        let before = self.unseen_instants();
-        for index in ended.iter().rev() {
-            self.threads.swap_remove(*index);
-        }
+        self.roster.remove(ended);
         self.index_threads();
-        self.unseen_of_ended += before.saturating_sub(self.unseen_instants());
     }
 
-    /// How many instants there were at which some thread was not looked at and that are not recorded yet, of all threads.
-    fn unseen_instants(&self) -> u64 {
-        let now = self.rota.instant();
-        self.threads.iter().map(|thread| thread.looks.unreported(now)).sum()
-    }
-
-    /// The same of threads that have ended since this was last asked.
+    /// Takes the number of unreported instants of threads that have ended.
     pub fn take_unseen_of_ended(&mut self) -> u64 {
-        std::mem::take(&mut self.unseen_of_ended)
+        self.roster.take_unseen_of_ended()
     }
 
     /// Stands for the threads as they are: another number if there are others.
@@ -97,57 +95,30 @@ impl ThreadTable {
         self.revision
     }
 
-    /// When each thread is looked at.
-    pub fn rota(&self) -> &Rota {
-        &self.rota
-    }
-
-    /// Begins an instant: looks at the threads that are awake, and at those that rest where these are few. Returns which of
-    /// them have ended, in ascending order.
+    /// Begins an instant: looks at the threads that are active, and at those that rest if these are few. Returns the
+    /// threads that have ended, in ascending order.
     pub fn look_at_active(&mut self) -> Vec<usize> {
-        self.rota.begin();
-        let (threads, rota) = (&mut self.threads, &mut self.rota);
-        let (instant, mut ended) = (rota.instant(), Vec::new());
-        let mut look = |index: usize| look_at(threads, index, instant, &mut ended);
-        rota.look_at_active(&mut look);
-        if !rota.has_many_resting() {
-            rota.look_at_resting(u32::MAX, &mut look);
-        }
-        ended.sort_unstable();
-        ended
+        self.roster.look_at_active()
     }
 
-    /// Begins the second round of an instant: looks at threads that rest, in turn, for so much of `COST_OF_ASKING`. Returns
-    /// which of them have ended, in ascending order.
+    /// Begins the second round of an instant: looks at threads that rest, in turn, for at most the cost `most` (`rota`).
+    /// Returns the threads that have ended, in ascending order.
     pub fn look_at_resting(&mut self, most: u32) -> Vec<usize> {
-        self.rota.begin_round();
-        let (threads, rota) = (&mut self.threads, &mut self.rota);
-        let (instant, mut ended) = (rota.instant(), Vec::new());
-        rota.look_at_resting(most, &mut |index| look_at(threads, index, instant, &mut ended));
-        ended.sort_unstable();
-        ended
+        self.roster.look_at_resting(most)
     }
 
-    /// Looks at the threads that held a GIL last, as far as that was not done at this instant: whatever rests, a thread that
-    /// takes the GIL is noticed. Returns which of them have ended.
+    /// Looks at the threads that held a GIL last, unless that was done at this instant: a resting thread that takes the GIL
+    /// is noticed so. Returns the threads that have ended, in ascending order.
     pub fn look_at_holders(&mut self) -> Vec<usize> {
-        let mut ended = Vec::new();
-        for index in
-            self.last_holders().into_iter().filter_map(|holder| self.find(holder)).collect::<Vec<_>>()
-        {
-            let (threads, rota) = (&mut self.threads, &mut self.rota);
-            let instant = rota.instant();
-            if threads[index].looks.last() != instant && threads[index].looks.rests() {
-                rota.look_out_of_turn(index, &mut |index| look_at(threads, index, instant, &mut ended));
-            }
-        }
-        ended.sort_unstable();
-        ended
+        let holders = self.last_holders();
+        let by_address = &self.by_address;
+        let holders = holders.iter().filter_map(|holder| by_address.get(holder).copied());
+        self.roster.look_out_of_turn(holders)
     }
 
     /// The threads that were looked at in this round, in ascending order.
     pub fn looked(&mut self) -> Vec<usize> {
-        self.rota.looked().to_vec()
+        self.roster.looked().to_vec()
     }
 
     /// Forgets where the lists started, so that they are read anew at the next look.
@@ -173,9 +144,9 @@ impl ThreadTable {
     /// interpreter: of those that share a thread, all but the one among `holders` of a GIL, or, where none
     /// holds one, all but the youngest.
     pub fn suspended(&self, holders: &[RemoteAddr]) -> Vec<usize> {
-        let is_active = |index: usize| holders.contains(&self.threads[index].python.address);
+        let is_active = |index: usize| holders.contains(&self.threads()[index].python.address);
         let mut by_thread: HashMap<Tid, Vec<usize>> = HashMap::new();
-        for (index, thread) in self.threads.iter().enumerate() {
+        for (index, thread) in self.threads().iter().enumerate() {
             by_thread.entry(thread.tid).or_default().push(index);
         }
         let mut suspended = Vec::new();
@@ -250,18 +221,16 @@ impl ThreadTable {
         now: Timestamp,
     ) -> Result<(), ReadError> {
         let heads_before = self.heads.clone();
-        let unseen_before = self.unseen_instants();
         let found = self.read_lists_again(memory, runtime)?;
         let states = found.len();
         let found = without_unstarted(found, memory, &runtime.offsets);
         let ids = ThreadIds::of(process, memory, &found, &self.last_holders());
         self.take_lists(process.pid(), &ids, found, now);
         self.unplaced.retain(|python| runs_python(memory, &runtime.offsets, python));
-        let listed = self.threads.len();
+        let listed = self.threads().len();
         self.add_last_holders(process, memory, runtime, now);
-        let all_listed = self.threads.iter().all(|thread| thread.is_listed);
+        let all_listed = self.threads().iter().all(|thread| thread.is_listed);
         self.index_threads();
-        self.unseen_of_ended += unseen_before.saturating_sub(self.unseen_instants());
         let complete = listed == states && all_listed && !self.has_nested;
         self.plan_recheck(complete, self.heads == heads_before, now);
         Ok(())
@@ -270,7 +239,7 @@ impl ThreadTable {
     /// Makes of the thread states `found` the threads. What was known of them stays, and threads that have no thread
     /// state for the moment stay as well.
     fn take_lists(&mut self, pid: Pid, ids: &ThreadIds, found: Vec<(usize, PyThreadState)>, now: Timestamp) {
-        let mut known = KnownThreads::of(self.threads.drain(..));
+        let mut known = KnownThreads::of(self.roster.take_all());
         self.unplaced.clear();
         let mut placed = Vec::new();
         for (interpreter, python) in found {
@@ -285,22 +254,18 @@ impl ThreadTable {
         }
         let listed = placed.iter().filter(|(.., same)| same.is_some()).map(|(_, _, tid, _)| *tid).collect();
         known.forget_threads(&listed);
+        let mut threads = Vec::new();
         for (interpreter, python, tid, same) in placed {
-            let thread = match same {
-                Some(thread) => Some(thread.with_state(python, interpreter, true)),
-                None => match known.take_of(tid) {
-                    Some(thread) => Some(thread.with_state(python, interpreter, true)),
-                    None => self.new_thread(pid, tid, python, interpreter, now),
-                },
-            };
-            self.threads.extend(thread);
+            let same = same.or_else(|| known.take_of(tid)).map(|thread| thread.kernel);
+            let kernel = same.or_else(|| self.roster.meet(pid, tid, now));
+            threads.extend(kernel.map(|kernel| Thread { kernel, python, interpreter, is_listed: true }));
         }
         for thread in known.rest().filter(|thread| ids.has(thread.tid)) {
             if let Some(interpreter) = self.interpreter_at(thread.python.interpreter) {
-                let python = thread.python;
-                self.threads.push(thread.with_state(python, interpreter, false));
+                threads.push(Thread { interpreter, is_listed: false, ..thread });
             }
         }
+        self.roster.add(threads);
     }
 
     fn interpreter_at(&self, address: RemoteAddr) -> Option<usize> {
@@ -317,7 +282,7 @@ impl ThreadTable {
         runtime: &Runtime,
         now: Timestamp,
     ) {
-        let known: HashSet<RemoteAddr> = self.threads.iter().map(|thread| thread.python.address).collect();
+        let known: HashSet<RemoteAddr> = self.threads().iter().map(|thread| thread.python.address).collect();
         self.strangers = self.last_holders();
         self.strangers.retain(|holder| !holder.is_null() && !known.contains(holder));
         let read = self.strangers.iter().filter_map(|at| thread_state_at(memory, &runtime.offsets, *at));
@@ -329,9 +294,10 @@ impl ThreadTable {
         let ids = ThreadIds::of(process, memory, &found, &[]);
         for (interpreter, python) in found {
             let Some(tid) = ids.reported(&python) else { continue };
-            if self.threads.iter().all(|thread| thread.tid != tid) {
-                let thread = self.new_thread(process.pid(), tid, python, interpreter, now);
-                self.threads.extend(thread.map(|thread| thread.with_state(python, interpreter, false)));
+            if self.threads().iter().all(|thread| thread.tid != tid) {
+                let kernel = self.roster.meet(process.pid(), tid, now);
+                let of_kernel = |kernel| Thread { kernel, python, interpreter, is_listed: false };
+                self.roster.add(kernel.map(of_kernel));
             }
         }
     }
@@ -387,37 +353,10 @@ impl ThreadTable {
 
     fn index_threads(&mut self) {
         self.revision += 1;
-        self.by_address = self.threads.iter().enumerate().map(|(i, t)| (t.python.address, i)).collect();
-        let distinct: HashSet<Tid> = self.threads.iter().map(|thread| thread.tid).collect();
-        self.has_nested = distinct.len() < self.threads.len();
-        let instant = self.rota.instant();
-        let in_rota = |thread: &Thread| {
-            let looks = &thread.looks;
-            (looks.rests().then_some(looks.last()), looks.is_unreported(instant))
-        };
-        self.rota.renumber(self.threads.iter().map(in_rota));
+        self.by_address = self.threads().iter().enumerate().map(|(i, t)| (t.python.address, i)).collect();
+        let distinct: HashSet<Tid> = self.threads().iter().map(|thread| thread.tid).collect();
+        self.has_nested = distinct.len() < self.threads().len();
     }
-
-    /// A thread that is met at the current instant.
-    fn new_thread(
-        &mut self,
-        pid: Pid,
-        tid: Tid,
-        python: PyThreadState,
-        interpreter: usize,
-        now: Timestamp,
-    ) -> Option<Thread> {
-        self.met += 1;
-        Thread::met(ThreadSlot(self.met), (pid, tid), (python, interpreter), (self.rota.instant(), now))
-    }
-}
-
-/// Looks at a thread for the instant of this number; notes whether it has ended.
-fn look_at(threads: &mut [Thread], index: usize, instant: u64, ended: &mut Vec<usize>) -> LookResult {
-    threads[index].look_at(instant).unwrap_or_else(|_| {
-        ended.push(index);
-        LookResult { rests: false, cost: COST_OF_ASKING }
-    })
 }
 
 /// The thread states without those of threads that have not started yet: up to 3.11 these have the ids of the thread that

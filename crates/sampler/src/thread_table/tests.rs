@@ -86,7 +86,7 @@ fn thread_between_two_calls_stays_and_is_met_again() {
         thread_table.take_lists(pid, &ids, found, at(now));
     };
     let known = |thread_table: &ThreadTable| {
-        let threads = thread_table.threads.iter();
+        let threads = thread_table.threads().iter();
         threads.map(|one| (one.is_listed, one.python.address.as_u64(), one.met.0)).collect::<Vec<_>>()
     };
     take(&mut thread_table, &[state(1, 0x10_000, Some(tid.as_u32()))], 5);

@@ -1,4 +1,5 @@
-//! When one thread waits for a CPU: what its exact clock and its context switches say, once that is worth its cost.
+//! Whether a thread waits for a CPU, from its exact clock and its context switches. Both have a cost, so they are opened only for
+//! threads that share their CPU.
 
 use std::cell::Cell;
 
@@ -10,16 +11,15 @@ use crate::lazy_event::LazyEvent;
 /// A thread that has waited for a CPU for longer than this since its last sample shares it with others.
 const NEGLIGIBLE_QUEUE: Nanos = Nanos::from_nanos(100_000);
 
-/// A thread that is met for the first time and has waited for more than this part of the time that it had a CPU
-/// probably shares it still. To find out costs: the first perf event on a thread keeps the kernel busy for ten
-/// milliseconds.
+/// A thread that is met probably shares its CPU if it has waited for a CPU for more than this fraction of its CPU time. To
+/// find out is expensive: the first perf event on a thread keeps the kernel busy for ten milliseconds.
 const SHARE_OF_WAITING: u64 = 8;
 
-/// How often in a row a thread's CPU time is derived from its exact clock.
+/// The number of times in a row that a thread's CPU time is derived from its exact clock.
 const MAX_COUNTED_BY_CLOCK: u32 = 16;
 
-/// A timer for an instant was seen to take the CPU from a thread as much as 10 µs before it, by the time of the
-/// kernel's record: a thread that lost it no earlier than this before the instant lost it to the profiler.
+/// By the kernel's record, a timer for an instant can take the CPU from a thread 10 µs before the instant. A thread that loses
+/// its CPU less than this time before the instant loses it to the profiler.
 const EARLY_WAKING: Nanos = Nanos::from_nanos(20_000);
 
 /// Watches when one thread waits for a CPU.
@@ -27,27 +27,27 @@ const EARLY_WAKING: Nanos = Nanos::from_nanos(20_000);
 pub struct QueueWatch {
     /// Whether the thread had to wait for a CPU when it was sampled last.
     waits_for_cpu: Cell<bool>,
-    /// Its exact clock, once it had to wait for a CPU.
+    /// The thread's exact clock, opened when it first had to wait for a CPU.
     clock: LazyEvent<ThreadClock>,
-    /// What its exact clock said when the scheduler's counters were read last.
+    /// The exact clock when the scheduler's counters were read last.
     counted_by_clock: Option<CountedByClock>,
-    /// Its context switches, from the first time on that it had to wait for a CPU.
+    /// The thread's context switches, recorded from the first time that it had to wait for a CPU.
     switches: LazyEvent<ContextSwitchLog>,
 }
 
-/// What two clocks of a thread said at one instant.
+/// Two clocks of a thread at one instant.
 #[derive(Clone, Copy, Debug)]
 struct CountedByClock {
-    /// Its exact clock.
+    /// The exact clock.
     clock: Nanos,
-    /// The scheduler's.
+    /// The scheduler's CPU time.
     cpu: Nanos,
-    /// How often the scheduler's was derived from that since.
+    /// The number of times that the CPU time was derived from these two since then.
     times: u32,
 }
 
 impl QueueWatch {
-    /// For a thread of which the scheduler has counted so much.
+    /// A watch for a thread with these counters of the scheduler.
     pub fn new(schedule: &SchedStat) -> Self {
         QueueWatch {
             waits_for_cpu: Cell::new(has_waited_much(schedule)),
@@ -57,14 +57,14 @@ impl QueueWatch {
         }
     }
 
-    /// Notes that the thread has to wait for a CPU, so that it is worth to know when it does.
+    /// Notes that the thread has to wait for a CPU, which makes it worth knowing when it does.
     pub fn shares_its_cpu(&self) {
         self.waits_for_cpu.set(true);
     }
 
-    /// Notes what the scheduler has counted between two looks.
+    /// Compares the scheduler's counters of two looks: did the thread wait for a CPU between them?
     pub fn note_schedule(&self, before: &SchedStat, now: &SchedStat) {
-        // The wait for a CPU is counted when it is over.
+        // The scheduler counts the wait for a CPU when it is over.
         let waits_on = now.timeslices == before.timeslices && now.cpu == before.cpu;
         if !waits_on {
             let waited = now.queued.saturating_sub(before.queued);
@@ -72,61 +72,60 @@ impl QueueWatch {
         }
     }
 
-    /// Has the kernel write down from now on when the thread gets a CPU and when it loses it.
+    /// Has the kernel record from now on when the thread gets a CPU and when it loses it.
     pub fn begin(&self, tid: Tid) {
         self.switches.or_open(|| ContextSwitchLog::open(tid));
     }
 
-    /// Has it not be written down any more: each time costs the thread a little.
+    /// Ends the record: each context switch costs the thread a little more with it.
     pub fn end(&mut self) {
         (self.switches, self.clock) = Default::default();
         self.counted_by_clock = None;
     }
 
-    /// How often the thread got a CPU or lost it, since that is watched.
+    /// The number of context switches since they are recorded.
     pub fn switches(&self) -> u64 {
         self.switches.now().map_or(0, ContextSwitchLog::switches)
     }
 
-    /// The last time that it got a CPU or lost it, as far as that is watched.
+    /// The last context switch, if they are recorded.
     pub fn last_switch(&self) -> Option<Switch> {
         self.switches.now()?.last()
     }
 
-    /// Whether the thread is seen when it waits for a CPU: it has shared one before.
+    /// Whether a wait of the thread for a CPU is recorded: it is for a thread that has shared its CPU before.
     pub fn sees_queue(&self) -> bool {
         self.switches.now().is_some()
     }
 
-    /// Whether it has lost its CPU and waits to go on, as far as that is watched.
+    /// Whether the thread was preempted and waits for a CPU, as far as its context switches are recorded.
     pub fn is_preempted(&self) -> bool {
         self.last_switch().is_some_and(|switch| switch.kind == SwitchKind::Preempted)
     }
 
-    /// What its exact clock says, if the thread waits for a CPU: as long as the clock says the same, it has not
-    /// run.
+    /// The thread's exact clock, if the thread waits for a CPU: as long as the clock stays the same, the thread has not run.
     pub fn clock_while_queued(&self, tid: Tid) -> Option<Nanos> {
         match self.last_switch().map(|switch| switch.kind) {
             Some(SwitchKind::In) => return None,
-            // It lost its CPU, or was woken and has none yet.
+            // The thread was preempted, or it was woken and has no CPU yet.
             Some(SwitchKind::Preempted | SwitchKind::Out) => return self.clock_now(tid),
             None => {}
         }
         if !self.waits_for_cpu.get() {
-            // To read the clock of a thread that runs interrupts it.
+            // Reading the clock of a running thread interrupts it.
             return None;
         }
         let now = self.clock_now(tid)?;
         (self.clock_now(tid) == Some(now)).then_some(now)
     }
 
-    /// What its exact clock says; `None` where it has none.
+    /// The thread's exact clock; `None` if it has none.
     pub fn clock_now(&self, tid: Tid) -> Option<Nanos> {
         self.clock.or_open(|| ThreadClock::open(tid))?.read().ok()
     }
 
-    /// The CPU time by the scheduler's counters, derived from the exact clock, which says `now`: the counters take the kernel
-    /// longer. `None` if they are to be read again, so that no error adds up.
+    /// The CPU time by the scheduler's counters, derived from the exact clock `now`: the kernel takes longer to give the
+    /// counters. `None` if it is time to read the counters again, so that no error accumulates.
     pub fn cpu_by_clock(&mut self, now: Nanos) -> Option<Nanos> {
         let counted =
             self.counted_by_clock.as_mut().filter(|counted| counted.times < MAX_COUNTED_BY_CLOCK)?;
@@ -134,13 +133,13 @@ impl QueueWatch {
         Some(counted.cpu + now.saturating_sub(counted.clock))
     }
 
-    /// Notes what the scheduler's counters said when the exact clock, if there is one, was read.
+    /// Notes the scheduler's CPU time at the time of the exact clock `clock`, if the thread has one.
     pub fn note_clock(&mut self, clock: Option<Nanos>, cpu: Nanos) {
         self.counted_by_clock = clock.map(|clock| CountedByClock { clock, cpu, times: 0 });
     }
 
-    /// Whether the thread was on a CPU at the instant `at`, as far as is known. One that never had to wait for a CPU was,
-    /// if it runs.
+    /// Whether the thread, which is running or runnable, was on a CPU at `at`, as far as is known. A thread that never had to
+    /// wait for a CPU was.
     pub fn was_on_cpu(&self, tid: Tid, at: Timestamp) -> bool {
         if !self.waits_for_cpu.get() && !self.switches.was_tried() {
             return true;
@@ -151,7 +150,7 @@ impl QueueWatch {
     }
 }
 
-/// Whether a thread had to wait for CPUs for a good part of its life.
+/// Whether a thread has waited for a CPU for a good part of its life.
 fn has_waited_much(schedule: &SchedStat) -> bool {
     schedule.queued > NEGLIGIBLE_QUEUE
         && schedule.queued.as_nanos() > schedule.cpu.as_nanos() / SHARE_OF_WAITING
