@@ -204,10 +204,8 @@ impl Player<'_> {
         self.clock.follow(&mut self.processes, &mut self.events, now);
         self.processes.resolve_pending(&mut self.events);
         self.processes.report(&mut self.events, now);
-        if is_cut && self.has_cuts {
-            if renew {
-                self.events.renew_dictionary(|renaming| self.processes.rename(renaming));
-            }
+        if is_cut && self.has_cuts && renew {
+            self.events.renew_dictionary(|renaming| self.processes.rename(renaming));
         }
     }
 
