@@ -14,6 +14,7 @@ use profiler_profile::{Profile, ThreadId};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::drawn_stack::DrawnStack;
 use crate::ledger_json::LedgerView;
 use crate::shared_frames::SharedFrames;
 use crate::stretches::{Overlaps, Stretch, beginning, stretches};
@@ -139,7 +140,7 @@ impl Slices<'_, '_> {
             if start > until {
                 self.end_all_but(0, until)?;
             }
-            let stack = self.frames.root_first(profile, thread, run.stack);
+            let stack = self.frames.root_first(profile, thread, DrawnStack::of_run(&run));
             let kept = self.open.iter().zip(&stack).take_while(|(open, frame)| open == frame).count();
             self.end_all_but(kept, start)?;
             for frame in stack.into_iter().skip(kept) {

@@ -6,6 +6,7 @@
 
 mod chrometrace;
 mod collapsed;
+mod drawn_stack;
 mod dump_json;
 mod dump_tasks;
 mod dump_text;

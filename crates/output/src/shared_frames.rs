@@ -4,9 +4,10 @@
 use std::collections::HashMap;
 
 use profiler_model::{Frame, FrameKind};
-use profiler_profile::{Profile, StackId, ThreadId};
+use profiler_profile::{Profile, ThreadId};
 
 use crate::ViewOptions;
+use crate::drawn_stack::{DrawnStack, Marks};
 use crate::label::{KERNEL_MARK, NO_FRAMES, frame_name, line_shown, root_labels};
 
 /// A frame as it is shown.
@@ -38,6 +39,8 @@ pub(crate) struct SharedFrames {
     of_frame: Vec<usize>,
     /// The shared frames that each thread's stacks stand on, by index.
     of_thread: Vec<Vec<usize>>,
+    /// The shared frames of the marks that stand on stacks.
+    of_marks: HashMap<Marks, Vec<usize>>,
     /// What stands for a stack without any frame, where there is one: an empty stack means that nothing was
     /// shown.
     no_frames: Option<usize>,
@@ -48,25 +51,28 @@ impl SharedFrames {
         let mut interner = Interner::default();
         let of_frame =
             profile.frames().map(|(_, frame)| interner.intern(SharedFrame::new(frame, options))).collect();
-        let has_empty = profile.tallies().iter().any(|tally| tally.stack.is_none());
+        let drawn = || profile.tallies().iter().map(DrawnStack::of_tally);
+        let has_empty = drawn().any(DrawnStack::is_empty);
         let mut root_of = |label| interner.intern(SharedFrame { name: label, file: None, line: None });
         let of_thread = profile
             .threads()
             .map(|(thread, _)| root_labels(profile, thread, options).into_iter().map(&mut root_of).collect())
             .collect();
+        let mut of_marks = HashMap::new();
+        for marks in drawn().filter_map(DrawnStack::marks) {
+            let frames = || marks.labels().into_iter().map(&mut root_of).collect();
+            of_marks.entry(marks).or_insert_with(frames);
+        }
         let no_frames = has_empty.then(|| root_of(NO_FRAMES.to_owned()));
-        SharedFrames { all: interner.frames, of_frame, of_thread, no_frames }
+        SharedFrames { all: interner.frames, of_frame, of_thread, of_marks, no_frames }
     }
 
     /// The stack as numbers of frames, root first.
-    pub(crate) fn root_first(
-        &self,
-        profile: &Profile,
-        thread: ThreadId,
-        stack: Option<StackId>,
-    ) -> Vec<usize> {
-        let frames = profile.root_first(stack).into_iter().map(|frame| self.of_frame[frame.index()]);
-        let mut all: Vec<usize> = self.of_thread[thread.index()].iter().copied().chain(frames).collect();
+    pub(crate) fn root_first(&self, profile: &Profile, thread: ThreadId, drawn: DrawnStack) -> Vec<usize> {
+        let frames = profile.root_first(drawn.stack).into_iter().map(|frame| self.of_frame[frame.index()]);
+        let marks = drawn.marks().into_iter().flat_map(|marks| self.of_marks[&marks].iter().copied());
+        let mut all: Vec<usize> =
+            self.of_thread[thread.index()].iter().copied().chain(frames).chain(marks).collect();
         if all.is_empty() {
             all.extend(self.no_frames);
         }

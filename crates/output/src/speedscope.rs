@@ -11,9 +11,10 @@ use std::io::Write;
 use std::rc::Rc;
 
 use profiler_model::{Nanos, Timestamp};
-use profiler_profile::{Profile, StackId, ThreadId};
+use profiler_profile::{Profile, ThreadId};
 use serde::{Serialize, Serializer};
 
+use crate::drawn_stack::DrawnStack;
 use crate::escape::SafeStrings;
 use crate::label::root_labels;
 use crate::ledger_json::LedgerView;
@@ -97,7 +98,8 @@ fn merged_threads<'a>(view: &'a View<'a>) -> Vec<ThreadView<'a>> {
     }
     let mut sums = vec![BTreeMap::new(); groups.len()];
     for tally in profile.tallies() {
-        let sum: &mut u64 = sums[group_of[tally.thread.index()]].entry(tally.stack).or_default();
+        let sum: &mut u64 =
+            sums[group_of[tally.thread.index()]].entry(DrawnStack::of_tally(tally)).or_default();
         *sum += view.options.weight.of(&tally.weights);
     }
     for (group, sums) in groups.iter_mut().zip(sums) {
@@ -189,13 +191,13 @@ impl<'a> View<'a> {
 #[derive(Clone, Copy)]
 struct Piece {
     /// The stack, which may have no frame; `None` where nothing was shown.
-    stack: Option<Option<StackId>>,
+    stack: Option<DrawnStack>,
     weight: u64,
 }
 
 /// A part of a stretch.
 struct Part {
-    stack: Option<StackId>,
+    stack: DrawnStack,
     /// When it ends.
     end: u64,
     weight: u64,
@@ -219,7 +221,7 @@ fn parts(
     };
     let share = move |of: u64, parts: u64| (u128::from(of) * u128::from(parts) / u128::from(count)) as u64;
     (0..count).map(move |before| Part {
-        stack: stretch.run.stack,
+        stack: DrawnStack::of_run(&stretch.run),
         end: stretch.start.as_nanos() + share(length, before + 1),
         weight: share(weight, before + 1) - share(weight, before),
     })

@@ -6,6 +6,7 @@
 use profiler_model::Frame;
 use profiler_profile::{FrameId, Profile, StackId};
 
+use crate::drawn_stack::{DrawnStack, Marks};
 use crate::label::{NO_FRAMES, frame_label, root_labels};
 use crate::{ViewOptions, escape};
 
@@ -33,10 +34,13 @@ impl Tree {
                 let root = tree.stack_of(&root_labels(profile, tally.thread, options));
                 grafts.start(root);
             }
-            let stack = match tally.stack {
+            let drawn = DrawnStack::of_tally(tally);
+            let stack = match drawn.stack {
                 Some(stack) => grafts.graft(&mut tree.labels, profile, &label_of, stack),
-                None => grafts.of_root.or_else(|| tree.stack_of(&[NO_FRAMES.to_owned()])),
+                None if drawn.is_empty() => grafts.of_root.or_else(|| tree.stack_of(&[NO_FRAMES.to_owned()])),
+                None => grafts.of_root,
             };
+            let stack = tree.push_marks(stack, drawn);
             tree.add(stack, options.weight.of(&tally.weights));
         }
         tree.own.resize(tree.labels.stacks().len(), 0);
@@ -84,6 +88,15 @@ impl Tree {
     fn stack_of(&mut self, labels: &[String]) -> Option<StackId> {
         let frames: Vec<FrameId> = labels.iter().map(|label| self.label(label)).collect();
         self.labels.stack(frames)
+    }
+
+    /// The stack with its marks on top.
+    fn push_marks(&mut self, mut stack: Option<StackId>, drawn: DrawnStack) -> Option<StackId> {
+        for label in drawn.marks().into_iter().flat_map(Marks::labels) {
+            let frame = self.label(&label);
+            stack = Some(self.labels.push(stack, frame));
+        }
+        stack
     }
 
     fn add(&mut self, stack: Option<StackId>, weight: u64) {

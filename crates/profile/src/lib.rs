@@ -5,7 +5,7 @@
 //! keep its [timeline](Profile::with_timeline) as well.
 #![forbid(unsafe_code)]
 
-mod described;
+mod basis;
 mod dictionary;
 mod dump;
 mod event;
@@ -26,6 +26,7 @@ mod tally;
 mod thread_table;
 mod timeline;
 
+pub use basis::Basis;
 pub use dictionary::{Dictionary, Epoch};
 pub use dump::{
     Ancestor, FrameDetails, ProcessDump, Stops, TaskDump, TaskState, Tasks, ThreadDump, Variables,

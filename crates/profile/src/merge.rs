@@ -35,6 +35,7 @@ impl Profile {
             let empty = Tally {
                 thread: run.thread,
                 stack: run.stack,
+                basis: run.basis,
                 state: run.state,
                 holds_gil: run.holds_gil,
                 weights: Weights::default(),

@@ -1,9 +1,8 @@
 //! The profile itself: the tables side by side, and how samples get into them.
 
-use std::fmt::Display;
 use std::sync::Arc;
 
-use profiler_model::{Frame, FrameKind, Nanos, Timestamp};
+use profiler_model::{Frame, Nanos, Timestamp};
 
 use crate::event::{Event, Loss, SampleCause, SampleEvent, Scope, Sink, ThreadRole};
 use crate::handle::TallyId;
@@ -11,8 +10,8 @@ use crate::mapping::Mapping;
 use crate::tally::TallyTable;
 use crate::timeline::{Entry, Timeline};
 use crate::{
-    Dictionary, FrameId, LeafFirst, Ledger, ProcessId, ProcessInfo, Run, Sample, StackId, Tally, ThreadId,
-    ThreadInfo, Weights,
+    Basis, Dictionary, FrameId, LeafFirst, Ledger, ProcessId, ProcessInfo, Run, Sample, StackId, Tally,
+    ThreadId, ThreadInfo, Weights,
 };
 
 /// Everything that a run has seen.
@@ -92,32 +91,25 @@ impl Profile {
             (cause, scope, role)
         {
             let sample = Sample { at, thread, stack: None, state, holds_gil, cpu: Nanos::ZERO, wall };
-            let below = self.mark(&format!("stack lost: {reason}"));
-            self.add_wait(sample, Some(below), since);
+            self.add_spread(&sample, Basis::LostOffCpu(reason), 1, since);
         }
     }
 
     fn add_sample(&mut self, event: &SampleEvent) {
-        let sample = event.sample;
-        match event.cause {
-            SampleCause::Instant => self.add_times(&sample, event.count),
-            SampleCause::OffCpu => self.add_wait(sample, sample.stack, event.since),
-            SampleCause::ShortOffCpu => {
-                let below = self.mark("short waits");
-                self.add_wait(sample, Some(below), event.since);
-            }
-            SampleCause::Unsampled => {
-                let stack = Some(self.mark("running, not sampled"));
-                self.add_spread(&Sample { stack, ..sample }, event.count, event.since);
-            }
+        let SampleEvent { sample, count, since, cause } = *event;
+        let stackless = Sample { stack: None, ..sample };
+        match cause {
+            SampleCause::Instant => self.add_times(&sample, count),
+            SampleCause::OffCpu => self.add_spread(&sample, Basis::OffCpu, 1, since),
+            SampleCause::ShortOffCpu => self.add_spread(&stackless, Basis::ShortOffCpu, 1, since),
+            SampleCause::Unsampled => self.add_spread(&stackless, Basis::Unsampled, count, since),
         }
     }
 
     /// Adds a sample that is the same at `count` instants.
     fn add_times(&mut self, sample: &Sample, count: u64) {
         let Some(further) = count.checked_sub(1) else { return };
-        let weights = Weights { samples: count, ..Weights::of(sample) };
-        let tally = self.tallies.add(Tally { weights, ..Tally::of(sample) });
+        let tally = self.add_to_sums(sample, Basis::Instant, count);
         if let Some(timeline) = &mut self.timeline {
             timeline.add(sample, tally);
             let same = Sample { cpu: Nanos::ZERO, wall: Nanos::ZERO, ..*sample };
@@ -125,17 +117,9 @@ impl Profile {
         }
     }
 
-    /// Adds an interval off the CPU; what the thread waited for stands on top of the stack `below`.
-    fn add_wait(&mut self, sample: Sample, below: Option<StackId>, since: Option<Timestamp>) {
-        let reason = self.frame(&marker(&sample.state));
-        let stack = Some(self.push(below, reason));
-        self.add_spread(&Sample { stack, ..sample }, 1, since);
-    }
-
     /// Adds a sample. With `since` its time lies anywhere between that instant and the sample's own.
-    fn add_spread(&mut self, sample: &Sample, count: u64, since: Option<Timestamp>) {
-        let weights = Weights { samples: count, ..Weights::of(sample) };
-        let tally = self.tallies.add(Tally { weights, ..Tally::of(sample) });
+    fn add_spread(&mut self, sample: &Sample, basis: Basis, count: u64, since: Option<Timestamp>) {
+        let tally = self.add_to_sums(sample, basis, count);
         if let Some(timeline) = &mut self.timeline {
             match since {
                 Some(since) => timeline.add_sum(sample, since, tally),
@@ -144,10 +128,9 @@ impl Profile {
         }
     }
 
-    /// A stack of nothing but a mark.
-    fn mark(&mut self, text: &str) -> StackId {
-        let frame = self.frame(&marker(&text));
-        self.push(None, frame)
+    fn add_to_sums(&mut self, sample: &Sample, basis: Basis, count: u64) -> TallyId {
+        let weights = Weights { samples: count, ..Weights::of(sample) };
+        self.tallies.add(Tally { weights, ..Tally::of(sample, basis) })
     }
 
     /// Sets the ledger of a view that does not see all events.
@@ -288,9 +271,4 @@ impl Sink for Profile {
             self.add(&event);
         }
     }
-}
-
-/// A frame that is no code, but says something about its stack.
-fn marker(text: &dyn Display) -> Frame {
-    Frame { kind: FrameKind::Marker, function: format!("<{text}>").into(), ..Frame::default() }
 }

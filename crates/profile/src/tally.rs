@@ -1,4 +1,4 @@
-//! Samples summed by what makes them equal: thread, stack, state and GIL. When they were taken is lost here;
+//! Samples summed by what makes them equal: thread, stack, basis, state and GIL. When they were taken is lost here;
 //! `timeline` keeps it where it is asked for.
 
 use std::hash::BuildHasher;
@@ -8,7 +8,7 @@ use profiler_model::ThreadState;
 use rustc_hash::FxBuildHasher;
 
 use crate::handle::TallyId;
-use crate::{Sample, StackId, ThreadId, Weights};
+use crate::{Basis, Sample, StackId, ThreadId, Weights};
 
 /// All samples of one thread that had one stack in one state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct Tally {
     pub thread: ThreadId,
     /// The stack, or `None` where the thread had no frame.
     pub stack: Option<StackId>,
+    /// What is known of the time beside the stack.
+    pub basis: Basis,
     /// What the thread was doing.
     pub state: ThreadState,
     /// Whether it held the GIL.
@@ -26,11 +28,12 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// The tally of one sample.
-    pub(crate) const fn of(sample: &Sample) -> Self {
+    /// The tally of one sample with that basis.
+    pub const fn of(sample: &Sample, basis: Basis) -> Self {
         Tally {
             thread: sample.thread,
             stack: sample.stack,
+            basis,
             state: sample.state,
             holds_gil: sample.holds_gil,
             weights: Weights::of(sample),
@@ -38,8 +41,8 @@ impl Tally {
     }
 
     /// What makes two samples equal.
-    fn key(&self) -> (ThreadId, Option<StackId>, ThreadState, bool) {
-        (self.thread, self.stack, self.state, self.holds_gil)
+    fn key(&self) -> (ThreadId, Option<StackId>, Basis, ThreadState, bool) {
+        (self.thread, self.stack, self.basis, self.state, self.holds_gil)
     }
 }
 

@@ -7,7 +7,7 @@
 use profiler_model::{Nanos, ThreadState, Timestamp};
 
 use crate::handle::TallyId;
-use crate::{Sample, StackId, Tally, ThreadId, Weights};
+use crate::{Basis, Sample, StackId, Tally, ThreadId, Weights};
 
 /// Consecutive samples of one thread that had the same stack in the same state, with no time between them
 /// that none of them stands for.
@@ -21,6 +21,8 @@ pub struct Run {
     pub thread: ThreadId,
     /// The stack, or `None` where the thread had no frame.
     pub stack: Option<StackId>,
+    /// What is known of the time beside the stack.
+    pub basis: Basis,
     /// What the thread was doing.
     pub state: ThreadState,
     /// Whether it held the GIL.
@@ -71,6 +73,7 @@ impl Entry {
             last: self.last,
             thread: tally.thread,
             stack: tally.stack,
+            basis: tally.basis,
             state: tally.state,
             holds_gil: tally.holds_gil,
             weights: Weights { samples: u64::from(self.count), cpu: self.cpu, wall: self.wall },

@@ -7,8 +7,8 @@ use profiler_model::{
     Frame, FrameKind, LossReason, Nanos, Pid, Position, ThreadKey, ThreadState, Tid, Timestamp, WaitReason,
 };
 use profiler_profile::{
-    Dictionary, Event, FrameId, Loss, ProcessInfo, Profile, Sample, SampleCause, SampleEvent, Scope, Sink,
-    ThreadId, ThreadInfo, ThreadRole, Weights,
+    Basis, Dictionary, Event, FrameId, Loss, ProcessInfo, Profile, Sample, SampleCause, SampleEvent, Scope,
+    Sink, ThreadId, ThreadInfo, ThreadRole, Weights,
 };
 use proptest::prelude::*;
 
@@ -403,12 +403,8 @@ fn lost_intervals_keep_their_time_and_their_reason() {
     profile.add(&Event::Loss(loss));
     let tally = profile.tallies()[0];
     assert_eq!((tally.weights.wall, tally.state), (wall, state));
-    let names: Vec<String> = profile
-        .root_first(tally.stack)
-        .into_iter()
-        .map(|frame| profile.frame_of(frame).function.to_string())
-        .collect();
-    assert_eq!(names, ["<stack lost: buffer full>", "<waiting: lock>"]);
+    assert_eq!((tally.stack, tally.basis), (None, Basis::LostOffCpu(LossReason::BufferFull)));
+    assert_eq!((profile.frames().len(), profile.stacks().len()), (0, 0));
     assert_eq!(profile.ledger().attempts(), 0, "the attempt is counted where it was lost");
 }
 
@@ -454,4 +450,30 @@ fn what_a_function_does_in_the_kernel_is_its_own_doing() {
     };
     assert_eq!(costs(true), costs(false));
     assert_eq!(costs(true).len(), 2);
+}
+
+#[test]
+fn waits_for_different_reasons_stay_apart() {
+    let mut profile = Profile::with_timeline();
+    let seen = Seen { thread: 1, stack: vec![(0, 1)], is_running: true, cpu: 0, wall: 10 };
+    let running = sample(&mut profile, 10, &seen);
+    let tables = (profile.frames().len(), profile.stacks().len());
+    let reasons = [WaitReason::Lock, WaitReason::Sleep, WaitReason::Lock];
+    for reason in reasons {
+        let wait = Sample { state: ThreadState::Waiting(reason), ..running };
+        for cause in [SampleCause::OffCpu, SampleCause::ShortOffCpu] {
+            profile.add(&Event::Sample(SampleEvent::new(wait, cause)));
+        }
+    }
+    let sums =
+        profile.tallies().iter().map(|tally| (tally.basis, tally.state, tally.stack, tally.weights.samples));
+    let [lock, sleep] = [WaitReason::Lock, WaitReason::Sleep].map(ThreadState::Waiting);
+    let expected = [
+        (Basis::OffCpu, lock, running.stack, 2),
+        (Basis::ShortOffCpu, lock, None, 2),
+        (Basis::OffCpu, sleep, running.stack, 1),
+        (Basis::ShortOffCpu, sleep, None, 1),
+    ];
+    assert_eq!(sums.collect::<Vec<_>>(), expected);
+    assert_eq!((profile.frames().len(), profile.stacks().len()), tables, "no row for a state");
 }

@@ -1,7 +1,7 @@
 //! What was sampled since the start or the last reset. Paused times are left out.
 
 use profiler_model::{Nanos, Timestamp};
-use profiler_profile::{Event, Mark, MarkKind, Profile, Sample, Tally, Weights};
+use profiler_profile::{Basis, Event, Mark, MarkKind, Profile, Sample, Tally};
 
 use super::activity::Activity;
 use super::intervals::Intervals;
@@ -175,6 +175,5 @@ impl Sampled {
 }
 
 fn tally_of(sample: &Sample) -> Tally {
-    let Sample { thread, stack, state, holds_gil, .. } = *sample;
-    Tally { thread, stack, state, holds_gil, weights: Weights::of(sample) }
+    Tally::of(sample, Basis::Instant)
 }
