@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use profiler_model::{Nanos, ThreadState, Timestamp, WaitReason};
-use profiler_output::{ChromeTrace, Format, Lines, OutputError, Speedscope, ViewOptions, Weight};
-use profiler_profile::{Event, MetricValue, Profile, Sample, SampleCause, SampleEvent, ThreadId};
+use profiler_model::{LossReason, Nanos, ThreadState, Timestamp, WaitReason};
+use profiler_output::{ChromeTrace, Collapsed, Format, Lines, OutputError, Speedscope, ViewOptions, Weight};
+use profiler_profile::{
+    Event, Loss, MetricValue, Profile, Sample, SampleCause, SampleEvent, Scope, ThreadId, ThreadRole,
+};
 use serde_json::Value;
 
 use crate::profiles::{Scene, frame, scene, written};
@@ -296,4 +298,78 @@ fn a_trace_needs_to_know_when() {
     assert!(ChromeTrace.needs_timeline());
     let empty = written(&ChromeTrace, &Profile::with_timeline(), &ViewOptions::default());
     assert!(read_trace(&empty).slices.is_empty());
+}
+
+/// One sample of each kind that views draw with marks, the first kind twice, in different states.
+fn profile_with_marks() -> Profile {
+    let mut profile = recording(&[]);
+    let (thread, _) = profile.threads().next().unwrap();
+    let frame = profile.frame(&frame("work", "a.py", 1, 2));
+    let stack = profile.stack([frame]);
+    let wall = Nanos::from_nanos(MILLISECOND);
+    let [lock, sleep] = [WaitReason::Lock, WaitReason::Sleep].map(ThreadState::Waiting);
+    let samples = [
+        (SampleCause::OffCpu, lock, stack),
+        (SampleCause::OffCpu, sleep, stack),
+        (SampleCause::OffCpu, sleep, None),
+        (SampleCause::ShortOffCpu, lock, None),
+        (SampleCause::Unsampled, ThreadState::Running, None),
+    ];
+    for (millis, (cause, state, stack)) in (10..).step_by(10).zip(samples) {
+        let at = Timestamp::from_nanos(BEGINNING + millis * MILLISECOND);
+        let sample = Sample { at, thread, stack, state, holds_gil: false, cpu: Nanos::ZERO, wall };
+        profile.add(&Event::Sample(SampleEvent::new(sample, cause)));
+    }
+    let at = Timestamp::from_nanos(BEGINNING + 90 * MILLISECOND);
+    let role = Some(ThreadRole { state: lock, holds_gil: false });
+    let loss = Loss::of(LossReason::BufferFull, Scope::Thread(thread), at, 1);
+    profile.add(&Event::Loss(Loss { wall, cause: SampleCause::OffCpu, role, ..loss }));
+    profile
+}
+
+/// The stacks of the first thread of a speedscope file, each as its names joined by `;`.
+fn speedscope_stacks(profile: &Profile, options: &ViewOptions) -> BTreeSet<String> {
+    let file: Value = serde_json::from_str(&written(&Speedscope, profile, options)).unwrap();
+    let name = |frame: &Value| {
+        let index = usize::try_from(frame.as_u64().unwrap()).unwrap();
+        file["shared"]["frames"][index]["name"].as_str().unwrap().to_owned()
+    };
+    let samples = file["profiles"][0]["samples"].as_array().unwrap().iter();
+    let stacks =
+        samples.map(|sample| sample.as_array().unwrap().iter().map(name).collect::<Vec<_>>().join(";"));
+    stacks.filter(|stack| !stack.is_empty()).collect()
+}
+
+#[test]
+fn marks_stand_on_stacks_in_every_format() {
+    let profile = profile_with_marks();
+    let by_wall = ViewOptions { line_numbers: Lines::None, ..options(Weight::Wall) };
+    let expected = [
+        "<running, not sampled>",
+        "<short waits>;<waiting: lock>",
+        "<stack lost: buffer full>;<waiting: lock>",
+        "<waiting: sleep>",
+        "work (a.py);<waiting: lock>",
+        "work (a.py);<waiting: sleep>",
+    ];
+    let collapsed = written(&Collapsed, &profile, &by_wall);
+    let stacks = collapsed.lines().map(|line| line.rsplit_once(' ').unwrap().0);
+    let stacks: BTreeSet<&str> = stacks.filter(|stack| !stack.starts_with("<ledger: ")).collect();
+    assert_eq!(stacks, BTreeSet::from(expected));
+    let expected: BTreeSet<String> = expected.iter().map(|stack| stack.replace(" (a.py)", "")).collect();
+    for merge_processes in [false, true] {
+        let options = ViewOptions { merge_processes, ..by_wall.clone() };
+        let stacks = speedscope_stacks(&profile, &options);
+        assert_eq!(stacks, expected, "{merge_processes}");
+    }
+    let slices = trace(&profile, Weight::Wall).slices.into_iter().map(|slice| slice.name);
+    let marks: BTreeSet<String> = slices.filter(|name| name.starts_with('<')).collect();
+    let drawn = [
+        "<running, not sampled>",
+        "<short waits>",
+        "<stack lost: buffer full>",
+        "<waiting: lock>",
+        "<waiting: sleep>",
+    ];
+    assert_eq!(marks, drawn.map(str::to_owned).into());
 }
