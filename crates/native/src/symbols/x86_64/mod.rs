@@ -1,0 +1,3 @@
+//! What depends on the instructions of x86-64.
+
+pub(super) mod stubs;
