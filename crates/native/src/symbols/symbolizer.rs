@@ -153,7 +153,7 @@ impl<F: ReadAt> Symbolizer<F> {
 
     /// About how many bytes of memory the tables and names take.
     pub fn memory(&self) -> u64 {
-        let debug_info = self.debug_info.iter().flatten().map(DebugInfo::size).sum::<u64>();
+        let debug_info = self.debug_info.iter().flatten().map(DebugInfo::memory).sum::<u64>();
         let go = self.go.iter().flatten().map(GoFunctions::memory).sum::<usize>();
         let symbols = self.symbols.as_ref().map_or(0, |symbols| {
             symbols.table.memory() + symbols.mini.as_ref().map_or(0, |mini| mini.file().len())

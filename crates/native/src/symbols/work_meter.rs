@@ -43,6 +43,12 @@ impl WorkMeter {
         self.stack.store(stack_position(), Ordering::Relaxed);
     }
 
+    /// How many steps were taken in all.
+    pub(super) fn taken(&self) -> u64 {
+        let left = self.left.load(Ordering::Relaxed) + self.left_in_all.load(Ordering::Relaxed);
+        MAX_STEPS_PER_MODULE.saturating_sub(left)
+    }
+
     /// Whether all work that the lookup in progress may take is done.
     pub(super) fn is_exhausted(&self) -> bool {
         self.left.load(Ordering::Relaxed) == 0
