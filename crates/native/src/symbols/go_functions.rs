@@ -86,7 +86,7 @@ impl GoFunctions {
     /// The function at an address.
     pub(super) fn find(&self, address: u64) -> Option<GoFunction> {
         let record = self.record_at(address)?;
-        let name = self.number(record.offset + self.layout.entry_bytes())?;
+        let name = self.field(&record, 0)?;
         Some(GoFunction {
             start: record.start,
             name: self.text(self.layout.names.checked_add(name as usize)?)?,

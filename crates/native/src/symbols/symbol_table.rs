@@ -152,7 +152,8 @@ impl SymbolTable {
         let mut done = 0;
         while done < count {
             let now = (count - done).min(SYMBOLS_AT_ONCE);
-            let bytes = read(image.file(), section.offset + done * entry, now * entry, "symbols")?;
+            let bytes =
+                read(image.file(), section.offset.saturating_add(done * entry), now * entry, "symbols")?;
             let symbols = pod::slice_from_all_bytes::<Sym64<LE>>(&bytes).unwrap_or_default();
             for function in symbols.iter().filter_map(|symbol| function(symbol, sections, table)) {
                 if function.size == 0 { &mut self.labels } else { &mut self.functions }.push(function);
@@ -187,7 +188,8 @@ impl SymbolTable {
         for section in STUB_SECTIONS.into_iter().filter_map(|name| image.section(name)) {
             let code = image.section_bytes(section, MAX_STUBS_BYTES)?;
             let length = stub_length(section);
-            for (stub, address) in code.chunks(length).zip((section.address..).step_by(length)) {
+            for (index, stub) in code.chunks(length).enumerate() {
+                let address = section.address.wrapping_add((index * length) as u64);
                 let symbol = match stubs::target(stub, address) {
                     Some(StubTarget::Slot(slot)) => by_slot.get(&slot).copied(),
                     Some(StubTarget::Relocation(index)) => {
@@ -343,7 +345,8 @@ fn stub_length(section: &Section) -> usize {
 /// Where the name of a dynamic symbol starts among the names.
 fn symbol_name<F: ReadAt>(image: &ElfImage<F>, symbols: &Section, index: u32) -> Result<u32, SymbolProblem> {
     let size = size_of::<Sym64<LE>>() as u64;
-    let bytes = read(image.file(), symbols.offset + u64::from(index) * size, size, "symbols")?;
+    let offset = symbols.offset.saturating_add(u64::from(index) * size);
+    let bytes = read(image.file(), offset, size, "symbols")?;
     Ok(pod::from_bytes::<Sym64<LE>>(&bytes).map_or(0, |(symbol, _)| symbol.st_name.get(LE)))
 }
 

@@ -71,13 +71,18 @@ impl ReadAt for Vast {
     }
 }
 
-/// Sets the size of a section in its header.
-fn set_section_size(bytes: &mut [u8], name: &str, size: u64) {
+/// Where a section header has the address, the offset in the file and the size.
+const ADDRESS: usize = 16;
+const OFFSET: usize = 24;
+const SIZE: usize = 32;
+
+/// Sets a field of the header of a section.
+fn set_section(bytes: &mut [u8], name: &str, field: usize, value: u64) {
     let image = ElfImage::open(bytes.to_vec()).unwrap();
     let index = image.sections().iter().position(|section| image.is_named(section, name));
     let headers = u64::from_le_bytes(bytes[40..48].try_into().unwrap()) as usize;
-    let at = headers + 64 * index.unwrap() + 32;
-    bytes[at..at + 8].copy_from_slice(&size.to_le_bytes());
+    let at = headers + 64 * index.unwrap() + field;
+    bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
 }
 
 #[test]
@@ -92,7 +97,7 @@ fn module_of_gigabytes_is_read_in_its_wanted_parts() {
 #[test]
 fn sections_of_gigabytes_are_refused_and_the_rest_is_used() {
     let mut start = file("inlined.so");
-    set_section_size(&mut start, ".debug_str", MAX_DEBUG_BYTES + 1);
+    set_section(&mut start, ".debug_str", SIZE, MAX_DEBUG_BYTES + 1);
     let vast = Arc::new(Vast { start, ..Vast::default() });
     let mut symbolizer = Symbolizer::new(Arc::clone(&vast)).unwrap();
     let chain = symbolizer.lookup(address("inlined.so", "place_innermost"));
@@ -104,12 +109,25 @@ fn sections_of_gigabytes_are_refused_and_the_rest_is_used() {
 }
 
 #[test]
+fn sections_at_the_end_of_the_address_space_are_survived() {
+    for name in [".plt", ".dynsym", ".rela.plt", ".dynstr", ".text", ".gnu_debugdata", ".note.gnu.build-id"] {
+        for field in [ADDRESS, OFFSET, SIZE] {
+            for value in [u64::MAX, u64::MAX - 20, 1 << 63] {
+                let mut bytes = file("mini.so");
+                set_section(&mut bytes, name, field, value);
+                exhaust(bytes);
+            }
+        }
+    }
+}
+
+#[test]
 fn symbol_of_a_megabyte_is_cut() {
     let mut start = file("mini.so");
     let image = ElfImage::open(start.clone()).unwrap();
     let names_at = image.section(".dynstr").unwrap().offset as usize;
     let length = image.section(".dynstr").unwrap().size as usize;
-    set_section_size(&mut start, ".dynstr", 1 << 40);
+    set_section(&mut start, ".dynstr", SIZE, 1 << 40);
     start[names_at + 1..names_at + length].fill(b'y');
     start.truncate(start.len().max(names_at + length));
     let vast = Arc::new(Vast { start, ..Vast::default() });
