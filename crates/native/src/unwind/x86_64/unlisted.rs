@@ -1,0 +1,118 @@
+//! Frames in code that has no rows.
+//!
+//! Signal trampolines and the ends of threads are recognised by their instructions. For other code it is proved where the
+//! function starts, by a return address on the stack: the call before it names a function, whose instructions lead to the
+//! program counter and put that very return address where it is. Last come frame pointers, for frames that called another one.
+
+use profiler_memory::ReadMemory;
+use profiler_model::RemoteAddr;
+
+use super::call::{called_function, follows_call};
+use super::follow::{Extent, follow};
+use super::registers::{RBP, RSP, UnwindRegisters};
+use super::signal::trampoline_rule;
+use super::step::caller;
+use crate::unwind::rule::UnwindRule;
+
+/// The most bytes from the start of a function to the program counter.
+const MAX_FUNCTION_BYTES: u64 = 65_536;
+
+/// Words above the stack pointer that are looked at for the return address.
+const MAX_WORDS: u64 = 32;
+
+/// The largest frame that a frame pointer may span.
+const MAX_FRAME_BYTES: u64 = 16 << 20;
+
+/// Bytes of code that are looked at to recognise what a frame is.
+const PEEK_BYTES: usize = 16;
+
+/// How a C library ends a thread when its function returns (musl): `mov %eax,%edi; xor %eax,%eax; mov $60,%al; syscall`.
+const THREAD_END: [u8; 8] = [0x89, 0xc7, 0x31, 0xc0, 0xb0, 0x3c, 0x0f, 0x05];
+
+/// What was found of a frame without rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::unwind) enum Unlisted {
+    /// It is a signal frame with this rule.
+    Signal(UnwindRule),
+    /// There is no caller: the thread began here.
+    Root,
+    /// These are the registers of its caller.
+    Caller(UnwindRegisters),
+    /// Nothing is proved.
+    Nothing,
+}
+
+/// What a frame without rows is. `is_called` says that the program counter is a return address, and `is_code` whether an
+/// address lies in executable memory.
+pub(in crate::unwind) fn unlisted(
+    registers: &UnwindRegisters,
+    is_called: bool,
+    memory: &impl ReadMemory,
+    is_code: impl Fn(u64) -> bool,
+) -> Unlisted {
+    if let Some(rule) = trampoline(registers.rip(), memory) {
+        return Unlisted::Signal(rule);
+    }
+    if is_called && peek(registers.rip(), memory).is_some_and(|code| code.starts_with(&THREAD_END)) {
+        return Unlisted::Root;
+    }
+    by_call(registers, memory)
+        .or_else(|| by_frame_pointer(registers, memory, is_code).filter(|_| is_called))
+        .map_or(Unlisted::Nothing, Unlisted::Caller)
+}
+
+/// The rule of a signal frame, if the code at an address is a trampoline.
+pub(in crate::unwind) fn trampoline(at: u64, memory: &impl ReadMemory) -> Option<UnwindRule> {
+    trampoline_rule(&peek(at, memory)?)
+}
+
+/// The code at an address, as far as it can be read; zeros behind it.
+fn peek(at: u64, memory: &impl ReadMemory) -> Option<[u8; PEEK_BYTES]> {
+    let mut code = [0; PEEK_BYTES];
+    [PEEK_BYTES, THREAD_END.len()]
+        .into_iter()
+        .any(|length| memory.read(RemoteAddr::new(at), &mut code[..length]).is_ok())
+        .then_some(code)
+}
+
+/// The caller, if the call before a return address on the stack names the function that this is.
+fn by_call(registers: &UnwindRegisters, memory: &impl ReadMemory) -> Option<UnwindRegisters> {
+    let by_frame_pointer = registers.get(RBP).map(|pointer| pointer.wrapping_add(8));
+    let above = (0..MAX_WORDS).map(|word| registers.rsp().wrapping_add(8 * word));
+    by_frame_pointer.into_iter().chain(above).find_map(|place| {
+        let return_address: u64 = memory.scalar(RemoteAddr::new(place)).ok()?;
+        let start = called_function(return_address, memory)?;
+        let distance =
+            registers.rip().checked_sub(start).filter(|distance| *distance <= MAX_FUNCTION_BYTES)?;
+        let code = memory.bytes(RemoteAddr::new(start), distance, MAX_FUNCTION_BYTES as usize).ok()?;
+        let (at, rule) = follow(&code, Extent::UpTo)?.pop()?;
+        let rule = rule.filter(|_| at <= code.len())?;
+        let next = caller(&rule, registers, memory).ok()?;
+        let is_proved = next.rip() == return_address && next.rsp() == place.wrapping_add(8);
+        is_proved.then_some(next)
+    })
+}
+
+/// The caller by the frame pointer, if that proves plausible: it lies above the stack pointer and below the frame pointer that is
+/// saved there, and the return address beside it lies in executable memory behind a call.
+fn by_frame_pointer(
+    registers: &UnwindRegisters,
+    memory: &impl ReadMemory,
+    is_code: impl Fn(u64) -> bool,
+) -> Option<UnwindRegisters> {
+    let pointer = registers.get(RBP).filter(|pointer| pointer % 8 == 0)?;
+    pointer.checked_sub(registers.rsp()).filter(|distance| *distance <= MAX_FRAME_BYTES)?;
+    let saved: u64 = memory.scalar(RemoteAddr::new(pointer)).ok()?;
+    let return_address: u64 = memory.scalar(RemoteAddr::new(pointer.checked_add(8)?)).ok()?;
+    let is_plausible = saved > pointer && is_code(return_address) && follows_call(return_address, memory);
+    is_plausible.then(|| {
+        let mut next = registers.preserved();
+        for register in super::registers::SAVED_REGISTERS {
+            next.set(register, None);
+        }
+        next.set(RBP, Some(saved));
+        next.set(RSP, Some(pointer + 16));
+        next.set_rip(return_address);
+        next
+    })
+}
