@@ -150,9 +150,11 @@ impl State {
                 });
             }
             Effect::Changes(registers) => {
-                (0..GENERAL as u8).filter(|register| registers & 1 << register != 0).for_each(|register| {
-                    self.set(register, None);
-                });
+                let mut left = registers;
+                while left != 0 {
+                    self.set(left.trailing_zeros() as u8, None);
+                    left &= left - 1;
+                }
             }
             Effect::Return(_) | Effect::Jump(_) | Effect::Branch(_) | Effect::Stop => {}
         }
@@ -197,12 +199,19 @@ struct Follower<'a> {
 impl Follower<'_> {
     fn pass(&mut self) -> Option<Vec<FollowedRow>> {
         let mut rows: Vec<FollowedRow> = Vec::new();
-        let (mut at, mut state) = (0, Some(State::START));
+        let (mut at, mut state, mut is_same) = (0, Some(State::START), false);
         loop {
-            state = self.joined(at, state);
-            let rule = state.as_ref().and_then(State::rule);
-            if rows.last().is_none_or(|last| last.1 != rule) {
-                rows.push((at, rule));
+            if let Some(target) = self.targets.get_mut(&at) {
+                // What is known by the instruction above and by jumps.
+                state = Some(state.map_or(*target, |state| target.met(&state)));
+                *target = state.unwrap_or(*target);
+                is_same = false;
+            }
+            if !is_same {
+                let rule = state.as_ref().and_then(State::rule);
+                if rows.last().is_none_or(|last| last.1 != rule) {
+                    rows.push((at, rule));
+                }
             }
             if at >= self.code.len() {
                 return Some(rows);
@@ -213,19 +222,11 @@ impl Follower<'_> {
                 return is_data.then_some(rows);
             };
             at += decoded.length;
-            if let Some(before) = state {
+            is_same = state.is_none() || decoded.effect == Effect::Changes(0);
+            if let (Some(before), false) = (state, is_same) {
                 state = self.after(before, decoded.effect, at)?;
             }
         }
-    }
-
-    /// What is known before an instruction, by the one above it and by jumps.
-    fn joined(&mut self, at: usize, state: Option<State>) -> Option<State> {
-        let Some(target) = self.targets.get_mut(&at) else { return state };
-        if let Some(state) = state {
-            *target = target.met(&state);
-        }
-        Some(*target)
     }
 
     /// What is known behind an instruction, for the one below it: the inner `None` if the code does not go on there. The
