@@ -1,8 +1,13 @@
 //! Walks over the stored stacks of a small program, against what gdb and framehop find. `data/README.md` says how the stacks
 //! were made.
+#![allow(clippy::unwrap_used, reason = "a test that panics has said what it has to say")]
+
+use std::ops::Range;
 
 use framehop::x86_64::{CacheX86_64, UnwindRegsX86_64, UnwinderX86_64};
 use framehop::{ExplicitModuleSectionInfo, Module, Unwinder};
+use object::read::elf::ElfFile64;
+use object::{LittleEndian, Object, ObjectSymbol, SymbolKind};
 use profiler_memory::{ReadMemory, Snapshot};
 use profiler_model::RemoteAddr;
 use profiler_native::modules::{ElfImage, MemoryRegion, ModuleMap, OpenedFile};
@@ -123,4 +128,41 @@ fn unwinder() -> UnwinderX86_64<Vec<u8>> {
     let mut unwinder = UnwinderX86_64::new();
     unwinder.add_module(Module::new("program".to_owned(), text_at, image.base(), sections));
     unwinder
+}
+
+#[test]
+fn instructions_give_the_rules_that_unwind_information_has() {
+    let listed = table();
+    let hidden = without_unwind_information();
+    let followed = compile(&ElfImage::parse(hidden.as_slice()).unwrap(), None, functions());
+    assert_eq!((followed.counts().entries, followed.counts().refused), (0, 0));
+    let mut compared = 0;
+    for row in listed.rows() {
+        let address = listed.base() + u64::from(row.start);
+        let Some(listed) = listed.find(address).filter(|rule| !rule.is_outermost()) else { continue };
+        let followed = followed.find(address).unwrap();
+        // A frame with a frame pointer has two registers to find the CFA by.
+        if followed.cfa_register == listed.cfa_register {
+            assert_eq!(followed.cfa_offset, listed.cfa_offset, "{address:#x}");
+            compared += 1;
+        }
+    }
+    assert!(compared > 25, "{compared} rows were compared");
+}
+
+/// The functions of the program by its symbols.
+fn functions() -> Vec<Range<u64>> {
+    let file = ElfFile64::<LittleEndian>::parse(PROGRAM).unwrap();
+    let functions =
+        file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.is_definition());
+    functions.map(|symbol| symbol.address()..symbol.address() + symbol.size()).collect()
+}
+
+/// The program with another name of the section that has its unwind information.
+fn without_unwind_information() -> Vec<u8> {
+    const NAME: &[u8] = b".eh_frame\0";
+    let at = PROGRAM.windows(NAME.len()).position(|bytes| bytes == NAME).unwrap();
+    let mut program = PROGRAM.to_vec();
+    program[at + 1] = b'x';
+    program
 }

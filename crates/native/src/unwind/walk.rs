@@ -6,7 +6,9 @@ use profiler_model::RemoteAddr;
 use super::frame::{NativeFrame, NativeFrameKind, UnwindEnd};
 use super::rule::UnwindRule;
 use super::table::UnwindTable;
-use super::x86_64::{StepError, Unlisted, UnwindRegisters, caller, follows_call, trampoline, unlisted};
+use super::x86_64::{
+    StepError, Unlisted, UnwindRegisters, caller, follows_call, is_thread_end, trampoline, unlisted,
+};
 use crate::modules::{ModuleIndex, ModuleMap};
 
 /// The most frames of a stack: a Python program in its deepest recursion has some thousands.
@@ -23,12 +25,12 @@ pub fn walk<'t>(
     tables: impl Fn(ModuleIndex) -> Option<&'t UnwindTable>,
     frames: &mut Vec<NativeFrame>,
 ) -> UnwindEnd {
-    let mut walk = Walk { memory, modules, tables };
+    let walk = Walk { memory, modules, tables };
     let (mut registers, mut kind) = (registers, NativeFrameKind::Interrupted);
     for _ in 0..MAX_FRAMES {
         match walk.step(&registers, kind, frames) {
             Ok((next, next_kind)) => (registers, kind) = (next, next_kind),
-            Err(end) => return end,
+            Err(end) => return walk.judged(end, frames),
         }
     }
     UnwindEnd::TooDeep
@@ -43,7 +45,7 @@ struct Walk<'a, M, T> {
 impl<'t, M: ReadMemory, T: Fn(ModuleIndex) -> Option<&'t UnwindTable>> Walk<'_, M, T> {
     /// Appends the frame that these are the registers of; returns the registers of its caller and its caller's kind.
     fn step(
-        &mut self,
+        &self,
         registers: &UnwindRegisters,
         kind: NativeFrameKind,
         frames: &mut Vec<NativeFrame>,
@@ -103,6 +105,16 @@ impl<'t, M: ReadMemory, T: Fn(ModuleIndex) -> Option<&'t UnwindTable>> Walk<'_, 
             return Err(UnwindEnd::NoCall(module));
         }
         Ok((next, NativeFrameKind::Called))
+    }
+
+    /// The end of a walk. A rule that leads nowhere is no failure where the thread began.
+    fn judged(&self, end: UnwindEnd, frames: &[NativeFrame]) -> UnwindEnd {
+        let leads_nowhere =
+            matches!(end, UnwindEnd::NoModule(_) | UnwindEnd::NoCall(_) | UnwindEnd::Unreadable(_));
+        let is_thread_end = |frame: &NativeFrame| {
+            frame.kind == NativeFrameKind::Called && is_thread_end(frame.pc.as_u64(), self.memory)
+        };
+        if leads_nowhere && frames.last().is_some_and(is_thread_end) { UnwindEnd::Root } else { end }
     }
 
     fn is_code(&self, at: u64) -> bool {

@@ -186,6 +186,17 @@ fn thread_of_a_c_library_without_rows_ends_at_its_exit() {
 }
 
 #[test]
+fn goroutine_ends_where_it_was_made_to_return_to() {
+    // nop; call; nop
+    let code = [0x90, 0xe8, 0, 0, 0, 0, 0x90, 0xcc];
+    let frames = Frames::new().function(0, 7, &[]).function(0x100, 0x10, &[]);
+    let file = with_frames_and_code(&frames.bytes(), &code);
+    let ended = |code: &[u8]| walked(&file, registers(pc(0x100), &[]), &with_code(stack(&[pc(1), 0]), code));
+    assert_eq!(ended(&code), (vec![0x100, 0], UnwindEnd::Root));
+    assert_eq!(ended(&[0x90; 8]), (vec![0x100, 0], UnwindEnd::NoModule(RemoteAddr::NULL)));
+}
+
+#[test]
 fn rule_from_code_needs_a_call_before_the_return_address() {
     let mut code = vec![0x90; 0x20];
     code[..2].copy_from_slice(&[0x53, 0x5b]);

@@ -53,7 +53,7 @@ pub(in crate::unwind) fn unlisted(
     if let Some(rule) = trampoline(registers.rip(), memory) {
         return Unlisted::Signal(rule);
     }
-    if is_called && peek(registers.rip(), memory).is_some_and(|code| code.starts_with(&THREAD_END)) {
+    if is_called && is_thread_end(registers.rip(), memory) {
         return Unlisted::Root;
     }
     by_call(registers, memory)
@@ -64,6 +64,17 @@ pub(in crate::unwind) fn unlisted(
 /// The rule of a signal frame, if the code at an address is a trampoline.
 pub(in crate::unwind) fn trampoline(at: u64, memory: &impl ReadMemory) -> Option<UnwindRule> {
     trampoline_rule(&peek(at, memory)?)
+}
+
+/// Whether the code at a return address ends the thread: that of a C library, or `runtime.goexit`, which Go lets goroutines
+/// return to though it did not call them: a NOP before the return address, then a call and another NOP.
+pub(in crate::unwind) fn is_thread_end(return_address: u64, memory: &impl ReadMemory) -> bool {
+    let is_go_exit = || {
+        let code = peek(return_address.wrapping_sub(1), memory);
+        code.is_some_and(|code| matches!(code, [0x90, 0xe8, _, _, _, _, 0x90, ..]))
+            && !follows_call(return_address, memory)
+    };
+    peek(return_address, memory).is_some_and(|code| code.starts_with(&THREAD_END)) || is_go_exit()
 }
 
 /// The code at an address, as far as it can be read; zeros behind it.
