@@ -12,10 +12,10 @@ use rustc_hash::FxHashMap;
 use crate::modules::{ElfImage, Section};
 
 /// The most functions of one section; the largest real programs have a million.
-const MAX_ENTRIES: u64 = 1 << 23;
+const MAX_ENTRIES: u64 = 1 << 22;
 
 /// The most bytes of a CIE. Its instructions are gone through for each function that refers to it; real ones have some thirty.
-const MAX_CIE_BYTES: usize = 1024;
+const MAX_CIE_BYTES: usize = 256;
 
 pub(super) type Bytes<'a> = EndianSlice<'a, LittleEndian>;
 pub(super) type Row = UnwindTableRow<usize>;

@@ -1,5 +1,7 @@
 //! The walk up a stack.
 
+use std::cell::Cell;
+
 use profiler_memory::ReadMemory;
 use profiler_model::RemoteAddr;
 
@@ -7,7 +9,8 @@ use super::frame::{NativeFrame, NativeFrameKind, UnwindEnd};
 use super::rule::UnwindRule;
 use super::table::UnwindTable;
 use super::x86_64::{
-    StepError, Unlisted, UnwindRegisters, caller, follows_call, is_thread_end, trampoline, unlisted,
+    MAX_FOLLOWED_BYTES, StepError, Unlisted, UnwindRegisters, caller, follows_call, is_thread_end,
+    trampoline, unlisted,
 };
 use crate::modules::{ModuleIndex, ModuleMap};
 
@@ -25,7 +28,7 @@ pub fn walk<'t>(
     tables: impl Fn(ModuleIndex) -> Option<&'t UnwindTable>,
     frames: &mut Vec<NativeFrame>,
 ) -> UnwindEnd {
-    let walk = Walk { memory, modules, tables };
+    let walk = Walk { memory, modules, tables, left: Cell::new(MAX_FOLLOWED_BYTES) };
     let (mut registers, mut kind) = (registers, NativeFrameKind::Interrupted);
     for _ in 0..MAX_FRAMES {
         match walk.step(&registers, kind, frames) {
@@ -40,6 +43,8 @@ struct Walk<'a, M, T> {
     memory: &'a M,
     modules: &'a ModuleMap,
     tables: T,
+    /// How many bytes of code may still be followed.
+    left: Cell<u64>,
 }
 
 impl<'t, M: ReadMemory, T: Fn(ModuleIndex) -> Option<&'t UnwindTable>> Walk<'_, M, T> {
@@ -65,7 +70,7 @@ impl<'t, M: ReadMemory, T: Fn(ModuleIndex) -> Option<&'t UnwindTable>> Walk<'_, 
                 return self.by_rule(rule, registers, address.module);
             }
             None if table.is_some_and(|table| table.is_program_start(address.offset)) => Unlisted::Root,
-            None => unlisted(registers, is_called, self.memory, |at| self.is_code(at)),
+            None => unlisted(registers, is_called, self.memory, |at| self.is_code(at), &self.left),
         };
         if let Unlisted::Signal(_) = found {
             frame.kind = NativeFrameKind::Signal;

@@ -18,4 +18,4 @@ pub(super) use follow::{Extent, follow};
 pub(super) use registers::{GENERAL, RIP, RSP, SAVED_REGISTERS};
 pub(super) use signal::signal_rule;
 pub(super) use step::{StepError, caller};
-pub(super) use unlisted::{Unlisted, is_thread_end, trampoline, unlisted};
+pub(super) use unlisted::{MAX_FOLLOWED_BYTES, Unlisted, is_thread_end, trampoline, unlisted};

@@ -4,6 +4,8 @@
 //! function starts, by a return address on the stack: the call before it names a function, whose instructions lead to the
 //! program counter and put that very return address where it is. Last come frame pointers, for frames that called another one.
 
+use std::cell::Cell;
+
 use profiler_memory::ReadMemory;
 use profiler_model::RemoteAddr;
 
@@ -16,6 +18,9 @@ use crate::unwind::rule::UnwindRule;
 
 /// The most bytes from the start of a function to the program counter.
 const MAX_FUNCTION_BYTES: u64 = 65_536;
+
+/// The most bytes of code that are followed in one walk: some thousand frames.
+pub(in crate::unwind) const MAX_FOLLOWED_BYTES: u64 = 1 << 20;
 
 /// Words above the stack pointer that are looked at for the return address.
 const MAX_WORDS: u64 = 32;
@@ -43,12 +48,13 @@ pub(in crate::unwind) enum Unlisted {
 }
 
 /// What a frame without rows is. `is_called` says that the program counter is a return address, and `is_code` whether an
-/// address lies in executable memory.
+/// address lies in executable memory. `left` is how many bytes of code may still be followed in this walk.
 pub(in crate::unwind) fn unlisted(
     registers: &UnwindRegisters,
     is_called: bool,
     memory: &impl ReadMemory,
     is_code: impl Fn(u64) -> bool,
+    left: &Cell<u64>,
 ) -> Unlisted {
     if let Some(rule) = trampoline(registers.rip(), memory) {
         return Unlisted::Signal(rule);
@@ -56,7 +62,7 @@ pub(in crate::unwind) fn unlisted(
     if is_called && is_thread_end(registers.rip(), memory) {
         return Unlisted::Root;
     }
-    by_call(registers, memory)
+    by_call(registers, memory, left)
         .or_else(|| by_frame_pointer(registers, memory, is_code).filter(|_| is_called))
         .map_or(Unlisted::Nothing, Unlisted::Caller)
 }
@@ -87,7 +93,11 @@ fn peek(at: u64, memory: &impl ReadMemory) -> Option<[u8; PEEK_BYTES]> {
 }
 
 /// The caller, if the call before a return address on the stack names the function that this is.
-fn by_call(registers: &UnwindRegisters, memory: &impl ReadMemory) -> Option<UnwindRegisters> {
+fn by_call(
+    registers: &UnwindRegisters,
+    memory: &impl ReadMemory,
+    left: &Cell<u64>,
+) -> Option<UnwindRegisters> {
     let by_frame_pointer = registers.get(RBP).map(|pointer| pointer.wrapping_add(8));
     let above = (0..MAX_WORDS).map(|word| registers.rsp().wrapping_add(8 * word));
     by_frame_pointer.into_iter().chain(above).find_map(|place| {
@@ -95,6 +105,7 @@ fn by_call(registers: &UnwindRegisters, memory: &impl ReadMemory) -> Option<Unwi
         let start = called_function(return_address, memory)?;
         let distance =
             registers.rip().checked_sub(start).filter(|distance| *distance <= MAX_FUNCTION_BYTES)?;
+        left.set(left.get().checked_sub(distance)?);
         let code = memory.bytes(RemoteAddr::new(start), distance, MAX_FUNCTION_BYTES as usize).ok()?;
         let (at, rule) = follow(&code, Extent::UpTo)?.pop()?;
         let rule = rule.filter(|_| at <= code.len())?;
