@@ -34,7 +34,7 @@ pub struct NativeFrame {
 pub enum UnwindEnd {
     /// The last frame is where the thread began: its stack is complete.
     Root,
-    /// There is no rule for the last frame, and its frame pointer is none or does not prove plausible.
+    /// There is no rule for the last frame, and its code does not prove where its return address is.
     NoRule(ModuleIndex),
     /// The rule of the last frame needs a register whose value is not known.
     UnknownRegister(ModuleIndex),

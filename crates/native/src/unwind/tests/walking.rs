@@ -153,28 +153,35 @@ fn linkage_table_and_indexed_memory_lead_to_the_caller() {
 }
 
 #[test]
-fn frame_pointer_without_rows_must_prove_plausible() {
-    // At 0x40: call *%rax; at 0x60: call 0 and a function with a frame pointer at 0, which calls by a register.
-    let mut code = vec![0x90; 0x80];
-    code[..6].copy_from_slice(&[0x55, 0x48, 0x89, 0xe5, 0xff, 0xd0]);
+fn frame_pointer_without_rows_is_proved_by_the_code() {
+    // At 0x10 a function with a frame pointer, which calls by a register, and at 0x20 code that nothing leads to; at 0x40 such a
+    // call; at 0x60 a call of the function.
+    let mut code = vec![0xcc; 0x200];
+    code[0x10..0x16].copy_from_slice(&[0x55, 0x48, 0x89, 0xe5, 0xff, 0xd0]);
+    code[0x16..0x18].copy_from_slice(&[0x5d, 0xc3]);
+    code[0x20..0x22].copy_from_slice(&[0xff, 0xd0]);
     code[0x40..0x42].copy_from_slice(&[0xff, 0xd0]);
-    code[0x60..0x65].copy_from_slice(&[0xe8, 0x9b, 0xff, 0xff, 0xff]);
-    let frames = Frames::new().function(0x42, 0x10, &[0x07, 16]).function(0x64, 0x10, &[0x07, 16]);
+    code[0x60..0x65].copy_from_slice(&[0xe8, 0xab, 0xff, 0xff, 0xff]);
+    let frames = Frames::new().function(0x41, 1, &[0x07, 16]).function(0x64, 1, &[0x07, 16]);
     let frames = frames.function(0x100, 0x10, &[]);
     let file = with_frames_and_code(&frames.bytes(), &code);
-    let walked = |rip, return_address, saved| {
-        let memory = with_code(stack(&[pc(6), saved, return_address]), &code);
+    // Code from 0x200 before the program counter on can be read.
+    let mut before = vec![0xcc; 0x200];
+    before.extend(&code);
+    let walked = |rip, words: &[u64]| {
+        let mut memory = stack(words);
+        memory.insert(RemoteAddr::new(BIAS + CODE - 0x200), &before);
         walked(&file, registers(rip, &[(RBP, STACK + 8)]), &memory)
     };
-    // A leaf with rows, whose caller has none but proves by its code that it set the frame pointer up.
-    assert_eq!(walked(pc(0x100), pc(0x65), 0), (vec![0x100, 5, 0x64], UnwindEnd::Root));
-    // The call does not name the function: the frame pointer must lead upwards, and its return address follow a call.
-    assert_eq!(walked(pc(0x100), pc(0x42), STACK + 64).0, [0x100, 5, 0x41]);
-    let refused = (vec![0x100, 5], UnwindEnd::NoRule(MODULE));
-    assert_eq!(walked(pc(0x100), pc(0x42), STACK + 8), refused);
-    assert_eq!(walked(pc(0x100), pc(0x43), STACK + 64), refused);
-    // Where the thread is, the frame pointer may still be that of the caller.
-    assert_eq!(walked(pc(5), pc(0x42), STACK + 64), (vec![5], UnwindEnd::NoRule(MODULE)));
+    // A leaf with rows, whose caller has none, but was called by name, or by a register.
+    assert_eq!(walked(pc(0x100), &[pc(0x16), 0, pc(0x65)]), (vec![0x100, 0x15, 0x64], UnwindEnd::Root));
+    assert_eq!(walked(pc(0x100), &[pc(0x16), 0, pc(0x42)]), (vec![0x100, 0x15, 0x41], UnwindEnd::Root));
+    // Its own instructions tell whether the frame pointer is no more that of the function. Before it is, nothing is known.
+    assert_eq!(walked(pc(0x11), &[0, pc(0x42)]), (vec![0x11], UnwindEnd::NoRule(MODULE)));
+    assert_eq!(walked(pc(0x17), &[pc(0x42)]), (vec![0x17, 0x41], UnwindEnd::Root));
+    // No call before the return address; code that nothing leads to.
+    assert_eq!(walked(pc(0x100), &[pc(0x16), 0, pc(0x43)]), (vec![0x100, 0x15], UnwindEnd::NoRule(MODULE)));
+    assert_eq!(walked(pc(0x100), &[pc(0x22), 0, pc(0x42)]), (vec![0x100, 0x21], UnwindEnd::NoRule(MODULE)));
 }
 
 #[test]

@@ -214,7 +214,8 @@ impl Follower<'_> {
                 }
             }
             if at >= self.code.len() {
-                return Some(rows);
+                // The last instruction may go beyond the end only if nothing leads to it.
+                return (at == self.code.len() || state.is_none()).then_some(rows);
             }
             let Some(decoded) = decode(&self.code[at..]) else {
                 // Data between instructions ends what can be followed.

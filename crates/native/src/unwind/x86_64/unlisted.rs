@@ -2,7 +2,8 @@
 //!
 //! Signal trampolines and the ends of threads are recognised by their instructions. For other code it is proved where the
 //! function starts, by a return address on the stack: the call before it names a function, whose instructions lead to the
-//! program counter and put that very return address where it is. Last come frame pointers, for frames that called another one.
+//! program counter and put that very return address where it is. If none is found, the code before the program counter may set a
+//! frame pointer up, and lead to the program counter from there.
 
 use std::cell::Cell;
 
@@ -11,7 +12,7 @@ use profiler_model::RemoteAddr;
 
 use super::call::{called_function, follows_call};
 use super::follow::{Extent, follow};
-use super::registers::{RBP, RSP, UnwindRegisters};
+use super::registers::{RBP, UnwindRegisters};
 use super::signal::trampoline_rule;
 use super::step::caller;
 use crate::unwind::rule::UnwindRule;
@@ -25,8 +26,12 @@ pub(in crate::unwind) const MAX_FOLLOWED_BYTES: u64 = 1 << 20;
 /// Words above the stack pointer that are looked at for the return address.
 const MAX_WORDS: u64 = 32;
 
-/// The largest frame that a frame pointer may span.
-const MAX_FRAME_BYTES: u64 = 16 << 20;
+/// Bytes of code before the program counter that are searched for the start of its function, the most first: fewer may be
+/// mapped.
+const SEARCHED_BYTES: [u64; 3] = [16_384, 4096, 512];
+
+/// `push %rbp; mov %rsp,%rbp` in both encodings.
+const FRAME_POINTER_SETUPS: [[u8; 4]; 2] = [[0x55, 0x48, 0x89, 0xe5], [0x55, 0x48, 0x8b, 0xec]];
 
 /// Bytes of code that are looked at to recognise what a frame is.
 const PEEK_BYTES: usize = 16;
@@ -63,7 +68,7 @@ pub(in crate::unwind) fn unlisted(
         return Unlisted::Root;
     }
     by_call(registers, memory, left)
-        .or_else(|| by_frame_pointer(registers, memory, is_code).filter(|_| is_called))
+        .or_else(|| by_frame_pointer(registers, memory, is_code, left))
         .map_or(Unlisted::Nothing, Unlisted::Caller)
 }
 
@@ -107,34 +112,34 @@ fn by_call(
             registers.rip().checked_sub(start).filter(|distance| *distance <= MAX_FUNCTION_BYTES)?;
         left.set(left.get().checked_sub(distance)?);
         let code = memory.bytes(RemoteAddr::new(start), distance, MAX_FUNCTION_BYTES as usize).ok()?;
-        let (at, rule) = follow(&code, Extent::UpTo)?.pop()?;
-        let rule = rule.filter(|_| at <= code.len())?;
-        let next = caller(&rule, registers, memory).ok()?;
+        let (_, rule) = follow(&code, Extent::UpTo)?.pop()?;
+        let next = caller(&rule?, registers, memory).ok()?;
         let is_proved = next.rip() == return_address && next.rsp() == place.wrapping_add(8);
         is_proved.then_some(next)
     })
 }
 
-/// The caller by the frame pointer, if that proves plausible: it lies above the stack pointer and below the frame pointer that is
-/// saved there, and the return address beside it lies in executable memory behind a call.
+/// The caller by the frame pointer, if the code before the program counter sets one up: the instructions from there on lead to
+/// the program counter, and the return address that follows from them lies in executable memory behind a call.
 fn by_frame_pointer(
     registers: &UnwindRegisters,
     memory: &impl ReadMemory,
     is_code: impl Fn(u64) -> bool,
+    left: &Cell<u64>,
 ) -> Option<UnwindRegisters> {
-    let pointer = registers.get(RBP).filter(|pointer| pointer % 8 == 0)?;
-    pointer.checked_sub(registers.rsp()).filter(|distance| *distance <= MAX_FRAME_BYTES)?;
-    let saved: u64 = memory.scalar(RemoteAddr::new(pointer)).ok()?;
-    let return_address: u64 = memory.scalar(RemoteAddr::new(pointer.checked_add(8)?)).ok()?;
-    let is_plausible = saved > pointer && is_code(return_address) && follows_call(return_address, memory);
-    is_plausible.then(|| {
-        let mut next = registers.preserved();
-        for register in super::registers::SAVED_REGISTERS {
-            next.set(register, None);
-        }
-        next.set(RBP, Some(saved));
-        next.set(RSP, Some(pointer + 16));
-        next.set_rip(return_address);
-        next
-    })
+    let before = |length: u64| {
+        let start = registers.rip().checked_sub(length)?;
+        memory.bytes(RemoteAddr::new(start), length, MAX_FUNCTION_BYTES as usize).ok()
+    };
+    let code = SEARCHED_BYTES.into_iter().find_map(before)?;
+    let is_setup = |bytes: &[u8]| FRAME_POINTER_SETUPS.iter().any(|setup| bytes == setup);
+    let start = code.windows(FRAME_POINTER_SETUPS[0].len()).rposition(is_setup)?;
+    left.set(left.get().checked_sub((code.len() - start) as u64)?);
+    let (_, rule) = follow(&code[start..], Extent::UpTo)?.pop()?;
+    let next = caller(&rule?, registers, memory).ok()?;
+    let returns_behind_call = || {
+        let at = next.rip();
+        is_code(at) && (follows_call(at, memory) || trampoline(at, memory).is_some())
+    };
+    returns_behind_call().then_some(next)
 }
