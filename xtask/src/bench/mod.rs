@@ -1,5 +1,5 @@
-//! `cargo xtask bench`: peers and us in turn on the same fixtures, as ratios. `docs/benchmarks.md` says how
-//! the figures are got and holds those of the last release.
+//! `cargo xtask bench`: peers and us in turn on the same fixtures, as ratios. `docs/benchmarks/method.md` says how
+//! the figures are measured; `docs/benchmarks/results` has the latest tables.
 
 mod cases;
 mod document;

@@ -38,7 +38,8 @@ Options:
   --python VERSION    interpreters of the targets, such as 3.11 or 3.13,3.15, where a case has few of them
                       [default: the newest outside a root folder, and the newest with a sampler of its own;
                       many_threads, tree, fleet and storm take the first of them alone]
-  --markdown FILE     put the tables there, too, in place of those of the same cases
+  --markdown PATH     also put the tables into this file, in place of those of the same cases; in a folder,
+                      such as docs/benchmarks/results, into the files that have tables of these cases
 ";
 
 /// The options.
@@ -46,7 +47,7 @@ Options:
 pub struct Options {
     /// The cases, in order.
     pub cases: Vec<Case>,
-    /// Where the tables go besides.
+    /// The file or folder that the tables are put into, if any.
     pub markdown: Option<PathBuf>,
     quick: bool,
     repeat: Option<usize>,

@@ -35,7 +35,7 @@ const RATE: u32 = 1000;
 pub fn run(options: &Options) -> Result<Vec<Table>> {
     let scratch = Scratch::new()?;
     let pairs = options.pick(10, 40 * options.repeat());
-    let header = ["CPython", "profiler", "slowdown, %", "of so many pairs, a half between"];
+    let header = ["CPython", "profiler", "slowdown, %", "pairs of phases, interquartile range"];
     let mut table = Table::new("labyrinth, 1 kHz, in phases", &header);
     for interpreter in options.some_interpreters()? {
         for tool in [Tool::Bpf, Tool::Pause, Tool::Peek] {
@@ -50,7 +50,7 @@ pub fn run(options: &Options) -> Result<Vec<Table>> {
             ]);
         }
     }
-    table.note("the median, and between what it lies with 95 % certainty, whatever the distribution");
+    table.note("the median, with its confidence interval at 95 %, whatever the distribution");
     Ok(vec![table])
 }
 
