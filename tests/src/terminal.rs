@@ -97,6 +97,11 @@ impl Terminal {
         self.written().parser.screen().contents()
     }
 
+    /// What is on the screen with its colours.
+    pub fn cells(&self) -> vt100::Screen {
+        self.written().parser.screen().clone()
+    }
+
     /// Everything that was written, as it was.
     pub fn bytes(&self) -> Vec<u8> {
         self.written().bytes.clone()

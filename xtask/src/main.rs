@@ -5,6 +5,7 @@ mod bench;
 mod bpf;
 mod environments;
 mod fuzz;
+mod images;
 mod kernels;
 mod layers;
 mod mirror;
@@ -43,6 +44,7 @@ The project's own tasks: cargo xtask TASK
                             on this machine say
   bench [--help]            what we and our peers cost and give, as ratios
   bpf [--check]             build the in-kernel program with clang; --check: it is the one that is checked in
+  images                    record the pictures of the README again: docs/images (needs Chromium)
   kernels [SERIES]          the in-kernel sampler on other kernels (5.10 6.1 ...), in emulated machines: minutes
   fuzz [--seconds N] [--store] [TARGETS]
                             memory, files and tables that lie, for N seconds in all (60); --store: what was
@@ -83,6 +85,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         "bench" => bench::run(rest),
         "rings" => rings::run(),
         "bpf" => bpf::run(rest),
+        "images" => images::run(),
         "kernels" => kernels::run(rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
