@@ -47,8 +47,8 @@ pub fn bound(share: f64, effective_number: f64, deviations: f64) -> f64 {
     deviations * (share * (1.0 - share) / effective_number).sqrt()
 }
 
-/// How many equal samples say as much as samples at random instants, so many a second, that stand for this much
-/// time together: each stands for the gap before it, and gaps are at most exponential, so (sum w)^2 / sum w^2 is half their
+/// How many equal samples are worth as much as samples at random instants, at this rate, that stand for this much time
+/// together: each stands for the gap before it, and gaps are at most exponential, so (sum w)^2 / sum w^2 is half their
 /// number. Where a thread lost its CPU in between there are more, so this is the least.
 pub fn effective_number_of_gaps(seconds: f64, samples_per_second: f64) -> f64 {
     seconds * samples_per_second / 2.0

@@ -1,9 +1,9 @@
 //! The time of a thread off the CPU that stands in no sample yet: what went by, less what it ran by the scheduler's own
 //! account. So however seldom a thread is met off the CPU, its waits add up to the time that it waited.
 //!
-//! Sleeping and waiting for a CPU are one account. The scheduler tells how long a thread lacked a CPU only when that is
-//! over: with an account of its own, that time would go to where the thread lacks a CPU the next time. One that is woken
-//! and lacks a CPU is where it slept, and one that is put aside is where it ran.
+//! Sleeping and waiting for a CPU are one account. The scheduler reports how long a thread waited for a CPU only when the
+//! wait is over: in a separate account, that time would go to the place of the next such wait. A thread that is woken and
+//! waits for a CPU is where it slept, and one that is preempted is where it ran.
 
 use profiler_model::{Nanos, SchedStat, Timestamp};
 
@@ -100,10 +100,10 @@ mod tests {
     /// What a thread does, again and again: for how many microseconds, whether it has a CPU, and in which function.
     type Life = [(u64, bool, usize)];
 
-    /// Sleeps in the first function, waits for a CPU there, and works in the second, put aside in between.
+    /// Sleeps in the first function, waits for a CPU there, and works in the second, preempted in between.
     const WAKES_LATE: &Life =
         &[(30_000, false, 0), (20_000, false, 0), (3_000, true, 1), (7_000, false, 1), (500, true, 1)];
-    /// Works in the first, where it is put aside for long, and in the second, where it only waits for short times.
+    /// Works in the first, where it is preempted for long, and in the second, where it only waits for short times.
     const LONG_AND_SHORT: &Life = &[
         (2_000, true, 0),
         (9_000, false, 0),

@@ -19,7 +19,7 @@ use crate::priority;
 /// The kernel's, so there is one.
 static PREPARATION: Preparation = Preparation::new();
 
-/// Has it be opened; returns at once. To be called before sampling, and as early as possible.
+/// Starts to open it; returns at once. To be called before sampling, and as early as possible.
 pub fn prepare() {
     if PREPARATION.begin() {
         // A table of files that grows while there are threads waits for all CPUs in the same way.

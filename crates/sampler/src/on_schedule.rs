@@ -65,7 +65,7 @@ impl OnSchedule {
         OnSchedule { has_long_lists: false, born: None, ..*self }
     }
 
-    /// Has it be known from now on which CPU a thread has that is the only one to run.
+    /// From now on, finds out on which CPU the only running thread is.
     pub fn watch_switches(&mut self) {
         self.watches_switches = true;
     }

@@ -248,7 +248,7 @@ impl ProcessSampler {
         on_schedule::runners(self.runtimes.all())
     }
 
-    /// Has it be known from now on which CPU a thread has that is the only one to run.
+    /// From now on, finds out on which CPU the only running thread is.
     pub fn watch_switches(&mut self) {
         if let Way::OnSchedule(ways) = &mut self.way {
             ways.iter_mut().for_each(OnSchedule::watch_switches);

@@ -1,6 +1,6 @@
 //! Threads of one process that are not on a CPU, beside the in-kernel program that samples those that are: looked at
 //! from outside at random instants. Nothing is stopped, as what does not run stands still: a thread that sleeps and
-//! was not put on a CPU before and after, one that only lacks a CPU and whose exact clock stands. Exact durations of
+//! was not put on a CPU before and after, one that only waits for a CPU and whose exact clock stands. Exact durations of
 //! waits are not for here, but for `off_cpu`.
 
 use profiler_memory::ReadError;
@@ -30,7 +30,7 @@ struct Look {
 #[derive(Debug, Default)]
 struct Wanted {
     threads: Vec<usize>,
-    /// Those that are runnable, but lack a CPU, with what their clocks said.
+    /// Runnable threads that wait for a CPU, with their clocks as read.
     queued: Vec<(usize, Nanos)>,
 }
 
@@ -252,7 +252,7 @@ fn report_copy(
     process.report(Observation::Instant(instant), events);
 }
 
-/// Where in the kernel a thread sleeps, if that was asked for. Of one that only lacks a CPU it is not known.
+/// Where in the kernel a thread sleeps, if that was asked for. It is not known of a thread that waits for a CPU.
 pub fn kernel_stack(process: &SampledProcess, index: usize) -> Option<KernelStack> {
     let thread = process.thread(index);
     if !process.reporter.kernel_frames.are_wanted() || thread.is_running() {
