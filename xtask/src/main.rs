@@ -3,6 +3,7 @@
 
 mod bench;
 mod bpf;
+mod docs;
 mod environments;
 mod fuzz;
 mod images;
@@ -40,6 +41,8 @@ The project's own tasks: cargo xtask TASK
                             what takes too long for every run of the tests, for N minutes (20) in all
   check-layers              the crates depend on each other only as the design allows, the pure ones do no I/O,
                             and no file or struct is too large
+  check-docs                links and headings exist, the tables of losses and dependencies are complete, licences
+                            are permitted, and no dependency needs a newer Rust than the workspace
   check-offsets [--no-skip] what we know of CPython's structures is what the headers of the interpreters
                             on this machine say
   bench [--help]            what we and our peers cost and give, as ratios
@@ -79,6 +82,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         production::TRIALS => production::run_trials(rest),
         "prepare" => prepare::run(rest),
         "check-layers" => layers::run(),
+        "check-docs" => docs::run(),
         "check-offsets" => offsets::run(rest),
         "fuzz" => fuzz::run(rest),
         "snapshots" => snapshots::run(rest),
