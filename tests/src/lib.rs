@@ -24,6 +24,7 @@ pub mod labyrinth;
 mod ledger;
 mod line_reader;
 pub mod line_tables;
+pub mod native_labyrinth;
 pub mod place;
 mod process;
 mod profiler;

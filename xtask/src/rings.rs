@@ -72,8 +72,13 @@ fn recorded(rate_hz: f64, pause: Duration, duration: Nanos, is_overload: bool) -
     let interpreter = all.find(|one| one.label() == VERSION).context("no CPython 3.12")?;
     let fixture = Fixture::start(interpreter, "labyrinth/labyrinth.py", &[])?;
     fixture.work_for(Duration::from_millis(300))?;
-    let options =
-        SamplerOptions { rate_hz, kind: SamplerKind::Bpf, policy: CapturePolicy::Running, max_cpu: 1.0 };
+    let options = SamplerOptions {
+        rate_hz,
+        kind: SamplerKind::Bpf,
+        policy: CapturePolicy::Running,
+        max_cpu: 1.0,
+        native: false,
+    };
     let mut session = Session::new(Target::attach(Pid::new(fixture.pid()))?, options);
     let mut program = BpfProgram::load(None)?;
     let kept = program.keep_records(MAX_BYTES);

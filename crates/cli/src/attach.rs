@@ -11,7 +11,7 @@ use profiler_os::signals::Signals;
 use profiler_os::{ProcView, Process, clock, permission, proc_view};
 use profiler_python::NotPython;
 use profiler_sampler::SamplerKind;
-use profiler_target::{AttachError, Search, Target};
+use profiler_target::{AttachError, Search, Target, may_become_python};
 
 use crate::command::RunningCommand;
 use crate::failure::{CONTAINER_ADVICE, Failure, SOURCES_OF_PAGES, own_command_line};
@@ -25,6 +25,15 @@ const FIRST_WAIT: Duration = Duration::from_millis(1);
 const LONGEST_WAIT: Duration = Duration::from_millis(50);
 /// After this time the user is told what is being waited for.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Which processes can be sampled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepts {
+    /// Those with a Python.
+    Pythons,
+    /// Those without, too.
+    All,
+}
 
 /// Attaches to a process that runs already.
 ///
@@ -126,9 +135,14 @@ fn explain(pid: Pid, error: &AttachError) -> Failure {
     }
 }
 
+/// Whether a process has started a Python, which is what was meant if it has none itself.
+pub fn has_python_child(pid: Pid) -> bool {
+    Offspring::default().look_closely(pid).is_some()
+}
+
 /// A process without Python may have started one, which is what was meant then.
 fn without_python(pid: Pid, error: &AttachError) -> Failure {
-    let failure = Failure::new(format!("{error}, and native code cannot be profiled yet"));
+    let failure = Failure::new(format!("{error}, and this command shows Python only"));
     match Offspring::default().look_closely(pid) {
         Some(child) => failure.or_child(&child),
         None => failure.with_advice(format!("pgrep -aP {pid}, which lists its children")),
@@ -156,6 +170,8 @@ impl Failure {
 pub enum Awaited {
     /// It came up.
     Python(Box<Target>, LaunchTime),
+    /// The command is a program without Python.
+    Native(LaunchTime),
     /// The command ended first.
     Ended(CommandEnd),
     /// The user does not want to wait any longer.
@@ -174,6 +190,7 @@ pub enum Awaited {
 /// When the kernel does not tell what became of the command.
 pub fn await_python(
     command: &mut RunningCommand,
+    accepts: Accepts,
     limit: Option<Duration>,
     signals: &Signals,
 ) -> anyhow::Result<Awaited> {
@@ -190,6 +207,11 @@ pub fn await_python(
         let (now, cpu) = (clock::now(), Process::new(pid).cpu_time());
         match search.attach() {
             Ok(target) => return Ok(Awaited::Python(Box::new(target), beginning)),
+            Err(AttachError::NotPython { what: NotPython::NoModule, .. })
+                if accepts == Accepts::All && !may_become_python(&Process::new(pid)) =>
+            {
+                return Ok(Awaited::Native(beginning));
+            }
             Err(error) if may_come_up(&error, began.elapsed()) => {
                 beginning.without_python = now;
                 beginning.cpu_without_python = cpu.unwrap_or(beginning.cpu_without_python);

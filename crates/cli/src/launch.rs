@@ -12,7 +12,7 @@ use profiler_os::signals::Signals;
 use profiler_output::escaped_text;
 
 use crate::FAILED;
-use crate::attach::{Awaited, await_python};
+use crate::attach::{Accepts, Awaited, await_python};
 use crate::command::RunningCommand;
 use crate::failure::Failure;
 use crate::messages::{report, say};
@@ -58,6 +58,7 @@ pub enum Missing {
 pub fn source_of(
     command: &mut RunningCommand,
     subprocesses: bool,
+    accepts: Accepts,
     limit: Option<Duration>,
     signals: &Signals,
 ) -> anyhow::Result<Result<Source, Missing>> {
@@ -68,9 +69,13 @@ pub fn source_of(
         let root = Source::root(command.launched().pid());
         return Ok(Ok(Source { beginning: Some(beginning), ..root }));
     }
-    Ok(match await_python(command, limit, signals)? {
+    Ok(match await_python(command, accepts, limit, signals)? {
         Awaited::Python(target, beginning) => {
             Ok(Source { beginning: Some(beginning), ..Source::python(*target) })
+        }
+        Awaited::Native(beginning) => {
+            let pid = command.launched().pid();
+            Ok(Source { beginning: Some(beginning), ..Source::native(pid) })
         }
         Awaited::Ended(end) => Err(Missing::Ended(end)),
         Awaited::Interrupted => Err(Missing::Interrupted),

@@ -223,7 +223,7 @@ fn record_plan(mut flags: RecordFlags, now: SystemTime) -> Result<RecordPlan, Us
     let max_cpu = parse_max_cpu(&flags.pace.max_cpu)?;
     let (subprocesses, mode) = (flags.subprocesses, flags.time.mode);
     let min_wait = parse_min_wait(&flags.time.min_wait)?;
-    let sampler = SamplerOptions { rate_hz, kind, policy: filter.policy(), max_cpu };
+    let sampler = SamplerOptions { rate_hz, kind, policy: filter.policy(), max_cpu, native: false };
     Ok(RecordPlan {
         subject,
         output,
@@ -283,7 +283,7 @@ fn top_plan(flags: TopFlags, now: SystemTime) -> Result<TopPlan, UsageError> {
     let kernel_frames = choose_kernel_frames(flags.kernel, &flags.sampler)?;
     let kind = choice.unwrap_or_default();
     let max_cpu = parse_max_cpu(&flags.pace.max_cpu)?;
-    let sampler = SamplerOptions { rate_hz, kind, policy: CapturePolicy::All, max_cpu };
+    let sampler = SamplerOptions { rate_hz, kind, policy: CapturePolicy::All, max_cpu, native: false };
     let subprocesses = flags.subprocesses;
     Ok(TopPlan { subject, subprocesses, choice, sampler, kernel_frames, settings, view })
 }

@@ -12,16 +12,17 @@ use profiler_os::priority::LargerShare;
 use profiler_os::signals::{self, Received, Signals, UserSignal};
 use profiler_output::{Format, ViewOptions, write_ledger, write_ledger_json};
 use profiler_profile::{Dictionary, Event, Filtered, Ledger, Profile, Sink, ViewFilter};
-use profiler_sampler::{Directive, End, Observer};
+use profiler_sampler::{Directive, End, Observer, ProcessCode};
+use profiler_target::NativeNames;
 
 use crate::FAILED;
-use crate::attach::{expect_free, expect_own_proc, expect_tracing};
+use crate::attach::{Accepts, expect_free, expect_own_proc, expect_tracing};
 use crate::command::RunningCommand;
 use crate::destination::{Destination, DestinationError};
 use crate::failure::Failure;
 use crate::flags::Mode;
 use crate::kernel_clocks::await_clocks;
-use crate::launch::{end_after_time, launch, source_of, status_of};
+use crate::launch::{Missing, end_after_time, launch, source_of, status_of};
 use crate::messages::{counted, report, say};
 use crate::plan::{Output, RecordPlan, Subject};
 use crate::progress::{Progress, ProgressLine};
@@ -36,12 +37,8 @@ use crate::watchdog::Watchdog;
 /// # Errors
 /// When nothing could be recorded or written.
 pub fn run(plan: &RecordPlan) -> anyhow::Result<u8> {
-    let wanted = Wanted {
-        mode: plan.mode,
-        min_wait: Nanos::from(plan.min_wait),
-        kernel_frames: plan.kernel_frames,
-        of: plan.subject.process(),
-    };
+    let wanted = wanted_of(plan);
+
     let sampling = Sampling::choose(plan.choice, wanted, plan.sampler)?;
     expect_tracing(sampling.options.kind)?;
     let signals = Signals::install().context("cannot handle signals")?;
@@ -50,7 +47,9 @@ pub fn run(plan: &RecordPlan) -> anyhow::Result<u8> {
     let watchdog = watch_for_hang(plan, &destinations);
     match &plan.subject {
         Subject::Process(pid) => {
-            let source = Source::of(*pid, plan.subprocesses)?;
+            let source = Source::of(*pid, plan.subprocesses, Accepts::All)?;
+            let sampling = sampling.fit(source.is_native, plan.choice, wanted)?;
+            expect_tracing(sampling.options.kind)?;
             expect_free(*pid, sampling.options.kind)?;
             await_clocks(&signals)?;
             let recording = Recording::of(plan, source, sampling, &signals, &watchdog, None);
@@ -65,6 +64,15 @@ pub fn run(plan: &RecordPlan) -> anyhow::Result<u8> {
             let command = launch(program, arguments, user, &signals, Streams::own())?;
             record_command(plan, sampling, command, &signals, (watchdog, destinations))
         }
+    }
+}
+
+fn wanted_of(plan: &RecordPlan) -> Wanted {
+    Wanted {
+        mode: plan.mode,
+        min_wait: Nanos::from(plan.min_wait),
+        kernel_frames: plan.kernel_frames,
+        of: plan.subject.process(),
     }
 }
 
@@ -170,8 +178,11 @@ fn record_command(
     signals: &Signals,
     results: (Watchdog, Shared),
 ) -> anyhow::Result<u8> {
-    match source_of(&mut command, plan.subprocesses, plan.duration, signals)? {
-        Ok(source) => record_source(plan, source, sampling, command, signals, results),
+    match source_of(&mut command, plan.subprocesses, Accepts::All, plan.duration, signals)? {
+        Ok(source) => match sampling.fit(source.is_native, plan.choice, wanted_of(plan)) {
+            Ok(sampling) => record_source(plan, source, sampling, command, signals, results),
+            Err(failure) => Missing::Failed(failure).status(&mut command, plan.keep_running, signals),
+        },
         Err(missing) => missing.status(&mut command, plan.keep_running, signals),
     }
 }
@@ -327,7 +338,9 @@ impl Recording {
             End::TimeOver => stop = plan.duration.map(Stop::TimeOver),
             End::Asked => {}
         }
+        let profile = named(profile, &session.native_code());
         signals::note_ending();
+
         // Beside a hundred busy threads a CPU it would take seconds to write what was recorded, and to end. It is the last
         // thing to do, so that the share is kept until then.
         std::mem::forget(LargerShare::instead_of_real_time());
@@ -375,6 +388,19 @@ impl Recording {
         say(format_args!("wrote {name}: {}", counted(ledger.shown(), "sample")));
         Ok(())
     }
+}
+
+/// The profile with the names of its native frames.
+fn named(profile: Profile, code: &[ProcessCode]) -> Profile {
+    if code.is_empty() {
+        return profile;
+    }
+    let mut names: Vec<NativeNames> =
+        code.iter().map(|code| NativeNames::new(code.process, &code.modules)).collect();
+    profile.described(&mut |frame| {
+        let found = names.iter_mut().map(|names| names.describe(frame)).find(|frames| !frames.is_empty());
+        found.unwrap_or_default()
+    })
 }
 
 /// In py-spy's words, which people and scripts know.

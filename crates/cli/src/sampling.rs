@@ -85,6 +85,25 @@ impl Sampling {
         Sampling { options, kernel: Some(kernel), instead: None }
     }
 
+    /// The same for a process without Python, if it is one: the in-kernel program does not unwind native code.
+    ///
+    /// # Errors
+    /// When the in-kernel sampler was asked for, by itself or by what only it can do.
+    pub fn fit(self, is_native: bool, choice: Option<SamplerKind>, wanted: Wanted) -> Result<Self, Failure> {
+        if !is_native || self.options.kind != SamplerKind::Bpf {
+            return Ok(self);
+        }
+        const WHY: &str = "the in-kernel sampler does not unwind native code yet";
+        if choice.is_some() || wanted.mode != Mode::Cpu || wanted.kernel_frames {
+            let failure = Failure::new(format!("the process has no Python, and {WHY}"));
+            return Err(failure.with_advice("--sampler pause, without --mode and --kernel"));
+        }
+        first_event::prepare();
+        let options = SamplerOptions { kind: SamplerKind::Pause, ..self.options };
+        let instead = Some(format!("not bpf, as {}", WHY));
+        Ok(Sampling { options, kernel: None, instead })
+    }
+
     /// Has `session` take its samples in this way.
     pub fn begin(self, session: &mut Session) {
         if let Some(kernel) = self.kernel {

@@ -3,10 +3,11 @@
 use profiler_account::LaunchTime;
 use profiler_model::Pid;
 use profiler_os::Process;
+use profiler_python::NotPython;
 use profiler_sampler::{SamplerOptions, Session};
 use profiler_target::{AttachError, Target};
 
-use crate::attach::attach;
+use crate::attach::{Accepts, attach, expect_own_proc, has_python_child};
 use crate::failure::Failure;
 
 /// What is sampled.
@@ -15,6 +16,8 @@ pub struct Source {
     pub pid: Pid,
     /// Its Python; the root of a tree need not have one.
     pub target: Option<Target>,
+    /// Whether it has none and is sampled all the same.
+    pub is_native: bool,
     /// How it began, where it was started to be sampled.
     pub beginning: Option<LaunchTime>,
 }
@@ -24,8 +27,14 @@ impl Source {
     ///
     /// # Errors
     /// When it cannot be profiled, with what to try.
-    pub fn of(pid: Pid, subprocesses: bool) -> Result<Self, Failure> {
+    pub fn of(pid: Pid, subprocesses: bool, accepts: Accepts) -> Result<Self, Failure> {
         match Target::attach(pid) {
+            Err(AttachError::NotPython { what: NotPython::NoModule, .. })
+                if accepts == Accepts::All && !subprocesses && !has_python_child(pid) =>
+            {
+                expect_own_proc()?;
+                Ok(Source::native(pid))
+            }
             Err(AttachError::NotPython { .. } | AttachError::NotInitialised(_)) if subprocesses => {
                 Ok(Source::root(pid))
             }
@@ -36,12 +45,17 @@ impl Source {
 
     /// The root of a tree, whatever it runs.
     pub fn root(pid: Pid) -> Self {
-        Source { pid, target: None, beginning: None }
+        Source { pid, target: None, is_native: false, beginning: None }
+    }
+
+    /// A process without Python.
+    pub fn native(pid: Pid) -> Self {
+        Source { is_native: true, ..Source::root(pid) }
     }
 
     /// A process whose Python was found.
     pub fn python(target: Target) -> Self {
-        Source { pid: target.pid(), target: Some(target), beginning: None }
+        Source { pid: target.pid(), target: Some(target), is_native: false, beginning: None }
     }
 
     /// The command that it was started with.
@@ -54,8 +68,10 @@ impl Source {
 
     /// A session of it, or of it and its descendants.
     pub fn session(self, subprocesses: bool, sampler: SamplerOptions) -> Session {
+        let sampler = SamplerOptions { native: self.is_native, ..sampler };
         let mut session = match self.target {
             Some(target) if !subprocesses => Session::new(target, sampler),
+            None if self.is_native => Session::native(self.pid, sampler),
             target => Session::of_tree(self.pid, target, sampler),
         };
         self.beginning.into_iter().for_each(|beginning| session.began(beginning));

@@ -19,7 +19,7 @@ use profiler_sampler::{Directive, End, Observer};
 use profiler_tui::{Feed, Update};
 
 use crate::FAILED;
-use crate::attach::{expect_free, expect_own_proc, expect_tracing};
+use crate::attach::{Accepts, expect_free, expect_own_proc, expect_tracing};
 use crate::command::RunningCommand;
 use crate::failure::Failure;
 use crate::kernel_clocks::await_clocks;
@@ -63,7 +63,7 @@ pub fn run(plan: &TopPlan) -> anyhow::Result<u8> {
     });
     match &plan.subject {
         Subject::Process(pid) => {
-            let source = Source::of(*pid, plan.subprocesses)?;
+            let source = Source::of(*pid, plan.subprocesses, Accepts::Pythons)?;
             expect_free(*pid, sampling.options.kind)?;
             await_clocks(&signals)?;
             // Before the view has the terminal, as above.
@@ -108,7 +108,7 @@ fn watch_command(plan: &TopPlan, sampling: Sampling, signals: &Signals) -> anyho
     let output = CommandOutput::new()?;
     let user = InvokingUser::behind_sudo();
     let mut command = launch(program, arguments, user, signals, output.streams()?)?;
-    match source_of(&mut command, plan.subprocesses, None, signals)? {
+    match source_of(&mut command, plan.subprocesses, Accepts::Pythons, None, signals)? {
         Ok(source) => watch_source(plan, source, sampling, command, &output, signals),
         Err(missing) => {
             output.show();

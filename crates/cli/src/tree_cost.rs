@@ -46,7 +46,10 @@ mod tests {
     use super::*;
 
     fn line(kind: SamplerKind, rate_hz: f64, processes: usize) -> Option<String> {
-        cost(&SamplerOptions { rate_hz, kind, policy: CapturePolicy::Running, max_cpu: 1.0 }, || processes)
+        cost(
+            &SamplerOptions { rate_hz, kind, policy: CapturePolicy::Running, max_cpu: 1.0, native: false },
+            || processes,
+        )
     }
 
     #[test]

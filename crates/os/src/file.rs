@@ -33,6 +33,14 @@ impl MappedFile {
         }
     }
 
+    /// Maps an open file.
+    ///
+    /// # Errors
+    /// When it cannot be mapped.
+    pub fn of(file: &File) -> io::Result<Self> {
+        MappedFile::map(file)
+    }
+
     pub(crate) fn map(file: &File) -> io::Result<Self> {
         if file.metadata()?.len() == 0 {
             return Ok(MappedFile(None));

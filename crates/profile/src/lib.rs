@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod basis;
+mod described;
 mod dictionary;
 mod dump;
 mod event;

@@ -16,6 +16,8 @@ mod kernel_frames;
 mod kernel_names;
 mod lazy_event;
 mod names;
+mod native;
+
 mod objects;
 mod observation;
 mod on_schedule;
@@ -40,6 +42,7 @@ mod thread_table;
 pub use bpf::BpfProgram;
 pub use engine::{Engine, SamplerKind, SamplerOptions};
 pub use kernel_names::KernelNames;
+pub use native::ProcessCode;
 pub use profiler_bpf::{BpfError, KeptRecords, MAX_RUNTIMES};
 pub use profiler_python::ReprLimits;
 pub use session::{Directive, End, Observer, Session};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use profiler_memory::ReadError;
-use profiler_model::{ClockReading, LossReason, ThreadKey, ThreadState, Timestamp};
+use profiler_model::{ClockReading, LossReason, ModuleNumber, ThreadKey, ThreadState, Timestamp};
 use profiler_os::ProcessMemory;
 use profiler_profile::{CapturePolicy, ProcessId, ThreadInfo};
 use profiler_python::RawStack;

@@ -10,6 +10,7 @@ use profiler_target::Target;
 
 use crate::bpf::BpfProgram;
 use crate::engine::{Engine, SamplerKind, SamplerOptions};
+use crate::native::ProcessCode;
 
 /// The longest time between two questions to the observer.
 const CALLBACK_GAP: Nanos = Nanos::from_nanos(50_000_000);
@@ -63,6 +64,16 @@ impl Session {
     /// A session of `target` alone that has not begun.
     pub fn new(target: Target, options: SamplerOptions) -> Self {
         Session::of(target.pid(), Some(target), false, options)
+    }
+
+    /// A session of the process `pid` alone, which has no Python, and of the Python that it may become.
+    pub fn native(pid: Pid, options: SamplerOptions) -> Self {
+        Session::of(pid, None, false, options)
+    }
+
+    /// The native code of the process, if it was sampled without Python, to name its frames.
+    pub fn native_code(&mut self) -> Vec<ProcessCode> {
+        self.engine.native_code()
     }
 
     /// A session of the process `root` and all its descendants, those that are there and those that come. The tree is watched from

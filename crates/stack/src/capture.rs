@@ -39,18 +39,17 @@ impl<T> Capture<T> {
 }
 
 /// The native frames of a thread, leaf first.
-/// [`NativeModules`](crate::NativeModules).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NativeStack {
     /// Where each frame is.
-    pub frames: Vec<NativeFrame>,
+    pub frames: Vec<CodeLocation>,
     /// Whether the outermost frames were left out.
     pub is_truncated: bool,
 }
 
-/// A native frame.
+/// Where a native frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct NativeFrame {
+pub struct CodeLocation {
     /// The module.
     pub module: ModuleNumber,
     /// The address of the instruction in the module's own terms: of a caller, an address within its call.

@@ -15,7 +15,7 @@ mod resolver;
 mod stack_resolver;
 
 pub use by_hash::{HashedEvidence, Kept, SentNames};
-pub use capture::{Capture, KernelStack, NativeFrame, NativeStack};
+pub use capture::{Capture, CodeLocation, KernelStack, NativeStack};
 pub use code_evidence::{CodeEvidence, KnownCodes};
 pub use code_source::CodeSource;
 pub use native_frames::NativeFrames;

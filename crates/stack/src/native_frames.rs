@@ -5,7 +5,7 @@ use std::sync::Arc;
 use profiler_model::{Frame, FrameKind, ModuleNumber, RemoteAddr};
 use rustc_hash::FxHashMap;
 
-use crate::capture::{NativeFrame, NativeStack};
+use crate::capture::{CodeLocation, NativeStack};
 use crate::stack_resolver::truncation_mark;
 
 /// Gives native frames the ids that their owner chooses.
@@ -14,7 +14,7 @@ use crate::stack_resolver::truncation_mark;
 /// symbols takes long, and is done once per address, at the latest when a view is drawn.
 #[derive(Debug)]
 pub struct NativeFrames<Id> {
-    ids: FxHashMap<NativeFrame, Id>,
+    ids: FxHashMap<CodeLocation, Id>,
     mark: Option<Id>,
 }
 
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn each_address_of_a_module_is_described_once() {
-        let frame = |module, offset| NativeFrame { module: ModuleNumber::new(module), offset };
+        let frame = |module, offset| CodeLocation { module: ModuleNumber::new(module), offset };
         let stack = NativeStack { frames: vec![frame(1, 0x20), frame(0, 0x10)], is_truncated: true };
         let mut described = Vec::new();
         let mut frames = NativeFrames::default();

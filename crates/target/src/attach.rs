@@ -107,6 +107,11 @@ impl Target {
         self.process.command_line()
     }
 
+    /// The process, without what is known of its Python.
+    pub fn target_process(&self) -> &TargetProcess {
+        &self.process
+    }
+
     /// The process.
     pub fn process(&self) -> &Process {
         self.process.process()

@@ -7,6 +7,9 @@
 
 mod attach;
 mod attach_error;
+mod launcher;
+mod native_code;
+mod native_names;
 mod other_runtimes;
 mod short_file;
 mod sources;
@@ -15,6 +18,9 @@ mod tree;
 
 pub use attach::{ForkedRuntime, MappedModules, Search, Target};
 pub use attach_error::AttachError;
+pub use launcher::may_become_python;
+pub use native_code::{ModuleCode, NativeCode};
+pub use native_names::NativeNames;
 pub use other_runtimes::{OtherRuntime, OtherRuntimes, other_pythons};
 pub use short_file::ShortFiles;
 pub use sources::Sources;

@@ -29,6 +29,7 @@ mod launch;
 mod locals;
 mod long_scripts;
 mod modes;
+mod native;
 mod native_ticks;
 mod numpy_values;
 mod objects;
@@ -88,6 +89,7 @@ fn main() -> ExitCode {
             locals,
             long_scripts,
             modes,
+            native,
             native_ticks,
             numpy_values,
             objects,

@@ -123,6 +123,7 @@ fn recorded(case: &Case, has_waits: bool) -> Result<Windows> {
         },
         policy: if has_waits { CapturePolicy::All } else { CapturePolicy::Running },
         max_cpu: 1.0,
+        native: false,
     };
     let mut session = Session::new(Target::attach(Pid::new(fixture.pid()))?, options);
     if options.kind == SamplerKind::Bpf {
@@ -229,7 +230,8 @@ fn full_ring_loses_no_time_of_threads(case: &Case) -> Result<()> {
     const BOUND: f64 = 0.05;
     let fixture = Fixture::inline(case.interpreter, BUSY)?;
     let (kind, max_cpu) = (SamplerKind::Bpf, 1.0);
-    let options = SamplerOptions { rate_hz: RATE_HZ, kind, policy: CapturePolicy::Running, max_cpu };
+    let options =
+        SamplerOptions { rate_hz: RATE_HZ, kind, policy: CapturePolicy::Running, max_cpu, native: false };
     let mut session = Session::new(Target::attach(Pid::new(fixture.pid()))?, options);
     let mut program = BpfProgram::load(None)?;
     program.start(Nanos::from_nanos((1e9 / RATE_HZ) as u64))?;

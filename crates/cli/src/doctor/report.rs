@@ -19,8 +19,13 @@ use crate::failure::{CONTAINER_ADVICE, Failure, quoted};
 use crate::sampling::{BpfObstacle, Wanted, load, unnamed};
 
 /// To see whether it works.
-const ONCE_A_SECOND: SamplerOptions =
-    SamplerOptions { rate_hz: 1.0, kind: SamplerKind::Bpf, policy: CapturePolicy::Running, max_cpu: 1.0 };
+const ONCE_A_SECOND: SamplerOptions = SamplerOptions {
+    rate_hz: 1.0,
+    kind: SamplerKind::Bpf,
+    policy: CapturePolicy::Running,
+    max_cpu: 1.0,
+    native: false,
+};
 
 /// The number of `CAP_SYS_PTRACE`.
 const SYS_PTRACE: u32 = 19;

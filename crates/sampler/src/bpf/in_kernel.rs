@@ -15,7 +15,6 @@ use super::program::BpfProgram;
 use super::registration::Registration;
 use crate::event_writer::EventWriter;
 use crate::observation::Observation;
-use crate::reporter::ProcessView;
 use crate::roster::ThreadSlot;
 use crate::runtimes::Runtimes;
 use crate::sampled_process::{Sampled, SampledProcess};

@@ -23,6 +23,7 @@ use profiler_target::ForkedRuntime;
 use crate::bpf::BpfProgram;
 use crate::deadline::{DeadlineKeeper, latest_look};
 use crate::event_writer::EventWriter;
+use crate::native::{NativeProcess, ProcessCode};
 use crate::processes::{LinuxHost, ProcessSet};
 
 use driver::{Driver, Processes};
@@ -50,6 +51,8 @@ pub struct SamplerOptions {
     pub kind: SamplerKind,
     /// Which stacks are captured.
     pub policy: CapturePolicy,
+    /// Whether processes without Python are sampled, which `pause` and `peek` do by stopping threads.
+    pub native: bool,
     /// The CPU time that the profiler may use, as a share of one core: 1 is a whole one.
     pub max_cpu: f64,
 }
@@ -206,6 +209,14 @@ impl Engine {
     pub fn end(&mut self, deadline: Timestamp, sink: &mut dyn Sink) {
         let Some(driver) = self.driver.take() else { return };
         self.write(sink, |processes, _, events| driver.end(processes, events, deadline));
+    }
+
+    /// The native code of all processes that were sampled without Python, to name their frames.
+    pub fn native_code(&mut self) -> Vec<ProcessCode> {
+        let sampled = self.processes.samplers().filter_map(|sampler| sampler.native());
+        let mut code: Vec<ProcessCode> = sampled.map(NativeProcess::code).collect();
+        code.append(&mut self.processes.parts().0.native_code);
+        code
     }
 
     /// Ends sampling on time however busy the machine is, as long as what is returned lives.

@@ -70,7 +70,7 @@ impl ScheduleDriver {
         let mut next = self.instants.poll(processes, events, now);
         if self.follower.is_some() && next <= clock::now() {
             // What was captured last counts for the instants that have passed since, as far as all stood still.
-            if let Some(sampler) = processes.only_sampler() {
+            if let Some(sampler) = processes.only_python() {
                 sampler.sample_again(events, self.instants.schedule_mut());
             }
             next = self.instants.next();
@@ -81,7 +81,7 @@ impl ScheduleDriver {
                 self.leave_follower(processes);
             }
         }
-        if processes.samplers().any(|sampler| sampler.is_resolving_due(next)) {
+        if processes.pythons().any(|sampler| sampler.is_resolving_due(next)) {
             self.leave_cpu();
             processes.resolve_pending(events);
         }
@@ -117,7 +117,7 @@ impl ScheduleDriver {
     fn leave_follower(&mut self, processes: &mut Processes) {
         self.follower = None;
         processes.parts().0.watches_switches = false;
-        processes.samplers().for_each(ProcessSampler::unwatch_switches);
+        processes.pythons().for_each(ProcessSampler::unwatch_switches);
     }
 }
 
@@ -201,7 +201,7 @@ impl Driver for ScheduleDriver {
 /// Which threads run, if there is one process and no more to come.
 fn runners(processes: &mut Processes) -> Runners {
     match processes.is_single() {
-        true => processes.only_sampler().map_or(Runners::None, |sampler| sampler.runners()),
+        true => processes.only_python().map_or(Runners::None, |sampler| sampler.runners()),
         false => Runners::Many,
     }
 }
@@ -227,7 +227,7 @@ fn take_priority(
     let follower = CpuFollower::of_this_thread();
     if follower.is_some() {
         processes.parts().0.watches_switches = processes.is_single();
-        processes.samplers().for_each(ProcessSampler::watch_switches);
+        processes.pythons().for_each(ProcessSampler::watch_switches);
     }
     // Real-time threads are not subject to the quota.
     (follower, None)

@@ -231,7 +231,8 @@ fn release(thread_table: &ThreadTable, index: Option<usize>, still: Hold) -> Opt
     }
 }
 
-fn refusal(error: StopError) -> LossReason {
+/// Why a thread could not be stopped, as a loss.
+pub fn refusal(error: StopError) -> LossReason {
     match error {
         StopError::Ended => LossReason::ThreadEnded,
         StopError::NotPermitted | StopError::TimedOut => LossReason::NotStopped,

@@ -4,6 +4,6 @@ mod capture;
 mod cpu_follower;
 mod quota;
 
-pub use capture::{capture, capture_alone};
+pub use capture::{capture, capture_alone, refusal};
 pub use cpu_follower::{CpuFollower, Runners};
 pub use quota::QuotaGuard;

@@ -102,8 +102,8 @@ pub trait ProcessSampling: Debug {
     /// What it shares with the processes that it forks.
     type Runtime: Clone + Debug;
 
-    /// The same.
-    fn runtime(&self) -> Self::Runtime;
+    /// The same; `None` if it shares none.
+    fn runtime(&self) -> Option<Self::Runtime>;
     /// Whether its threads were found, and samples of them can be taken.
     fn was_met(&self) -> bool;
     /// Changes the sample rate, in samples per second; of its instants this part is sampled.

@@ -7,7 +7,7 @@ use profiler_profile::{Loss, Scope};
 use profiler_target::Tree;
 
 use super::due_instants::DueInstants;
-use super::host::{ProcessHost, SamplersByPid};
+use super::host::ProcessHost;
 use super::linux_host::LinuxHost;
 use super::process_set::ProcessSet;
 use super::records::{skip_records, take_native_ticks, take_records};
@@ -107,7 +107,7 @@ impl KernelReader {
     pub fn end(&mut self, processes: &mut Processes, events: &mut EventWriter<'_>) -> Timestamp {
         let (host, table) = processes.parts();
         let Some(program) = &mut host.program else { return clock::now() };
-        table.samplers().for_each(|sampler| sampler.prepare_end_of_intervals(program));
+        table.pythons().for_each(|sampler| sampler.prepare_end_of_intervals(program));
         let end = program.stop();
         self.read(processes, events, clock::now());
         self.flush_off_cpu(processes, events, Some(end));
@@ -116,12 +116,12 @@ impl KernelReader {
 
     /// Since when threads are watched as they leave their CPUs, if they are.
     pub fn watched_since(processes: &mut Processes) -> Option<Timestamp> {
-        processes.samplers().filter_map(|sampler| sampler.watched_since()).min()
+        processes.pythons().filter_map(|sampler| sampler.watched_since()).min()
     }
 
     /// Records what threads off the CPU do, at the instant that was due at `due`.
     pub fn look_off_cpu(&mut self, processes: &mut Processes, events: &mut EventWriter<'_>, due: Timestamp) {
-        processes.samplers().for_each(|sampler| sampler.look_off_cpu(events, due));
+        processes.pythons().for_each(|sampler| sampler.look_off_cpu(events, due));
     }
 
     /// Reports what the ring had no room for. The time of its samples is lost with them, unless each sample stands for all
@@ -138,7 +138,7 @@ impl KernelReader {
         let RingLosses { threads, unattributed } = program.take_ring_losses();
         events.lose(LossReason::BufferFull, Scope::Session, now, unattributed);
         for RingLoss { process, thread, count, weight } in threads {
-            let of_thread = table.sampler_of(process).map(|sampler| sampler.scope_of_thread(thread));
+            let of_thread = table.python_of(process).map(|sampler| sampler.scope_of_thread(thread));
             let scope = of_thread.unwrap_or_else(|| table.scope_of(process));
             let cpu = if has_exact_times { Nanos::ZERO } else { weight };
             events.lose_with(Loss { cpu, ..Loss::of(LossReason::BufferFull, scope, now, count) });
@@ -148,7 +148,7 @@ impl KernelReader {
     fn take_records(&mut self, processes: &mut Processes, events: &mut EventWriter<'_>) {
         let (host, table) = processes.parts();
         if let Some(program) = &mut host.program {
-            take_records(program, table, host.latest_look, events);
+            take_records(program, table, (host.latest_look, &host.left), events);
             take_native_ticks(program, table, events, clock::now());
         }
     }
@@ -161,7 +161,7 @@ impl KernelReader {
     ) {
         let (host, table) = processes.parts();
         if let Some(program) = &mut host.program {
-            table.samplers().for_each(|sampler| sampler.flush_all_off_cpu(program, events, end));
+            table.pythons().for_each(|sampler| sampler.flush_all_off_cpu(program, events, end));
         }
     }
 }

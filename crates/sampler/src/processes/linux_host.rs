@@ -1,16 +1,20 @@
 //! The system as it is: processes are watched by the kernel's events and `/proc`, Pythons are found in their memory, and samples
-//! are taken by [`ProcessSampler`]s or by the in-kernel program.
+//! are taken by [`LinuxSampler`]s or by the in-kernel program.
 
-use profiler_model::{LossReason, Nanos, OtherPython, Pid, Timestamp};
+use profiler_model::{LossReason, Nanos, Pid, Timestamp};
 use profiler_os::{Process, clock};
-use profiler_profile::{CapturePolicy, ProcessId, ProcessInfo, Renaming, Scope};
-use profiler_target::{AttachError, Change, ForkedRuntime, Search, Target, Tree};
+use profiler_profile::{CapturePolicy, ProcessId, ProcessInfo};
+use profiler_python::NotPython;
+use profiler_target::{AttachError, Change, ForkedRuntime, Search, Target, TargetProcess, Tree};
+use rustc_hash::FxHashSet;
 
 use super::host::{ProcessHost, ProcessSampling, SamplersByPid};
+use super::linux_sampler::{FoundProcess, LinuxSampler};
 use super::records::take_records;
 use crate::SamplerOptions;
 use crate::bpf::BpfProgram;
 use crate::event_writer::EventWriter;
+use crate::native::{NativeProcess, ProcessCode};
 use crate::probe::Probe;
 use crate::process_sampler::{ProcessSampler, Sampled};
 
@@ -26,6 +30,10 @@ pub struct LinuxHost {
     /// Whether it matters which CPU a thread has.
     pub watches_switches: bool,
     options: SamplerOptions,
+    /// Processes that live on, but are not sampled any more.
+    pub left: FxHashSet<Pid>,
+    /// The native code of processes that were given up, to name what was captured.
+    pub native_code: Vec<ProcessCode>,
     /// Threads that were asked to stop and have not yet, of processes that were given up.
     leaving: Vec<Probe>,
 }
@@ -39,6 +47,8 @@ impl LinuxHost {
             latest_look: Timestamp::MAX,
             watches_switches: false,
             options,
+            left: FxHashSet::default(),
+            native_code: Vec::new(),
             leaving: Vec::new(),
         }
     }
@@ -56,8 +66,8 @@ impl LinuxHost {
 }
 
 impl ProcessHost for LinuxHost {
-    type Sampler = ProcessSampler;
-    type Target = Target;
+    type Sampler = LinuxSampler;
+    type Target = FoundProcess;
     type Search = Search;
 
     fn now(&self) -> Timestamp {
@@ -97,6 +107,7 @@ impl ProcessHost for LinuxHost {
         if let Some(tree) = &mut self.tree {
             tree.leave(pid);
         }
+        self.left.insert(pid);
         if let Some(program) = &mut self.program {
             program.forget_process(pid);
         }
@@ -124,14 +135,18 @@ impl ProcessHost for LinuxHost {
         }
     }
 
-    fn describe_target(&self, target: &Target) -> ProcessInfo {
+    fn describe_target(&self, found: &FoundProcess) -> ProcessInfo {
+        let (process, python_version) = match found {
+            FoundProcess::Python(target) => (target.target_process(), Some(target.version_text())),
+            FoundProcess::Native(process) => (process, None),
+        };
         ProcessInfo {
-            pid: target.pid(),
-            start_time: Some(target.start_time()),
+            pid: process.pid(),
+            start_time: Some(process.start_time()),
             parent: None,
-            command_line: target.command_line().to_owned(),
-            python_version: Some(target.version_text()),
-            executable: target.executable().to_owned(),
+            command_line: process.command_line().to_owned(),
+            python_version,
+            executable: process.executable().to_owned(),
         }
     }
 
@@ -139,12 +154,17 @@ impl ProcessHost for LinuxHost {
         Search::new(pid)
     }
 
-    fn attach(&mut self, search: &mut Search) -> Result<Target, AttachError> {
-        search.attach()
+    fn attach(&mut self, search: &mut Search) -> Result<FoundProcess, AttachError> {
+        match search.attach() {
+            Err(AttachError::NotPython { what: NotPython::NoModule, pid, .. }) if self.options.native => {
+                TargetProcess::open(pid).map(FoundProcess::Native)
+            }
+            found => found.map(FoundProcess::Python),
+        }
     }
 
-    fn inherit(&mut self, runtime: &ForkedRuntime, pid: Pid) -> Option<Target> {
-        Target::from_parent(runtime, pid)
+    fn inherit(&mut self, runtime: &ForkedRuntime, pid: Pid) -> Option<FoundProcess> {
+        Target::from_parent(runtime, pid).map(FoundProcess::Python)
     }
 
     fn tick_period(&self) -> Option<Nanos> {
@@ -153,11 +173,19 @@ impl ProcessHost for LinuxHost {
 
     fn begin(
         &mut self,
-        target: Target,
+        found: FoundProcess,
         process: ProcessId,
         born: Option<Timestamp>,
         events: &mut EventWriter<'_>,
-    ) -> ProcessSampler {
+    ) -> LinuxSampler {
+        self.left.remove(&found.pid());
+        let target = match found {
+            FoundProcess::Python(target) => target,
+            FoundProcess::Native(target) => {
+                let native = NativeProcess::new(target, self.options, process, born);
+                return LinuxSampler::Native(Box::new(native));
+            }
+        };
         let mut sampler = ProcessSampler::new(target, self.options, process, born);
         if self.watches_switches {
             sampler.watch_switches();
@@ -165,26 +193,27 @@ impl ProcessHost for LinuxHost {
         if let Some(program) = &mut self.program {
             sampler.enter_kernel(program, events, clock::now());
         }
-        sampler
+        LinuxSampler::Python(Box::new(sampler))
     }
 
     fn sample(
         &mut self,
-        sampler: &mut ProcessSampler,
+        sampler: &mut LinuxSampler,
         events: &mut EventWriter<'_>,
         now: Timestamp,
         late: Nanos,
     ) -> Sampled {
-        match &mut self.program {
-            Some(program) => sampler.look_in_kernel(program, events, now),
-            None => sampler.sample(events, now, late),
+        match (sampler, &mut self.program) {
+            (LinuxSampler::Python(sampler), Some(program)) => sampler.look_in_kernel(program, events, now),
+            (LinuxSampler::Python(sampler), None) => sampler.sample(events, now, late),
+            (LinuxSampler::Native(native), _) => native.sample(events, now),
         }
     }
 
-    fn pass_over(&mut self, sampler: &mut ProcessSampler, events: &mut EventWriter<'_>, due: Timestamp) {
-        match self.program {
-            Some(_) => sampler.count_unregistered(events),
-            None => events.lose(LossReason::Late, sampler.scope(), due, 1),
+    fn pass_over(&mut self, sampler: &mut LinuxSampler, events: &mut EventWriter<'_>, due: Timestamp) {
+        match (sampler, &self.program) {
+            (LinuxSampler::Python(sampler), Some(_)) => sampler.count_unregistered(events),
+            (sampler, _) => events.lose(LossReason::Late, sampler.scope(), due, 1),
         }
     }
 
@@ -192,28 +221,33 @@ impl ProcessHost for LinuxHost {
     fn collect_rest(
         &mut self,
         pid: Pid,
-        samplers: &mut dyn SamplersByPid<ProcessSampler>,
+        samplers: &mut dyn SamplersByPid<LinuxSampler>,
         events: &mut EventWriter<'_>,
     ) {
         let Some(program) = self.program.as_mut().filter(|program| program.off_cpu.is_some()) else { return };
-        take_records(program, samplers, self.latest_look, events);
-        if let Some(sampler) = samplers.sampler_of(pid) {
+        take_records(program, samplers, (self.latest_look, &self.left), events);
+        if let Some(sampler) = samplers.sampler_of(pid).and_then(LinuxSampler::python) {
             sampler.flush_all_off_cpu(program, events, None);
         }
     }
 
-    fn give_up(
-        &mut self,
-        mut sampler: ProcessSampler,
-        events: &mut EventWriter<'_>,
-        end: Timestamp,
-    ) -> Nanos {
+    fn give_up(&mut self, sampler: LinuxSampler, events: &mut EventWriter<'_>, end: Timestamp) -> Nanos {
+        let mut sampler = match sampler {
+            LinuxSampler::Python(sampler) => *sampler,
+            LinuxSampler::Native(mut native) => {
+                native.count_unseen(events, end);
+                native.release_all();
+                self.native_code.push(native.code());
+                return native.cpu_used();
+            }
+        };
         sampler.resolve_pending(events);
         sampler.count_unseen(events, end);
         if let Some(program) = &mut self.program {
             sampler.leave_kernel(program);
         }
-        let cpu = ProcessSampling::cpu_used(&mut sampler);
+        sampler.look_at_clock();
+        let cpu = sampler.cpu_used();
         for mut probe in sampler.into_probes() {
             probe.release_late();
             if probe.has_late() {
@@ -234,59 +268,5 @@ impl ProcessHost for LinuxHost {
 
     fn release_all(&mut self) {
         self.leaving.iter_mut().for_each(Probe::release_all);
-    }
-}
-
-impl ProcessSampling for ProcessSampler {
-    type Runtime = ForkedRuntime;
-
-    fn runtime(&self) -> ForkedRuntime {
-        self.target().forked_runtime()
-    }
-
-    fn was_met(&self) -> bool {
-        self.has_threads() && self.has_room()
-    }
-
-    fn set_rate(&mut self, rate_hz: f64, part: f64) {
-        self.set_rate(rate_hz);
-        self.sample_part(part);
-    }
-
-    fn sample_part(&mut self, part: f64) {
-        self.sample_part(part);
-    }
-
-    fn count_from(&mut self, now: Timestamp) {
-        self.count_from(now);
-    }
-
-    fn resolve_pending(&mut self, events: &mut EventWriter<'_>) {
-        self.resolve_pending(events);
-    }
-
-    fn name_last_threads(&self, events: &mut EventWriter<'_>) {
-        self.name_last_threads(events);
-    }
-
-    fn rename(&mut self, renaming: &mut Renaming<'_>) {
-        self.rename(renaming);
-    }
-
-    fn release_late(&mut self) {
-        self.release_late();
-    }
-
-    fn scope(&self) -> Scope {
-        self.scope()
-    }
-
-    fn cpu_used(&mut self) -> Nanos {
-        self.look_at_clock();
-        ProcessSampler::cpu_used(self)
-    }
-
-    fn look_for_other_pythons(&mut self, now: Timestamp) -> Vec<OtherPython> {
-        ProcessSampler::look_for_other_pythons(self, now).to_vec()
     }
 }

@@ -137,7 +137,7 @@ impl<H: ProcessHost> TrackedProcess<H> {
     /// What its forks share with it, if that is known.
     pub fn runtime(&self) -> Option<RuntimeOf<H>> {
         match &self.state {
-            MemberState::Sampled(sampler) => Some(sampler.runtime()),
+            MemberState::Sampled(sampler) => sampler.runtime(),
             MemberState::Pending(_) => self.inherited.clone(),
         }
     }

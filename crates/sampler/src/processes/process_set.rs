@@ -78,11 +78,6 @@ impl<H: ProcessHost> ProcessSet<H> {
         !self.host.is_tree() && self.table().members().count() == 1
     }
 
-    /// The sampler of the only process, if descendants are not followed.
-    pub fn only_sampler(&mut self) -> Option<&mut H::Sampler> {
-        if self.is_single() { self.samplers().next() } else { None }
-    }
-
     /// When a process that has no Python yet is looked at next.
     pub fn next_attempt(&self) -> Timestamp {
         self.accounts.table.next_attempt()

@@ -5,29 +5,33 @@ use profiler_bpf::{NativeCounts, NativeTicks, Record, StackRecord};
 use profiler_model::{LossReason, Nanos, Pid, Timestamp};
 use profiler_os::clock;
 use profiler_profile::{Loss, Scope, Skip};
+use rustc_hash::FxHashSet;
 
 use super::host::SamplersByPid;
+use super::linux_sampler::LinuxSampler;
 use super::pending::NativeTime;
 use crate::bpf::BpfProgram;
 use crate::event_writer::EventWriter;
 use crate::process_sampler::ProcessSampler;
 
-/// Records what the program has sent. After `latest` what it has sampled is lost.
+/// Records what the program has sent. After `latest` what it has sampled is lost. Nothing is wanted of processes that were `left`.
 pub fn take_records(
     program: &mut BpfProgram,
-    samplers: &mut dyn SamplersByPid<ProcessSampler>,
-    latest: Timestamp,
+    samplers: &mut dyn SamplersByPid<LinuxSampler>,
+    (latest, left): (Timestamp, &FxHashSet<Pid>),
     events: &mut EventWriter<'_>,
 ) {
     let period = program.period();
     let mut with_all_names = Vec::new();
     program.read(&mut |record| {
         let pid = process_of(&record);
-        match (record, samplers.sampler_of(pid)) {
+        match (record, samplers.sampler_of(pid).and_then(LinuxSampler::python)) {
             (Record::Stack(stack), Some(sampler)) => take_stack(sampler, &stack, period, latest, events),
             (Record::Names(names), Some(sampler)) => {
                 with_all_names.extend(sampler.take_names(&names).then_some(pid));
             }
+            // The program took it before it knew that the process is not sampled any more.
+            (Record::Stack(_), None) if left.contains(&pid) => {}
             (Record::Stack(stack), None) => {
                 events.lose(LossReason::ProcessEnded, Scope::Session, stack.time(), 1);
             }
@@ -47,7 +51,7 @@ pub fn take_records(
 /// Counts the ticks that met threads without Python.
 pub fn take_native_ticks(
     program: &mut BpfProgram,
-    samplers: &mut dyn SamplersByPid<ProcessSampler>,
+    samplers: &mut dyn SamplersByPid<LinuxSampler>,
     events: &mut EventWriter<'_>,
     now: Timestamp,
 ) {
@@ -56,7 +60,7 @@ pub fn take_native_ticks(
     let loss = Loss::of(LossReason::BufferFull, Scope::Session, now, unattributed_ticks);
     events.lose_with(Loss { cpu: unattributed_weight, wall: unattributed_weight, ..loss });
     for native in threads {
-        let Some(sampler) = samplers.sampler_of(native.process) else {
+        let Some(sampler) = samplers.sampler_of(native.process).and_then(LinuxSampler::python) else {
             let NativeTicks { process, ticks, weight: cpu, last, .. } = native;
             if !samplers.count_native(process, NativeTime { ticks, cpu, last }) {
                 let skip = Skip::of(Scope::Session, last, ticks);
@@ -71,11 +75,11 @@ pub fn take_native_ticks(
 }
 
 /// Forgets what the program has sent. Names, and what proves them, are needed all the same.
-pub fn skip_records(program: &mut BpfProgram, samplers: &mut dyn SamplersByPid<ProcessSampler>) {
+pub fn skip_records(program: &mut BpfProgram, samplers: &mut dyn SamplersByPid<LinuxSampler>) {
     let mut with_all_names = Vec::new();
     program.skip(&mut |record| {
         let pid = process_of(&record);
-        match (record, samplers.sampler_of(pid)) {
+        match (record, samplers.sampler_of(pid).and_then(LinuxSampler::python)) {
             (Record::Names(names), Some(sampler)) => {
                 with_all_names.extend(sampler.take_names(&names).then_some(pid));
             }
@@ -113,13 +117,9 @@ fn take_stack(
 }
 
 /// Has the program send names with every sample of these processes.
-fn want_all_names(
-    program: &mut BpfProgram,
-    samplers: &mut dyn SamplersByPid<ProcessSampler>,
-    pids: Vec<Pid>,
-) {
+fn want_all_names(program: &mut BpfProgram, samplers: &mut dyn SamplersByPid<LinuxSampler>, pids: Vec<Pid>) {
     for pid in pids {
-        if let Some(sampler) = samplers.sampler_of(pid) {
+        if let Some(sampler) = samplers.sampler_of(pid).and_then(LinuxSampler::python) {
             // Refused, it goes on as it did.
             let _ = sampler.register_again(program);
         }

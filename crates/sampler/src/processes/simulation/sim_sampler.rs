@@ -32,7 +32,9 @@ impl SimSampler {
 impl ProcessSampling for SimSampler {
     type Runtime = ();
 
-    fn runtime(&self) {}
+    fn runtime(&self) -> Option<()> {
+        Some(())
+    }
 
     fn was_met(&self) -> bool {
         true
