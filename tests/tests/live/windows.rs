@@ -3,10 +3,11 @@
 //! has no windows.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use profiler_model::{LossReason, Nanos, Pid, Tid, Timestamp};
+use profiler_os::Process;
 use profiler_profile::{CapturePolicy, Dictionary, Epoch, Event, Loss, Profile, Scope, Sink};
 use profiler_sampler::{BpfProgram, Directive, Observer, SamplerKind, SamplerOptions, Session};
 use profiler_target::Target;
@@ -196,10 +197,21 @@ def work():
 work()
 ";
 
+/// The CPU time that the target uses while the ring is not read: it is full by then.
+const ASLEEP: Nanos = Nanos::from_nanos(1_000_000_000);
+
+/// How long is sampled after that.
+const AWAKE: Duration = Duration::from_millis(300);
+
+/// It has that by then, however busy the machine is.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// Sleeps once, for so long that the kernel's ring is full, and keeps what was lost by that.
 struct Sleeper {
+    process: Process,
     profile: Profile,
     naps: u32,
+    woken: Option<Instant>,
     losses: Vec<Loss>,
 }
 
@@ -218,9 +230,18 @@ impl Observer for Sleeper {
     fn go_on(&mut self, elapsed: Nanos) -> Directive {
         if self.naps == 0 && elapsed > WINDOW {
             self.naps += 1;
-            std::thread::sleep(Duration::from_secs(1));
+            let cpu = || self.process.cpu_time().unwrap_or_default();
+            let (before, end) = (cpu(), Instant::now() + PATIENCE);
+            while cpu().saturating_sub(before) < ASLEEP && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            self.woken = Some(Instant::now());
         }
-        Directive::Continue
+        if self.woken.is_some_and(|woken| woken.elapsed() > AWAKE) {
+            Directive::End
+        } else {
+            Directive::Continue
+        }
     }
 }
 
@@ -236,8 +257,9 @@ fn full_ring_loses_no_time_of_threads(case: &Case) -> Result<()> {
     let mut program = BpfProgram::load(None)?;
     program.start(Nanos::from_nanos((1e9 / RATE_HZ) as u64))?;
     session.sample_by(program);
-    let mut sleeper = Sleeper { profile: Profile::new(), naps: 0, losses: Vec::new() };
-    session.run(&mut sleeper, Some(DURATION));
+    let process = Process::new(Pid::new(fixture.pid()));
+    let mut sleeper = Sleeper { process, profile: Profile::new(), naps: 0, woken: None, losses: Vec::new() };
+    session.run(&mut sleeper, None);
     let Sleeper { profile, losses, .. } = sleeper;
     let count: u64 = losses.iter().map(|loss| loss.count).sum();
     let of_threads: u64 =
