@@ -37,7 +37,7 @@ pub const BUILDS: &[Build] = &[
     Build { name: "at a fixed address", options: "-O1 -no-pie" },
 ];
 
-/// Builds the program and starts it with so many threads beside the first, all of which walk.
+/// Builds the program and starts it. Beside the first thread, `threads` others walk.
 ///
 /// # Errors
 /// When it cannot be built or started.

@@ -76,3 +76,43 @@ pub fn needed_libraries<'a, R: ReadRef<'a>>(bytes: R) -> Vec<String> {
     let names = needed.filter_map(|entry| entry.string(file.endian(), strings).ok());
     names.take(MAX_NEEDED).map(|name| String::from_utf8_lossy(name).into_owned()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INLINED: &[u8] = include_bytes!("../tests/data/symbols/inlined.so");
+    const STRIPPED: &[u8] = include_bytes!("../tests/data/symbols/stripped.so");
+
+    #[test]
+    fn stripped_file_has_the_starts_of_its_functions() {
+        let (functions, starts) = (function_ranges(INLINED), unwound_functions(INLINED));
+        assert!(!functions.is_empty() && starts.is_sorted());
+        let is_start = |function: &Range<u64>| starts.binary_search(&function.start).is_ok();
+        assert!(functions.iter().filter(|function| !function.is_empty()).any(is_start));
+        assert!(!unwound_functions(STRIPPED).is_empty());
+    }
+
+    #[test]
+    fn parts_of_functions_are_recognised_by_name() {
+        assert!(
+            is_part(b"solve.cold") && is_part(b"solve.cold.3") && !is_part(b"cold") && !is_part(b"solve")
+        );
+    }
+
+    #[test]
+    fn own_program_needs_a_c_library() {
+        let own = std::fs::read(std::env::current_exe().expect("its path")).expect("its bytes");
+        assert!(needed_libraries(&*own).iter().any(|name| name.starts_with("libc.")));
+    }
+
+    #[test]
+    fn cut_and_foreign_files_have_no_functions() {
+        for length in [0, 3, 64, 200, INLINED.len() / 2, INLINED.len() - 1] {
+            let cut = &INLINED[..length];
+            let _ = (function_ranges(cut), unwound_functions(cut), needed_libraries(cut));
+        }
+        assert!(function_ranges(b"#!/bin/sh\n".as_slice()).is_empty());
+        assert!(needed_libraries(b"".as_slice()).is_empty());
+    }
+}

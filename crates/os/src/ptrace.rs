@@ -30,6 +30,12 @@ const SPIN: Nanos = Nanos::from_nanos(20_000);
 /// thread that is ready to run stops only when its turn comes, which takes tens of milliseconds.
 const MAX_WAIT: Nanos = Nanos::from_nanos(200_000_000);
 
+/// How long threads that would not stop are waited for, to let them go.
+const MAX_LATE_WAIT: Nanos = Nanos::from_nanos(1_000_000_000);
+
+/// The gap between two looks at threads that stop late.
+const LATE_LOOK_GAP: Nanos = Nanos::from_nanos(1_000_000);
+
 /// Why a thread could not be stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StopError {
@@ -124,6 +130,15 @@ impl Tracer {
             }
             Err(_) => false,
         });
+    }
+
+    /// The same, waiting for them for at most a second.
+    pub fn release_all(&mut self) {
+        let deadline = clock::now() + MAX_LATE_WAIT;
+        while self.has_late() && clock::now() < deadline {
+            self.release_late();
+            clock::sleep_until(clock::now() + LATE_LOOK_GAP);
+        }
     }
 
     /// Whether some thread is still to be let go.

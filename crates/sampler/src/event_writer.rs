@@ -32,20 +32,19 @@ impl<'a> EventWriter<'a> {
         EventWriter::with_buffer(dictionary, sink, Vec::new())
     }
 
-    /// The same with the memory of `events`, which has none.
+    /// The same with `events` that were written before with the ids of this dictionary, and not handed over yet.
     pub fn with_buffer(
         dictionary: &'a mut Dictionary,
         sink: &'a mut dyn Sink,
         mut events: Vec<Event>,
     ) -> Self {
-        events.clear();
-        events.reserve(BATCH);
+        events.reserve(BATCH.saturating_sub(events.len()));
+
         EventWriter { dictionary, sink, events }
     }
 
-    /// Hands over what was written; returns the buffer.
-    pub fn into_buffer(mut self) -> Vec<Event> {
-        self.flush();
+    /// What was written and not handed over yet.
+    pub fn into_buffer(self) -> Vec<Event> {
         self.events
     }
 

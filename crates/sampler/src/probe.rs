@@ -2,7 +2,7 @@
 
 use profiler_memory::ReadError;
 use profiler_model::{Nanos, RemoteAddr, Tid, Timestamp};
-use profiler_os::{ProcessMemory, Tracer, clock};
+use profiler_os::{ProcessMemory, Tracer};
 use profiler_python::{GilAddresses, RawStack};
 use profiler_stack::{CodeEvidence, CodeSource};
 use profiler_target::Target;
@@ -15,9 +15,6 @@ use crate::stack_reader::{CodeAhead, StackReader};
 use crate::stop_bound::LONGEST_STOP;
 use crate::thread_table::ThreadTable;
 use crate::{SamplerKind, pause, peek};
-
-/// How long threads that would not stop are waited for at the end, to let them go.
-const MAX_LATE_WAIT: Nanos = Nanos::from_nanos(1_000_000_000);
 
 /// Whether a process that has one thread has got more is looked at so often.
 const LOOK_GAP_OF_ONE_THREAD: Nanos = Nanos::from_nanos(5_000_000);
@@ -291,11 +288,12 @@ impl Probe {
 
     /// The same, waiting for them.
     pub fn release_all(&mut self) {
-        let deadline = clock::now() + MAX_LATE_WAIT;
-        while self.tracer.has_late() && clock::now() < deadline {
-            self.tracer.release_late();
-            clock::sleep_until(clock::now() + Nanos::from_nanos(1_000_000));
-        }
+        self.tracer.release_all();
+    }
+
+    /// Gives up looking; what still has threads to let go of is left.
+    pub fn into_tracer(self) -> Tracer {
+        self.tracer
     }
 }
 

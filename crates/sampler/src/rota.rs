@@ -81,7 +81,7 @@ impl Rota {
         &self.active
     }
 
-    /// Whether so many threads rest that they are looked at in turn.
+    /// Whether the threads that rest are too many to be looked at at each instant: they are looked at in turn.
     pub fn has_many_resting(&self) -> bool {
         self.resting.len() > FEW
     }

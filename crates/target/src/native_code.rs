@@ -56,6 +56,11 @@ struct FileKey {
 }
 
 impl FileKey {
+    /// What the kernel tells the file by.
+    fn file(&self) -> (u64, u64) {
+        (self.device, self.inode)
+    }
+
     fn of(module: &NativeModule) -> Self {
         FileKey { device: module.device, inode: module.inode, path: Arc::clone(&module.path) }
     }
@@ -80,11 +85,20 @@ impl NativeCode {
     pub fn refresh(&mut self, process: &TargetProcess) -> std::io::Result<()> {
         let mappings = process.process().mappings()?;
         let regions: Vec<MemoryRegion<'_>> = mappings.iter().map(region).collect();
-        let mut files = opened_files(process, &mappings);
-        let map = ModuleMap::new(&regions, |region| match files.get(&(region.device, region.inode)) {
-            Some(file) => OpenedFile::Bytes(&**file),
-            None => OpenedFile::Unreadable,
+        let with_bytes = self.by_file.iter().filter(|(key, _)| key.inode != 0 || &*key.path == VDSO);
+        let known: HashMap<(u64, u64), Arc<ModuleCode>> =
+            with_bytes.map(|(key, number)| (key.file(), self.of_number(*number))).collect();
+
+        let mut files = opened_files(process, &mappings, &known);
+        let map = ModuleMap::new(&regions, |region| {
+            let file = (region.device, region.inode);
+            match (files.get(&file), known.get(&file)) {
+                (Some(opened), _) => OpenedFile::Bytes(&**opened),
+                (None, Some(code)) if !code.bytes().is_empty() => OpenedFile::Bytes(code.bytes()),
+                (None, _) => OpenedFile::Unreadable,
+            }
         });
+
         self.numbers = map.modules().iter().map(|module| self.number(module, &mut files)).collect();
         self.map = map;
         Ok(())
@@ -108,6 +122,10 @@ impl NativeCode {
     /// A module by its number.
     pub fn code(&self, number: ModuleNumber) -> Option<&ModuleCode> {
         self.modules.get(number.as_u32() as usize).map(|module| &**module)
+    }
+
+    fn of_number(&self, number: ModuleNumber) -> Arc<ModuleCode> {
+        Arc::clone(&self.modules[number.as_u32() as usize])
     }
 
     /// All modules that the process has had.
@@ -160,12 +178,16 @@ impl Deref for ModuleFile {
     }
 }
 
-/// The files of the executable mappings, by device and inode; the vDSO has 0 for both.
-fn opened_files(process: &TargetProcess, mappings: &[Mapping]) -> HashMap<(u64, u64), ModuleFile> {
+/// The files of the executable mappings that are not known yet, by device and inode; the vDSO has 0 for both.
+fn opened_files(
+    process: &TargetProcess,
+    mappings: &[Mapping],
+    known: &HashMap<(u64, u64), Arc<ModuleCode>>,
+) -> HashMap<(u64, u64), ModuleFile> {
     let mut files = HashMap::new();
     for mapping in mappings.iter().filter(|mapping| mapping.executable) {
         let key = (mapping.device, mapping.inode);
-        if files.contains_key(&key) {
+        if files.contains_key(&key) || known.contains_key(&key) {
             continue;
         }
         let opened = match mapping.path.as_str() {

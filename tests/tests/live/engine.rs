@@ -19,7 +19,8 @@ const REPORT_GAP: Nanos = Nanos::from_nanos(50_000_000);
 const CPU_BOUND: f64 = 0.06;
 const CPU_AROUND: f64 = 0.02;
 
-/// The CPU time of the in-kernel sampler is that of its ticks: so many standard deviations of their number may be missing as well.
+/// The CPU time of the in-kernel sampler is that of its ticks. This is how many standard deviations of their number may be missing as
+/// well.
 const DEVIATIONS: f64 = 4.5;
 /// How far the number of attempts may be from the rate.
 const RATE_BOUND: f64 = 0.25;

@@ -13,7 +13,7 @@ const SAMPLES: u64 = 300;
 /// The CPU time in which there are as many.
 const WORK: Duration = Duration::from_millis(1_500);
 
-/// At most one sample in so many may be lost once sampling has begun.
+/// The samples for each of which at most one may be lost, once sampling has begun.
 const LOST: u64 = 50;
 
 /// No stack that never existed is shown, however the program is built.
@@ -44,7 +44,7 @@ fn native_labyrinth_is_never_torn(_: &Case) -> Result<()> {
     Ok(())
 }
 
-/// A launched program is recorded from its start, without further options.
+/// A launched program is recorded from its start, without further options: that `pause` is chosen is a part of the test.
 fn launched_program_is_recorded_with_lines(_: &Case) -> Result<()> {
     let scratch = Scratch::new()?;
     let (program, file) = (program(BUILDS[2], &scratch)?, scratch.file("out.txt"));
@@ -65,6 +65,7 @@ fn launched_program_is_recorded_with_lines(_: &Case) -> Result<()> {
 fn in_kernel_sampler_is_refused_for_native_code(_: &Case) -> Result<()> {
     let scratch = Scratch::new()?;
     let (fixture, file) = (start(BUILDS[0], 0, &scratch)?, scratch.file("out.svg"));
+    // The last one leaves the choice open, and there is none.
     for words in ["--sampler bpf", "--mode wall --sampler bpf", "--kernel"] {
         let record = Profiler::new("record").words(words).words("-d 1 -o").arg(&file);
         record.pid(&fixture).fail(&["--sampler pause"])?.must_say(&["native code"])?;

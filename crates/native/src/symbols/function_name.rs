@@ -143,7 +143,7 @@ fn bounded(draw: impl FnOnce(&mut BoundedText) -> fmt::Result) -> Option<String>
     Some(text.text).filter(|text| !text.is_empty())
 }
 
-/// Text that refuses what is beyond [`MAX_NAME_BYTES`], so that whoever writes it stops.
+/// Text that refuses what is beyond [`MAX_NAME_BYTES`], so that its writer stops.
 struct BoundedText {
     text: String,
     is_full: bool,

@@ -64,8 +64,9 @@ pub struct SamplerOptions {
 pub struct Engine {
     processes: Processes,
     dictionary: Dictionary,
-    /// Kept for its memory; empty between calls.
+    /// Events that polls have written and not handed over yet.
     events: Vec<Event>,
+
     options: SamplerOptions,
     launch: Option<(Pid, LaunchTime)>,
     driver: Option<Box<dyn Driver>>,
@@ -122,10 +123,12 @@ impl Engine {
     }
 
     /// Does what is due at `now`: takes samples, or reads those that the in-kernel program took. Returns when it is to be called
-    /// again.
+    /// again. The events are handed over in batches; every other call hands over what is left.
     pub fn poll(&mut self, now: Timestamp, sink: &mut dyn Sink) -> Timestamp {
-        self.drive(sink, |driver, processes, events| driver.poll(processes, events, now))
-            .unwrap_or(Timestamp::MAX)
+        let next = self.write_in_batches(sink, |processes, driver, events| {
+            driver.map(|driver| driver.poll(processes, events, now))
+        });
+        next.unwrap_or(Timestamp::MAX)
     }
 
     /// Sleeps until `instant`, or until there is something to do for [`Engine::poll`] before.
@@ -180,8 +183,7 @@ impl Engine {
             driver.maintain(processes, events, now);
             driver.drain(processes, events);
         });
-        let is_scheduled = self.options.kind != SamplerKind::Bpf;
-        self.write(sink, |processes, _, events| processes.remove_root(events, root, is_scheduled));
+        self.write(sink, |processes, _, events| processes.remove_root(events, root));
     }
 
     /// Continues at `now` after a time for which no samples were asked for: this process was suspended.
@@ -238,8 +240,21 @@ impl Engine {
         self.write(sink, |processes, driver, events| driver.map(|driver| act(driver, processes, events)))
     }
 
-    /// Runs `act`, and hands the events that it writes to `sink`.
+    /// Runs `act`, and hands all events to `sink`.
     fn write<R>(
+        &mut self,
+        sink: &mut dyn Sink,
+        act: impl FnOnce(&mut Processes, Option<&mut (dyn Driver + 'static)>, &mut EventWriter<'_>) -> R,
+    ) -> R {
+        self.write_in_batches(sink, |processes, driver, events| {
+            let result = act(processes, driver, events);
+            events.flush();
+            result
+        })
+    }
+
+    /// Runs `act`, and hands full batches of events to `sink`.
+    fn write_in_batches<R>(
         &mut self,
         sink: &mut dyn Sink,
         act: impl FnOnce(&mut Processes, Option<&mut (dyn Driver + 'static)>, &mut EventWriter<'_>) -> R,

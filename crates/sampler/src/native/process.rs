@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use profiler_memory::ReadError;
-use profiler_model::{LossReason, ModuleNumber, Nanos, Pid, ThreadKey, ThreadState, Timestamp};
+use profiler_model::{LossReason, ModuleNumber, Nanos, Pid, RemoteAddr, ThreadKey, ThreadState, Timestamp};
 use profiler_os::{Process, ProcessMemory, Tracer, clock};
 use profiler_profile::{CapturePolicy, ProcessId, Renaming, Scope, ThreadInfo};
 use profiler_python::RawStack;
-use profiler_stack::{Capture, CodeEvidence, CodeSource};
+use profiler_stack::{Capture, CodeEvidence, CodeSource, NativeStack};
 use profiler_target::{ModuleCode, Search, ShortFiles, TargetProcess};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::capture::{Stopped, capture};
 use super::stack_copy::{FIRST_COPY_BYTES, MAX_COPY_BYTES};
-use super::unwinder::Unwinder;
+use super::unwinder::{ThreadCopy, Unwinder};
 use crate::SamplerOptions;
 use crate::event_writer::EventWriter;
 use crate::observation::{InstantCaptures, Missed, Observation};
@@ -28,9 +28,6 @@ const LIST_GAP: Nanos = Nanos::from_nanos(5_000_000);
 /// How often is looked whether the process runs another program, or has loaded a Python.
 const PROGRAM_GAP: Nanos = Nanos::from_nanos(100_000_000);
 
-/// How long threads that would not stop are waited for at the end, to let them go.
-const MAX_LATE_WAIT: Nanos = Nanos::from_nanos(1_000_000_000);
-
 /// A process without Python.
 #[derive(Debug)]
 pub struct NativeProcess {
@@ -42,8 +39,10 @@ pub struct NativeProcess {
     /// The instants that are sampled in a second, if none is left out, and as it is.
     full_rate_hz: f64,
     rate_hz: f64,
-    /// The bytes that are copied of the stacks of threads for which the first guess was too little.
-    copy_lengths: FxHashMap<ThreadSlot, usize>,
+    /// What was copied in the last stop.
+    copy: ThreadCopy,
+    extents: FxHashMap<ThreadSlot, StackExtent>,
+
     /// The CPU time of the process when sampling began, and when it was read last.
     cpu: (Nanos, Nanos),
     /// When it was born, if that was while it was watched and no thread was met yet.
@@ -60,6 +59,21 @@ pub struct ProcessCode {
     pub process: Process,
     /// The modules.
     pub modules: Vec<Arc<ModuleCode>>,
+}
+
+/// What is known of the stack of a thread.
+#[derive(Clone, Copy, Debug)]
+struct StackExtent {
+    /// How many bytes of it are copied.
+    copied: usize,
+    /// Where it ends, if that was met.
+    end: Option<RemoteAddr>,
+}
+
+impl Default for StackExtent {
+    fn default() -> Self {
+        StackExtent { copied: FIRST_COPY_BYTES, end: None }
+    }
 }
 
 /// The process as its reporter sees it.
@@ -91,7 +105,9 @@ impl NativeProcess {
             policy: options.policy,
             full_rate_hz: options.rate_hz,
             rate_hz: options.rate_hz,
-            copy_lengths: FxHashMap::default(),
+            copy: ThreadCopy::default(),
+            extents: FxHashMap::default(),
+
             cpu: (before, before),
             born,
             search,
@@ -154,12 +170,11 @@ impl NativeProcess {
         }
         let there: FxHashSet<ThreadSlot> = self.roster.threads().iter().map(|thread| thread.slot).collect();
         self.reporter.retain(|slot| there.contains(&slot));
-        self.copy_lengths.retain(|slot, _| there.contains(slot));
+        self.extents.retain(|slot, _| there.contains(slot));
         if let Some(born) = self.born.take() {
-            let accounts = self.roster.threads().iter().map(|thread| thread.slot);
-            accounts.for_each(|slot| {
-                self.reporter.account(slot).into_iter().for_each(|account| account.from_birth(born));
-            });
+            for thread in self.roster.threads() {
+                self.reporter.account(thread.slot).into_iter().for_each(|account| account.from_birth(born));
+            }
         }
         Ok(())
     }
@@ -239,17 +254,26 @@ impl NativeProcess {
         at: Timestamp,
     ) -> Result<(), ReadError> {
         let slot = self.roster.threads()[index].slot;
-        let length = self.copy_lengths.get(&slot).copied().unwrap_or(FIRST_COPY_BYTES);
+        let extent = self.extents.entry(slot).or_default();
+        // Before the stop, which lasts no longer than it must.
+        self.copy.stack.make_room(extent.copied, extent.end);
+
         let thread = &self.roster.threads()[index];
-        let Stopped { copy, held } = capture(&self.view.process, thread, length, &mut self.tracer)?;
+        let Stopped { copied, held } = capture(&self.view.process, thread, &mut self.copy, &mut self.tracer)?;
+
         let thread = &mut self.roster.threads_mut()[index];
         thread.count_cpu(None);
         let (state, clocks) = thread.read_clocks(ThreadState::Running, at);
         let count = 1 + thread.take_unseen_asleep();
-        let native = copy.and_then(|copy| self.view.unwinder.unwind(&self.view.process, &copy));
-        if native == Err(LossReason::StackNotCopied) {
-            self.copy_lengths.insert(slot, (length * 2).min(MAX_COPY_BYTES));
+        let native = copied.and_then(|()| self.unwind());
+
+        if let Some(extent) = self.extents.get_mut(&slot) {
+            extent.end = self.copy.stack.stack_end();
+            if native == Err(LossReason::StackNotCopied) {
+                extent.copied = (extent.copied * 2).min(MAX_COPY_BYTES);
+            }
         }
+
         let capture = Capture {
             thread: slot,
             at,
@@ -267,6 +291,17 @@ impl NativeProcess {
         let instant = InstantCaptures { at, captures: vec![capture], stops, ..InstantCaptures::default() };
         self.report(Observation::Instant(instant), events);
         Ok(())
+    }
+
+    /// The stack that was copied.
+    fn unwind(&mut self) -> Result<NativeStack, LossReason> {
+        let NativeView { process, unwinder } = &mut self.view;
+        if !process.runs_same_program() {
+            // By the modules of the program before, it would be another stack.
+            self.next_program = Timestamp::default();
+            return Err(LossReason::ProcessEnded);
+        }
+        unwinder.unwind(process, &self.copy)
     }
 
     fn report(&mut self, observation: Observation<'_>, events: &mut EventWriter<'_>) {
@@ -350,13 +385,9 @@ impl NativeProcess {
         self.tracer.release_late();
     }
 
-    /// Lets go of all threads, and waits for those that have not stopped yet.
-    pub fn release_all(&mut self) {
-        let deadline = clock::now() + MAX_LATE_WAIT;
-        while self.tracer.has_late() && clock::now() < deadline {
-            self.tracer.release_late();
-            clock::sleep_until(clock::now() + Nanos::from_nanos(1_000_000));
-        }
+    /// Gives up sampling; what still has threads to let go of is left.
+    pub fn into_tracer(self) -> Tracer {
+        self.tracer
     }
 }
 

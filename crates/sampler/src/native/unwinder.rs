@@ -3,16 +3,17 @@
 use std::sync::Arc;
 
 use profiler_memory::{ReadError, ReadMemory};
-use profiler_model::{LossReason, ModuleNumber, Registers, RemoteAddr};
+use profiler_model::{LossReason, ModuleNumber, Nanos, Registers, RemoteAddr, Timestamp};
 use profiler_native::unwind::{self, UnwindEnd, UnwindRegisters, walk};
-use profiler_os::ProcessMemory;
+use profiler_os::priority::OrdinaryMeanwhile;
+use profiler_os::{ProcessMemory, clock};
 use profiler_stack::{CodeLocation, NativeStack};
 use profiler_target::{NativeCode, TargetProcess};
 
 use super::stack_copy::StackCopy;
 
 /// What was copied of a stopped thread.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ThreadCopy {
     /// Its registers.
     pub registers: Registers,
@@ -20,10 +21,14 @@ pub struct ThreadCopy {
     pub stack: StackCopy,
 }
 
+/// The modules are read again for a program counter in none of them at most this often: code may stay unknown.
+const REFRESH_GAP: Nanos = Nanos::from_nanos(20_000_000);
+
 /// Unwinds the stacks of a process.
 #[derive(Debug, Default)]
 pub struct Unwinder {
     code: NativeCode,
+    next_refresh: Timestamp,
 }
 
 impl Unwinder {
@@ -35,8 +40,12 @@ impl Unwinder {
     }
 
     fn refresh(&mut self, process: &TargetProcess) {
+        // Compiling the unwind information of a large library takes tenths of a second.
+        let _ordinary = OrdinaryMeanwhile::begin();
+
         // A process whose mappings cannot be read is ending, which sampling it finds out.
         let _ = self.code.refresh(process);
+        self.next_refresh = clock::now() + REFRESH_GAP;
     }
 
     /// The path of a module.
@@ -55,7 +64,7 @@ impl Unwinder {
     /// When the stack does not lead to the place where the thread began.
     pub fn unwind(&mut self, process: &TargetProcess, copy: &ThreadCopy) -> Result<NativeStack, LossReason> {
         let (mut frames, mut end) = self.walk(process, copy);
-        if let UnwindEnd::NoModule(_) = end {
+        if matches!(end, UnwindEnd::NoModule(_)) && clock::now() >= self.next_refresh {
             self.refresh(process);
             (frames, end) = self.walk(process, copy);
         }

@@ -161,9 +161,9 @@ impl<H: ProcessHost> InstantAccounts<H> {
         let Some(member) = self.table.get_mut(pid) else { return };
         let (scope, is_inherited) = (member.scope(), member.inherited.is_some());
         let owes_rest = departure.is_removal() && (is_inherited || member.needs_python());
-        let since = member.life.program_since();
+        let (left_out_since, since) = (member.left_out_since(), member.life.program_since());
         let (reason, since) = match &mut member.state {
-            MemberState::Sampled(_) => (departure.loss(), member.life.python_since.unwrap_or(since)),
+            MemberState::Sampled(_) => (departure.loss(), left_out_since),
             MemberState::Pending(pending) if pending.is_silent() => (LossReason::NoAnswer, since),
             // What passed so far is counted with the rest.
             MemberState::Pending(_) if owes_rest => (LossReason::Late, since),
@@ -183,15 +183,15 @@ impl<H: ProcessHost> InstantAccounts<H> {
         let is_first = !self.census.was_any_sampled() && !self.table.was_any_sampled();
         let began = self.launched.filter(|(root, _)| pid == *root && is_first).map(|(_, began)| began);
         let Some(member) = self.table.get_mut(pid) else { return };
-        let (scope, owes_all) = (member.scope(), member.owes_all_instants());
-        let Some(pending) = member.pending() else { return };
+        let (scope, owes_all, needs_python) =
+            (member.scope(), member.owes_all_instants(), member.needs_python());
+        let MemberState::Pending(pending) = &member.state else { return };
         let since = pending.without_python();
         let python_since = if owes_all { member.life.program_since() } else { since };
         member.life.python_since.get_or_insert(python_since);
-        if member.needs_python() {
+        if needs_python {
             return;
         }
-        let Some(pending) = member.pending() else { return };
         let (without, unseen) = pending.missed(clocks.period, clocks.cpu);
         match began {
             Some(began) => events.metric(clocks.now, MetricValue::BeforePython(since.since(began))),

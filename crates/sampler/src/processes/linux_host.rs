@@ -2,7 +2,7 @@
 //! are taken by [`LinuxSampler`]s or by the in-kernel program.
 
 use profiler_model::{LossReason, Nanos, Pid, Timestamp};
-use profiler_os::{Process, clock};
+use profiler_os::{Process, Tracer, clock};
 use profiler_profile::{CapturePolicy, ProcessId, ProcessInfo};
 use profiler_python::NotPython;
 use profiler_target::{AttachError, Change, ForkedRuntime, Search, Target, TargetProcess, Tree};
@@ -15,7 +15,6 @@ use crate::SamplerOptions;
 use crate::bpf::BpfProgram;
 use crate::event_writer::EventWriter;
 use crate::native::{NativeProcess, ProcessCode};
-use crate::probe::Probe;
 use crate::process_sampler::{ProcessSampler, Sampled};
 
 /// This machine.
@@ -35,7 +34,7 @@ pub struct LinuxHost {
     /// The native code of processes that were given up, to name what was captured.
     pub native_code: Vec<ProcessCode>,
     /// Threads that were asked to stop and have not yet, of processes that were given up.
-    leaving: Vec<Probe>,
+    leaving: Vec<Tracer>,
 }
 
 impl LinuxHost {
@@ -56,6 +55,14 @@ impl LinuxHost {
     /// Changes the rate at which processes are sampled that come from now on, in samples per second.
     pub fn set_rate(&mut self, rate_hz: f64) {
         self.options.rate_hz = rate_hz;
+    }
+
+    /// Lets go of the threads of a process that is given up, as soon as they stop.
+    fn let_go(&mut self, mut tracer: Tracer) {
+        tracer.release_late();
+        if tracer.has_late() {
+            self.leaving.push(tracer);
+        }
     }
 
     /// Whether threads off the CPU are wanted that the in-kernel program does not report.
@@ -236,9 +243,10 @@ impl ProcessHost for LinuxHost {
             LinuxSampler::Python(sampler) => *sampler,
             LinuxSampler::Native(mut native) => {
                 native.count_unseen(events, end);
-                native.release_all();
                 self.native_code.push(native.code());
-                return native.cpu_used();
+                let cpu = native.cpu_used();
+                self.let_go(native.into_tracer());
+                return cpu;
             }
         };
         sampler.resolve_pending(events);
@@ -248,18 +256,13 @@ impl ProcessHost for LinuxHost {
         }
         sampler.look_at_clock();
         let cpu = sampler.cpu_used();
-        for mut probe in sampler.into_probes() {
-            probe.release_late();
-            if probe.has_late() {
-                self.leaving.push(probe);
-            }
-        }
+        sampler.into_probes().for_each(|probe| self.let_go(probe.into_tracer()));
         cpu
     }
 
     fn release_late(&mut self) {
-        self.leaving.iter_mut().for_each(Probe::release_late);
-        self.leaving.retain(Probe::has_late);
+        self.leaving.iter_mut().for_each(Tracer::release_late);
+        self.leaving.retain(Tracer::has_late);
     }
 
     fn stop(&mut self) {
@@ -267,6 +270,6 @@ impl ProcessHost for LinuxHost {
     }
 
     fn release_all(&mut self) {
-        self.leaving.iter_mut().for_each(Probe::release_all);
+        self.leaving.iter_mut().for_each(Tracer::release_all);
     }
 }

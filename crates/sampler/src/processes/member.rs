@@ -85,11 +85,6 @@ impl Life {
         self.executed.unwrap_or(self.since)
     }
 
-    /// Instants at which no process was looked at count for it after this one.
-    pub fn left_out_since(&self) -> Timestamp {
-        self.python_since.unwrap_or(self.program_since())
-    }
-
     /// Whether the instant `at` was one of another program of this process.
     pub fn is_before_program(&self, at: Timestamp) -> bool {
         self.executed.is_some_and(|executed| at <= executed)
@@ -132,6 +127,14 @@ impl<H: ProcessHost> TrackedProcess<H> {
     /// Whether its samples are lost as long as it has no Python. A process of a tree that has none is only counted.
     pub fn needs_python(&self) -> bool {
         self.is_single
+    }
+
+    /// Instants at which the process was not looked at count for it after this one.
+    pub fn left_out_since(&self) -> Timestamp {
+        match self.needs_python() {
+            true => self.life.since,
+            false => self.life.python_since.unwrap_or(self.life.program_since()),
+        }
     }
 
     /// What its forks share with it, if that is known.

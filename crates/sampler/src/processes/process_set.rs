@@ -75,7 +75,7 @@ impl<H: ProcessHost> ProcessSet<H> {
 
     /// Whether there is one process, whose descendants are not followed.
     pub fn is_single(&self) -> bool {
-        !self.host.is_tree() && self.table().members().count() == 1
+        !self.host.is_tree() && self.table().len() == 1
     }
 
     /// When a process that has no Python yet is looked at next.
@@ -143,8 +143,9 @@ impl<H: ProcessHost> ProcessSet<H> {
 
     /// Stops sampling a process that was added, and its descendants. On a schedule, those instants up to now are lost that were not
     /// sampled yet.
-    pub fn remove_root(&mut self, events: &mut EventWriter<'_>, root: Pid, is_scheduled: bool) {
-        let now = self.host.now();
+    pub fn remove_root(&mut self, events: &mut EventWriter<'_>, root: Pid) {
+        let (now, is_scheduled) = (self.host.now(), self.host.tick_period().is_none());
+
         self.follow_tree(events, now);
         for pid in self.accounts.table.descended_from(root) {
             self.count_unanswered(events, pid, now);

@@ -74,6 +74,11 @@ impl<H: ProcessHost> ProcessTable<H> {
         self.members.values_mut().filter_map(TrackedProcess::sampler)
     }
 
+    /// The number of processes.
+    pub fn len(&self) -> usize {
+        self.order.len()
+    }
+
     /// The ids of all processes.
     pub fn pids(&self) -> Vec<Pid> {
         self.order.clone()
@@ -131,11 +136,9 @@ impl<H: ProcessHost> ProcessTable<H> {
     /// not known yet whether they are Pythons.
     pub fn count_left_out(&mut self, at: Timestamp, lose: &mut dyn FnMut(Scope)) {
         for member in self.members.values_mut() {
-            let since = match member.needs_python() {
-                true => member.life.since,
-                false => member.life.left_out_since(),
-            };
+            let since = member.left_out_since();
             let (scope, needs_python) = (member.scope(), member.needs_python());
+
             match &mut member.state {
                 _ if since >= at => {}
                 MemberState::Sampled(_) => lose(scope),

@@ -438,7 +438,9 @@ fn run(seed: u64, steps: usize, swaps: Swaps) -> Outcome {
             && step % gap == 0
         {
             simulation.reporter.resolve_deferred(&mut simulation.stored, &mut events);
+            events.flush();
             let buffer = events.into_buffer();
+
             checker.windows.push(Profile::new());
             events = EventWriter::with_buffer(&mut dictionary, &mut checker, buffer);
             if step % (3 * gap) == 0 {

@@ -70,7 +70,7 @@ impl<T: OnKernelThread> Roster<T> {
         self.rota.active().iter().map(|index| &self.threads[*index])
     }
 
-    /// Whether so many threads rest that they are looked at in turn.
+    /// Whether the threads that rest are too many to be looked at at each instant: they are looked at in turn.
     pub fn has_many_resting(&self) -> bool {
         self.rota.has_many_resting()
     }

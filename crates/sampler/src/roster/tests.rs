@@ -8,7 +8,7 @@ use profiler_os::{Process, clock};
 
 use super::*;
 
-/// A thread of this process that sleeps until it is told to end.
+/// A thread of this process that sleeps until it is asked to end.
 struct Sleeper {
     tid: Tid,
     end: Sender<()>,

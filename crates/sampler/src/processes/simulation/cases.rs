@@ -160,3 +160,22 @@ fn removed_process_loses_instants_that_passed_before() {
     let lost = played(script, OTHER).ledger.lost_for(LossReason::Late);
     assert!((5..=15).contains(&lost), "{lost}");
 }
+
+#[test]
+fn process_added_alone_owes_instants_of_before_its_python() {
+    let added = |delay, is_single| Happening::IsAdded { program: NewProgram::Python { delay }, is_single };
+    let script = vec![
+        (851_818, ROOT, Happening::IsPolled),
+        (1_426_296, CHILD, added(0, false)),
+        (0, CHILD + 1, added(2_715_718, true)),
+        (0, ROOT, Happening::RateIsSet(100)),
+        (733_779, ROOT, is_sampled(2)),
+        (0, ROOT, Happening::PartIsSampled(25)),
+        (0, ROOT, Happening::FallsSilent),
+        (364_444, ROOT, Happening::AttachCosts(3_534_682)),
+        (856_292, ROOT, Happening::Executes(NewProgram::Python { delay: 164_583 })),
+        (144_582, CHILD + 1, Happening::IsRemoved),
+    ];
+    let played = play(&script, PYTHON, false, false);
+    assert_eq!(played.ledger.attempts(), played.attempts, "{:?}", played.ledger.losses());
+}

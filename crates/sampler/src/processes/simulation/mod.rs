@@ -49,7 +49,7 @@ enum Happening {
     IsAdded { program: NewProgram, is_single: bool },
     /// An added process and its descendants are not sampled any more.
     IsRemoved,
-    /// The sample rate becomes so many samples per second.
+    /// The sample rate changes to this many samples per second.
     RateIsSet(u32),
     /// This part of the instants is sampled, in percent.
     PartIsSampled(u32),
@@ -215,7 +215,7 @@ impl Player<'_> {
         let (now, mut schedule) = (self.now(), self.clock.schedule_mut().clone());
         self.pass(schedule.take_left_out_until(now));
         self.clock.follow(&mut self.processes, &mut self.events, now);
-        self.processes.remove_root(&mut self.events, Pid::new(root), true);
+        self.processes.remove_root(&mut self.events, Pid::new(root));
     }
 
     fn set_rate(&mut self, rate_hz: f64) {
